@@ -1,0 +1,1 @@
+"""Predicts how fast Transformers answer on several GPUs, and why."""

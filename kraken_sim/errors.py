@@ -1,0 +1,91 @@
+"""The three error families: bad input (exit 2), infeasible (exit 3), and bugs of ours (a traceback)."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+
+class KrakenSimError(Exception):
+    """Base of every error this package raises on purpose; `exit_code` is what the CLI exits with."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong with an input: where, what was found, why it is wrong, what would be right."""
+
+    path: str
+    message: str
+    value: object = None
+    example: str | None = None
+    suggestion: str | None = None
+
+    def __str__(self) -> str:
+        text = f"{self.path}: {self.message}" if self.path else self.message
+        if self.value is not None:
+            text += f" (got {self.value!r})"
+        if self.suggestion is not None:
+            text += f"; did you mean {self.suggestion!r}?"
+        if self.example is not None:
+            text += f"; for example {self.example}"
+        return text
+
+
+class InputError(KrakenSimError):
+    """A file or an argument is wrong; lists every problem found, not only the first."""
+
+    exit_code = 2
+
+    def __init__(self, problems: Iterable[Problem], source: str | None = None) -> None:
+        self.problems: tuple[Problem, ...] = tuple(problems)
+        self.source = source
+        super().__init__(str(self))
+
+    @classmethod
+    def single(
+        cls,
+        path: str,
+        message: str,
+        value: object = None,
+        example: str | None = None,
+        suggestion: str | None = None,
+        source: str | None = None,
+    ) -> InputError:
+        """An error with one problem."""
+        return cls([Problem(path, message, value, example, suggestion)], source)
+
+    def __str__(self) -> str:
+        count = len(self.problems)
+        head = f"{count} problem{'s' if count != 1 else ''}"
+        if self.source:
+            head += f" in {self.source}"
+        return "\n".join([head + ":", *(f"  - {problem}" for problem in self.problems)])
+
+
+class InfeasibleError(KrakenSimError):
+    """The question is well formed but has no answer on this machine; `limit` names the limiting number."""
+
+    exit_code = 3
+
+    def __init__(self, message: str, limit: str) -> None:
+        self.limit = limit
+        super().__init__(f"{message}; limiting number: {limit}")
+
+
+class SimulationError(KrakenSimError):
+    """The simulation could not finish, for example because operations wait for each other."""
+
+    exit_code = 1
+
+
+def closest(word: str, candidates: Sequence[str]) -> str | None:
+    """The candidate that `word` was probably meant to be, or None."""
+    lowered = {candidate.lower(): candidate for candidate in candidates}
+    found = difflib.get_close_matches(word.lower(), list(lowered), n=1, cutoff=0.6)
+    return lowered[found[0]] if found else None

@@ -1,0 +1,48 @@
+"""One GPU as its datasheet describes it, and what it costs to launch work on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from kraken_sim.program.ops import DType
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Datasheet values of one GPU.
+
+    `peak_flops` is dense, per dtype, at `boost_clock_hz`. `generation` is NVIDIA's name of the architecture
+    (volta, ampere, ada, hopper, blackwell); it decides the kernels that libraries pick.
+    """
+
+    name: str
+    generation: str
+    num_sms: int
+    boost_clock_hz: float
+    peak_flops: Mapping[DType, float]
+    hbm_bandwidth_bytes_per_s: float
+    hbm_capacity_bytes: float
+    l2_capacity_bytes: float
+    tdp_w: float
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchCosts:
+    """What the host and the front end of the GPU spend around kernels, in seconds.
+
+    Eager: `eager_kernel_s` of host time a kernel, `eager_collective_s` a collective call, `eager_event_s`
+    an event record or wait (stream switch included). Graph: `graph_launch_s` once from the launch call to the
+    first node, `graph_node_gap_s` between two nodes of one stream, `graph_edge_s` extra when a node waits
+    for a node of another stream.
+    """
+
+    eager_kernel_s: float
+    eager_collective_s: float
+    eager_event_s: float
+    graph_launch_s: float
+    graph_node_gap_s: float
+    graph_edge_s: float

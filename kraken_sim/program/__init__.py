@@ -1,0 +1,1 @@
+"""A program: the ops each rank launches, in host order, on streams that events order."""

@@ -1,0 +1,111 @@
+"""What a device can be asked to do: one frozen dataclass per kind of kernel, with exact shapes.
+
+An op says what is computed, never how long it takes: `kraken_sim.costs` turns an op and a device into a
+duration, `kraken_sim.engine` turns durations into a timeline. Sizes are elements unless the name says bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class DType(StrEnum):
+    """Number formats, named as torch names them."""
+
+    FLOAT16 = "float16"
+    BFLOAT16 = "bfloat16"
+    FLOAT32 = "float32"
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes per element."""
+        return 4 if self is DType.FLOAT32 else 2
+
+
+@dataclass(frozen=True, slots=True)
+class Gemm:
+    """y[m, n] = x[m, k] · W[n, k]ᵀ (+ bias[n]); W is read from HBM, fresh on every use.
+
+    `accumulate` marks y += x · Wᵀ, which also reads y.
+    """
+
+    m: int
+    n: int
+    k: int
+    dtype: DType
+    accumulate: bool = False
+
+    @property
+    def flops(self) -> float:
+        """Floating-point operations, a multiply-add counted as two."""
+        return 2.0 * self.m * self.n * self.k
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """softmax(q kᵀ/√d) v for `batch` sequences; prefill has q_len == kv_len, decode has q_len == 1.
+
+    q: [batch, q_len, num_heads, head_dim]; k, v: [batch, kv_len, num_kv_heads, head_dim].
+    """
+
+    batch: int
+    q_len: int
+    kv_len: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    causal: bool
+    dtype: DType
+
+
+@dataclass(frozen=True, slots=True)
+class Norm:
+    """LayerNorm over `hidden_size` for `num_tokens` rows: reads x once, writes y once."""
+
+    num_tokens: int
+    hidden_size: int
+    dtype: DType
+
+
+@dataclass(frozen=True, slots=True)
+class Elementwise:
+    """A pointwise kernel (`function` is gelu, add, ...) that streams its operands through HBM once."""
+
+    function: str
+    num_elements: int
+    num_inputs: int
+    dtype: DType
+    num_outputs: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A device-to-device copy of `num_bytes` (read once, written once)."""
+
+    num_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """Token rows gathered from a table and added to position rows: reads 2 rows a token, writes 1."""
+
+    num_tokens: int
+    hidden_size: int
+    dtype: DType
+
+
+@dataclass(frozen=True, slots=True)
+class AllReduce:
+    """Sum of `num_bytes` over `num_devices` ranks; every rank ends with the sum.
+
+    `stride` is the distance between the ranks of a group: 1 for neighbours 0..n-1, g for every g-th rank.
+    """
+
+    num_bytes: int
+    num_devices: int
+    stride: int = 1
+
+
+ComputeOp = Gemm | Attention | Norm | Elementwise | Copy | Embedding
+Op = ComputeOp | AllReduce
