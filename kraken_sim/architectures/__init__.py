@@ -1,0 +1,1 @@
+"""One file an architecture: a model on N devices becomes a Program."""

@@ -1,0 +1,1 @@
+"""The discrete-event simulation: a Program and a profile become a Timeline."""

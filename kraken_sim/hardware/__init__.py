@@ -1,0 +1,1 @@
+"""Machines: device, topology, launch costs, and the profiles they are loaded from."""

@@ -1,0 +1,1 @@
+"""Transformer shapes: presets, Hugging Face configs, parameter counts, Kraken widths."""
