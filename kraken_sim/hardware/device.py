@@ -37,12 +37,14 @@ class LaunchCosts:
     Eager: `eager_kernel_s` of host time a kernel, `eager_collective_s` a collective call, `eager_event_s`
     an event record or wait (stream switch included). Graph: `graph_launch_s` once from the launch call to the
     first node, `graph_node_gap_s` between two nodes of one stream, `graph_edge_s` extra when a node waits
-    for a node of another stream.
+    for a node of another stream. `eager_kernel_gap_s` is the gap between two queued kernels of one stream
+    when the host is ahead.
     """
 
     eager_kernel_s: float
     eager_collective_s: float
     eager_event_s: float
+    eager_kernel_gap_s: float
     graph_launch_s: float
     graph_node_gap_s: float
     graph_edge_s: float

@@ -1,0 +1,27 @@
+"""Simulated time is counted in integer picoseconds, so that ties are exact and sums do not drift."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import simpy
+
+PS_PER_S = 1_000_000_000_000
+
+
+def to_ps(seconds: float) -> int:
+    """Seconds to the nearest picosecond."""
+    return round(seconds * PS_PER_S)
+
+
+def now_ps(env: simpy.Environment) -> int:
+    """The simulation's clock, which only ever advances by integers."""
+    now = env.now
+    assert isinstance(now, int)
+    return now
+
+
+def to_s(ps: int) -> float:
+    """Picoseconds to seconds."""
+    return ps / PS_PER_S

@@ -1,0 +1,78 @@
+"""A collective joins its ranks: it starts with the last one and runs at the slowest one's pace."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from kraken_sim.engine.clock import now_ps, to_ps, to_s
+from kraken_sim.engine.resident import DONE_S
+
+if TYPE_CHECKING:
+    import simpy
+
+    from kraken_sim.costs.types import CollectiveCost
+    from kraken_sim.engine.device import DeviceState
+    from kraken_sim.engine.resident import CollectiveKernel
+
+
+@dataclass(slots=True)
+class JointCollective:
+    """The shared progress of one collective over `num_ranks` ranks (one, when ranks are folded)."""
+
+    env: simpy.Environment
+    cost: CollectiveCost
+    num_ranks: int
+    finished: simpy.Event
+    members: list[tuple[DeviceState, CollectiveKernel]] = field(default_factory=list)
+    started_ps: int | None = None
+    remaining_s: float = 0.0
+    speed: float = 1.0
+    _updated_ps: int = 0
+    _timer: int = 0
+
+    def join(self, device: DeviceState, kernel: CollectiveKernel) -> None:
+        """All CTAs of one more rank are resident; the last one starts the transfer."""
+        self.members.append((device, kernel))
+        if len(self.members) < self.num_ranks:
+            return
+        self.started_ps = self._updated_ps = now_ps(self.env)
+        self.remaining_s = self.cost.busy_s
+        for member, _ in self.members:
+            member.set_speeds()
+        self.refresh()
+
+    @property
+    def running(self) -> bool:
+        """The transfer is under way."""
+        return self.started_ps is not None and not self.finished.triggered
+
+    def refresh(self) -> None:
+        """Take the pace of the slowest rank and set the timer of the end anew."""
+        if not self.running:
+            return
+        now = now_ps(self.env)
+        self.remaining_s -= to_s(now - self._updated_ps) * self.speed
+        self._updated_ps = now
+        speed = min(kernel.limit for _, kernel in self.members)
+        changed = abs(speed - self.speed) > 1e-12
+        self.speed = speed
+        self._timer += 1
+        timer = self._timer
+        event = self.env.timeout(max(0, to_ps(max(0.0, self.remaining_s) / speed)))
+        event.callbacks.append(lambda _: self._expire(timer))
+        if changed:
+            for device, _ in self.members:
+                device.set_speeds()
+
+    def _expire(self, timer: int) -> None:
+        if timer != self._timer or not self.running:
+            return
+        self.remaining_s -= to_s(now_ps(self.env) - self._updated_ps) * self.speed
+        self._updated_ps = now_ps(self.env)
+        if self.remaining_s > DONE_S:
+            self.refresh()
+            return
+        self.finished.succeed()
+        for device, kernel in self.members:
+            device.release(kernel)

@@ -1,0 +1,206 @@
+"""One simulated GPU: who holds its SMs, who shares its HBM, and when the next CTA ends.
+
+Dispatch follows the hardware's leftover policy: CTAs of the kernel that was dispatched first (within a
+stream priority) are placed before those of later kernels; running CTAs are never preempted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from kraken_sim.costs.contention import fill_speed, max_min_shares
+from kraken_sim.engine.clock import now_ps, to_ps, to_s
+from kraken_sim.engine.resident import CollectiveKernel, ComputeKernel
+
+if TYPE_CHECKING:
+    import simpy
+
+    from kraken_sim.costs.contention import ContentionConstants
+    from kraken_sim.costs.types import CollectiveCost, KernelCost
+    from kraken_sim.engine.collective import JointCollective
+
+
+@dataclass(slots=True)
+class DeviceState:
+    """The kernels on one device; times are integer picoseconds of the SimPy clock."""
+
+    env: simpy.Environment
+    num_sms: int
+    hbm_bandwidth_bytes_per_s: float
+    contention: ContentionConstants
+    compute: list[ComputeKernel] = field(default_factory=list)
+    collectives: list[CollectiveKernel] = field(default_factory=list)
+    _updated_ps: int = 0
+    _order: int = 0
+    _timer: int = 0
+
+    def launch(self, cost: KernelCost, priority: int) -> simpy.Event:
+        """Dispatch a compute kernel; the event succeeds when its last CTA has ended."""
+        self._order += 1
+        saturation = self.contention.memory_saturation_fraction
+        finished = self.env.event()
+        kernel = ComputeKernel.create(cost, finished, priority, self._order, self.num_sms, saturation)
+        self._advance()
+        self.compute.append(kernel)
+        self.settle()
+        return finished
+
+    def launch_collective(self, cost: CollectiveCost, joint: JointCollective, priority: int) -> None:
+        """Dispatch this rank's kernel of a collective; `joint.finished` succeeds at its end."""
+        self._order += 1
+        hbm_bytes_per_s = cost.hbm_bytes / cost.busy_s if cost.busy_s > 0.0 else 0.0
+        hbm_fraction = hbm_bytes_per_s / self.hbm_bandwidth_bytes_per_s
+        wanted = min(cost.channels, self.num_sms)
+        kernel = CollectiveKernel(cost, joint, priority, self._order, wanted, hbm_fraction)
+        self._advance()
+        self.collectives.append(kernel)
+        self.settle()
+
+    def release(self, kernel: CollectiveKernel) -> None:
+        """A collective has ended: its SMs are free."""
+        self._advance()
+        self.collectives.remove(kernel)
+        self.settle()
+
+    @property
+    def free_sms(self) -> int:
+        """SMs without a CTA."""
+        held = sum(kernel.sms_held for kernel in self.compute)
+        return self.num_sms - held - sum(kernel.sms_held for kernel in self.collectives)
+
+    def settle(self) -> None:
+        """After any change: retire what ended, place what waits, set speeds, arm the timer."""
+        self._advance()
+        self._retire()
+        joined = self._dispatch()
+        self.set_speeds()
+        for kernel in joined:
+            kernel.joint.join(self, kernel)
+
+    def set_speeds(self) -> None:
+        """Divide HBM and apply interference among the kernels that run now; arm the timer."""
+        self._advance()
+        running = [kernel for kernel in self.compute if kernel.lumps]
+        transfers = [kernel for kernel in self.collectives if kernel.joint.running]
+        if len(running) == 1 and not transfers:
+            kernel = running[0]
+            kernel.speed = self._alone_speed(kernel)
+        elif running or transfers:
+            self._share(running, transfers)
+        self._arm()
+
+    def _alone_speed(self, kernel: ComputeKernel) -> float:
+        fill = kernel.active_ctas / kernel.full_width
+        if fill >= 1.0:
+            return 1.0
+        return fill_speed(fill, kernel.compute_fraction, kernel.memory_fraction)
+
+    def _share(self, running: list[ComputeKernel], transfers: list[CollectiveKernel]) -> None:
+        fills = [kernel.active_ctas / kernel.full_width for kernel in running]
+        speeds = [self._alone_speed(kernel) for kernel in running]
+        demands = [
+            kernel.memory_fraction * fill * speed
+            for kernel, fill, speed in zip(running, fills, speeds, strict=True)
+        ]
+        demands += [kernel.hbm_fraction for kernel in transfers]
+        shares = max_min_shares(demands)
+        scales = [
+            share / demand if demand > 0.0 else 1.0 for share, demand in zip(shares, demands, strict=True)
+        ]
+        occupied = min(1.0, sum(kernel.sms_held for kernel in running) / self.num_sms)
+        for transfer, scale in zip(transfers, scales[len(running) :], strict=True):
+            transfer.limit = scale / (1.0 + self.contention.collective_slowdown * occupied)
+            transfer.joint.refresh()
+        traffic = sum(kernel.hbm_fraction * kernel.joint.speed for kernel in transfers)
+        slowdown = 1.0 + self.contention.compute_slowdown * traffic
+        for kernel, speed, scale in zip(running, speeds, scales, strict=False):
+            kernel.speed = speed * scale / slowdown
+
+    def _advance(self) -> None:
+        now = now_ps(self.env)
+        if now == self._updated_ps:
+            return
+        elapsed_s = to_s(now - self._updated_ps)
+        for kernel in self.compute:
+            for lump in kernel.lumps:
+                lump.advance(elapsed_s, kernel.speed)
+        self._updated_ps = now
+
+    def _retire(self) -> None:
+        for kernel in self.compute:
+            kernel.lumps = [lump for lump in kernel.lumps if not lump.done]
+        ended = [kernel for kernel in self.compute if not kernel.lumps and kernel.pending == 0]
+        if ended:
+            self.compute = [kernel for kernel in self.compute if kernel.lumps or kernel.pending]
+            for kernel in ended:
+                kernel.finished.succeed()
+
+    def _waiting(self) -> list[ComputeKernel | CollectiveKernel]:
+        waiting: list[ComputeKernel | CollectiveKernel] = [
+            kernel for kernel in self.compute if kernel.pending
+        ]
+        waiting += [kernel for kernel in self.collectives if kernel.sms_held < kernel.sms_wanted]
+        return sorted(waiting, key=lambda kernel: (-kernel.priority, kernel.order))
+
+    def _dispatch(self) -> list[CollectiveKernel]:
+        """Place waiting CTAs and return the collectives that became fully resident.
+
+        Lumps of several waves are split first when others compete for SMs.
+        """
+        joined: list[CollectiveKernel] = []
+        waiting = self._waiting()
+        if not waiting:
+            self._spread()
+            return joined
+        free = self.free_sms
+        if len(self.compute) + len(self.collectives) > 1:
+            wanted = sum(self._sms_wanted(kernel) for kernel in waiting)
+            if wanted > free:
+                for resident in self.compute:
+                    resident.split()
+                waiting, free = self._waiting(), self.free_sms
+        for kernel in waiting:
+            if free <= 0:
+                break
+            before = kernel.sms_held
+            if isinstance(kernel, ComputeKernel):
+                kernel.start(free, alone=len(waiting) == 1)
+            else:
+                kernel.sms_held += min(free, kernel.sms_wanted - kernel.sms_held)
+                if kernel.sms_held == kernel.sms_wanted:
+                    joined.append(kernel)
+            free -= kernel.sms_held - before
+        return joined
+
+    def _spread(self) -> None:
+        """SMs were freed while a plain grid still has waves to come: let it spread over them."""
+        free = self.free_sms
+        if free <= 0:
+            return
+        for kernel in self.compute:
+            wide = [lump for lump in kernel.lumps if lump.ctas > lump.width]
+            if wide and not kernel.cost.persistent and kernel.active_ctas < kernel.full_width:
+                kernel.split()
+                if kernel.pending:
+                    kernel.start(free, alone=False)
+                return
+
+    def _sms_wanted(self, kernel: ComputeKernel | CollectiveKernel) -> int:
+        if isinstance(kernel, CollectiveKernel):
+            return kernel.sms_wanted - kernel.sms_held
+        return min(self.num_sms, kernel.sms_for(kernel.pending))
+
+    def _arm(self) -> None:
+        """Set the timer to the next end of a lump; older timers are ignored when they fire."""
+        self._timer += 1
+        ends = [lump.time_left_s(kernel.speed) for kernel in self.compute for lump in kernel.lumps]
+        if not ends:
+            return
+        timer = self._timer
+        event = self.env.timeout(max(0, to_ps(min(ends))))
+        event.callbacks.append(lambda _: self._expire(timer))
+
+    def _expire(self, timer: int) -> None:
+        if timer == self._timer:
+            self.settle()

@@ -1,0 +1,122 @@
+"""What happened when: one span a kernel or wait, on every simulated rank and stream."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from kraken_sim.engine.clock import to_s
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kraken_sim.program.ops import Op
+    from kraken_sim.program.program import Category
+
+
+class SpanKind(StrEnum):
+    """What a stream did during a span."""
+
+    COMPUTE = "compute"
+    COLLECTIVE = "collective"
+    WAIT = "wait"
+    """The stream stood still until an event of another stream."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A kernel or a wait on one stream; `iteration` counts the repetitions of its segment.
+
+    `queued_ps` is when the host had enqueued it: a kernel that starts just then waited for its host.
+    `alone_s` is how long it takes on an idle machine, so `duration_s - alone_s` is what others cost it.
+    """
+
+    kind: SpanKind
+    name: str
+    category: Category
+    rank: int
+    stream: int
+    segment: str
+    iteration: int
+    start_ps: int
+    end_ps: int
+    queued_ps: int
+    alone_s: float
+    detail: str
+    op: Op | None
+
+    @property
+    def start_s(self) -> float:
+        """Start, seconds after the launch of the step."""
+        return to_s(self.start_ps)
+
+    @property
+    def end_s(self) -> float:
+        """End, seconds after the launch of the step."""
+        return to_s(self.end_ps)
+
+    @property
+    def duration_s(self) -> float:
+        """End minus start."""
+        return to_s(self.end_ps - self.start_ps)
+
+    def shifted(self, delta_ps: int, iterations: int) -> Span:
+        """The same span `iterations` repetitions later."""
+        return replace(
+            self,
+            start_ps=self.start_ps + delta_ps,
+            end_ps=self.end_ps + delta_ps,
+            queued_ps=self.queued_ps + delta_ps,
+            iteration=self.iteration + iterations,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """Repetitions of a segment that were not simulated because they repeat the one before, shifted.
+
+    After repetition `iteration` of `segment`, `count` copies of it follow, `period_ps` apart.
+    """
+
+    segment: str
+    iteration: int
+    count: int
+    period_ps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """Spans in order of their start; `folds` say which layers stand for several."""
+
+    simulated: tuple[Span, ...]
+    folds: tuple[Fold, ...]
+    end_ps: int
+    num_events: int
+
+    @property
+    def duration_s(self) -> float:
+        """From the launch of the step to the end of its last kernel."""
+        return to_s(self.end_ps)
+
+    def weight(self, span: Span) -> int:
+        """How many repetitions a simulated span stands for."""
+        return 1 + sum(
+            fold.count
+            for fold in self.folds
+            if fold.segment == span.segment and fold.iteration == span.iteration
+        )
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """Every span of the step, folded layers written out."""
+        return tuple(sorted(self._unfolded(), key=lambda span: (span.start_ps, span.end_ps, span.stream)))
+
+    def _unfolded(self) -> Iterator[Span]:
+        """Spans after a fold are shifted already; copies fill the hole it left."""
+        for span in self.simulated:
+            yield span
+            for fold in self.folds:
+                if fold.segment == span.segment and fold.iteration == span.iteration:
+                    for copy in range(1, fold.count + 1):
+                        yield span.shifted(copy * fold.period_ps, copy)
