@@ -63,6 +63,7 @@ def kraken_program(config: TransformerConfig, kraken: KrakenShape, work: Workloa
         intermediate_size=kraken.intermediate_size // place.group,
         gated_ffn=config.gated_ffn,
         rotary=not config.position_embeddings,
+        qk_norm=config.qk_norm,
     )
     build.embedding(kraken.hidden_size)
     start = build.take()

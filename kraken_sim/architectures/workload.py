@@ -50,6 +50,11 @@ class Workload:
         return self.context_length if self.phase is Phase.PREFILL else 1
 
     @property
+    def kv_len(self) -> int:
+        """Tokens of one sequence that attention sees; a decode step adds its own to the cache."""
+        return self.context_length if self.phase is Phase.PREFILL else self.context_length + 1
+
+    @property
     def num_tokens(self) -> int:
         """T: rows of every activation of the step."""
         return self.batch_size * self.q_len
@@ -69,6 +74,7 @@ class BlockShape:
     intermediate_size: int
     gated_ffn: bool
     rotary: bool
+    qk_norm: bool = False
 
 
 def shard(config: TransformerConfig, num_devices: int) -> BlockShape:
@@ -81,6 +87,7 @@ def shard(config: TransformerConfig, num_devices: int) -> BlockShape:
         intermediate_size=config.intermediate_size // num_devices,
         gated_ffn=config.gated_ffn,
         rotary=not config.position_embeddings,
+        qk_norm=config.qk_norm,
     )
 
 
@@ -162,6 +169,9 @@ class ProgramBuilder:
         q_width = block.num_heads * block.head_dim
         copies = Category.OVERLAPPED_GEMM if gemms is Category.OVERLAPPED_GEMM else Category.OTHER
         self.gemm("gemm_qkv" + suffix, q_width + 2 * kv_width, block.hidden_size, gemms)
+        if block.qk_norm:
+            for name, heads in (("norm_q", block.num_heads), ("norm_k", block.num_kv_heads)):
+                self.norm(name + suffix, block.head_dim, work.num_tokens * heads)
         if block.rotary:
             elements = work.num_tokens * (q_width + kv_width)
             self.kernel("rope" + suffix, Elementwise("rope", elements, 1, work.dtype), Category.OTHER)
@@ -169,7 +179,7 @@ class ProgramBuilder:
         attention = Attention(
             batch=work.batch_size,
             q_len=work.q_len,
-            kv_len=work.context_length,
+            kv_len=work.kv_len,
             num_heads=block.num_heads,
             num_kv_heads=block.num_kv_heads,
             head_dim=block.head_dim,

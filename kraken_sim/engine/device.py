@@ -50,12 +50,14 @@ class DeviceState:
         """Dispatch this rank's kernel of a collective; `joint.finished` succeeds at its end."""
         self._order += 1
         hbm_bytes_per_s = cost.hbm_bytes / cost.busy_s if cost.busy_s > 0.0 else 0.0
-        hbm_fraction = hbm_bytes_per_s / self.hbm_bandwidth_bytes_per_s
+        hbm_fraction = min(1.0, hbm_bytes_per_s / self.hbm_bandwidth_bytes_per_s)
         wanted = min(cost.channels, self.num_sms)
         kernel = CollectiveKernel(cost, joint, priority, self._order, wanted, hbm_fraction)
         self._advance()
         self.collectives.append(kernel)
         self.settle()
+        if wanted == 0:
+            joint.join(self, kernel)
 
     def release(self, kernel: CollectiveKernel) -> None:
         """A collective has ended: its SMs are free."""

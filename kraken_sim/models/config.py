@@ -3,6 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
+
+
+class ArchitectureKind(StrEnum):
+    """How the layers of a model are wired when they run on several devices."""
+
+    STANDARD = "standard"
+    PARALLEL = "parallel"
+    KRAKEN = "kraken"
+    LADDER = "ladder"
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,6 +22,9 @@ class TransformerConfig:
     `head_dim` is the width of one attention head (hidden_size / num_attention_heads unless a model says
     otherwise). `gated_ffn` marks SwiGLU-like FFNs, which have a gate matrix beside the up projection.
     `position_embeddings` is True for learned positions (GPT-2), False for rotary ones (GPT-J, Llama, Qwen).
+    `attention_bias` is the bias of the Q, K and V projections; `attention_output_bias` that of the output
+    projection, None meaning the same (Qwen2 has the first only). `qk_norm` marks an RMSNorm over each query
+    and key head (Qwen3). `lm_head_bias` marks a bias on the logits (GPT-J).
     """
 
     num_hidden_layers: int
@@ -29,3 +42,6 @@ class TransformerConfig:
     norm_bias: bool = True
     tie_word_embeddings: bool = True
     name: str | None = None
+    attention_output_bias: bool | None = None
+    qk_norm: bool = False
+    lm_head_bias: bool = False

@@ -73,6 +73,11 @@ class Segment:
     steps: tuple[Step, ...]
     repeat: int = 1
 
+    @property
+    def kernels(self) -> Iterator[Kernel]:
+        """The kernels of one repetition."""
+        return (step for step in self.steps if isinstance(step, Kernel))
+
 
 @dataclass(frozen=True, slots=True)
 class Program:

@@ -1,0 +1,49 @@
+# Two commands do everything: `make demo` and `make test`. Each sets up its own virtual environment.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# The tests of validation/ run real models on CPUs with gloo; without torch they are skipped.
+TORCH ?= torch==2.13.0
+OUT ?= out
+
+.PHONY: demo test check bench clean
+
+demo: $(VENV)/.installed
+	@mkdir -p $(OUT)
+	$(BIN)/kraken-sim paper --html $(OUT)/paper_grid.html --json $(OUT)/paper_grid.json
+	$(BIN)/kraken-sim compare kraken-6.7b-on-two-h200 --html $(OUT)/two_h200.html
+	@echo "Open $(OUT)/paper_grid.html and $(OUT)/two_h200.html in a browser."
+
+test: $(VENV)/.tested
+	$(BIN)/python -m pytest -q
+
+check: $(VENV)/.checked
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.tested
+	$(BIN)/python -m pytest -q --benchmark-enable --benchmark-only benchmarks
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "kraken_sim needs Python 3.11 or newer; try: make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+
+$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/.tested: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --group test
+	$(BIN)/python -m pip install --quiet '$(TORCH)' || \
+		echo "torch could not be installed: the tests of real models are skipped"
+	@touch $@
+
+$(VENV)/.checked: $(VENV)/.tested
+	$(BIN)/python -m pip install --quiet --group check
+	@touch $@
+
+clean:
+	rm -rf $(VENV) $(OUT) .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,1 @@
+"""Measurements become constants: robust fits of the cost models to kernels measured alone."""

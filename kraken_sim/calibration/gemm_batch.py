@@ -1,0 +1,140 @@
+"""Many measured GEMMs at once: the model's formulas over numpy columns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kraken_sim.calibration.gemm_correction import grid_factors
+from kraken_sim.costs.gemm_model import (
+    Demand,
+    GemmConstants,
+    Maths,
+    candidate,
+    gemv_s,
+    max_split,
+    rates,
+    split_cost_s,
+)
+from kraken_sim.costs.gemm_shapes import row_alignment_bytes, tiles_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from kraken_sim.hardware.device import Device
+    from kraken_sim.program.ops import DType
+
+    Floats = NDArray[np.float64]
+
+ARRAYS = Maths(np.maximum, np.minimum, np.ceil)
+ALIGNMENTS = ("2", "4", "8")
+"""Row alignments in bytes, below the full 16, that have an efficiency of their own."""
+
+
+@dataclass(frozen=True, slots=True)
+class GemmSample:
+    """One measured GEMM: y[m, n] = x[m, k] · W[n, k]ᵀ in a chain of graph nodes.
+
+    `period_s` is the time from one node to the next, its gap included. `weights_warm`: the benchmark replays a
+    few copies of the weights; False when it makes sure that they come from HBM.
+    """
+
+    m: int
+    n: int
+    k: int
+    dtype: DType
+    period_s: float
+    weights_warm: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Samples of one dtype as columns [num_samples]; `busy_s` is the period without the gap."""
+
+    m: NDArray[np.int64]
+    n: NDArray[np.int64]
+    k: NDArray[np.int64]
+    warm: Floats
+    alignment: NDArray[np.int64]
+    busy_s: Floats
+    dtype: DType
+    gap_s: float
+
+    def take(self, index: NDArray[np.int64]) -> Batch:
+        """The samples at `index`."""
+        return replace(
+            self,
+            m=self.m[index],
+            n=self.n[index],
+            k=self.k[index],
+            warm=self.warm[index],
+            alignment=self.alignment[index],
+            busy_s=self.busy_s[index],
+        )
+
+
+def predict_periods(
+    samples: Sequence[GemmSample], device: Device, constants: GemmConstants, graph_node_gap_s: float = 1e-6
+) -> Floats:
+    """Predicted `period_s` of each sample [num_samples], seconds."""
+    table = batch_of(samples, graph_node_gap_s)
+    return (
+        uncorrected_busy_s(table, device, constants) * grid_factors(constants.correction, table.m, table.n, table.k)
+        + graph_node_gap_s
+    )
+
+
+def uncorrected_busy_s(t: Batch, device: Device, c: GemmConstants) -> Floats:
+    """Uncorrected `busy_s` of every sample; the same formulas as `gemm_cost`."""
+    efficiency = np.ones(len(t.m))
+    for key in ALIGNMENTS:
+        efficiency[t.alignment == int(key)] = c.misaligned_efficiency[key]
+    demand = Demand(t.m, t.n, t.k, t.dtype.num_bytes, False, t.warm, efficiency, 1.0)
+    offered = rates(demand, device, device.peak_flops[t.dtype], c, ARRAYS)
+    best = np.where(t.m == 1, gemv_s(demand, offered, device, c), np.inf)
+    for tile in tiles_of(device.generation):
+        largest = max_split(demand, tile, device.num_sms, ARRAYS)
+        best = np.minimum(best, candidate(demand, tile, 1, offered, c, ARRAYS)[0])
+        some = np.flatnonzero(largest > 1)
+        if len(some) == 0:
+            continue
+        part = Demand(*(_pick(value, some) for value in demand))
+        offer = type(offered)(*(_pick(value, some) for value in offered))
+        for split in (np.maximum(1, largest[some] // 2), largest[some]):
+            extra = np.where(split > 1, split_cost_s(part, split, offer, c), 0.0)
+            time = candidate(part, tile, split, offer, c, ARRAYS)[0] + extra
+            best[some] = np.minimum(best[some], time)
+    floor = np.maximum(
+        2.0 * t.m * t.n * t.k / device.peak_flops[t.dtype],
+        offered.hbm_bytes / device.hbm_bandwidth_bytes_per_s,
+    )
+    return np.maximum(best, floor)
+
+
+def _pick(value: Any, index: NDArray[np.int64]) -> Any:
+    return value[index] if isinstance(value, np.ndarray) else value
+
+
+def relative_errors(t: Batch, device: Device, c: GemmConstants) -> Floats:
+    busy = uncorrected_busy_s(t, device, c) * grid_factors(c.correction, t.m, t.n, t.k)
+    return np.abs((busy + t.gap_s) / (t.busy_s + t.gap_s) - 1.0)
+
+
+def batch_of(samples: Sequence[GemmSample], gap_s: float) -> Batch:
+    m, n, k = (np.array([getattr(s, axis) for s in samples], dtype=np.int64) for axis in ("m", "n", "k"))
+    dtype = samples[0].dtype
+    alignment = [row_alignment_bytes(s.n, s.k, dtype.num_bytes) for s in samples]
+    return Batch(
+        m=m,
+        n=n,
+        k=k,
+        dtype=dtype,
+        warm=np.array([1.0 if s.weights_warm else 0.0 for s in samples]),
+        alignment=np.minimum(np.array(alignment, dtype=np.int64), FULL_ALIGNMENT_BYTES),
+        busy_s=np.array([s.period_s for s in samples]) - gap_s,
+        gap_s=gap_s,
+    )

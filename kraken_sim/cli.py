@@ -1,0 +1,97 @@
+"""The command line. Handlers import what they need, so that `--help` imports nothing heavy."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with suggestions for misspelt choices, and exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        if "invalid choice: " in message:
+            from kraken_sim.errors import closest
+
+            word = message.split("invalid choice: '")[-1].split("'")[0]
+            choices = [part.strip(" ')") for part in message.split("choose from ")[-1].split(",")]
+            if (guess := closest(word, choices)) is not None:
+                message += f"; did you mean {guess!r}?"
+        super().error(message)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Every command and option; a test freezes them, because others script against them."""
+    parser = _Parser(
+        prog="kraken-sim",
+        description="Predict how fast standard, parallel and Kraken Transformers answer on several GPUs, and why.",
+    )
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+
+    run = commands.add_parser("run", help="predict one scenario")
+    run.add_argument("scenario", metavar="SCENARIO", help="a scenario's file, or the name of one that ships")
+    run.add_argument("--trace", metavar="DIR", help="write torch.profiler traces, one file a rank")
+    run.add_argument("--exact", action="store_true", help="simulate every rank and layer, fold nothing")
+    _add_outputs(run)
+
+    compare = commands.add_parser("compare", help="standard, parallel and Kraken side by side")
+    compare.add_argument("scenario", metavar="SCENARIO", help="a scenario; its architecture is replaced in turn")
+    _add_outputs(compare)
+
+    paper = commands.add_parser("paper", help="the Kraken paper's latency experiment, predicted against reported")
+    paper.add_argument("--grid", metavar="FILE", help="another grid than the paper's (default: paper_grid)")
+    _add_outputs(paper)
+
+    profiles = commands.add_parser("profiles", help="the machines that ship, and files of your own")
+    verbs = profiles.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=_Parser)
+    verbs.add_parser("list", help="every machine that ships")
+    show = verbs.add_parser("show", help="one machine, each number with its source")
+    show.add_argument("profile", metavar="PROFILE", help="a profile's name, or its file")
+    check = verbs.add_parser("check", help="all problems of a profile's file at once")
+    check.add_argument("profile", metavar="PROFILE", help="a profile's name, or its file")
+
+    schema = commands.add_parser("schema", help="JSON schema of a scenario or a hardware profile")
+    schema.add_argument("kind", choices=("scenario", "profile"), nargs="?", default="scenario")
+    return parser
+
+
+def _add_outputs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", metavar="FILE", help="write the result as JSON; - for standard output, no tables")
+    parser.add_argument("--html", metavar="FILE", help="write a report that opens in any browser")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0 done, 2 bad input, 3 infeasible."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.version:
+        from importlib.metadata import version
+
+        sys.stdout.write(f"kraken-sim {version('kraken_sim')}\n")
+        return 0
+    if args.command is None:
+        parser.print_help()
+        return 2
+
+    from kraken_sim import commands
+    from kraken_sim.errors import KrakenSimError
+
+    try:
+        handler = getattr(commands, f"{args.command}_command")
+        handler(args)
+    except KrakenSimError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

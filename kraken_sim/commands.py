@@ -1,0 +1,143 @@
+"""What each command does: read, predict, print, write."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kraken_sim.errors import InputError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from rich.console import RenderableType
+
+    from kraken_sim.prediction import Prediction
+
+
+def _print(renderable: RenderableType) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    console.print(renderable)
+
+
+def _write(path: str, text: str) -> None:
+    target = Path(path)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError.single("--json", f"cannot be written: {error.strerror}", path) from None
+
+
+def _write_json(path: str, data: Any) -> None:
+    text = json.dumps(data, indent=2) + "\n"
+    if path == "-":
+        sys.stdout.write(text)
+    else:
+        _write(path, text)
+
+
+def _write_html(path: str, predictions: Sequence[Prediction]) -> None:
+    from kraken_sim.report.html import write_html
+
+    try:
+        write_html(predictions, Path(path))
+    except OSError as error:
+        raise InputError.single("--html", f"cannot be written: {error.strerror}", path) from None
+    sys.stderr.write(f"report: {path}\n")
+
+
+def run_command(args: argparse.Namespace) -> None:
+    """`kraken-sim run`: one scenario."""
+    from kraken_sim.scenario import load_scenario
+    from kraken_sim.simulate import simulate
+
+    prediction = simulate(load_scenario(args.scenario), exact=args.exact)
+    if args.json != "-":
+        from kraken_sim.report.text import prediction_report
+
+        _print(prediction_report(prediction))
+    if args.json is not None:
+        _write_json(args.json, prediction.as_dict())
+    if args.html is not None:
+        _write_html(args.html, [prediction])
+    if args.trace is not None:
+        from kraken_sim.report.trace import write_traces
+
+        try:
+            files = write_traces(prediction, Path(args.trace))
+        except OSError as error:
+            raise InputError.single("--trace", f"cannot be written: {error.strerror}", args.trace) from None
+        sys.stderr.write(f"traces: {', '.join(str(file) for file in files)}\n")
+
+
+def compare_command(args: argparse.Namespace) -> None:
+    """`kraken-sim compare`: the three architectures on one scenario."""
+    from kraken_sim.scenario import load_scenario
+    from kraken_sim.simulate import compare
+
+    predictions = compare(load_scenario(args.scenario))
+    if args.json != "-":
+        from kraken_sim.report.text import comparison_report
+
+        _print(comparison_report(predictions))
+    if args.json is not None:
+        base = predictions[0].latency_s
+        results = [
+            {**prediction.as_dict(), "speedup_percent": 100.0 * (base / prediction.latency_s - 1.0)}
+            for prediction in predictions
+        ]
+        _write_json(args.json, results)
+    if args.html is not None:
+        _write_html(args.html, predictions)
+
+
+def paper_command(args: argparse.Namespace) -> None:
+    """`kraken-sim paper`: the paper's latency experiment."""
+    from kraken_sim.paper import load_grid, run_grid
+
+    result = run_grid(load_grid(args.grid))
+    if args.json != "-":
+        from kraken_sim.report.paper import paper_report
+
+        _print(paper_report(result))
+    if args.json is not None:
+        _write_json(args.json, result.as_dict())
+    if args.html is not None:
+        from kraken_sim.report.paper import paper_html
+
+        _write(args.html, paper_html(result))
+        sys.stderr.write(f"report: {args.html}\n")
+
+
+def profiles_command(args: argparse.Namespace) -> None:
+    """`kraken-sim profiles list|show|check`."""
+    from kraken_sim.hardware.load import check_profile, load_profile
+    from kraken_sim.report.profiles import profile_text, profiles_table
+
+    if args.verb == "list":
+        _print(profiles_table())
+    elif args.verb == "show":
+        _print(profile_text(load_profile(args.profile)))
+    else:
+        problems = check_profile(args.profile)
+        if problems:
+            raise InputError(problems, source=args.profile)
+        sys.stdout.write(f"{args.profile}: no problems\n")
+
+
+def schema_command(args: argparse.Namespace) -> None:
+    """`kraken-sim schema`: JSON schema of the files people write."""
+    if args.kind == "profile":
+        from kraken_sim.hardware.schema import profile_json_schema
+
+        _write_json("-", profile_json_schema())
+    else:
+        from kraken_sim.scenario import scenario_json_schema
+
+        _write_json("-", scenario_json_schema())

@@ -1,0 +1,193 @@
+"""What an attention kernel costs: flash attention over tiles in prefill, split key/value streams in decode."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from kraken_sim.costs.attention_model import (
+    PACKED,
+    PER_HEAD,
+    AttentionConstants,
+    DecodeRates,
+    PrefillRates,
+    ServingRates,
+    by_head_dim,
+    correction_factor,
+    decode_times,
+    prefill_times,
+    serving_prefill_extra_s,
+)
+from kraken_sim.costs.attention_shape import (
+    attention_flops,
+    decode_work,
+    is_decode,
+    packs_group,
+    prefill_work,
+    tiling_of,
+)
+from kraken_sim.costs.types import KernelCost
+from kraken_sim.errors import InputError, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from kraken_sim.hardware.device import Device
+    from kraken_sim.program.ops import Attention
+
+__all__ = ["AttentionConstants", "attention_cost", "serving_attention_cost"]
+
+_CTAS_PER_SM = {PER_HEAD: 4, PACKED: 1}
+
+
+def attention_cost(
+    op: Attention, device: Device, constants: AttentionConstants, clock_ratio: float = 1.0
+) -> KernelCost:
+    """A bare attention kernel: q, k and v were just written in prefill; the cache of a decode step comes from HBM.
+
+    Args:
+        op: q_len == kv_len is a prefill, q_len < kv_len a chunk of one, q_len == 1 < kv_len a decode step.
+        device: Datasheet of the GPU.
+        constants: Fitted constants of the GPU.
+        clock_ratio: Clock under load over boost clock; scales arithmetic.
+
+    Raises:
+        InputError: a size is not positive, or query heads do not divide by key/value heads.
+    """
+    _check(op)
+    if is_decode(op):
+        return _decode_cost(op, device, constants, serving=False)
+    return _prefill_cost(op, device, constants, clock_ratio, serving=False)
+
+
+def serving_attention_cost(
+    op: Attention, device: Device, constants: AttentionConstants, clock_ratio: float = 1.0
+) -> KernelCost:
+    """The attention op of a serving engine as public benchmarks measure it, all of its small kernels as one.
+
+    To `attention_cost` it adds the rotary embedding, the write of new keys and values to the paged cache, and the
+    fixed times of these kernels. In a decode step the cache may still be in L2 from the previous repetition, and
+    small batches use the kernel with one CTA a query head. Use it to compare with rows such as those of
+    ai-dynamo/aiconfigurator; a Program has ops of its own for the copy and the embedding.
+
+    Raises:
+        InputError: as `attention_cost`.
+    """
+    _check(op)
+    if is_decode(op):
+        return _decode_cost(op, device, constants, serving=True)
+    return _prefill_cost(op, device, constants, clock_ratio, serving=True)
+
+
+def _prefill_cost(
+    op: Attention, device: Device, constants: AttentionConstants, clock_ratio: float, serving: bool
+) -> KernelCost:
+    tiling = tiling_of(device.generation, op.head_dim)
+    work = prefill_work(op, tiling, device.num_sms)
+    peak_flops = device.peak_flops[op.dtype]
+    times = prefill_times(work, prefill_rates(constants, op.head_dim), device, peak_flops, clock_ratio)
+    extra_s = 0.0
+    if serving:
+        extra_s = by_head_dim(constants.serving_prefill_s, op.head_dim)
+        extra_s += serving_prefill_extra_s(work, serving_rates(constants), device)
+    flops = attention_flops(op)
+    core_s = max(times.core_s, flops / (peak_flops * clock_ratio))
+    tiles = int(work.tiles)
+    slots = device.num_sms * tiling.ctas_per_sm
+    prologue_s = min(constants.prologue_s, 0.9 * core_s)
+    return KernelCost(
+        busy_s=constants.launch_s + core_s + extra_s,
+        ctas=min(tiles, slots) if constants.persistent else tiles,
+        ctas_per_sm=tiling.ctas_per_sm,
+        tiles=tiles,
+        persistent=bool(constants.persistent),
+        flops=flops,
+        hbm_bytes=work.num_bytes,
+        fixed_s=constants.launch_s + prologue_s + extra_s,
+        compute_s=max(times.compute_s - prologue_s, 0.0),
+        memory_s=times.memory_s,
+        detail=f"tile {tiling.q_tile}x{tiling.kv_tile}, {tiles / slots:.1f} waves",
+    )
+
+
+class _Step(NamedTuple):
+    """The kernel of a decode step and its constants."""
+
+    kernel: str
+    packed: bool
+    values: Mapping[str, float]
+
+
+def _decode_cost(op: Attention, device: Device, constants: AttentionConstants, serving: bool) -> KernelCost:
+    packed = packs_group(op, device.num_sms, constants.max_group, serving)
+    kernel = PACKED if packed else PER_HEAD
+    step = _Step(kernel, packed, constants.decode[kernel])
+    work = decode_work(
+        op, packed, device.num_sms, step.values["splits_per_sm"], step.values["tokens_per_split"]
+    )
+    if serving and packed:
+        work = work._replace(kv_bytes=work.kv_bytes * constants.serving_packed_cache_share)
+    times = decode_times(work, decode_rates(step.values), device, 1.0 if serving else 0.0)
+    extra_s = by_head_dim(constants.serving_decode_s, op.head_dim) if serving else 0.0
+    factor = correction_factor(constants.decode_correction, kernel, op.kv_len, int(work.ctas))
+    flops = attention_flops(op)
+    busy_s = (constants.launch_s + times.core_s + extra_s) * factor
+    if not serving:
+        busy_s = max(busy_s, work.kv_bytes / device.hbm_bandwidth_bytes_per_s)
+    ctas, splits = int(work.ctas * work.splits), int(work.splits)
+    parallel_s = min(times.parallel_s * factor, busy_s)
+    return KernelCost(
+        busy_s=busy_s,
+        ctas=ctas,
+        ctas_per_sm=_CTAS_PER_SM[kernel],
+        tiles=ctas,
+        persistent=False,
+        flops=flops,
+        hbm_bytes=work.kv_bytes,
+        fixed_s=busy_s - parallel_s,
+        compute_s=flops / device.peak_flops[op.dtype],
+        memory_s=min(times.memory_s, busy_s),
+        detail=f"{'packed' if packed else 'one CTA a head'}, {splits} split{'s' if splits > 1 else ''}",
+    )
+
+
+def prefill_rates(constants: AttentionConstants, head_dim: int) -> PrefillRates:
+    """The constants of a prefill at one head dimension."""
+    by_dim = constants.prefill
+    return PrefillRates(
+        efficiency=by_head_dim({key: row["efficiency"] for key, row in by_dim.items()}, head_dim),
+        serial_ratio=by_head_dim({key: row["serial_ratio"] for key, row in by_dim.items()}, head_dim),
+        prologue_s=constants.prologue_s,
+        cta_s=constants.cta_s,
+        tile_s=constants.tile_s,
+        overlap_power=constants.overlap_power,
+        tail_share=constants.tail_share,
+        hbm_efficiency=constants.hbm_efficiency,
+        l2_bytes_per_s=constants.l2_bytes_per_s,
+    )
+
+
+def serving_rates(constants: AttentionConstants) -> ServingRates:
+    """The constants of the kernels that a serving engine runs around a prefill."""
+    return ServingRates(
+        constants.serving_hbm_efficiency,
+        constants.serving_l2_bytes_per_s,
+        constants.serving_l2_share,
+        constants.serving_kv_weight,
+    )
+
+
+def decode_rates(values: Mapping[str, float]) -> DecodeRates:
+    """The constants of one decode kernel."""
+    return DecodeRates(*(values[name] for name in DecodeRates._fields))
+
+
+def _check(op: Attention) -> None:
+    problems = [
+        Problem(name, "must be positive", getattr(op, name), "1")
+        for name in ("batch", "q_len", "kv_len", "num_heads", "num_kv_heads", "head_dim")
+        if not getattr(op, name) > 0
+    ]
+    if not problems and op.num_heads % op.num_kv_heads:
+        problems.append(Problem("num_heads", f"must be a multiple of num_kv_heads {op.num_kv_heads}", op.num_heads))
+    if problems:
+        raise InputError(problems)

@@ -1,0 +1,248 @@
+"""The formulas of the attention model, written once for floats and for numpy arrays.
+
+    prefill = launch + ((makespan ^ 3 + memory ^ 3) ^ (1/3)),   makespan from a soft maximum of
+              throughput = (steps * step + tiles * (cta + fill * tile)) / SMs   and
+              chain      = prologue + longest * serial ratio * step
+    decode  = launch + soft maximum of (chain, CTAs, memory, few CTAs' pull) + cost of merging splits
+
+Tile and wave picture: FlashAttention-2 (arXiv 2307.08691), FlashAttention-3 (arXiv 2407.08608), Flash-Decoding;
+the soft maxima are ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import exp, log
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from kraken_sim.costs.attention_shape import DecodeWork, Number, PrefillWork
+    from kraken_sim.hardware.device import Device
+
+PER_HEAD = "per_head"
+PACKED = "packed"
+_REFERENCE_HEAD_DIM = 128.0
+_MEMORY_POWER = 3.0
+_FULL_SPEED_TOKENS = 64.0
+
+
+class PrefillRates(NamedTuple):
+    """What `prefill_times` needs of the constants; floats, or arrays of one value a sample."""
+
+    efficiency: Number
+    serial_ratio: Number
+    prologue_s: Number
+    cta_s: Number
+    tile_s: Number
+    overlap_power: Number
+    tail_share: Number
+    hbm_efficiency: Number
+    l2_bytes_per_s: Number
+
+
+class ServingRates(NamedTuple):
+    """Rates of the kernels a serving engine runs around a prefill: rotary embedding and KV-cache write."""
+
+    hbm_efficiency: Number
+    l2_bytes_per_s: Number
+    l2_share: Number
+    kv_weight: Number
+
+
+class DecodeRates(NamedTuple):
+    """Constants of one decode kernel (`AttentionConstants.decode` lists the same names), SI units."""
+
+    prologue_s: Number
+    token_s: Number
+    cta_s: Number
+    dim_cta_s: Number
+    group_cta_s: Number
+    block_s: Number
+    crowded_s: Number
+    split_s: Number
+    split_step_s: Number
+    hbm_efficiency: Number
+    l2_bytes_per_s: Number
+    l2_share: Number
+    l2_width: Number
+    reread_bytes_per_s: Number
+    cta_bytes_per_s: Number
+    overlap_power: Number
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionConstants:
+    """Constants of the attention model of one GPU; the mappings are left out of its hash.
+
+    `launch_s`: from the start of a bare kernel until its CTAs work.
+
+    Prefill: `prefill` maps head dimensions to `efficiency` (share of the datasheet's tensor-core rate on full
+    SMs) and `serial_ratio` (time of a step in a CTA that is alone on its SM over its share on a full one); other
+    head dimensions are interpolated. `prologue_s` before and after the loop of one CTA; `cta_s` and `tile_s` of
+    SM time a CTA, the latter for a full query tile of head dimension 128; `overlap_power` of the soft maximum of
+    throughput and longest CTA; `tail_share` of the longest CTA that the last wave adds; `hbm_efficiency`,
+    `l2_bytes_per_s` for reading q, k, v and writing the output.
+
+    Decode: `decode` maps "per_head" (one CTA a query head, CUDA cores) and "packed" (one CTA a key/value head,
+    groups up to `max_group` query heads) to the values of `DecodeRates` plus `splits_per_sm` and
+    `tokens_per_split`, plain SI numbers. `decode_correction`: factors at {"<kernel> <kv_len>": {"<CTAs>": factor}},
+    interpolated in the logarithms; empty for none.
+
+    `serving_*`: what a serving engine's attention op adds. `serving_prefill_s`, `serving_decode_s`: seconds by
+    head dimension for its additional small kernels; rates of rotary embedding and KV-cache write, keys and values
+    counted `serving_kv_weight` times, L2 holding `serving_l2_share` of its capacity.
+    `serving_packed_cache_share`: share of the nominal cache bytes that the published packed-decode rows moved.
+
+    `persistent` 1: prefill launches at most one CTA an SM slot and each walks over several tiles.
+    """
+
+    launch_s: float
+    prologue_s: float
+    cta_s: float
+    tile_s: float
+    overlap_power: float
+    tail_share: float
+    hbm_efficiency: float
+    l2_bytes_per_s: float
+    max_group: int
+    persistent: int
+    serving_hbm_efficiency: float
+    serving_l2_bytes_per_s: float
+    serving_l2_share: float
+    serving_kv_weight: float
+    serving_packed_cache_share: float
+    prefill: Mapping[str, Mapping[str, float]] = field(hash=False)
+    decode: Mapping[str, Mapping[str, float]] = field(hash=False)
+    decode_correction: Mapping[str, Mapping[str, float]] = field(hash=False)
+    serving_prefill_s: Mapping[str, float] = field(hash=False)
+    serving_decode_s: Mapping[str, float] = field(hash=False)
+
+
+class PrefillTimes(NamedTuple):
+    """Seconds of a prefill after the launch: all of it, SM time (`compute_s`), memory time (`memory_s`)."""
+
+    core_s: Number
+    compute_s: Number
+    memory_s: Number
+
+
+class DecodeTimes(NamedTuple):
+    """Seconds of a decode step after the launch; `parallel_s` is the part that more resources shorten."""
+
+    core_s: Number
+    parallel_s: Number
+    memory_s: Number
+
+
+def larger(a: Number, b: Number) -> Number:
+    """max(a, b) for floats and arrays alike."""
+    return (a + b + abs(a - b)) / 2.0
+
+
+def clipped(x: Number) -> Number:
+    """`x` limited to [0, 1], for floats and arrays alike."""
+    return (1.0 + abs(x) - abs(1.0 - x)) / 2.0
+
+
+def prefill_times(
+    work: PrefillWork, rates: PrefillRates, device: Device, peak_flops: float, clock_ratio: float = 1.0
+) -> PrefillTimes:
+    """Times of the tiles of a prefill on all SMs of `device`; `peak_flops` of the op's dtype."""
+    sm_flops = peak_flops / device.num_sms * rates.efficiency * clock_ratio
+    step_s = 4.0 * work.q_rows * work.kv_rows * work.head_dim / sm_flops
+    cta_s = rates.cta_s + rates.tile_s * work.fill * work.head_dim / _REFERENCE_HEAD_DIM
+    throughput_s = (work.steps * step_s + work.tiles * cta_s) / device.num_sms
+    chain_s = rates.prologue_s + work.longest * rates.serial_ratio * step_s
+    load = throughput_s / chain_s
+    power = rates.overlap_power
+    soft = (1.0 + load**power) ** (1.0 / power)
+    compute_s = chain_s * (soft + rates.tail_share * load / (1.0 + load))
+    half_l2 = 0.5 * device.l2_capacity_bytes
+    memory_s = spilled_s(
+        work.num_bytes, half_l2, device.hbm_bandwidth_bytes_per_s * rates.hbm_efficiency, rates.l2_bytes_per_s
+    )
+    core_s = (compute_s**_MEMORY_POWER + memory_s**_MEMORY_POWER) ** (1.0 / _MEMORY_POWER)
+    return PrefillTimes(core_s, compute_s, memory_s)
+
+
+def spilled_s(num_bytes: Number, held_bytes: Number, hbm_rate: Number, l2_rate: Number) -> Number:
+    """Seconds to move `num_bytes` of which L2 holds up to `held_bytes`; rates in bytes per second."""
+    far = larger(num_bytes - held_bytes, 0.0)
+    return far / hbm_rate + (num_bytes - far) / l2_rate
+
+
+def serving_prefill_extra_s(work: PrefillWork, rates: ServingRates, device: Device) -> Number:
+    """Seconds of rotary embedding and KV-cache write for the new tokens."""
+    num_bytes = work.serving_q_bytes + rates.kv_weight * work.serving_kv_bytes
+    return spilled_s(
+        num_bytes,
+        rates.l2_share * device.l2_capacity_bytes,
+        device.hbm_bandwidth_bytes_per_s * rates.hbm_efficiency,
+        rates.l2_bytes_per_s,
+    )
+
+
+def decode_times(work: DecodeWork, rates: DecodeRates, device: Device, warm: Number) -> DecodeTimes:
+    """Times of a decode step; `warm` 1 when the cache may still be in L2 from a previous call, else 0."""
+    part = work.tokens_per_part
+    shortfall = clipped(part / _FULL_SPEED_TOKENS)
+    chain_s = rates.prologue_s * shortfall**0.5 + part * rates.token_s
+    dim = work.head_dim / _REFERENCE_HEAD_DIM
+    ctas_s = work.waves * (rates.cta_s + dim * (rates.dim_cta_s + rates.group_cta_s * work.group_tiles))
+    blocks_s = work.blocks * rates.block_s * dim / device.num_sms
+    busy_s = ctas_s + blocks_s + work.reread_bytes / rates.reread_bytes_per_s
+    # Repeated streams through an LRU-like cache miss altogether soon after they exceed it.
+    miss = clipped((work.kv_bytes / device.l2_capacity_bytes - rates.l2_share) / rates.l2_width)
+    miss = 1.0 - warm * (1.0 - miss)
+    hbm_rate = device.hbm_bandwidth_bytes_per_s * rates.hbm_efficiency
+    memory_s = work.kv_bytes * (miss / hbm_rate + (1.0 - miss) / rates.l2_bytes_per_s)
+    pull_s = work.kv_bytes / (work.ctas * work.splits * rates.cta_bytes_per_s)
+    power = rates.overlap_power
+    parallel_s = (chain_s**power + busy_s**power + memory_s**power + pull_s**power) ** (1.0 / power)
+    is_split = clipped(work.splits - 1.0)
+    merge_s = is_split * (rates.split_s + rates.split_step_s * work.splits ** 0.25)
+    return DecodeTimes(parallel_s + merge_s + work.crowded * rates.crowded_s, parallel_s, memory_s)
+
+
+def by_head_dim(values: Mapping[str, float], head_dim: int) -> float:
+    """Value at `head_dim`, linear between known head dimensions and constant outside of them."""
+    exact = values.get(str(head_dim))
+    if exact is not None:
+        return exact
+    known = sorted((int(key), value) for key, value in values.items())
+    return interpolate([float(key) for key, _ in known], [value for _, value in known], float(head_dim))
+
+
+def interpolate(x: list[float], y: list[float], at: float) -> float:
+    """y at `at`, linear between knots x (ascending) and constant outside of them."""
+    if at <= x[0]:
+        return y[0]
+    for left in range(len(x) - 1):
+        if at <= x[left + 1]:
+            share = (at - x[left]) / (x[left + 1] - x[left])
+            return y[left] + share * (y[left + 1] - y[left])
+    return y[-1]
+
+
+def correction_factor(
+    correction: Mapping[str, Mapping[str, float]], kernel: str, kv_len: int, ctas: int
+) -> float:
+    """Factor on a decode time, bilinear in log kv_len and log CTAs; 1 where `correction` has no such kernel."""
+    rows = sorted((int(key.split()[1]), row) for key, row in correction.items() if key.split()[0] == kernel)
+    if not rows:
+        return 1.0
+    lengths = [log(length) for length, _ in rows]
+    at = min(max(log(kv_len), lengths[0]), lengths[-1])
+    upper = next(index for index, length in enumerate(lengths) if at <= length)
+    lower = max(0, upper - 1)
+    span = lengths[upper] - lengths[lower]
+    share = (at - lengths[lower]) / span if span else 0.0
+    ends = [_row_log(rows[index][1], ctas) for index in (lower, upper)]
+    return exp(ends[0] + share * (ends[1] - ends[0]))
+
+
+def _row_log(row: Mapping[str, float], ctas: int) -> float:
+    knots = sorted((log(int(key)), log(value)) for key, value in row.items())
+    return interpolate([x for x, _ in knots], [y for _, y in knots], log(ctas))

@@ -1,0 +1,197 @@
+"""How an attention op is cut into tiles, CTAs and splits, before any constant of a GPU enters."""
+
+from __future__ import annotations
+
+from math import ceil
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from kraken_sim.program.ops import Attention
+
+Number = Any
+"""A float or int (one op) or a numpy array (many at once, as the fit needs them)."""
+
+DECODE_Q_LEN = 1
+_ROW_GRANULE = 16
+_BLOCK_TOKENS = 128
+_PACKED_ROWS = 8
+_CROWDED_CTAS_PER_SM = 2
+_ENOUGH_BLOCKS_PER_SM = 4
+
+
+class Tiling(NamedTuple):
+    """One CTA holds `q_tile` query rows and walks over the keys in steps of `kv_tile` rows."""
+
+    q_tile: int
+    kv_tile: int
+    ctas_per_sm: int
+
+
+def tiling_of(generation: str, head_dim: int) -> Tiling:
+    """Tiles that flash-attention kernels use.
+
+    Source: FlashAttention-2 `flash_fwd_launch_template.h` (Ampere, Ada: 128 x 64 rows with two CTAs an SM up to
+    head dimension 128), FlashAttention-3 `tile_size.h` and cuDNN (Hopper and later: 128 x 128, one CTA an SM).
+    """
+    if generation in ("hopper", "blackwell"):
+        return Tiling(128, 128 if head_dim <= 128 else 64, 1)
+    if generation in ("ampere", "ada"):
+        return Tiling(128, 64, 2 if head_dim <= 128 else 1)
+    return Tiling(64, 64, 2 if head_dim <= 128 else 1)
+
+
+class PrefillWork(NamedTuple):
+    """Tiles of a prefill; all counts over the whole op.
+
+    `tiles` CTAs' worth of work with `steps` products of a query tile with a key tile in all, `longest` in the
+    longest CTA; `q_rows`, `kv_rows` and `fill` (share of the query tile) describe one tile.
+    """
+
+    tiles: Number
+    steps: Number
+    longest: Number
+    q_rows: Number
+    kv_rows: Number
+    fill: Number
+    head_dim: Number
+    num_bytes: Number
+    serving_q_bytes: Number
+    serving_kv_bytes: Number
+
+
+class DecodeWork(NamedTuple):
+    """Split key/value streams of a decode step.
+
+    `ctas` streams cut into `splits` parts each; `waves` CTAs an SM one after the other; `blocks` of 128 cached
+    tokens over all streams; `kv_bytes` is the cache once, `reread_bytes` what a kernel reads that does not share
+    it among the query heads of a group; `group_tiles` extra blocks of 8 query rows of a packed group.
+    """
+
+    ctas: Number
+    splits: Number
+    waves: Number
+    crowded: Number
+    tokens_per_part: Number
+    blocks: Number
+    head_dim: Number
+    group_tiles: Number
+    kv_bytes: Number
+    reread_bytes: Number
+
+
+def is_decode(op: Attention) -> bool:
+    """Whether the op is one new token per sequence that attends to a cache."""
+    return op.q_len == DECODE_Q_LEN and op.kv_len > op.q_len
+
+
+def attended_pairs(op: Attention) -> float:
+    """(query, key) pairs of one head of one sequence that are not masked away."""
+    if not op.causal:
+        return float(op.q_len) * op.kv_len
+    first = max(0, op.kv_len - op.q_len) + 1
+    rows = min(op.q_len, op.kv_len)
+    return rows * (first + min(op.kv_len, first + rows - 1)) / 2.0
+
+
+def attention_flops(op: Attention) -> float:
+    """Floating-point operations of both products over the unmasked pairs."""
+    return 4.0 * op.batch * op.num_heads * op.head_dim * attended_pairs(op)
+
+
+def prefill_work(op: Attention, tiling: Tiling, num_sms: int) -> PrefillWork:
+    """Cuts a prefill (or a chunk of one) into tiles; causal tiles skip the keys they may not see.
+
+    A chunk that fills less than half of the SMs is split along the keys, as FlashAttention's split-KV does.
+    """
+    q_tiles = ceil(op.q_len / tiling.q_tile)
+    kv_tiles = ceil(op.kv_len / tiling.kv_tile)
+    steps, longest = _causal_steps(op, tiling, q_tiles) if op.causal else (q_tiles * kv_tiles, kv_tiles)
+    heads = op.batch * op.num_heads
+    splits = 1
+    if op.q_len < op.kv_len and 2 * heads * q_tiles <= num_sms:
+        splits = min(num_sms // (heads * q_tiles), longest)
+    q_rows = min(tiling.q_tile, _granules(op.q_len))
+    item = op.dtype.num_bytes
+    q_elements = float(op.batch) * op.q_len * op.num_heads * op.head_dim
+    kv_elements = 2.0 * op.batch * op.kv_len * op.num_kv_heads * op.head_dim
+    new_kv_elements = kv_elements * min(1.0, op.q_len / op.kv_len)
+    return PrefillWork(
+        tiles=float(heads * q_tiles * splits),
+        steps=float(heads * steps),
+        longest=float(ceil(longest / splits)),
+        q_rows=float(q_rows),
+        kv_rows=float(min(tiling.kv_tile, _granules(op.kv_len))),
+        fill=q_rows / tiling.q_tile,
+        head_dim=float(op.head_dim),
+        num_bytes=(2.0 * q_elements + kv_elements) * item,
+        serving_q_bytes=2.0 * q_elements * item,
+        serving_kv_bytes=2.0 * new_kv_elements * item,
+    )
+
+
+def _causal_steps(op: Attention, tiling: Tiling, q_tiles: int) -> tuple[int, int]:
+    """Key tiles seen by all query tiles of one head, and by the one that sees most."""
+    offset = op.kv_len - op.q_len
+    last = max(1, ceil(op.kv_len / tiling.kv_tile))
+    q, kv = tiling.q_tile, tiling.kv_tile
+    if q % kv == 0 and offset >= 0:
+        # ceil((offset + (i + 1) q) / kv) is linear in i
+        first, step = ceil((offset + q) / kv), q // kv
+        full = q_tiles - 1
+        return full * first + step * full * (full - 1) // 2 + last, last
+    counts = [min(last, max(1, ceil((offset + (index + 1) * q) / kv))) for index in range(q_tiles)]
+    return sum(counts), max(counts)
+
+
+def _granules(rows: int) -> int:
+    """Rows that tensor cores compute for `rows` of them."""
+    return ceil(rows / _ROW_GRANULE) * _ROW_GRANULE
+
+
+def packs_group(op: Attention, num_sms: int, max_group: int, serving: bool) -> bool:
+    """Whether one CTA serves all query heads of a key/value head.
+
+    A serving engine keeps its one-CTA-a-query-head kernel while the packed one has too few CTAs (TensorRT-LLM,
+    `xqaDispatcher`/`decoderXQARunner.h`, `mayHavePerfGain`), and for groups larger than `max_group`.
+    """
+    group = op.num_heads // op.num_kv_heads
+    if group <= 1 or group > max_group:
+        return False
+    if not serving:
+        return True
+    blocks = op.batch * op.num_kv_heads * max(1, op.kv_len // _BLOCK_TOKENS)
+    return _ENOUGH_BLOCKS_PER_SM * blocks >= num_sms
+
+
+def decode_work(
+    op: Attention, packed: bool, num_sms: int, splits_per_sm: float, tokens_per_split: float
+) -> DecodeWork:
+    """Cuts the cached tokens of a decode step into parallel parts.
+
+    Streams are split while there are fewer than `splits_per_sm` CTAs an SM and each part keeps at least
+    `tokens_per_split` tokens; the kernel with one CTA a query head splits only when it leaves SMs idle.
+    """
+    group = op.num_heads // op.num_kv_heads
+    ctas = op.batch * (op.num_kv_heads if packed else op.num_heads)
+    splits = 1
+    if packed or ctas < num_sms:
+        splits = max(1, min(int(splits_per_sm * num_sms / ctas), ceil(op.kv_len / tokens_per_split)))
+    launched = ctas * splits
+    item = op.dtype.num_bytes
+    kv_bytes = 2.0 * op.batch * op.num_kv_heads * op.kv_len * op.head_dim * item
+    rows = _PACKED_ROWS
+    while rows < group:
+        rows *= 2
+    return DecodeWork(
+        ctas=float(ctas),
+        splits=float(splits),
+        # packed CTAs fill an SM each and come in whole waves, the small ones trickle
+        waves=float(ceil(launched / num_sms)) if packed else launched / num_sms,
+        crowded=1.0 if ctas > _CROWDED_CTAS_PER_SM * num_sms else 0.0,
+        tokens_per_part=op.kv_len / splits,
+        blocks=float(ctas * ceil(op.kv_len / _BLOCK_TOKENS)) if packed else 0.0,
+        head_dim=float(op.head_dim),
+        group_tiles=float(rows // _PACKED_ROWS - 1) if packed else 0.0,
+        kv_bytes=kv_bytes,
+        reread_bytes=0.0 if packed else kv_bytes * group,
+    )

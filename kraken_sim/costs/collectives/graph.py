@@ -1,0 +1,126 @@
+"""NCCL's view of a group of GPUs: how many channels it builds and at what speed each.
+
+Source: NVIDIA/nccl src/graph/search.cc, connect.cc, topo.h. Bandwidths are GB/s = 1e9 bytes/s, as there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kraken_sim.hardware.interconnect import InterconnectKind
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from kraken_sim.hardware.device import Device
+    from kraken_sim.hardware.interconnect import Interconnect
+
+# speedArrayIntra, sm90SpeedArrayIntra and sm100SpeedArrayIntra of search.cc.
+SPEEDS_BEFORE_HOPPER = (40.0, 30.0, 20.0, 18.0, 15.0, 12.0, 10.0, 9.0, 7.0, 6.0, 5.0, 4.0, 3.0)
+SPEEDS_HOPPER = (60.0, 50.0, 40.0, 30.0, 24.0, 20.0, 15.0, 12.0, 11.0, 6.0, 3.0)
+SPEEDS_BLACKWELL = (90.0, 80.0, 70.0, 60.0, 50.0, 45.0, 40.0, 30.0, 24.0, 20.0, 19.0, 18.0)
+
+# GB/s that SM-driven 128-byte payloads reach per NVLink (topo.h), over the link's line rate.
+NVLINK_SHARE: Mapping[str, float] = {
+    "volta": 20.0 / 25.0,
+    "ampere": 20.0 / 25.0,
+    "ada": 20.0 / 25.0,
+    "hopper": 20.6 / 25.0,
+    "blackwell": 40.1 / 50.0,
+}
+NVLINK_SHARE_HOPPER_BEFORE_2_20 = 20.0 / 25.0
+PCIE_X16_GBPS: Mapping[int, float] = {3: 12.0, 4: 24.0, 5: 48.0, 6: 96.0}
+PCIE_X16_LINE_GBPS: Mapping[int, float] = {3: 15.75, 4: 31.5, 5: 63.0, 6: 126.0}
+MAX_GRAPH_CHANNELS = 32
+LOWER_SPEED_LIMIT = 0.49
+DUPLICATE_FROM_GBPS = 25.0
+HOPPER_COMPUTE_CAPABILITY = 90
+COMPUTE_CAPABILITY: Mapping[str, int] = {"volta": 70, "ampere": 80, "ada": 89, "hopper": 90, "blackwell": 100}
+MAX_NVLS_CHANNELS: Mapping[int, int] = {90: 16, 100: 24}
+
+
+@dataclass(frozen=True, slots=True)
+class NcclGraph:
+    """The rings that NCCL finds: `channels` of `bandwidth_gbps` each, run by `ctas` CTAs."""
+
+    channels: int
+    bandwidth_gbps: float
+    ctas: int
+    nvlink: bool
+    compute_capability: int
+
+    @property
+    def bus_gbps(self) -> float:
+        """All channels together."""
+        return self.channels * self.bandwidth_gbps
+
+
+def nccl_link_gbps(interconnect: Interconnect, device: Device, nccl_minor_version: int) -> float:
+    """The bandwidth that NCCL's topology assigns to a GPU, from the line rate of the group's slowest hop."""
+    line = interconnect.bandwidth_bytes_per_s * 1e-9
+    if interconnect.kind in (InterconnectKind.NVSWITCH, InterconnectKind.NVLINK):
+        share = NVLINK_SHARE.get(device.generation, 0.8)
+        if device.generation == "hopper" and nccl_minor_version < 20:
+            share = NVLINK_SHARE_HOPPER_BEFORE_2_20
+        return line * share
+    if interconnect.pcie_gen in PCIE_X16_GBPS:
+        width = line / PCIE_X16_LINE_GBPS[interconnect.pcie_gen]
+        return PCIE_X16_GBPS[interconnect.pcie_gen] * (1.0 if width >= 0.95 else width)
+    return line * 0.76
+
+
+def _speeds(compute_capability: int) -> tuple[float, ...]:
+    if compute_capability >= 100:
+        return SPEEDS_BLACKWELL
+    return SPEEDS_HOPPER if compute_capability >= HOPPER_COMPUTE_CAPABILITY else SPEEDS_BEFORE_HOPPER
+
+
+def _best_channels(total: float, speeds: tuple[float, ...]) -> tuple[int, float]:
+    """The first speed with the most bandwidth, looking no lower than half the first speed that fits."""
+    best, best_speed = 0, 0.0
+    for speed in speeds:
+        count = min(int(total / speed + 1e-9), MAX_GRAPH_CHANNELS)
+        if count == 0:
+            continue
+        if best and speed < LOWER_SPEED_LIMIT * best_speed:
+            break
+        if count * speed > best * best_speed + 1e-9:
+            best, best_speed = count, speed
+    return (best, best_speed) if best else (1, total)
+
+
+def search_rings(interconnect: Interconnect, device: Device, nccl_minor_version: int) -> NcclGraph:
+    """Ring search and channel duplication.
+
+    Reproduces A100 NVSwitch 12 x 20, H100 12 x 30, each run by 24 CTAs (logs of NCCL on these machines).
+    """
+    capability = COMPUTE_CAPABILITY.get(device.generation, 80)
+    total = nccl_link_gbps(interconnect, device, nccl_minor_version)
+    channels, speed = _best_channels(total, _speeds(capability))
+    spared = capability > 80 and speed < 50.0 and channels > 4
+    if speed >= DUPLICATE_FROM_GBPS and not spared:
+        channels, speed = 2 * channels, speed / 2.0
+    nvlink = interconnect.kind in (InterconnectKind.NVSWITCH, InterconnectKind.NVLINK)
+    return NcclGraph(channels, speed, 2 * channels, nvlink, capability)
+
+
+def nvls_channel_gbps(interconnect: Interconnect, device: Device, nccl_minor_version: int) -> float:
+    """Speed of one NVLS channel; a group of n GPUs has n of them and each GPU moves (n+1)/n of the bytes.
+
+    60, 50 and 40 GB/s for 4, 6 and 8 H100 (logs).
+    """
+    total = nccl_link_gbps(interconnect, device, nccl_minor_version)
+    limit = total / (interconnect.num_devices + 1)
+    capability = COMPUTE_CAPABILITY.get(device.generation, 80)
+    return next((speed for speed in _speeds(capability) if speed <= limit + 1e-9), limit)
+
+
+def nvls_switch_gbps(device: Device) -> float:
+    """Most that NCCL's search lets one NVLS channel have, whatever the number of GPUs."""
+    return _speeds(COMPUTE_CAPABILITY.get(device.generation, 80))[0]
+
+
+def nvls_ctas(device: Device) -> int:
+    """CTAs of an NVLS kernel within one node."""
+    return MAX_NVLS_CHANNELS.get(COMPUTE_CAPABILITY.get(device.generation, 80), 16)

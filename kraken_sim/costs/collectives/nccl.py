@@ -1,0 +1,192 @@
+"""How long NCCL's algorithms take: start-up, steps, and bytes over what channels and links carry.
+
+The form is the usual latency + bytes / bandwidth; the bandwidth is limited by the channels that run
+(`channel_bytes_per_s` each, one SM a channel) and by the links, whichever is less, with a soft corner.
+`tuning` decides what NCCL picks; nothing here does.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kraken_sim.costs.collectives.constants import LINK_CLASS, interpolate_knots, link_value
+from kraken_sim.costs.collectives.graph import PCIE_X16_LINE_GBPS
+from kraken_sim.costs.collectives.tuning import NVLS, RING, TREE
+from kraken_sim.costs.types import CollectiveCost
+from kraken_sim.errors import InputError
+from kraken_sim.hardware.interconnect import InterconnectKind
+
+if TYPE_CHECKING:
+    from kraken_sim.costs.collectives.constants import CollectiveConstants
+    from kraken_sim.costs.collectives.tuning import NcclChoice
+    from kraken_sim.hardware.interconnect import Interconnect
+
+CORNER = 8.0
+"""Exponent of the soft minimum between channel-bound and link-bound rates (2 is round, infinity is sharp)."""
+
+
+def soft_min(first: float, second: float) -> float:
+    """A smooth minimum: within 9 % of the smaller one, and monotone in both."""
+    low, high = (first, second) if first < second else (second, first)
+    ratio: float = (low / high) ** CORNER
+    return low / math.pow(1.0 + ratio, 1.0 / CORNER)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wire:
+    """Latency and rates of one protocol on one interconnect."""
+
+    base_s: float
+    step_s: float
+    rate_bytes_per_s: float
+
+
+def line_rate_bytes_per_s(interconnect: Interconnect, constants: CollectiveConstants) -> float:
+    """Line rate that each GPU of the group has when all send at once.
+
+    GPUs that meet only at host bridges or in host memory share what passes there.
+    """
+    line = interconnect.bandwidth_bytes_per_s
+    links = constants.shared_fabric_links.get(LINK_CLASS[interconnect.kind])
+    n = interconnect.num_devices
+    if links is None or n <= constants.switch_group_size:
+        return line
+    if interconnect.crosses_sockets:
+        links *= constants.socket_crossing_efficiency
+    full_link = PCIE_X16_LINE_GBPS.get(interconnect.pcie_gen, line * 1e-9) * 1e9
+    return min(line, full_link * links / n)
+
+
+def extra_flight_s(interconnect: Interconnect, constants: CollectiveConstants) -> float:
+    """Time of flight beyond what the fitted steps contain."""
+    contained = constants.link_latency_s.get(LINK_CLASS[interconnect.kind], 0.0)
+    return max(0.0, interconnect.latency_s - contained)
+
+
+def _wire(
+    num_bytes: int,
+    choice: NcclChoice,
+    protocol: str,
+    interconnect: Interconnect,
+    constants: CollectiveConstants,
+    *,
+    efficiency: float = 1.0,
+    link_share: float = 1.0,
+) -> _Wire:
+    link_class = LINK_CLASS[interconnect.kind]
+    link = line_rate_bytes_per_s(interconnect, constants) * efficiency * link_share
+    link *= link_value(constants, "link_efficiency", link_class, protocol)
+    knots = constants.link_correction.get(protocol)
+    if knots:
+        link /= interpolate_knots(knots, math.log2(num_bytes))
+    channels = choice.parallelism * efficiency
+    channels *= link_value(constants, "channel_bytes_per_s", link_class, protocol)
+    return _Wire(
+        link_value(constants, "base_s", link_class, protocol) + constants.nccl_call_s,
+        link_value(constants, "step_s", link_class, protocol) + extra_flight_s(interconnect, constants),
+        soft_min(channels, link),
+    )
+
+
+def ring_all_reduce(
+    num_bytes: int, choice: NcclChoice, interconnect: Interconnect, constants: CollectiveConstants
+) -> CollectiveCost:
+    """Ring: n-1 reduce-scatter and n-1 all-gather steps; each rank sends 2(n-1)/n of the bytes.
+
+    HBM traffic ~ 5(n-1)/n of the bytes: a reduce step reads the buffer and its own data and writes on, a
+    gather step reads and writes.
+    """
+    n = interconnect.num_devices
+    kept = 1.0 - constants.ring_pair_loss.get(choice.protocol, 0.0) * 4.0 / (n * n)
+    wire = _wire(num_bytes, choice, choice.protocol, interconnect, constants, link_share=kept)
+    sent = 2.0 * (n - 1) / n * num_bytes
+    return _cost(choice, wire.base_s + 2 * (n - 1) * wire.step_s, sent, wire, 5.0 * (n - 1) / n * num_bytes)
+
+
+def tree_all_reduce(
+    num_bytes: int, choice: NcclChoice, interconnect: Interconnect, constants: CollectiveConstants
+) -> CollectiveCost:
+    """Tree within one node: NCCL builds a chain, up for the sum and down for the result.
+
+    The n-1 links of the chain carry the message both ways, so the ranks send 2(n-1)/n of the bytes on
+    average, but an inner rank sends twice the message: that rank sets the time.
+    """
+    n = interconnect.num_devices
+    wire = _wire(num_bytes, choice, choice.protocol, interconnect, constants, efficiency=constants.tree_efficiency)
+    busiest = (2.0 if n > 2 else 1.0) * num_bytes
+    sent = 2.0 * (n - 1) / n * num_bytes
+    latency_s = wire.base_s + 2 * (n - 1) * wire.step_s
+    return _cost(choice, latency_s, sent, wire, 5.0 * (n - 1) / n * num_bytes, busiest)
+
+
+def nvls_all_reduce(
+    num_bytes: int, choice: NcclChoice, interconnect: Interconnect, constants: CollectiveConstants
+) -> CollectiveCost:
+    """NVLink SHARP: the switch adds and multicasts.
+
+    Each GPU sends its bytes once to the switch's reduction and 1/n of the result to the multicast.
+    """
+    n = interconnect.num_devices
+    wire = _wire(num_bytes, choice, NVLS, interconnect, constants)
+    sent = (n + 1.0) / n * num_bytes
+    return _cost(choice, wire.base_s + n * wire.step_s, sent, wire, 2.0 * num_bytes)
+
+
+def _cost(
+    choice: NcclChoice,
+    latency_s: float,
+    sent_bytes: float,
+    wire: _Wire,
+    hbm_bytes: float,
+    busiest_bytes: float | None = None,
+) -> CollectiveCost:
+    transfer_s = (sent_bytes if busiest_bytes is None else busiest_bytes) / wire.rate_bytes_per_s
+    return CollectiveCost(
+        busy_s=latency_s + transfer_s,
+        latency_s=latency_s,
+        transfer_s=transfer_s,
+        algorithm=choice.algorithm,
+        protocol=choice.protocol,
+        channels=choice.channels,
+        hbm_bytes=hbm_bytes,
+        link_bytes=sent_bytes,
+        detail=f"NCCL {choice.algorithm} {choice.protocol}, {choice.channels} channels",
+    )
+
+
+def nccl_all_reduce(
+    num_bytes: int, choice: NcclChoice, interconnect: Interconnect, constants: CollectiveConstants
+) -> CollectiveCost:
+    """The cost of what NCCL chose.
+
+    Raises:
+        InputError: The algorithm cannot run on this interconnect.
+    """
+    if choice.algorithm == RING:
+        return ring_all_reduce(num_bytes, choice, interconnect, constants)
+    if choice.algorithm == TREE:
+        return tree_all_reduce(num_bytes, choice, interconnect, constants)
+    require_nvls(interconnect, constants)
+    return nvls_all_reduce(num_bytes, choice, interconnect, constants)
+
+
+def require_nvls(interconnect: Interconnect, constants: CollectiveConstants) -> None:
+    """NVLS needs a switch that adds, at least 3 ranks before NCCL 2.28, and to be switched on.
+
+    Raises:
+        InputError: Names what is missing.
+    """
+    path, repair = "runtime.collective.algorithm", "algorithm: ring"
+    if interconnect.kind is not InterconnectKind.NVSWITCH:
+        message = f"NVLS needs NVSwitch, and these GPUs are joined by {interconnect.kind.value}"
+    elif not constants.nvls_enabled:
+        message = "NVLS is switched off on this machine (collectives.nvls_enabled is 0)"
+    elif interconnect.num_devices < 3 and constants.nccl_minor_version < 28:
+        message = f"NCCL 2.{constants.nccl_minor_version} has no NVLS for 2 GPUs (2.28 and later do)"
+    elif "nvls" not in constants.base_s.get("nvlink", {}):
+        message = "the profile has no constants for NVLS (collectives.base_s.nvlink.nvls)"
+    else:
+        return
+    raise InputError.single(path, message, NVLS, example=repair)

@@ -1,0 +1,204 @@
+"""NCCL's own tuning model: which algorithm, protocol and how many channels it picks for a message.
+
+This says what NCCL chooses, not how long it takes: `nccl` holds the performance model. Source: NVIDIA/nccl
+src/graph/tuning.cc (ncclTopoTuneModel, ncclTopoGetAlgoTime), src/enqueue.cc (topoGetAlgoInfo,
+scheduleCollTasksToPlan), single node. Latencies in us and bandwidths in GB/s, as there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kraken_sim.costs.collectives.graph import nvls_channel_gbps, nvls_switch_gbps, search_rings
+from kraken_sim.hardware.interconnect import InterconnectKind
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from kraken_sim.costs.collectives.graph import NcclGraph
+    from kraken_sim.hardware.device import Device
+    from kraken_sim.hardware.interconnect import Interconnect
+
+RING, TREE, NVLS = "ring", "tree", "nvls"
+LL, LL128, SIMPLE = "ll", "ll128", "simple"
+ALGORITHMS = (RING, TREE, NVLS)
+PROTOCOLS = (LL, LL128, SIMPLE)
+
+BASE_LATENCY_US: Mapping[str, Mapping[str, float]] = {
+    TREE: {LL: 6.8, LL128: 14.0, SIMPLE: 8.4},
+    RING: {LL: 6.6, LL128: 14.0, SIMPLE: 8.4},
+}
+STEP_LATENCY_US: Mapping[bool, Mapping[str, Mapping[str, float]]] = {
+    True: {TREE: {LL: 0.6, LL128: 1.25, SIMPLE: 4.0}, RING: {LL: 0.6, LL128: 1.9, SIMPLE: 3.4}},
+    False: {TREE: {LL: 1.0, LL128: 1.9, SIMPLE: 4.0}, RING: {LL: 1.0, LL128: 2.5, SIMPLE: 5.7}},
+}
+NVLS_LATENCY_US = 25.0
+NVLS_LATENCY_US_2_19 = 23.0
+
+# Index {Volta, Ampere, Hopper, Blackwell}.
+LL_MAX_GBPS = (39.0, 87.7, 141.0, 282.0)
+RING_LL128_CHANNEL_GBPS = (20.0, 20.0, 36.7, 40.0)
+TREE_LL128_CHANNEL_GBPS = (20.0, 20.0, 36.7, 55.6)
+TREE_CHANNEL_GBPS = (26.5, 24.0, 38.7, 70.0)
+NVLS_EFFICIENCY = (0.0, 0.0, 0.85, 0.74)
+LL128_RATE = 0.92
+
+# treeCorrectionFactor: by log2(bytes / 64).
+TREE_CORRECTION: Mapping[str, tuple[float, ...]] = {
+    LL: (
+        *(1.0, 1.0, 1.0, 1.0, 0.9, 0.8, 0.7, 0.7, 0.7, 0.7, 0.6, 0.5),
+        *(0.4, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.0, 1.0, 1.0),
+    ),
+    LL128: (
+        *(1.0, 1.0, 1.0, 1.0, 1.0, 0.9, 0.8, 0.8, 0.8, 0.7, 0.6, 0.6),
+        *(0.6, 0.6, 0.6, 0.6, 0.8, 0.9, 0.9, 0.9, 0.9, 1.0, 1.0),
+    ),
+    SIMPLE: (
+        *(0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.8, 0.7, 0.6, 0.6, 0.5),
+        *(0.5, 0.5, 0.5, 0.6, 0.7, 0.8, 0.7, 0.7, 0.8, 0.9, 0.9),
+    ),
+}
+
+MIN_TRAFFIC_PER_CHANNEL = 32 * 1024
+MAX_THREADS: Mapping[str, int] = {LL: 512, LL128: 640, SIMPLE: 512}
+THREAD_THRESHOLD: Mapping[str, int] = {LL: 8, LL128: 8, SIMPLE: 64}
+PCI_WIDTH_GBPS = 12.0
+
+
+@dataclass(frozen=True, slots=True)
+class TuningEntry:
+    """One row of NCCL's tuning log: a candidate with its modelled latency and algorithm bandwidth."""
+
+    algorithm: str
+    protocol: str
+    latency_us: float
+    bandwidth_gbps: float
+
+    def time_us(self, num_bytes: int) -> float:
+        """NCCL's estimate for a message (ncclTopoGetAlgoTime)."""
+        bandwidth = self.bandwidth_gbps
+        if self.algorithm == TREE:
+            index = (num_bytes >> 6).bit_length() - 1
+            factors = TREE_CORRECTION[self.protocol]
+            if 0 <= index < len(factors):
+                bandwidth *= factors[index]
+        return self.latency_us + num_bytes / (1000.0 * bandwidth)
+
+
+@dataclass(frozen=True, slots=True)
+class NcclChoice:
+    """What NCCL runs: `channels` CTAs; `parallelism` is the same number before rounding to whole channels."""
+
+    algorithm: str
+    protocol: str
+    channels: int
+    parallelism: float
+
+
+def _generation_index(compute_capability: int) -> int:
+    return (compute_capability >= 80) + (compute_capability >= 90) + (compute_capability >= 100)
+
+
+def _ll_max_gbps(index: int, minor: int) -> float:
+    return LL_MAX_GBPS[1] if index == 2 and minor < 21 else LL_MAX_GBPS[index]
+
+
+def ring_entries(graph: NcclGraph, num_devices: int, minor: int) -> list[TuningEntry]:
+    """Ring x {LL, LL128, Simple}: algBw = busBw n / (2(n-1)), latency = base + 2(n-1) hw."""
+    index, bus, steps = _generation_index(graph.compute_capability), graph.bus_gbps, 2 * (num_devices - 1)
+    bandwidth = {
+        LL: min(_ll_max_gbps(index, minor), bus * (0.5 if minor >= 21 else 0.25)),
+        LL128: min(LL128_RATE * bus, graph.channels * _ring_ll128_gbps(index, minor)),
+        SIMPLE: bus,
+    }
+    hardware = STEP_LATENCY_US[graph.nvlink][RING]
+    return [
+        TuningEntry(
+            RING,
+            protocol,
+            BASE_LATENCY_US[RING][protocol] + steps * hardware[protocol],
+            bandwidth[protocol] * num_devices / steps,
+        )
+        for protocol in PROTOCOLS
+    ]
+
+
+def _ring_ll128_gbps(index: int, minor: int) -> float:
+    return 73.4 if index == 3 and minor == 28 else RING_LL128_CHANNEL_GBPS[index]
+
+
+def tree_entries(graph: NcclGraph, num_devices: int, minor: int) -> list[TuningEntry]:
+    """Tree x {LL, LL128, Simple}; within a node the tree is a chain of 2(n-1) steps."""
+    index, steps = _generation_index(graph.compute_capability), 2 * (num_devices - 1)
+    bus = min(LL128_RATE * graph.bus_gbps, graph.channels * TREE_CHANNEL_GBPS[index])
+    bandwidth = {
+        LL: min(bus / 3.8, _ll_max_gbps(index, minor)),
+        LL128: min(bus * 7.0 / 9.0, graph.channels * TREE_LL128_CHANNEL_GBPS[index]),
+        SIMPLE: bus,
+    }
+    hardware = dict(STEP_LATENCY_US[graph.nvlink][TREE])
+    base = dict(BASE_LATENCY_US[TREE])
+    if minor < 23:  # 2.23 lowered the step of Tree Simple from 28 and gave it a base
+        hardware[SIMPLE], base[SIMPLE] = 28.0, 0.0
+    return [
+        TuningEntry(TREE, protocol, base[protocol] + steps * hardware[protocol], 0.5 * bandwidth[protocol])
+        for protocol in PROTOCOLS
+    ]
+
+
+def nvls_entry(interconnect: Interconnect, device: Device, graph: NcclGraph, minor: int) -> TuningEntry | None:
+    """NVLS, or None where NCCL does not consider it (no multicast switch, 2 ranks before 2.28)."""
+    n = interconnect.num_devices
+    efficiency = NVLS_EFFICIENCY[_generation_index(graph.compute_capability)]
+    if interconnect.kind is not InterconnectKind.NVSWITCH or efficiency == 0.0 or (n < 3 and minor < 28):
+        return None
+    channel = nvls_channel_gbps(interconnect, device, minor)
+    if minor >= 28:
+        usable = min(channel * efficiency * (n - 1) / n * 2.0, nvls_switch_gbps(device))
+        bandwidth = n * usable * n / (2.0 * (n - 1))
+    else:
+        bandwidth = n * channel * 5.0 / 6.0
+    return TuningEntry(NVLS, SIMPLE, NVLS_LATENCY_US if minor >= 21 else NVLS_LATENCY_US_2_19, bandwidth)
+
+
+def ll128_by_default(graph: NcclGraph) -> bool:
+    """LL128 needs 128-byte stores that arrive whole: NVLink only."""
+    return graph.nvlink
+
+
+def tuning_table(
+    interconnect: Interconnect, device: Device, minor: int, *, nvls: bool, graph: NcclGraph | None = None
+) -> list[TuningEntry]:
+    """All candidates that NCCL would weigh on this group."""
+    graph = graph or search_rings(interconnect, device, minor)
+    n = interconnect.num_devices
+    entries = ring_entries(graph, n, minor) + tree_entries(graph, n, minor)
+    if not ll128_by_default(graph):
+        entries = [entry for entry in entries if entry.protocol != LL128]
+    multicast = nvls_entry(interconnect, device, graph, minor) if nvls else None
+    return [*entries, multicast] if multicast else entries
+
+
+def channel_count(
+    num_bytes: int, algorithm: str, protocol: str, num_devices: int, graph: NcclGraph, max_channels: int
+) -> tuple[int, float]:
+    """Channels that NCCL gives a message, and the same before rounding to whole channels and threads.
+
+    `max_channels` is the communicator's count after NCCL_MAX_NCHANNELS (for NVLS its own).
+    """
+    threads = MAX_THREADS[protocol]
+    if protocol == SIMPLE and graph.bus_gbps <= PCI_WIDTH_GBPS:
+        threads = 256
+    share = float(max_channels)
+    count = max_channels
+    if algorithm != NVLS:
+        threshold = THREAD_THRESHOLD[protocol]
+        if algorithm == RING and protocol == LL:
+            threshold *= num_devices
+        count = max(1, min(count, num_bytes // (threads * threshold)))
+        share = max(1.0, min(share, num_bytes / (threads * threshold)))
+    cell = MIN_TRAFFIC_PER_CHANNEL // (8 if protocol == LL else 2)
+    cells = -(-num_bytes // cell)
+    used = -(-cells // (-(-cells // count)))
+    return used, max(1.0, min(share, num_bytes / cell))

@@ -1,0 +1,164 @@
+"""Time and launch shape of one matrix product on one GPU (formulas in `kraken_sim.costs.gemm_model`).
+
+The library's choice is taken to be the fastest candidate over its tiles and splits of k, or a matrix-vector
+kernel for a single row. Persistent kernels (Hopper, Blackwell) launch about one CTA an SM and each walks over
+several tiles; older generations launch one CTA a tile.
+"""
+
+from __future__ import annotations
+
+from math import ceil
+from typing import TYPE_CHECKING, NamedTuple
+
+from kraken_sim.costs.gemm_correction import correction_factor
+from kraken_sim.costs.gemm_model import (
+    Demand,
+    GemmConstants,
+    Maths,
+    Rates,
+    candidate,
+    gemv_s,
+    max_split,
+    rates,
+    split_cost_s,
+)
+from kraken_sim.costs.gemm_shapes import (
+    CLUSTER_CTAS,
+    FULL_ALIGNMENT_BYTES,
+    Tile,
+    is_persistent,
+    row_alignment_bytes,
+    tiles_of,
+)
+from kraken_sim.costs.types import KernelCost
+from kraken_sim.errors import InputError, Problem
+
+if TYPE_CHECKING:
+    from kraken_sim.hardware.device import Device
+    from kraken_sim.program.ops import Gemm
+
+__all__ = ["GemmConstants", "gemm_cost"]
+
+SCALAR = Maths(max, min, ceil)
+_GEMV_ROWS_PER_CTA = 4
+
+
+class _Choice(NamedTuple):
+    """A candidate: its total, compute and fixed time in seconds, tile (None: matrix-vector) and split."""
+
+    busy_s: float
+    compute_s: float
+    fixed_s: float
+    tile: Tile | None
+    split: int
+
+
+def gemm_cost(
+    op: Gemm,
+    device: Device,
+    constants: GemmConstants,
+    clock_ratio: float = 1.0,
+    weights_warm: bool = False,
+) -> KernelCost:
+    """Cost of y[m, n] = x[m, k] · W[n, k]ᵀ alone on `device`.
+
+    Args:
+        op: The product; sizes in elements, all at least 1.
+        device: Datasheet of the GPU.
+        constants: Fitted constants of the GPU.
+        clock_ratio: Sustained clock over the clock of a short kernel; scales the arithmetic rate. A long
+            kernel lowers its own clock too; the lower of the two counts.
+        weights_warm: False for a pass of a model, whose weights come from HBM. True for a benchmark that
+            replays the same few copies of the weights, which stay in L2 as far as they fit.
+
+    Raises:
+        InputError: a size below 1, a clock ratio outside (0, 1], or a dtype the device has no rate for.
+    """
+    peak_flops = _peak_flops(op, device, clock_ratio)
+    alignment = row_alignment_bytes(op.n, op.k, op.dtype.num_bytes)
+    aligned = alignment == FULL_ALIGNMENT_BYTES
+    demand = Demand(
+        m=op.m,
+        n=op.n,
+        k=op.k,
+        element_bytes=op.dtype.num_bytes,
+        reads_output=op.accumulate,
+        replayed=1.0 if weights_warm else 0.0,
+        efficiency=1.0 if aligned else constants.misaligned_efficiency[str(alignment)],
+        clock_ratio=clock_ratio,
+    )
+    offered = rates(demand, device, peak_flops, constants, SCALAR)
+    best = _best_choice(demand, device, offered, constants)
+    return _kernel_cost(op, device, peak_flops, offered, best, constants)
+
+
+def _best_choice(d: Demand, device: Device, r: Rates, c: GemmConstants) -> _Choice:
+    fixed_s = c.launch_s + c.prologue_s
+    best: _Choice | None = None
+    if d.m == 1:
+        busy_s = gemv_s(d, r, device, c)
+        best = _Choice(busy_s, d.k * c.gemv_k_element_s, c.gemv_launch_s, None, 1)
+    for tile in tiles_of(device.generation):
+        largest = max_split(d, tile, r.num_sms, SCALAR)
+        for split in {1, max(1, largest // 2), largest}:
+            busy_s, compute_s = candidate(d, tile, split, r, c, SCALAR)
+            extra_s = split_cost_s(d, split, r, c) if split > 1 else 0.0
+            if best is None or busy_s + extra_s < best.busy_s:
+                fixed = fixed_s + (c.split_s if split > 1 else 0.0)
+                best = _Choice(busy_s + extra_s, compute_s - c.prologue_s, fixed, tile, split)
+    assert best is not None, "every generation has tiles"
+    return best
+
+
+def _kernel_cost(
+    op: Gemm, device: Device, peak_flops: float, r: Rates, best: _Choice, c: GemmConstants
+) -> KernelCost:
+    floor_s = max(op.flops / peak_flops, r.hbm_bytes / device.hbm_bandwidth_bytes_per_s)
+    busy_s = max(best.busy_s * correction_factor(c, op.m, op.n, op.k), floor_s)
+    factor = busy_s / best.busy_s
+    ctas, ctas_per_sm, tiles, persistent, detail = _launch_shape(op, device, best)
+    return KernelCost(
+        busy_s=busy_s,
+        ctas=ctas,
+        ctas_per_sm=ctas_per_sm,
+        tiles=tiles,
+        persistent=persistent,
+        flops=op.flops,
+        hbm_bytes=r.hbm_bytes,
+        fixed_s=best.fixed_s * factor,
+        compute_s=best.compute_s * factor,
+        memory_s=r.memory_s * factor,
+        detail=detail,
+    )
+
+
+def _launch_shape(op: Gemm, device: Device, best: _Choice) -> tuple[int, int, int, bool, str]:
+    tile = best.tile
+    if tile is None:
+        ctas = -(-op.n // _GEMV_ROWS_PER_CTA)
+        return ctas, 16, ctas, False, f"matrix-vector, {ctas} CTAs"
+    tiles = -(-op.m // tile.rows) * -(-op.n // tile.cols) * best.split
+    waves = -(-tiles // device.num_sms)
+    detail = f"tile {tile.rows}x{tile.cols}, {waves} wave{'s' if waves != 1 else ''}, split-K {best.split}"
+    if not is_persistent(device.generation):
+        return tiles, tile.ctas_per_sm, tiles, False, detail
+    launched = min(-(-tiles // CLUSTER_CTAS) * CLUSTER_CTAS, device.num_sms)
+    return launched, 1, max(tiles, launched), True, detail + f", {launched} persistent CTAs"
+
+
+def _peak_flops(op: Gemm, device: Device, clock_ratio: float) -> float:
+    problems = [
+        Problem(f"gemm.{name}", "must be at least 1", value, example="4096")
+        for name, value in (("m", op.m), ("n", op.n), ("k", op.k))
+        if value < 1
+    ]
+    if not 0.0 < clock_ratio <= 1.0:
+        problems.append(Problem("clock_ratio", "must be above 0 and at most 1", clock_ratio, example="0.9"))
+    peak = device.peak_flops.get(op.dtype)
+    if peak is None:
+        known = ", ".join(sorted(str(dtype) for dtype in device.peak_flops))
+        message = f"{device.name} has no arithmetic rate for it"
+        problems.append(Problem("gemm.dtype", message, str(op.dtype), example=known))
+    if problems or peak is None:
+        raise InputError(problems)
+    return peak

@@ -1,0 +1,185 @@
+"""The formulas of the GEMM model, written once for floats and for numpy arrays.
+
+    busy    = launch + (compute ^ p + memory ^ p) ^ (1/p) + partial sums of a split
+    compute = prologue + waves * (tile + (k / split + fill) * max(tensor cores, feed from L2))
+    memory  = HBM latency + (weights that are not in L2 + share of the activations) / HBM rate
+
+The wave picture follows NVIDIA's "Matrix Multiplication Background User's Guide" (tile and wave quantisation)
+and NeuSight (arXiv 2407.13853). Rates are shares of datasheet values and traffic rates are bytes a clock and
+SM, so that constants carry over to similar GPUs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from kraken_sim.costs.gemm_shapes import MAX_SPLIT, MIN_K_PER_SPLIT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from kraken_sim.costs.gemm_shapes import Tile
+    from kraken_sim.hardware.device import Device
+
+Number = Any
+"""A float or int (one product) or a numpy array (many at once, as the fit needs them)."""
+
+REFERENCE_TILE_ELEMENTS = 128 * 256
+_MAX_FOOTPRINT_RATIO = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class GemmConstants:
+    """Constants of the GEMM model of one GPU; the hash leaves out the two mappings.
+
+    Launch: `launch_s` before the first CTA, `prologue_s` until its pipeline runs. Tiles: `tile_s` around the k
+    loop of a 128 x 256 tile (epilogue, next tile), of which `tile_fixed_share` does not depend on its size;
+    `k_fill` elements of k to fill the pipeline; `mma_efficiency` of the datasheet's tensor-core rate;
+    `l2_bytes_per_clock` from L2 into one SM; `wave_quantisation` 1 for whole waves, 0 when a partial wave
+    costs only its share. Memory: `hbm_efficiency` of the datasheet bandwidth after `hbm_latency_s`;
+    `activation_hbm_share` of x and y that passes through HBM; `overlap_exponent` p of the formula. Split of
+    k: `split_s` plus partial sums at `split_bytes_per_clock` an SM. Power: a kernel of ideal duration t loses
+    `throttle_depth` * t / (t + `throttle_onset_s`) of its clock. Matrix-vector (m = 1) kernels: `gemv_*`.
+    `misaligned_efficiency`: share of the rates left when rows are aligned to only "8", "4" or "2" bytes.
+
+    A benchmark that replays up to `replay_copies` copies of the weights, as many as exceed L2, finds them
+    there while their footprint stays below `l2_resident_share` of its capacity (`l2_resident_softness` is the
+    relative width of the transition).
+
+    `correction`: factor on the result at knots, {"<m>x<n>": {"<k>": factor}}, between which its logarithm is
+    interpolated linearly in log m, log n and log k; empty for none.
+    """
+
+    launch_s: float
+    prologue_s: float
+    tile_s: float
+    tile_fixed_share: float
+    k_fill: float
+    mma_efficiency: float
+    l2_bytes_per_clock: float
+    wave_quantisation: float
+    hbm_efficiency: float
+    hbm_latency_s: float
+    activation_hbm_share: float
+    overlap_exponent: float
+    split_s: float
+    split_bytes_per_clock: float
+    throttle_depth: float
+    throttle_onset_s: float
+    gemv_launch_s: float
+    gemv_hbm_efficiency: float
+    gemv_l2_efficiency: float
+    gemv_k_element_s: float
+    l2_resident_share: float
+    l2_resident_softness: float
+    replay_copies: int
+    misaligned_efficiency: Mapping[str, float] = field(hash=False)
+    correction: Mapping[str, Mapping[str, float]] = field(hash=False)
+
+
+class Maths(NamedTuple):
+    """The functions that differ between floats and arrays."""
+
+    maximum: Callable[[Number, Number], Number]
+    minimum: Callable[[Number, Number], Number]
+    ceil: Callable[[Number], Number]
+
+
+class Demand(NamedTuple):
+    """One product y[m, n] = x[m, k] · W[n, k]ᵀ: its sizes and what surrounds it."""
+
+    m: Number
+    n: Number
+    k: Number
+    element_bytes: int
+    reads_output: bool
+    replayed: Number
+    """1 when a benchmark replays the same weights, 0 when they come fresh from HBM."""
+    efficiency: Number
+    """Share of the rates left by the alignment of the rows."""
+    clock_ratio: float
+
+
+class Rates(NamedTuple):
+    """What a device offers one product under the constants."""
+
+    num_sms: int
+    mma_flops_per_sm: Number
+    feed_bytes_per_s: Number
+    split_bytes_per_s: float
+    hbm_bytes: Number
+    memory_s: Number
+    warm: Number
+    """Share of the weights that L2 holds."""
+
+
+def resident_share(footprint_bytes: Number, l2_bytes: float, c: GemmConstants, maths: Maths) -> Number:
+    """Share of data that a cyclic replay still finds in L2, for a footprint in bytes."""
+    ratio = maths.minimum(footprint_bytes / (l2_bytes * c.l2_resident_share), _MAX_FOOTPRINT_RATIO)
+    return 1.0 / (1.0 + ratio ** (1.0 / c.l2_resident_softness))
+
+
+def rates(d: Demand, device: Device, peak_flops: float, c: GemmConstants, maths: Maths) -> Rates:
+    """Rates and memory time of one product; `peak_flops` is the device's for the dtype."""
+    weight_bytes = d.n * d.k * d.element_bytes
+    activation_bytes = d.m * (d.k + d.n * (2 if d.reads_output else 1)) * d.element_bytes
+    l2_bytes = device.l2_capacity_bytes
+    copies = maths.maximum(1, maths.minimum(c.replay_copies, maths.ceil(l2_bytes / weight_bytes)))
+    footprint = copies * weight_bytes + activation_bytes
+    warm = d.replayed * resident_share(footprint, l2_bytes, c, maths)
+    hbm_bytes = weight_bytes * (1.0 - warm) + c.activation_hbm_share * activation_bytes
+    ideal_s = 2.0 * d.m * d.n * d.k / peak_flops
+    own_ratio = 1.0 - c.throttle_depth * ideal_s / (ideal_s + c.throttle_onset_s)
+    clock_ratio = maths.minimum(d.clock_ratio, own_ratio)
+    num_sms = device.num_sms
+    return Rates(
+        num_sms=num_sms,
+        mma_flops_per_sm=peak_flops / num_sms * c.mma_efficiency * d.efficiency * clock_ratio,
+        feed_bytes_per_s=c.l2_bytes_per_clock * device.boost_clock_hz * d.efficiency,
+        split_bytes_per_s=c.split_bytes_per_clock * device.boost_clock_hz * num_sms,
+        hbm_bytes=hbm_bytes,
+        memory_s=c.hbm_latency_s * (1.0 - warm)
+        + hbm_bytes / (device.hbm_bandwidth_bytes_per_s * c.hbm_efficiency),
+        warm=warm,
+    )
+
+
+def max_split(d: Demand, tile: Tile, num_sms: int, maths: Maths) -> Number:
+    """The largest split of k that still fits one wave and leaves every CTA enough of k."""
+    tiles = -(-d.m // tile.rows) * -(-d.n // tile.cols)
+    split = maths.minimum(num_sms * tile.ctas_per_sm // tiles, d.k // MIN_K_PER_SPLIT)
+    return maths.maximum(1, maths.minimum(split, MAX_SPLIT))
+
+
+def candidate(
+    d: Demand, tile: Tile, split: Number, r: Rates, c: GemmConstants, maths: Maths
+) -> tuple[Number, Number]:
+    """(busy, compute) in seconds of one tile and one split of k, without the cost of the split itself."""
+    rows, cols = tile.rows, tile.cols
+    tiles = -(-d.m // rows) * -(-d.n // cols) * split
+    per_k_s = maths.maximum(
+        2.0 * rows * cols / r.mma_flops_per_sm, (rows + cols) * d.element_bytes / r.feed_bytes_per_s
+    )
+    size = rows * cols / REFERENCE_TILE_ELEMENTS
+    tile_s = c.tile_s * (c.tile_fixed_share + (1.0 - c.tile_fixed_share) * size)
+    whole = -(-tiles // r.num_sms)
+    waves = whole * c.wave_quantisation + (1.0 - c.wave_quantisation) * maths.maximum(1.0, tiles / r.num_sms)
+    compute_s = c.prologue_s + waves * (tile_s + (d.k / split + c.k_fill) * per_k_s)
+    high = maths.maximum(compute_s, r.memory_s)
+    low = maths.minimum(compute_s, r.memory_s)
+    p = c.overlap_exponent
+    return c.launch_s + high * (1.0 + (low / high) ** p) ** (1.0 / p), compute_s
+
+
+def split_cost_s(d: Demand, split: Number, r: Rates, c: GemmConstants) -> Number:
+    """Seconds to write and add the fp32 partial sums of a split (split > 1)."""
+    return c.split_s + d.m * d.n * split * 4.0 / r.split_bytes_per_s
+
+
+def gemv_s(d: Demand, r: Rates, device: Device, c: GemmConstants) -> Number:
+    """Seconds of a matrix-vector kernel (m = 1): weights streamed once, a reduction along k."""
+    weight_bytes = d.n * d.k * d.element_bytes
+    rate = device.hbm_bandwidth_bytes_per_s * d.efficiency
+    stream = (1.0 - r.warm) / (rate * c.gemv_hbm_efficiency) + r.warm / (rate * c.gemv_l2_efficiency)
+    return c.gemv_launch_s + weight_bytes * stream + d.k * c.gemv_k_element_s

@@ -1,0 +1,115 @@
+"""Profiles by name or path, from a checkout or from the installed package."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from kraken_sim.errors import InfeasibleError, InputError, Problem, closest
+
+if TYPE_CHECKING:
+    from kraken_sim.hardware.profile import HardwareProfile
+
+_SUFFIXES: Final = (".yaml", ".yml")
+_PROFILES: Final = "hardware_profiles"
+
+
+def data_dir(kind: str) -> Path:
+    """Where files that ship with the package lie: `hardware_profiles` or `scenarios`.
+
+    In an installed wheel they are inside the package, in a checkout or an editable install beside it.
+
+    Raises:
+        InputError: There is no such folder.
+    """
+    package = Path(__file__).resolve().parent.parent
+    for folder in (package / "data" / kind, package.parent / kind):
+        if folder.is_dir():
+            return folder
+    raise InputError.single("", f"this installation has no folder {kind!r}")
+
+
+def list_profiles() -> list[str]:
+    """Names of the profiles that ship, sorted."""
+    return sorted(path.stem for path in data_dir(_PROFILES).glob("*.yaml"))
+
+
+def profile_path(name_or_path: str | Path) -> Path:
+    """The file of a profile: a shipped one by name, any other by a path (relative to the working directory).
+
+    Raises:
+        InputError: No shipped profile has this name.
+    """
+    text = str(name_or_path)
+    if isinstance(name_or_path, Path) or "/" in text or "\\" in text or text.endswith(_SUFFIXES):
+        return Path(name_or_path)
+    known = list_profiles()
+    if text not in known:
+        message = f"unknown hardware profile; known are {', '.join(known)}, or give a path to a .yaml file"
+        raise InputError.single("hardware", message, text, suggestion=closest(text, known))
+    return data_dir(_PROFILES) / f"{text}.yaml"
+
+
+def load_profile(name_or_path: str | Path) -> HardwareProfile:
+    """Loads a hardware profile; the same file is read once per process unless it changes.
+
+    Raises:
+        InputError: No such profile, or everything that is wrong with its file.
+    """
+    path = profile_path(name_or_path)
+    try:
+        status = path.resolve().stat()
+    except OSError:
+        raise InputError.single("hardware", "there is no such profile file", str(path)) from None
+    return _load(path.resolve(), status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=64)
+def _load(path: Path, mtime_ns: int, size: int) -> HardwareProfile:  # noqa: ARG001  (part of the cache key)
+    from kraken_sim.hardware.schema import parse_profile
+    from kraken_sim.yaml_files import read_yaml
+
+    return parse_profile(read_yaml(path))
+
+
+def check_profile(name_or_path: str | Path) -> list[Problem]:
+    """Everything wrong or doubtful about a profile; empty for a good one.
+
+    Beyond what loading rejects: fits without a residual, peak rates that fall with shorter numbers, a name
+    that is not the file's, and groups of GPUs that cannot communicate.
+    """
+    try:
+        path = profile_path(name_or_path)
+        profile = load_profile(path)
+    except InputError as error:
+        return list(error.problems)
+    problems = _fits_without_residual(profile)
+    if profile.name != path.stem:
+        problems.append(Problem("name", f"is not the name of the file, {path.stem!r}", profile.name))
+    peaks = profile.device.peak_flops
+    for short in ("float16", "bfloat16"):
+        if peaks.get(short, 0.0) < peaks.get("float32", 0.0):  # type: ignore[call-overload]  # str keys
+            problems.append(Problem(f"device.peak_flops.{short}", "is less than float32's", peaks.get(short)))  # type: ignore[call-overload]
+    return problems + _communication_problems(profile)
+
+
+def _fits_without_residual(profile: HardwareProfile) -> list[Problem]:
+    blocks = {
+        path.partition(".")[0]
+        for path, provenance in profile.provenance.items()
+        if provenance.kind == "fitted" and provenance.residual is None
+    }
+    message = "a fitted block says how far off its fit is"
+    return [Problem(f"{block}.residual", message, example="0.059") for block in sorted(blocks)]
+
+
+def _communication_problems(profile: HardwareProfile) -> list[Problem]:
+    for p2p in (True, False):
+        try:
+            profile.topology.interconnect(len(profile.topology.gpus), p2p=p2p)
+        except InputError as error:
+            return list(error.problems)
+        except InfeasibleError as error:
+            return [Problem("topology", str(error))]
+    return []

@@ -1,0 +1,56 @@
+"""A machine with everything the simulator knows about it, and where each number is from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from kraken_sim.costs.attention import AttentionConstants
+    from kraken_sim.costs.collectives.constants import CollectiveConstants
+    from kraken_sim.costs.contention import ContentionConstants
+    from kraken_sim.costs.gemm import GemmConstants
+    from kraken_sim.costs.memory_bound import MemoryBoundConstants
+    from kraken_sim.hardware.device import Device, LaunchCosts
+    from kraken_sim.hardware.topology import Topology
+
+
+class ProvenanceKind(StrEnum):
+    """How a number came to be known."""
+
+    DATASHEET = "datasheet"
+    MEASURED = "measured"
+    FITTED = "fitted"
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Where a number is from; `residual` is a fit's mean relative error on records it never saw."""
+
+    kind: ProvenanceKind
+    source: str
+    residual: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HardwareProfile:
+    """One machine.
+
+    `provenance` has an entry for every number of the profile's file, under its dotted path there, for
+    example `device.num_sms`, `topology.links.0.bandwidth` or `gemm.tile_efficiency.256x128`.
+    """
+
+    name: str
+    description: str
+    device: Device
+    launch: LaunchCosts
+    topology: Topology
+    gemm: GemmConstants
+    attention: AttentionConstants
+    memory_bound: MemoryBoundConstants
+    collectives: CollectiveConstants
+    contention: ContentionConstants
+    provenance: Mapping[str, Provenance]

@@ -1,0 +1,297 @@
+"""A machine as a graph: GPUs, switches, hosts and NICs, and the links between them.
+
+A link has one bandwidth, the same in both directions, given for one direction; `count` parallel links add
+up. What a graph must satisfy to be a machine is said by `find_problems`. Which ring through a group of GPUs
+is the best, and what it can carry, is `kraken_sim.hardware.rings`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
+
+from kraken_sim.errors import InfeasibleError, InputError, Problem, closest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from kraken_sim.hardware.interconnect import Interconnect
+    from kraken_sim.hardware.rings import Ring
+
+
+class NodeKind(StrEnum):
+    """What stands at a vertex of the machine's graph."""
+
+    GPU = "gpu"
+    NVSWITCH = "nvswitch"
+    PCIE_SWITCH = "pcie_switch"
+    HOST = "host"
+    """One CPU socket with its memory and its PCIe root ports."""
+    NIC = "nic"
+    NETWORK_SWITCH = "network_switch"
+
+
+class LinkKind(StrEnum):
+    """What a link is made of."""
+
+    NVLINK = "nvlink"
+    PCIE = "pcie"
+    SOCKET = "socket"
+    """Between the sockets of one machine: UPI, Infinity Fabric."""
+    NETWORK = "network"
+
+
+class P2PLevel(StrEnum):
+    """The longest path over which two GPUs reach each other's memory, named as NCCL_P2P_LEVEL names it."""
+
+    NVL = "NVL"
+    """Over NVLink only."""
+    PIX = "PIX"
+    """Through one PCIe switch."""
+    PXB = "PXB"
+    """Through several PCIe switches, without a host bridge."""
+    PHB = "PHB"
+    """Through the host bridge of one socket."""
+    SYS = "SYS"
+    """Between sockets."""
+
+
+ENDPOINTS: Final[Mapping[LinkKind, frozenset[NodeKind]]] = {
+    LinkKind.NVLINK: frozenset({NodeKind.GPU, NodeKind.NVSWITCH}),
+    LinkKind.PCIE: frozenset({NodeKind.GPU, NodeKind.PCIE_SWITCH, NodeKind.HOST, NodeKind.NIC}),
+    LinkKind.SOCKET: frozenset({NodeKind.HOST}),
+    LinkKind.NETWORK: frozenset({NodeKind.NIC, NodeKind.NETWORK_SWITCH}),
+}
+"""The nodes that each kind of link may join."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A vertex of the machine's graph."""
+
+    name: str
+    kind: NodeKind
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """`count` parallel links between two nodes, each with the same bandwidth in both directions.
+
+    `bandwidth_bytes_per_s` is one link's, in one direction. `pcie_gen` is 0 unless the link is PCIe.
+    """
+
+    a: str
+    b: str
+    kind: LinkKind
+    bandwidth_bytes_per_s: float
+    latency_s: float
+    count: int = 1
+    pcie_gen: int = 0
+
+    @property
+    def total_bytes_per_s(self) -> float:
+        """Bandwidth of all parallel links together, in one direction."""
+        return self.bandwidth_bytes_per_s * self.count
+
+    def __str__(self) -> str:
+        return f"{self.a} - {self.b} ({self.kind})"
+
+
+@dataclass(frozen=True)
+class Topology:
+    """The graph of one machine; rank r of a scenario sits on the r-th GPU.
+
+    Raises:
+        InputError: The graph is no machine; see `find_problems`.
+    """
+
+    nodes: tuple[Node, ...]
+    links: tuple[Link, ...]
+    p2p_level: P2PLevel = P2PLevel.SYS
+    _cache: dict[tuple[int, int, bool], Interconnect] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    def __post_init__(self) -> None:
+        problems = find_problems(self.nodes, self.links)
+        if problems:
+            raise InputError(problems)
+
+    @cached_property
+    def gpus(self) -> tuple[str, ...]:
+        """Names of the GPUs, in the order of their ranks."""
+        return tuple(node.name for node in self.nodes if node.kind is NodeKind.GPU)
+
+    @cached_property
+    def kinds(self) -> Mapping[str, NodeKind]:
+        """The kind of every node, by name."""
+        return {node.name: node.kind for node in self.nodes}
+
+    def graph(self) -> Any:
+        """The machine as a `networkx.MultiGraph`: node attribute `kind`, edge attribute `link` (a `Link`)."""
+        import networkx as nx  # 150 ms to import, and only drawings and analyses need it
+
+        graph = nx.MultiGraph()
+        for node in self.nodes:
+            graph.add_node(node.name, kind=node.kind)
+        for link in self.links:
+            graph.add_edge(link.a, link.b, link=link, capacity=link.total_bytes_per_s, weight=link.latency_s)
+        return graph
+
+    def group(self, num_devices: int, stride: int = 1) -> tuple[str, ...]:
+        """The GPUs of ranks 0, stride, 2 stride, ...
+
+        Raises:
+            InputError: A count below one.
+            InfeasibleError: The machine has too few GPUs.
+        """
+        for name, value in (("num_devices", num_devices), ("stride", stride)):
+            if value < 1:
+                raise InputError.single(name, "must be at least 1", value, example="2")
+        if (num_devices - 1) * stride >= len(self.gpus):
+            apart = f", {stride} ranks apart" if stride > 1 else ""
+            raise InfeasibleError(f"{num_devices} devices{apart} do not fit on this machine", f"{len(self.gpus)} GPUs")
+        return self.gpus[: (num_devices - 1) * stride + 1 : stride]
+
+    def best_ring(self, num_devices: int, stride: int = 1) -> Ring:
+        """The best ring through the group: most bandwidth first, then least latency.
+
+        Raises:
+            InputError, InfeasibleError: See `group`.
+        """
+        from kraken_sim.hardware.rings import RingFinder
+
+        return RingFinder(self).best(self.group(num_devices, stride))
+
+    def interconnect(self, num_devices: int, stride: int = 1, p2p: bool = True) -> Interconnect:
+        """What `num_devices` GPUs, `stride` ranks apart, communicate over.
+
+        Without `p2p`, or where a hop of the best ring is longer than `p2p_level`, bytes are staged through
+        host memory. One device alone communicates with nobody: its bandwidth is infinite.
+
+        Raises:
+            InputError: See `group`; or host memory is needed and a GPU has no PCIe link to a host.
+            InfeasibleError: See `group`.
+        """
+        key = (num_devices, stride, p2p)
+        if key not in self._cache:
+            from kraken_sim.hardware.reduction import reduce_group
+
+            self._cache[key] = reduce_group(self, self.group(num_devices, stride), p2p)
+        return self._cache[key]
+
+
+def find_problems(
+    nodes: Sequence[Node], links: Sequence[Link], where: Callable[[int], str] = "links.{}".format
+) -> list[Problem]:
+    """Everything that keeps a graph from being a machine.
+
+    - Node names are unique, there is at least one GPU, links join two different nodes of kinds that fit.
+    - Bandwidths are positive and finite, latencies not negative, counts at least one.
+    - Two nodes have one entry per kind of link: two entries would make it asymmetric or count it twice.
+    - PCIe links form a forest in which every tree holds at most one host: a GPU, NIC or PCIe switch has
+      exactly one way up. Cycles that NVLink, socket or network links take part in are fine.
+    - Everything is connected with everything.
+
+    `where` turns a link's index into the path that its problems are reported at.
+    """
+    problems = _node_problems(nodes)
+    kinds = {node.name: node.kind for node in nodes}
+    for index, link in enumerate(links):
+        problems += _link_problems(link, kinds, where(index))
+    if problems:
+        return problems
+    problems = _repeated(links, where)
+    problems += _pcie_cycles(links, kinds, where)
+    return problems or _disconnected(nodes, links)
+
+
+def _node_problems(nodes: Sequence[Node]) -> list[Problem]:
+    twice = [name for name, number in Counter(node.name for node in nodes).items() if number > 1]
+    problems = [Problem("nodes", "two nodes have the same name", name) for name in twice]
+    if not any(node.kind is NodeKind.GPU for node in nodes):
+        problems.append(Problem("nodes", "a machine needs at least one GPU", example="gpu: {kind: gpu, count: 8}"))
+    return problems
+
+
+def _link_problems(link: Link, kinds: Mapping[str, NodeKind], path: str) -> list[Problem]:
+    problems = []
+    for end in (link.a, link.b):
+        if end not in kinds:
+            known = list(kinds)
+            problems.append(Problem(path, "no such node", end, suggestion=closest(end, known)))
+        elif kinds[end] not in ENDPOINTS[link.kind]:
+            allowed = " and ".join(sorted(ENDPOINTS[link.kind]))
+            problems.append(Problem(path, f"a {link.kind} link joins {allowed}, not a {kinds[end]}", end))
+    if link.a == link.b:
+        problems.append(Problem(path, "a link joins two different nodes", link.a))
+    rate, latency = link.bandwidth_bytes_per_s, link.latency_s
+    if not (rate > 0 and math.isfinite(rate)):
+        problems.append(Problem(path, f"{link}: bandwidth must be more than zero", rate, "25 GB/s"))
+    if not (latency >= 0 and math.isfinite(latency)):
+        problems.append(Problem(path, f"{link}: latency must not be negative", latency, "0.3 us"))
+    if link.count < 1:
+        problems.append(Problem(path, f"{link}: count must be at least 1", link.count, "18"))
+    return problems
+
+
+def _repeated(links: Sequence[Link], where: Callable[[int], str]) -> list[Problem]:
+    first: dict[tuple[frozenset[str], LinkKind], Link] = {}
+    problems = []
+    for index, link in enumerate(links):
+        other = first.setdefault((frozenset({link.a, link.b}), link.kind), link)
+        if other is link:
+            continue
+        if other.a == link.b and other.total_bytes_per_s != link.total_bytes_per_s:
+            message = f"{link}: asymmetric, the other direction has another bandwidth; a link has one for both"
+            problems.append(Problem(where(index), message, link.total_bytes_per_s))
+        else:
+            problems.append(Problem(where(index), f"{link}: declared twice; use count for parallel links"))
+    return problems
+
+
+class _UnionFind:
+    """Connected components while links are added one by one."""
+
+    def __init__(self) -> None:
+        self._parent: dict[str, str] = {}
+
+    def find(self, name: str) -> str:
+        while (parent := self._parent.get(name, name)) != name:
+            name = parent
+        return name
+
+    def join(self, a: str, b: str) -> bool:
+        """Joins two components; False when they were one already."""
+        a, b = self.find(a), self.find(b)
+        self._parent[a] = b
+        return a != b
+
+
+def _pcie_cycles(links: Sequence[Link], kinds: Mapping[str, NodeKind], where: Callable[[int], str]) -> list[Problem]:
+    trees, problems = _UnionFind(), []
+    # All hosts count as one root, so that a second way up to another host closes a cycle too.
+    root = {name: "host" if kind is NodeKind.HOST else f"node {name}" for name, kind in kinds.items()}
+    for index, link in enumerate(links):
+        if link.kind is LinkKind.PCIE and not trees.join(root[link.a], root[link.b]):
+            message = f"{link}: closes a cycle; PCIe is a tree, with one way up from each device to one host"
+            problems.append(Problem(where(index), message))
+    return problems
+
+
+def _disconnected(nodes: Sequence[Node], links: Sequence[Link]) -> list[Problem]:
+    parts = _UnionFind()
+    for link in links:
+        parts.join(link.a, link.b)
+    islands: dict[str, list[str]] = defaultdict(list)
+    for node in nodes:
+        islands[parts.find(node.name)].append(node.name)
+    if len(islands) == 1:
+        return []
+    shown = "; ".join(", ".join(names[:4]) + (", ..." if len(names) > 4 else "") for names in islands.values())
+    example = "{from: host0, to: host1, kind: socket, ...}"
+    return [Problem("links", f"the machine falls into {len(islands)} unconnected parts: {shown}", example=example)]

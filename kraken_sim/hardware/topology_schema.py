@@ -1,0 +1,225 @@
+"""How a file describes a machine's graph: nodes by groups, links by patterns, whole machines by presets.
+
+    nodes:
+      gpu: {kind: gpu, count: 8}              # gpu0 ... gpu7
+      nvswitch: {kind: nvswitch}
+      host: {kind: host, count: 2}            # host0, host1
+    links:
+      - {from: "gpu*", to: nvswitch, kind: nvlink, count: 18, bandwidth: 25 GB/s, latency: 0.3 us}
+      - {from: "gpu*", to: "host*", match: blocks, kind: pcie, gen: 5, bandwidth: 63 GB/s, latency: 0.5 us}
+      - {from: host0, to: host1, kind: socket, bandwidth: 62 GB/s, latency: 0.2 us}
+
+Bandwidth is one link's, in one direction. Patterns know `*`, `?`, `[0-3]`, `{0..35}` and lists with commas.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, WithJsonSchema
+
+from kraken_sim.errors import closest
+from kraken_sim.hardware.blocks import Reading, quantity_schema, sourced_schema
+from kraken_sim.hardware.profile import Provenance, ProvenanceKind
+from kraken_sim.hardware.topology import Link, LinkKind, Node, NodeKind, P2PLevel, Topology, find_problems
+from kraken_sim.units import Dimension
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_MOST_NODES: Final = 4096
+_MOST_LINKS: Final = 20_000
+
+
+def _quantity(dimension: Dimension) -> WithJsonSchema:
+    plain = quantity_schema(dimension)
+    return WithJsonSchema({"anyOf": [plain, sourced_schema(plain)]})
+
+
+Bandwidth = Annotated[Any, _quantity(Dimension.BANDWIDTH)]
+Latency = Annotated[Any, _quantity(Dimension.TIME)]
+Text = Annotated[StrictStr, Field(min_length=1, max_length=500)]
+Count = Annotated[StrictInt, Field(ge=1, le=_MOST_NODES)]
+
+
+class FilePart(BaseModel):
+    """A part of a profile file: no coercion between types, no unknown fields."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Match(StrEnum):
+    """Which of the nodes that two patterns name get a link."""
+
+    EACH = "each"
+    """Every one on the left with every one on the right."""
+    PAIRS = "pairs"
+    """The first with the first, the second with the second, ..."""
+    BLOCKS = "blocks"
+    """The left ones in equal blocks: the first block with the first on the right, ..."""
+
+
+class NodeGroup(FilePart):
+    """Nodes of one kind; with a count they are numbered from 0, without one the group is a single node."""
+
+    kind: NodeKind
+    count: Count | None = None
+
+
+class LinkValues(FilePart):
+    """What a link can do."""
+
+    bandwidth: Bandwidth = Field(examples=["25 GB/s"])
+    latency: Latency = Field(examples=["0.3 us"])
+    count: Count = 1
+    gen: Annotated[StrictInt, Field(ge=1, le=7)] | None = None
+
+
+class LinkEntry(LinkValues):
+    """Links of one kind between two patterns of nodes."""
+
+    from_: Text = Field(alias="from")
+    to: Text
+    kind: LinkKind
+    match: Match = Match.EACH
+
+
+class Preset(FilePart):
+    """A common machine: GPUs in equal blocks below the sockets, and an NVSwitch where `nvlink` is given."""
+
+    num_gpus: Count
+    num_hosts: Count = 1
+    pcie: LinkValues
+    nvlink: LinkValues | None = None
+    socket: LinkValues | None = None
+
+
+class TopologyFile(FilePart):
+    """The graph of a machine; `kind` and `source` hold for every number that has none of its own."""
+
+    kind: ProvenanceKind
+    source: Text
+    p2p_level: P2PLevel = P2PLevel.SYS
+    nvswitch_node: Preset | None = None
+    pcie_node: Preset | None = None
+    nodes: dict[str, NodeGroup] = Field(default_factory=dict)
+    links: list[LinkEntry] = Field(default_factory=list)
+
+
+def build_topology(file: TopologyFile, reading: Reading) -> Topology | None:
+    """The machine that a file describes; None where `reading` got problems."""
+    before = len(reading.problems)
+    inherited = Provenance(file.kind, file.source)
+    groups, entries = dict(file.nodes), [(f"topology.links.{i}", entry) for i, entry in enumerate(file.links)]
+    for name in ("nvswitch_node", "pcie_node"):
+        preset = getattr(file, name)
+        if preset is not None:
+            _expand_preset(preset, f"topology.{name}", groups, entries, reading)
+    nodes = _nodes(groups)
+    links: list[Link] = []
+    where: list[str] = []
+    for path, entry in entries:
+        made = _links(entry, [node.name for node in nodes], path, reading, inherited)
+        links += made
+        where += [path] * len(made)
+    if len(reading.problems) == before:
+        reading.problems += find_problems(nodes, links, where.__getitem__)
+    return None if len(reading.problems) > before else Topology(tuple(nodes), tuple(links), file.p2p_level)
+
+
+def _expand_preset(
+    preset: Preset,
+    path: str,
+    groups: dict[str, NodeGroup],
+    entries: list[tuple[str, LinkEntry]],
+    reading: Reading,
+) -> None:
+    groups["gpu"] = NodeGroup(kind=NodeKind.GPU, count=preset.num_gpus)
+    groups["host"] = NodeGroup(kind=NodeKind.HOST, count=preset.num_hosts)
+    parts: list[tuple[str, LinkValues | None, str, str, Match]] = [("pcie", preset.pcie, "gpu*", "host*", Match.BLOCKS)]
+    if path.endswith("nvswitch_node"):
+        groups["nvswitch"] = NodeGroup(kind=NodeKind.NVSWITCH)
+        parts.append(("nvlink", preset.nvlink, "gpu*", "nvswitch", Match.EACH))
+    elif preset.nvlink is not None:
+        reading.add(f"{path}.nvlink", "a pcie_node has no NVLink; use nvswitch_node, or nodes and links")
+    if preset.num_hosts > 1:
+        parts.append(("socket", preset.socket, "host*", "host*", Match.EACH))
+    for kind, values, source, target, match in parts:
+        if values is None:
+            reading.add(f"{path}.{kind}", "is required", example="{bandwidth: 25 GB/s, latency: 0.3 us}")
+            continue
+        fields = {"from": source, "to": target, "kind": kind, "match": match, **dict(values)}
+        entries.append((f"{path}.{kind}", LinkEntry.model_validate(fields)))
+
+
+def _nodes(groups: dict[str, NodeGroup]) -> list[Node]:
+    nodes = []
+    for name, group in groups.items():
+        names = [name] if group.count is None else [f"{name}{index}" for index in range(group.count)]
+        nodes += [Node(each, group.kind) for each in names]
+    return nodes
+
+
+def _links(entry: LinkEntry, names: Sequence[str], path: str, reading: Reading, inherited: Provenance) -> list[Link]:
+    bandwidth = reading.number(entry.bandwidth, Dimension.BANDWIDTH, f"{path}.bandwidth", inherited)
+    latency = reading.number(entry.latency, Dimension.TIME, f"{path}.latency", inherited)
+    reading.note(f"{path}.count", inherited)
+    if entry.kind is LinkKind.PCIE and entry.gen is None:
+        reading.add(f"{path}.gen", "is required for a PCIe link", example="5")
+    if entry.kind is not LinkKind.PCIE and entry.gen is not None:
+        reading.add(f"{path}.gen", f"only PCIe links have a generation, not {entry.kind}", entry.gen)
+    left = _matching(entry.from_, names, f"{path}.from", reading)
+    right = _matching(entry.to, names, f"{path}.to", reading)
+    pairs = _pairs(left, right, entry.match, path, reading)
+    if bandwidth is None or latency is None:
+        return []
+    return [Link(a, b, entry.kind, bandwidth, latency, entry.count, entry.gen or 0) for a, b in pairs]
+
+
+def _pairs(
+    left: Sequence[str], right: Sequence[str], match: Match, path: str, reading: Reading
+) -> list[tuple[str, str]]:
+    if not left or not right:
+        return []
+    if len(left) * len(right) > _MOST_LINKS:
+        reading.add(path, f"more than {_MOST_LINKS} links in one entry", len(left) * len(right))
+        return []
+    if match is Match.EACH:
+        # A pattern joined with itself is a mesh: each pair once, nobody with itself.
+        unordered = {frozenset((a, b)): (a, b) for b in reversed(right) for a in reversed(left) if a != b}
+        if not unordered:
+            reading.add(path, "a link joins two different nodes", left[0])
+        return sorted(unordered.values(), key=lambda pair: (left.index(pair[0]), right.index(pair[1])))
+    if match is Match.PAIRS and len(left) != len(right):
+        reading.add(f"{path}.match", f"pairs need equal numbers of nodes, not {len(left)} and {len(right)}")
+        return []
+    if len(left) % len(right):
+        reading.add(f"{path}.match", f"{len(left)} nodes do not fall into {len(right)} equal blocks")
+        return []
+    size = len(left) // len(right)
+    return [(name, right[index // size]) for index, name in enumerate(left)]
+
+
+_RANGE: Final = re.compile(r"\{(\d{1,4})\.\.(\d{1,4})\}")
+
+
+def _matching(pattern: str, names: Sequence[str], path: str, reading: Reading) -> list[str]:
+    """The nodes that a pattern names, in the order of the file's nodes."""
+    wanted: set[str] = set()
+    for part in pattern.split(","):
+        found = [name for one in _ranges(part.strip()) for name in fnmatch.filter(names, one)]
+        if not found:
+            reading.add(path, "no such node", part.strip(), suggestion=closest(part.strip(), list(names)))
+        wanted.update(found)
+    return [name for name in names if name in wanted]
+
+
+def _ranges(part: str) -> list[str]:
+    match = _RANGE.search(part)
+    if match is None:
+        return [part]
+    numbers = range(int(match[1]), int(match[2]) + 1)
+    return [part[: match.start()] + str(number) + part[match.end() :] for number in numbers]

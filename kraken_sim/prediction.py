@@ -1,0 +1,124 @@
+"""What a simulation answers, under the names the API and the JSON share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from kraken_sim import metrics
+from kraken_sim.architectures.workload import Phase
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from kraken_sim.engine.timeline import Timeline
+    from kraken_sim.hardware.profile import Provenance
+    from kraken_sim.metrics import OverlapCost
+    from kraken_sim.models.memory import DeviceMemory
+    from kraken_sim.scenario import Scenario
+    from kraken_sim.scenario_resolve import ResolvedModel
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer to one scenario. Times are seconds of one forward step on every device together."""
+
+    scenario: Scenario
+    resolved: ResolvedModel
+    timeline: Timeline
+    memory: DeviceMemory
+    num_parameters: int
+    provenance: Mapping[str, Provenance]
+
+    @property
+    def latency_s(self) -> float:
+        """Duration of the step: TTFT of a prefill, TPOT of a decode step."""
+        return self.timeline.duration_s
+
+    @property
+    def ttft_s(self) -> float | None:
+        """Time to first token; None for a decode step."""
+        return self.latency_s if self.scenario.phase == Phase.PREFILL else None
+
+    @property
+    def tpot_s(self) -> float | None:
+        """Time per output token; None for a prefill."""
+        return self.latency_s if self.scenario.phase == Phase.DECODE else None
+
+    @cached_property
+    def breakdown_s(self) -> dict[str, float]:
+        """Seconds by the paper's categories (`program.Category`); they add up to the latency."""
+        return metrics.breakdown_s(self.timeline)
+
+    @cached_property
+    def exposed_communication_s(self) -> float:
+        """Time the compute stream spent in collectives or waiting for one."""
+        return metrics.exposed_communication_s(self.timeline)
+
+    @cached_property
+    def hidden_communication_s(self) -> float:
+        """Time of collectives that ran beside compute."""
+        return metrics.hidden_communication_s(self.timeline)
+
+    @cached_property
+    def communication_alone_s(self) -> float:
+        """What the collectives would take one after the other on an idle machine."""
+        return metrics.communication_alone_s(self.timeline)
+
+    @cached_property
+    def overlap_cost(self) -> OverlapCost:
+        """Where the overlap is lost."""
+        return metrics.overlap_cost(self.timeline)
+
+    @cached_property
+    def host_bound_fraction(self) -> float:
+        """Share of kernels that started only when the host had launched them."""
+        return metrics.host_bound_fraction(self.timeline)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same under the same names, for JSON; without the timeline's spans."""
+        kraken = self.resolved.kraken
+        cost = self.overlap_cost
+        return {
+            "name": self.scenario.name,
+            "hardware": self.scenario.hardware,
+            "architecture": self.resolved.kind.value,
+            "num_devices": self.resolved.num_devices,
+            "phase": self.scenario.phase.value,
+            "batch_size": self.scenario.batch_size,
+            "context_length": self.scenario.context_length,
+            "kraken": None
+            if kraken is None
+            else {
+                "ways": kraken.ways,
+                "hidden_size": kraken.hidden_size,
+                "num_attention_heads": kraken.num_attention_heads,
+                "num_key_value_heads": kraken.num_key_value_heads,
+                "head_dim": kraken.head_dim,
+                "intermediate_size": kraken.intermediate_size,
+            },
+            "num_parameters": self.num_parameters,
+            "memory_bytes": {
+                "weights": self.memory.weights_bytes,
+                "kv_cache": self.memory.kv_cache_bytes,
+                "activations": self.memory.activation_bytes,
+            },
+            "ttft_s": self.ttft_s,
+            "tpot_s": self.tpot_s,
+            "breakdown_s": self.breakdown_s,
+            "exposed_communication_s": self.exposed_communication_s,
+            "hidden_communication_s": self.hidden_communication_s,
+            "communication_alone_s": self.communication_alone_s,
+            "overlap_cost_s": {
+                "waiting": cost.waiting_s,
+                "compute_slowdown": cost.compute_slowdown_s,
+                "collective_slowdown": cost.collective_slowdown_s,
+            },
+            "host_bound_fraction": self.host_bound_fraction,
+            "num_events": self.timeline.num_events,
+            "provenance": {
+                path: {"kind": record.kind, "source": record.source, "residual": record.residual}
+                for path, record in self.provenance.items()
+            },
+        }

@@ -1,0 +1,163 @@
+"""Hardware profiles as text: which there are, and every number of one with its source."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from kraken_sim.errors import InputError
+from kraken_sim.hardware.load import list_profiles, load_profile
+from kraken_sim.units import (
+    dimension_of_field,
+    format_bandwidth,
+    format_bytes,
+    format_flops,
+    format_quantity,
+    format_seconds,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from rich.console import RenderableType
+
+    from kraken_sim.hardware.interconnect import Interconnect
+    from kraken_sim.hardware.profile import HardwareProfile, Provenance
+    from kraken_sim.hardware.topology import Link
+
+BLOCKS: Final = ("device", "launch", "gemm", "attention", "memory_bound", "collectives", "contention")
+_UNKNOWN: Final = "?"
+
+
+def profiles_table(names: Sequence[str] | None = None) -> Table:
+    """One line a profile: what the machine is and what its GPUs communicate over.
+
+    A profile that cannot be loaded says so in its line; `profiles check` has the details.
+    """
+    table = Table("profile", "GPUs", "device", "fp16", "HBM", "capacity", "interconnect", "line rate, one way")
+    for name in list_profiles() if names is None else names:
+        try:
+            table.add_row(*_summary(load_profile(name)))
+        except InputError as error:
+            table.add_row(name, *[_UNKNOWN] * 6, f"{len(error.problems)} problems")
+    return table
+
+
+def _summary(profile: HardwareProfile) -> tuple[str, ...]:
+    device, topology = profile.device, profile.topology
+    interconnect = topology.interconnect(len(topology.gpus))
+    return (
+        profile.name,
+        str(len(topology.gpus)),
+        device.name,
+        format_flops(max(device.peak_flops.values())),
+        format_bandwidth(device.hbm_bandwidth_bytes_per_s),
+        format_bytes(device.hbm_capacity_bytes),
+        str(interconnect.kind),
+        format_bandwidth(interconnect.bandwidth_bytes_per_s),
+    )
+
+
+def profile_text(profile: HardwareProfile) -> RenderableType:
+    """A whole profile: the machine's links, its groups of GPUs, and every number with value, kind and source."""
+    title = Text(f"{profile.name}: {profile.description}", style="bold")
+    return Group(title, topology_tree(profile), groups_table(profile), numbers_table(profile))
+
+
+def topology_tree(profile: HardwareProfile) -> Tree:
+    """The nodes of a machine, each with its links; links alike are one line."""
+    topology = profile.topology
+    tree = Tree(f"{len(topology.nodes)} nodes, {len(topology.links)} links (bandwidth per direction)")
+    for node in topology.nodes:
+        alike: dict[str, list[str]] = {}
+        for link in topology.links:
+            if node.name in (link.a, link.b):
+                other = link.b if link.a == node.name else link.a
+                alike.setdefault(_link_text(link), []).append(other)
+        branch = tree.add(node.name)
+        for text, others in alike.items():
+            branch.add(f"{text} to {', '.join(others)}")
+    return tree
+
+
+def _link_text(link: Link) -> str:
+    kind = f"PCIe gen {link.pcie_gen}" if link.pcie_gen else str(link.kind)
+    count = f"{link.count} x " if link.count > 1 else ""
+    return f"{kind} {count}{format_bandwidth(link.bandwidth_bytes_per_s)}, {format_seconds(link.latency_s)}"
+
+
+def groups_table(profile: HardwareProfile) -> Table:
+    """What groups of 2, 4, 8, ... GPUs communicate over, peer to peer and through host memory."""
+    table = Table("GPUs", "best ring", "over", "one way", "hop latency", "through host memory")
+    topology = profile.topology
+    sizes = [size for size in (2, 4, 8, 16, 32, 64) if size < len(topology.gpus)]
+    for size in [*sizes, len(topology.gpus)] if len(topology.gpus) > 1 else []:
+        direct = topology.interconnect(size)
+        table.add_row(
+            str(size),
+            _order_text(topology.best_ring(size).order),
+            _kind_text(direct),
+            format_bandwidth(direct.bandwidth_bytes_per_s),
+            format_seconds(direct.latency_s),
+            _host_text(profile, size),
+        )
+    return table
+
+
+def _order_text(order: Sequence[str]) -> str:
+    return " ".join(order) if len(order) <= 8 else f"{' '.join(order[:7])} ... {order[-1]}"
+
+
+def _kind_text(interconnect: Interconnect) -> str:
+    gen = f" gen {interconnect.pcie_gen}" if interconnect.pcie_gen else ""
+    sockets = ", across sockets" if interconnect.crosses_sockets else ""
+    return f"{interconnect.kind}{gen}{sockets}"
+
+
+def _host_text(profile: HardwareProfile, size: int) -> str:
+    try:
+        return format_bandwidth(profile.topology.interconnect(size, p2p=False).bandwidth_bytes_per_s)
+    except InputError:
+        return "no host"
+
+
+def numbers_table(profile: HardwareProfile) -> Table:
+    """Every number of the device and of the blocks of constants, with its provenance."""
+    table = Table("number", "value", "kind", "source")
+    last = ""
+    for path, value in profile_numbers(profile):
+        provenance = profile.provenance.get(path)
+        source = _source_text(provenance)
+        # A block's source is long and holds for many numbers: say it once.
+        table.add_row(path, value, str(provenance.kind) if provenance else _UNKNOWN, "″" if source == last else source)
+        last = source
+    return table
+
+
+def _source_text(provenance: Provenance | None) -> str:
+    if provenance is None:
+        return _UNKNOWN
+    residual = "" if provenance.residual is None else f" (mean error {provenance.residual:.1%})"
+    return provenance.source + residual
+
+
+def profile_numbers(profile: HardwareProfile) -> Iterator[tuple[str, str]]:
+    """Dotted path and formatted value of every number outside the topology."""
+    for block in BLOCKS:
+        record = getattr(profile, block)
+        for field in dataclasses.fields(record):
+            yield from _numbers(f"{block}.{field.name}", field.name, getattr(record, field.name))
+
+
+def _numbers(path: str, field: str, value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _numbers(f"{path}.{key}", field, inner)
+    elif isinstance(value, int | float):
+        yield path, format_quantity(value, dimension_of_field(field), digits=5)

@@ -1,0 +1,187 @@
+"""Predictions as tables for a terminal, built with rich."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from kraken_sim.engine.timeline import SpanKind
+from kraken_sim.units import format_bytes, format_seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import RenderableType
+
+    from kraken_sim.prediction import Prediction
+
+TOP_KERNELS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class KernelRow:
+    """All launches of one kernel in a step."""
+
+    name: str
+    count: int
+    total_s: float
+    alone_s: float
+    kind: SpanKind
+    overlapped: bool
+    detail: str
+
+
+def kernel_rows(prediction: Prediction) -> list[KernelRow]:
+    """Kernels of rank 0 by name, the costliest first."""
+    groups = defaultdict(list)
+    timeline = prediction.timeline
+    for span in timeline.simulated:
+        if span.rank == 0 and span.kind is not SpanKind.WAIT:
+            groups[span.name, span.stream, span.detail].append(span)
+    rows = []
+    for (name, stream, detail), spans in groups.items():
+        weights = [timeline.weight(span) for span in spans]
+        total = sum(span.duration_s * weight for span, weight in zip(spans, weights, strict=True))
+        alone = sum(span.alone_s * weight for span, weight in zip(spans, weights, strict=True))
+        rows.append(KernelRow(name, sum(weights), total, alone, spans[0].kind, stream != 0, detail))
+    return sorted(rows, key=lambda row: -row.total_s)
+
+
+def prediction_report(prediction: Prediction) -> RenderableType:
+    """The whole answer to one scenario: latency, where it goes, the costliest kernels, sources."""
+    return Group(
+        headline(prediction),
+        breakdown_table([prediction]),
+        communication_lines(prediction),
+        kernel_table(prediction),
+        provenance_lines(prediction),
+    )
+
+
+def headline(prediction: Prediction) -> Text:
+    """One line with the latency and one with what was asked."""
+    scenario, resolved = prediction.scenario, prediction.resolved
+    metric = "TTFT" if prediction.ttft_s is not None else "TPOT"
+    text = Text()
+    text.append(f"{scenario.name}: {metric} {format_seconds(prediction.latency_s)}\n", style="bold")
+    text.append(
+        f"{resolved.kind}, {prediction.num_parameters / 1e9:.2f} B parameters, "
+        f"{resolved.num_devices} x {scenario.hardware}, batch {scenario.batch_size}, "
+        f"{scenario.context_length} tokens, {scenario.dtype}, {scenario.runtime.launch} launch\n"
+    )
+    if resolved.kraken is not None:
+        shape = resolved.kraken
+        text.append(
+            f"Kraken: {shape.ways} sub-layers of width {shape.hidden_size}, {shape.num_attention_heads} heads of "
+            f"{shape.head_dim}, {shape.num_key_value_heads} key/value heads\n"
+        )
+    memory = prediction.memory
+    text.append(
+        f"memory a device: {format_bytes(memory.total_bytes)} (weights {format_bytes(memory.weights_bytes)}, "
+        f"KV cache {format_bytes(memory.kv_cache_bytes)}, activations {format_bytes(memory.activation_bytes)})"
+    )
+    return text
+
+
+def breakdown_table(predictions: Sequence[Prediction]) -> Table:
+    """The paper's categories side by side, in time and share."""
+    table = Table(title="Where the time goes", title_justify="left")
+    table.add_column("category")
+    for prediction in predictions:
+        table.add_column(prediction.resolved.kind.value, justify="right")
+        table.add_column("share", justify="right")
+    for category in predictions[0].breakdown_s:
+        if all(prediction.breakdown_s[category] == 0.0 for prediction in predictions):
+            continue
+        cells = [category]
+        for prediction in predictions:
+            seconds = prediction.breakdown_s[category]
+            cells += [format_seconds(seconds), f"{100 * seconds / prediction.latency_s:.1f} %"]
+        table.add_row(*cells)
+    table.add_section()
+    totals = ["total"]
+    for prediction in predictions:
+        totals += [format_seconds(prediction.latency_s), "100.0 %"]
+    table.add_row(*totals, style="bold")
+    return table
+
+
+def communication_lines(prediction: Prediction) -> Text:
+    """What communication costs, and where an overlap is lost."""
+    text = Text()
+    if prediction.communication_alone_s > 0.0:
+        text.append(
+            f"communication: {format_seconds(prediction.exposed_communication_s)} exposed, "
+            f"{format_seconds(prediction.hidden_communication_s)} hidden; the collectives alone would take "
+            f"{format_seconds(prediction.communication_alone_s)}\n"
+        )
+    if prediction.hidden_communication_s > 0.0:
+        cost = prediction.overlap_cost
+        text.append(
+            f"price of the overlap: compute slower by {format_seconds(cost.compute_slowdown_s)}, "
+            f"waiting for collectives {format_seconds(cost.waiting_s)}, "
+            f"collectives slower by {format_seconds(cost.collective_slowdown_s)}\n"
+        )
+    if prediction.host_bound_fraction > 0.5:
+        share = 100 * prediction.host_bound_fraction
+        text.append(f"host-bound: {share:.0f} % of the kernels waited for the host to launch them\n")
+    return text
+
+
+def kernel_table(prediction: Prediction) -> Table:
+    """The costliest kernels with what one launch takes, alone and as simulated."""
+    rows = kernel_rows(prediction)
+    table = Table(title="Kernels", title_justify="left")
+    for column in ("kernel", "launches", "each", "each alone", "total", "how"):
+        table.add_column(column, justify="left" if column in ("kernel", "how") else "right")
+    for row in rows[:TOP_KERNELS]:
+        name = f"{row.name} (beside compute)" if row.overlapped else row.name
+        each, alone = row.total_s / row.count, row.alone_s / row.count
+        total = format_seconds(row.total_s)
+        table.add_row(
+            name, str(row.count), format_seconds(each), format_seconds(alone), total, row.detail
+        )  # fmt: skip
+    if len(rows) > TOP_KERNELS:
+        rest = rows[TOP_KERNELS:]
+        total = format_seconds(sum(row.total_s for row in rest))
+        table.add_row(f"{len(rest)} more", str(sum(row.count for row in rest)), "", "", total, "")
+    return table
+
+
+def provenance_lines(prediction: Prediction) -> Text:
+    """Which blocks of constants were used and where they are from."""
+    sources: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    for path, record in prediction.provenance.items():
+        sources[path.split(".")[0]][f"{record.kind}: {record.source}"] += 1
+    text = Text("Constants used\n", style="bold")
+    for block, origins in sources.items():
+        for origin, count in origins.items():
+            text.append(f"  {block} ({count}): {origin}\n", style="not bold")
+    return text
+
+
+def comparison_report(predictions: Sequence[Prediction]) -> RenderableType:
+    """Architectures side by side, each against the first."""
+    base = predictions[0]
+    table = Table(title=f"{base.scenario.name} on {base.scenario.hardware}", title_justify="left")
+    for column in ("architecture", "parameters", "width", "latency", "speed-up", "exposed", "hidden"):
+        table.add_column(column, justify="left" if column == "architecture" else "right")
+    for prediction in predictions:
+        kraken = prediction.resolved.kraken
+        shape = f"{kraken.ways} x {kraken.hidden_size}" if kraken else str(prediction.resolved.config.hidden_size)
+        table.add_row(
+            prediction.resolved.kind.value,
+            f"{prediction.num_parameters / 1e9:.2f} B",
+            shape,
+            format_seconds(prediction.latency_s),
+            f"{100 * (base.latency_s / prediction.latency_s - 1):+.1f} %",
+            format_seconds(prediction.exposed_communication_s),
+            format_seconds(prediction.hidden_communication_s),
+        )
+    lines = [communication_lines(prediction) for prediction in predictions if prediction.resolved.kraken]
+    return Group(table, breakdown_table(predictions), *lines)

@@ -1,0 +1,142 @@
+"""pydantic's validation errors in this package's words: dotted paths, examples, what was probably meant."""
+
+from __future__ import annotations
+
+import types
+import typing
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from kraken_sim.errors import Problem, closest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from pydantic import ValidationError
+    from pydantic.fields import FieldInfo
+    from pydantic_core import ErrorDetails
+
+_MESSAGES = {
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_parsing_size": "is too large a number",
+    "string_type": "must be text",
+    "string_too_short": "must not be empty",
+    "bool_type": "must be true or false",
+    "model_type": "must be a mapping of fields",
+    "model_attributes_type": "must be a mapping of fields",
+    "missing": "is required",
+    "invalid_key": "keys must be text",
+}
+
+
+def problems_of(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
+    """Every error of validating `model`, as problems with dotted paths."""
+    return [problem for detail in error.errors(include_url=False) for problem in _problems(detail, model)]
+
+
+def _problems(detail: ErrorDetails, model: type[BaseModel]) -> Iterator[Problem]:
+    location = [str(part) for part in detail["loc"]]
+    kind, context = detail["type"], detail.get("ctx", {})
+    if kind == "fields":
+        fields = _fields_at(model, location)
+        for name in context["fields"].split(", "):
+            value = None if detail["input"] is None else _given(detail["input"], name)
+            path = ".".join([*location, name])
+            yield Problem(path, context["message"], value, _example(fields.get(name)))
+        return
+    fields = _fields_at(model, location[:-1])
+    field = fields.get(location[-1]) if location else None
+    path = ".".join(location)
+    if kind == "extra_forbidden":
+        known = list(fields)
+        message = f"unknown field; known are {', '.join(known)}" if known else "unknown field"
+        yield Problem(path, message, suggestion=closest(location[-1], known))
+        return
+    choices = _choices(field)
+    suggestion = closest(detail["input"], choices) if isinstance(detail["input"], str) and choices else None
+    value = None if kind in ("missing", "model_source") else _shown(detail["input"])
+    yield Problem(path, _message(detail, choices), value, _example(field), suggestion)
+
+
+def _message(detail: ErrorDetails, choices: Sequence[str]) -> str:
+    kind, context = detail["type"], detail.get("ctx", {})
+    if kind == "enum":
+        return f"must be one of {', '.join(choices)}"
+    if kind == "greater_than_equal":
+        return f"must be at least {context['ge']}"
+    if kind == "less_than_equal":
+        return f"must be at most {context['le']}"
+    if kind == "string_too_long":
+        return f"must be at most {context['max_length']} characters"
+    message = _MESSAGES.get(kind, detail["msg"])
+    return f"{message}, not null" if detail["input"] is None and kind != "missing" else message
+
+
+def _shown(value: object) -> object:
+    """A value as an error may print it: scalars themselves, cut if long, of anything else its type."""
+    if isinstance(value, str):
+        return value if len(value) <= 60 else value[:57] + "..."
+    if isinstance(value, int) and abs(value) > 10**18:
+        return "a very large number"
+    if value is None or isinstance(value, (int, float)):
+        return value
+    return f"a {type(value).__name__}"
+
+
+def _given(data: object, name: str) -> object:
+    """What the input held under `name`, when the input is still plain data."""
+    return _shown(data.get(name)) if isinstance(data, dict) else None
+
+
+def _example(field: FieldInfo | None) -> str | None:
+    if field is None or not field.examples:
+        return None
+    example = field.examples[0]
+    if isinstance(example, dict):
+        return "{" + ", ".join(f"{key}: {value}" for key, value in example.items()) + "}"
+    return str(example)
+
+
+def _choices(field: FieldInfo | None) -> list[str]:
+    """Values of the enumeration a field takes; none for other fields."""
+    for annotation in _members(field.annotation if field else None):
+        if isinstance(annotation, type) and issubclass(annotation, StrEnum):
+            return [str(member) for member in annotation]
+    return []
+
+
+def _fields_at(model: type[BaseModel], location: Sequence[str]) -> Mapping[str, FieldInfo]:
+    """The fields of the pydantic model at `location`, which may lead through lists and mappings of models."""
+    annotation: Any = model
+    for part in location:
+        inner = _model_in(annotation)
+        if inner is not None:
+            field = inner.model_fields.get(part)
+            annotation = field.annotation if field else None
+        else:
+            annotation = next((member for member in map(_item_type, _members(annotation)) if member), None)
+    found = _model_in(annotation)
+    return found.model_fields if found else {}
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """The pydantic model among the types of an annotation."""
+    models = (member for member in _members(annotation) if isinstance(member, type))
+    return next((member for member in models if issubclass(member, BaseModel)), None)
+
+
+def _item_type(annotation: Any) -> Any:
+    """What a list or a mapping holds."""
+    arguments = [argument for argument in typing.get_args(annotation) if argument is not Ellipsis]
+    return arguments[-1] if arguments else None
+
+
+def _members(annotation: Any) -> tuple[Any, ...]:
+    """The types of a union, or the one type."""
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return typing.get_args(annotation)
+    return (annotation,)

@@ -1,0 +1,167 @@
+"""What one op costs on one machine, from a plain description of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from kraken_sim.costs.collectives.policy import CollectivePolicy, Library, Selection, Transport
+from kraken_sim.costs.pricing import Pricing
+from kraken_sim.errors import InputError
+from kraken_sim.hardware.load import load_profile
+from kraken_sim.program.ops import AllReduce, Attention, Copy, DType, Elementwise, Embedding, Gemm, Norm
+from kraken_sim.scenario_errors import problems_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from kraken_sim.hardware.profile import HardwareProfile
+    from kraken_sim.program.ops import ComputeOp
+
+Count = Annotated[int, Field(strict=True, ge=1)]
+
+
+class _Op(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dtype: DType = DType.FLOAT16
+
+
+class GemmSpec(_Op):
+    """y[m, n] = x[m, k] · W[n, k]ᵀ; `weights` says whether W still lies in L2 from the launch before."""
+
+    op: Literal["gemm"]
+    m: Count
+    n: Count
+    k: Count
+    weights: Literal["cold", "warm"] = "warm"
+
+
+class AttentionSpec(_Op):
+    """Attention; `kernel_only` leaves out the cache write that serving engines time with it."""
+
+    op: Literal["attention"]
+    batch: Count = 1
+    q_len: Count
+    kv_len: Count
+    num_heads: Count
+    num_kv_heads: Count | None = None
+    head_dim: Count = 128
+    causal: bool = True
+    kernel_only: bool = False
+
+
+class NormSpec(_Op):
+    """LayerNorm of [num_tokens, hidden_size]."""
+
+    op: Literal["norm"]
+    num_tokens: Count
+    hidden_size: Count
+
+
+class ElementwiseSpec(_Op):
+    """A pointwise kernel."""
+
+    op: Literal["elementwise"]
+    function: str = "add"
+    num_elements: Count
+    num_inputs: Count = 2
+
+
+class CopySpec(_Op):
+    """A copy within a device."""
+
+    op: Literal["copy"]
+    bytes: Count
+
+
+class EmbeddingSpec(_Op):
+    """An embedding lookup."""
+
+    op: Literal["embedding"]
+    num_tokens: Count
+    hidden_size: Count
+
+
+class AllReduceSpec(_Op):
+    """An AllReduce of `bytes` a rank."""
+
+    op: Literal["all_reduce"]
+    bytes: Count
+    num_devices: Annotated[int, Field(strict=True, ge=1)]
+    library: Library = Library.NCCL
+    channels: Count | None = None
+    transport: Transport = Transport.AUTO
+    algorithm: str | None = None
+    protocol: str | None = None
+    selection: Selection = Selection.FASTEST
+
+
+OpSpec = Annotated[
+    GemmSpec | AttentionSpec | NormSpec | ElementwiseSpec | CopySpec | EmbeddingSpec | AllReduceSpec,
+    Field(discriminator="op"),
+]
+
+
+class _Question(BaseModel):
+    """A wrapper, so that errors carry dotted paths."""
+
+    op: OpSpec
+
+
+def predict_op(hardware: str | Path | HardwareProfile, spec: Mapping[str, Any]) -> float:
+    """Seconds of one op alone on the machine, launched back to back from a CUDA graph.
+
+    The gap between two graph nodes is included, as in any measurement that divides a replay by its nodes.
+
+    Args:
+        hardware: a profile, its name, or the path of its file.
+        spec: `{"op": "gemm", "m": ..., "n": ..., "k": ..., "dtype": ...}`, `{"op": "attention", ...}`,
+            `{"op": "all_reduce", "bytes": ..., "num_devices": ..., "library": ...}`, `{"op": "norm", ...}`,
+            `{"op": "elementwise", ...}`, `{"op": "copy", ...}` or `{"op": "embedding", ...}`.
+
+    Raises:
+        InputError: unknown profile or op, missing, unknown or wrong fields: every problem.
+        InfeasibleError: more devices than the machine has.
+    """
+    from pathlib import Path
+
+    profile = load_profile(hardware) if isinstance(hardware, str | Path) else hardware
+    try:
+        question = TypeAdapter(OpSpec).validate_python(dict(spec))
+    except ValidationError as error:
+        raise InputError(problems_of(error, _Question), source="op") from None
+    gap_s = profile.launch.graph_node_gap_s
+    if isinstance(question, AllReduceSpec):
+        policy = CollectivePolicy(
+            question.library,
+            question.channels,
+            question.transport,
+            question.algorithm,
+            question.protocol,
+            question.selection,
+        )
+        reduce = AllReduce(question.bytes, question.num_devices)
+        return Pricing(profile, policy).collective(reduce).busy_s
+    return Pricing(profile).kernel(_compute_op(question)).busy_s + gap_s
+
+
+def _compute_op(
+    spec: GemmSpec | AttentionSpec | NormSpec | ElementwiseSpec | CopySpec | EmbeddingSpec,
+) -> ComputeOp:
+    if isinstance(spec, GemmSpec):
+        return Gemm(spec.m, spec.n, spec.k, spec.dtype)
+    if isinstance(spec, AttentionSpec):
+        kv_heads = spec.num_kv_heads or spec.num_heads
+        return Attention(
+            spec.batch, spec.q_len, spec.kv_len, spec.num_heads, kv_heads, spec.head_dim, spec.causal, spec.dtype
+        )
+    if isinstance(spec, NormSpec):
+        return Norm(spec.num_tokens, spec.hidden_size, spec.dtype)
+    if isinstance(spec, ElementwiseSpec):
+        return Elementwise(spec.function, spec.num_elements, spec.num_inputs, spec.dtype)
+    if isinstance(spec, CopySpec):
+        return Copy(spec.bytes)
+    return Embedding(spec.num_tokens, spec.hidden_size, spec.dtype)

@@ -1,0 +1,85 @@
+"""A machine whose costs are given, so that tests can say what a simulation must answer."""
+
+from __future__ import annotations
+
+from kraken_sim.costs.contention import ContentionConstants
+from kraken_sim.costs.types import CollectiveCost, KernelCost
+from kraken_sim.engine.simulation import Machine
+from kraken_sim.hardware.device import LaunchCosts
+from kraken_sim.program.ops import AllReduce, ComputeOp, Copy
+from kraken_sim.program.program import Category, Kernel, Program, Segment, Step
+
+US = 1e-6
+NUM_SMS = 100
+LAUNCH = LaunchCosts(
+    eager_kernel_s=5 * US,
+    eager_collective_s=15 * US,
+    eager_event_s=2 * US,
+    eager_kernel_gap_s=1.5 * US,
+    graph_launch_s=8 * US,
+    graph_node_gap_s=1 * US,
+    graph_edge_s=2 * US,
+)
+NO_GAPS = LaunchCosts(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+NO_INTERFERENCE = ContentionConstants(0.0, 0.0, 1.0)
+
+
+def kernel_cost(
+    busy_s: float,
+    *,
+    ctas: int = NUM_SMS,
+    tiles: int | None = None,
+    ctas_per_sm: int = 1,
+    persistent: bool = False,
+    fixed_s: float = 0.0,
+    memory_fraction: float = 0.0,
+) -> KernelCost:
+    """A compute-bound kernel unless `memory_fraction` of its body is what HBM alone would need."""
+    body_s = busy_s - fixed_s
+    memory_s = body_s * memory_fraction
+    compute_s = body_s if memory_fraction < 1.0 else 0.0
+    return KernelCost(
+        busy_s, ctas, ctas_per_sm, tiles or ctas, persistent, 1.0, 1.0, fixed_s, compute_s, memory_s, "test"
+    )
+
+
+def collective_cost(busy_s: float, channels: int = 0, hbm_bytes: float = 0.0) -> CollectiveCost:
+    """A collective that takes `busy_s` alone."""
+    return CollectiveCost(busy_s, 0.0, busy_s, "ring", "simple", channels, hbm_bytes, 0.0, "test")
+
+
+def machine(
+    kernels: dict[ComputeOp, KernelCost] | KernelCost,
+    collective: CollectiveCost | None = None,
+    launch: LaunchCosts = NO_GAPS,
+    contention: ContentionConstants = NO_INTERFERENCE,
+) -> Machine:
+    """A machine with these costs and one terabyte a second of HBM."""
+
+    def price(op: ComputeOp) -> KernelCost:
+        return kernels if isinstance(kernels, KernelCost) else kernels[op]
+
+    def price_collective(_: AllReduce) -> CollectiveCost:
+        return collective or collective_cost(10 * US)
+
+    return Machine(NUM_SMS, 1e12, launch, contention, price, price_collective)
+
+
+def op(number: int) -> Copy:
+    """An op that differs from all others of another number."""
+    return Copy(number)
+
+
+def compute(number: int, stream: int = 0) -> Kernel:
+    """A compute kernel."""
+    return Kernel(f"kernel_{number}", op(number), Category.GEMM, stream)
+
+
+def collective(stream: int = 0, num_devices: int = 2) -> Kernel:
+    """An AllReduce."""
+    return Kernel("all_reduce", AllReduce(1024, num_devices), Category.ALL_REDUCE, stream)
+
+
+def program(*steps: Step, repeat: int = 1, num_devices: int = 2) -> Program:
+    """One segment."""
+    return Program("test", num_devices, (Segment("layer", steps, repeat),))

@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import pytest
+from engine_support import (
+    LAUNCH,
+    NUM_SMS,
+    US,
+    collective,
+    collective_cost,
+    compute,
+    kernel_cost,
+    machine,
+    op,
+    program,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kraken_sim.costs.contention import ContentionConstants
+from kraken_sim.engine.simulation import run
+from kraken_sim.engine.timeline import SpanKind
+from kraken_sim.errors import SimulationError
+from kraken_sim.program.program import COMM_STREAM, MAIN_STREAM, RecordEvent, WaitEvent
+
+SHORT = kernel_cost(1 * US, ctas=1)
+FORK = (RecordEvent("fork", MAIN_STREAM), WaitEvent("fork", COMM_STREAM))
+AFTER = (compute(9),)
+"""A short kernel before the one under test, so that the collective is dispatched first."""
+JOIN = (RecordEvent("join", COMM_STREAM), WaitEvent("join", MAIN_STREAM))
+
+
+def test_a_chain_of_kernels_lasts_the_launch_plus_kernels_plus_gaps():
+    timeline = run(
+        program(compute(1), compute(2), compute(3)),
+        machine({op(i): kernel_cost(i * 10 * US) for i in (1, 2, 3)}, launch=LAUNCH),
+        eager=False,
+    )
+    assert timeline.duration_s == pytest.approx((8 + 10 + 20 + 30 + 2 * 1) * US, rel=1e-12)
+
+
+def test_short_kernels_in_eager_mode_are_bound_by_their_host():
+    count = 50
+    timeline = run(program(compute(1), repeat=count), machine(kernel_cost(1 * US), launch=LAUNCH), eager=True)
+    assert timeline.duration_s == pytest.approx((5 * count + 1) * US, rel=1e-12)
+
+
+def test_long_kernels_in_eager_mode_hide_their_launches():
+    count = 50
+    timeline = run(
+        program(compute(1), repeat=count), machine(kernel_cost(20 * US), launch=LAUNCH), eager=True
+    )
+    assert timeline.duration_s == pytest.approx((5 + 20 * count + 1.5 * (count - 1)) * US, rel=1e-12)
+
+
+def test_a_lead_of_the_host_that_runs_out_is_not_mistaken_for_a_steady_state():
+    # A first kernel of 1 ms lets the host run ahead; each layer costs it more than the device, so after
+    # some 60 layers the pass becomes host-bound. Folding must not extrapolate the layers before.
+    from kraken_sim.program.program import Program, Segment
+
+    long_pass = Program(
+        "test", 1, (Segment("first", (compute(1),)), Segment("layer", (compute(2), compute(3)), 200))
+    )
+    costs = {op(1): kernel_cost(1000 * US), op(2): kernel_cost(1 * US), op(3): kernel_cost(1 * US)}
+    folded = run(long_pass, machine(costs, launch=LAUNCH), eager=True)
+    exact = run(long_pass, machine(costs, launch=LAUNCH), eager=True, exact=True)
+    assert folded.end_ps == exact.end_ps
+
+
+def test_streams_wait_for_recorded_events():
+    steps = (compute(1), *FORK, compute(2, COMM_STREAM), compute(3), *JOIN, compute(4))
+    costs = {op(1): kernel_cost(5 * US), op(2): kernel_cost(30 * US, ctas=50), op(4): kernel_cost(7 * US)}
+    costs[op(3)] = kernel_cost(10 * US, ctas=50)
+    spans = {span.name: span for span in run(program(*steps), machine(costs), eager=False).spans}
+    assert spans["kernel_2"].start_s == spans["kernel_1"].end_s
+    assert spans["kernel_3"].start_s == spans["kernel_1"].end_s
+    assert spans["kernel_4"].start_s == spans["kernel_2"].end_s
+    assert spans["join"].kind is SpanKind.WAIT
+    assert spans["join"].duration_s == pytest.approx(20 * US)
+
+
+def test_kernels_that_fit_side_by_side_do_not_disturb_each_other():
+    steps = (*FORK, compute(1, COMM_STREAM), compute(2))
+    costs = {op(1): kernel_cost(10 * US, ctas=50), op(2): kernel_cost(10 * US, ctas=50)}
+    assert run(program(*steps), machine(costs), eager=False).duration_s == pytest.approx(10 * US)
+
+
+def test_a_plain_grid_beside_a_collective_has_more_waves():
+    # 300 tiles on 100 SMs are 3 waves of 10 us; on the 76 SMs that 24 channels leave they are 4.
+    steps = (*FORK, collective(COMM_STREAM), *AFTER, compute(1), *JOIN)
+    costs = {op(9): SHORT, op(1): kernel_cost(30 * US, ctas=300)}
+    timeline = run(program(*steps), machine(costs, collective_cost(100 * US, channels=24)), eager=False)
+    gemm = next(span for span in timeline.spans if span.name == "kernel_1")
+    assert gemm.duration_s == pytest.approx(-(-300 // (NUM_SMS - 24)) * 10 * US)
+
+
+def test_a_persistent_grid_serialises_behind_a_collective_that_outlasts_its_first_ctas():
+    # 100 CTAs with 3 tiles each: 76 start at once and end after 30 us, the 24 displaced ones only then.
+    steps = (*FORK, collective(COMM_STREAM), *AFTER, compute(1), *JOIN)
+    costs = {op(9): SHORT, op(1): kernel_cost(30 * US, ctas=100, tiles=300, persistent=True)}
+    timeline = run(program(*steps), machine(costs, collective_cost(100 * US, channels=24)), eager=False)
+    gemm = next(span for span in timeline.spans if span.name == "kernel_1")
+    assert gemm.duration_s == pytest.approx(60 * US)
+
+
+def test_displaced_ctas_of_a_persistent_grid_start_when_the_collective_ends():
+    steps = (*FORK, collective(COMM_STREAM), *AFTER, compute(1), *JOIN)
+    costs = {op(9): SHORT, op(1): kernel_cost(30 * US, ctas=100, tiles=300, persistent=True)}
+    timeline = run(program(*steps), machine(costs, collective_cost(12 * US, channels=24)), eager=False)
+    gemm = next(span for span in timeline.spans if span.name == "kernel_1")
+    assert gemm.end_s == pytest.approx((12 + 30) * US)
+
+
+def test_a_grid_smaller_than_the_free_sms_is_not_hurt():
+    steps = (*FORK, collective(COMM_STREAM), *AFTER, compute(1), *JOIN)
+    costs = {op(9): SHORT, op(1): kernel_cost(30 * US, ctas=76, tiles=76, persistent=True)}
+    timeline = run(program(*steps), machine(costs, collective_cost(100 * US, channels=24)), eager=False)
+    gemm = next(span for span in timeline.spans if span.name == "kernel_1")
+    assert gemm.duration_s == pytest.approx(30 * US)
+
+
+def test_two_memory_bound_kernels_share_hbm_evenly():
+    steps = (*FORK, compute(1, COMM_STREAM), compute(2))
+    cost = kernel_cost(10 * US, ctas=50, memory_fraction=1.0)
+    timeline = run(program(*steps), machine({op(1): cost, op(2): cost}), eager=False)
+    assert timeline.duration_s == pytest.approx(20 * US)
+
+
+def test_interference_slows_both_sides_only_while_both_run():
+    steps = (*FORK, collective(COMM_STREAM), compute(1), *JOIN)
+    contention = ContentionConstants(0.0, 0.5, 1.0)
+    costs = {op(1): kernel_cost(30 * US, ctas=100)}
+    timeline = run(
+        program(*steps), machine(costs, collective_cost(60 * US), contention=contention), eager=False
+    )
+    # 30 us beside the kernel at 1/1.5 of the speed do 20 us of the work; 40 us follow at full speed.
+    assert timeline.duration_s == pytest.approx(70 * US)
+
+
+def test_a_collective_starts_when_its_last_rank_arrives_and_a_missing_rank_is_named():
+    with pytest.raises(SimulationError, match=r"rank 0 stream 0: layer\[0\] all_reduce"):
+        run(program(collective(num_devices=4), num_devices=2), machine({}), eager=False, exact=True)
+
+
+def test_the_same_program_gives_the_same_timeline():
+    steps = (*FORK, collective(COMM_STREAM), compute(1), *JOIN)
+    given_machine = machine(kernel_cost(30 * US, ctas=300), collective_cost(50 * US, channels=24))
+    first = run(program(*steps), given_machine, eager=False, exact=True)
+    assert first == run(program(*steps), given_machine, eager=False, exact=True)
+
+
+kernel_costs = st.builds(
+    kernel_cost,
+    st.floats(1e-6, 300e-6),
+    ctas=st.integers(1, 900),
+    ctas_per_sm=st.integers(1, 4),
+    memory_fraction=st.sampled_from([0.0, 0.3, 0.8, 1.0]),
+    fixed_s=st.floats(0.0, 0.5e-6),
+)
+persistent_costs = st.builds(
+    kernel_cost,
+    st.floats(1e-6, 300e-6),
+    ctas=st.integers(1, NUM_SMS),
+    tiles=st.integers(100, 1000),
+    persistent=st.just(True),
+)
+any_cost = st.one_of(kernel_costs, persistent_costs)
+collectives = st.builds(collective_cost, st.floats(2e-6, 300e-6), st.integers(0, 32), st.floats(0.0, 1e7))
+contentions = st.builds(ContentionConstants, st.floats(0.0, 3.0), st.floats(0.0, 1.0), st.floats(0.3, 1.0))
+
+
+@settings(max_examples=60, deadline=None)
+@given(any_cost, any_cost, any_cost, collectives, contentions, st.booleans(), st.integers(2, 30))
+def test_folding_equals_the_full_simulation(first, second, third, all_reduce, contention, eager, repeat):
+    steps = (compute(1), *FORK, collective(COMM_STREAM), compute(2), *JOIN, compute(3))
+    given_machine = machine(
+        {op(1): first, op(2): second, op(3): third}, all_reduce, launch=LAUNCH, contention=contention
+    )
+    layered = program(*steps, repeat=repeat)
+    folded = run(layered, given_machine, eager=eager)
+    exact = run(layered, given_machine, eager=eager, exact=True)
+    assert folded.end_ps == exact.end_ps
+    own = [span for span in exact.spans if span.rank == 0]
+    assert [(s.name, s.stream, s.start_ps, s.end_ps) for s in folded.spans] == [
+        (s.name, s.stream, s.start_ps, s.end_ps) for s in own
+    ]
+
+
+@settings(max_examples=60, deadline=None)
+@given(any_cost, any_cost, collectives)
+def test_makespan_lies_between_the_critical_path_and_the_serial_sum(first, second, all_reduce):
+    steps = (*FORK, collective(COMM_STREAM), compute(1), compute(2), *JOIN)
+    costs = {op(1): first, op(2): second}
+    timeline = run(program(*steps), machine(costs, all_reduce), eager=False)
+    critical = max(first.busy_s + second.busy_s, all_reduce.busy_s)
+    assert timeline.duration_s >= critical * (1 - 1e-6) - 1e-11
+    # Displaced CTAs may need a wave of their own for each kernel, never more than the kernel again.
+    serial = 2 * (first.busy_s + second.busy_s) + all_reduce.busy_s
+    assert timeline.duration_s <= serial * (1 + 1e-6) + 1e-11

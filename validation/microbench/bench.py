@@ -1,0 +1,188 @@
+"""What every microbenchmark works with: buffers full of random data, the clock, the other ranks."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+
+from kraken_sim.program.ops import DType
+from validation.control import Control
+from validation.timing import Clock
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ALIGN_GATE_S = 300e-6
+"""Longer than the ranks' hosts drift apart within one repeat."""
+_ALIGNMENT_BYTES = 2048
+
+
+class SkipCase(Exception):  # noqa: N818 - not an error: the case does not fit this machine
+    """This case cannot run on this machine; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one rank measured in one case.
+
+    `times` are samples by the name of the record's field, one a repeat; `fields` go into the record as they are.
+    """
+
+    times: dict[str, list[float]]
+    fields: dict[str, Any] = field(default_factory=dict)
+
+
+class Arena:
+    """A block of random numbers that buffers are cut from, one after the other, around and around."""
+
+    def __init__(self, num_bytes: int, dtype: torch.dtype, device: torch.device) -> None:
+        self._data = torch.empty(num_bytes // dtype.itemsize, dtype=dtype, device=device)
+        self._data.normal_()
+        self._next = 0
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the whole block."""
+        return self._data.numel() * self._data.element_size()
+
+    def rewind(self) -> None:
+        """Cut from the beginning again."""
+        self._next = 0
+
+    def take(self, *shape: int) -> Tensor:
+        """A contiguous buffer of random numbers; distinct from earlier ones until the block is used up.
+
+        Raises:
+            SkipCase: the block is smaller than one such buffer.
+        """
+        count = math.prod(shape)
+        if count > self._data.numel():
+            need = count * self._data.element_size() / 2**30
+            raise SkipCase(f"needs a buffer of {need:.2f} GiB, this run has {self.num_bytes / 2**30:.2f} GiB for it")
+        if self._next + count > self._data.numel():
+            self._next = 0
+        start = self._next
+        self._next = start + -(-count * self._data.element_size() // _ALIGNMENT_BYTES) * (
+            _ALIGNMENT_BYTES // self._data.element_size()
+        )
+        return self._data[start : start + count].view(shape)
+
+
+@dataclass(slots=True)
+class Bench:
+    """One rank of a running measurement.
+
+    Weights and caches come cold: cut from `weights`, after `flush`. Activations may be warm, since in a model
+    the previous kernel has just written them: cut from `inputs` and `outputs`.
+    """
+
+    clock: Clock
+    control: Control
+    condition: str
+    l2_bytes: int
+    group: Any = None
+    align_group: Any = None
+    _arenas: dict[tuple[str, DType], Arena] = field(default_factory=dict)
+    _flush: tuple[Tensor, Tensor] | None = None
+    _pulse: Tensor | None = None
+    memo: dict[Any, list[float]] = field(default_factory=dict)
+    """Times of one side of a pair, by what was run: many pairs share a side."""
+
+    @property
+    def device(self) -> torch.device:
+        """The device of this rank."""
+        return self.clock.device
+
+    @property
+    def rank(self) -> int:
+        """This rank."""
+        return self.control.rank
+
+    @property
+    def world_size(self) -> int:
+        """How many ranks."""
+        return self.control.world_size
+
+    def weights(self, dtype: DType) -> Arena:
+        """Buffers that a model reads from HBM: weights and KV caches."""
+        return self._arena("weights", dtype)
+
+    def inputs(self, dtype: DType) -> Arena:
+        """Activations that kernels read."""
+        return self._arena("inputs", dtype)
+
+    def outputs(self, dtype: DType) -> Arena:
+        """Activations that kernels write."""
+        return self._arena("outputs", dtype)
+
+    def rewind(self) -> None:
+        """Begin a case: cut buffers from the start again."""
+        for arena in self._arenas.values():
+            arena.rewind()
+
+    def _arena(self, name: str, dtype: DType) -> Arena:
+        found = self._arenas.get((name, dtype))
+        if found is None:
+            found = Arena(self._budget(name, dtype), getattr(torch, dtype.value), self.device)
+            self._arenas[name, dtype] = found
+        return found
+
+    def _budget(self, name: str, dtype: DType) -> int:
+        largest = {"weights": 6 << 30, "inputs": 2 << 30, "outputs": 2 << 30}[name]
+        if self.device.type != "cuda":
+            return largest >> 6
+        if dtype is DType.BFLOAT16:
+            largest >>= 2
+        free, _ = torch.cuda.mem_get_info(self.device)
+        share = 0.4 if name == "weights" else 0.2
+        return min(largest, int(free * share)) & ~0xFFF
+
+    def cold_count(self, num_bytes: int, calls: int) -> int:
+        """How many buffers of `num_bytes` make each of `calls` calls read HBM: one each, or more than L2 twice."""
+        return max(1, min(calls, -(-(5 * self.l2_bytes // 2) // max(1, num_bytes)) + 1))
+
+    def flush(self) -> None:
+        """Push everything out of L2 by reading; reading leaves nothing behind that must be written back."""
+        if not self.clock.is_cuda:
+            return
+        if self._flush is None:
+            columns = 1 << 14
+            rows = -(-5 * self.l2_bytes // 2 // (4 * columns))
+            source = torch.randn(rows, columns, device=self.device)
+            self._flush = (source, torch.empty(rows, device=self.device))
+        source, result = self._flush
+        torch.sum(source, dim=1, out=result)
+
+    def all_reduce(self, data: Tensor) -> None:
+        """The collective under test, on the current stream."""
+        dist.all_reduce(data, group=self.group)
+
+    def align(self) -> None:
+        """Let all ranks' devices go on at the same moment; every rank must call this."""
+        if self.world_size == 1:
+            return
+        if self._pulse is None:
+            self._pulse = torch.zeros(8, device=self.device)
+        self.clock.gate(ALIGN_GATE_S)
+        dist.all_reduce(self._pulse, group=self.align_group)
+
+    def exchange(self, rank_values: list[float]) -> list[float]:
+        """Mean over the ranks of each repeat."""
+        gathered = self.control.gather(rank_values)
+        return [sum(values) / len(values) for values in zip(*gathered, strict=True)]
+
+
+def chain_length(estimate_s: float, *, least: int = 4, most: int = 40, target_s: float = 250e-6) -> int:
+    """Calls in a chain: enough that its ends do not matter, few enough that capturing stays cheap."""
+    return max(least, min(most, math.ceil(target_s / max(estimate_s, 1e-6))))
+
+
+def torch_dtype(dtype: DType) -> torch.dtype:
+    """The torch dtype of the same name."""
+    found = getattr(torch, dtype.value)
+    assert isinstance(found, torch.dtype)
+    return found

@@ -1,0 +1,76 @@
+"""Kernels that stream activations: norm, GELU, add, copies, embedding."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as nnf
+
+from validation.microbench.bench import Bench, Outcome, chain_length
+from validation.records import Launch, MemoryBoundCase
+from validation.timing import time_eager, time_graph
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kraken_sim.program.ops import DType
+
+_VOCAB_SIZE = 51_200
+_HEAD_DIM = 128
+_TYPICAL_BYTES_PER_S = 3e12
+_TYPICAL_OVERHEAD_S = 3e-6
+
+
+def calls(
+    bench: Bench, function: str, num_tokens: int, hidden_size: int, dtype: DType, count: int
+) -> list[Callable[[], object]]:
+    """`count` kernels over the same activations [T, d], warm as far as they fit into L2."""
+    x = bench.inputs(dtype).take(num_tokens, hidden_size)
+    if function == "norm":
+        weight, bias = bench.weights(dtype).take(2, hidden_size)
+        return [lambda: nnf.layer_norm(x, (hidden_size,), weight, bias)] * count
+    if function == "gelu":
+        return [lambda: nnf.gelu(x)] * count
+    if function == "add":
+        other = bench.inputs(dtype).take(num_tokens, hidden_size)
+        return [lambda: torch.add(x, other)] * count
+    if function == "copy":
+        target = bench.outputs(dtype).take(num_tokens, hidden_size)
+        return [lambda: target.copy_(x)] * count
+    if function == "kv_write":
+        return [_kv_write(bench, num_tokens, hidden_size, dtype)] * count
+    return [_embedding(bench, num_tokens, hidden_size, dtype) for _ in range(count)]
+
+
+def _kv_write(bench: Bench, num_tokens: int, kv_width: int, dtype: DType) -> Callable[[], object]:
+    """K and V out of a projection of three equal parts [T, 3, g, e] into a cache [T, 2, g, e]."""
+    heads, head_dim = (kv_width // _HEAD_DIM, _HEAD_DIM) if kv_width % _HEAD_DIM == 0 else (1, kv_width)
+    keys_values = bench.inputs(dtype).take(num_tokens, 3, heads, head_dim)[:, 1:]
+    cache = bench.outputs(dtype).take(num_tokens, 2, heads, head_dim)
+    return lambda: cache.copy_(keys_values)
+
+
+def _embedding(bench: Bench, num_tokens: int, hidden_size: int, dtype: DType) -> Callable[[], object]:
+    """Random rows of a token table, then the add of position rows."""
+    rows = _VOCAB_SIZE if bench.clock.is_cuda else 512
+    # From the start each time: one table serves all calls, whose rows differ.
+    arena = bench.weights(dtype)
+    arena.rewind()
+    table, positions = arena.take(rows, hidden_size), arena.take(num_tokens, hidden_size)
+    ids = torch.randint(rows, (num_tokens,), device=bench.device)
+    return lambda: nnf.embedding(ids, table) + positions
+
+
+def run(bench: Bench, case: MemoryBoundCase) -> Outcome:
+    """Time a chain of one kernel."""
+    num_bytes = 3 * case.num_tokens * case.hidden_size * case.dtype.num_bytes
+    estimate = _TYPICAL_OVERHEAD_S + num_bytes / _TYPICAL_BYTES_PER_S
+    length = chain_length(estimate, most=10 if not bench.clock.is_cuda else 40)
+    lead, *chain = calls(bench, case.function, case.num_tokens, case.hidden_size, case.dtype, length + 1)
+    repeats = 7
+    if case.launch is Launch.GRAPH:
+        samples = time_graph(bench.clock, chain, repeats, before=bench.flush, lead=[lead])
+    else:
+        samples = time_eager(bench.clock, chain, repeats, before=bench.flush)
+    return Outcome({"time_s": samples}, {"calls": length, "repeats": repeats})

@@ -1,0 +1,67 @@
+"""Decoder Transformers in PyTorch with torch.distributed: the executable reference of the architectures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from kraken_sim.errors import InputError, closest
+from validation.models.communication import Group, world_group
+from validation.models.kraken import KrakenDecoder
+from validation.models.layers import initialise
+from validation.models.parallel import ParallelDecoder
+from validation.models.standard import StandardDecoder
+
+if TYPE_CHECKING:
+    from kraken_sim.models.config import TransformerConfig
+    from validation.models.decoder import Decoder
+
+ARCHITECTURES = ("standard", "parallel", "kraken")
+
+
+def build_model(
+    architecture: str,
+    config: TransformerConfig,
+    *,
+    num_ways: int | None = None,
+    dtype: torch.dtype = torch.float16,
+    device: torch.device | str = "cpu",
+    seed: int = 0,
+    world: Group | None = None,
+) -> Decoder:
+    """This rank's part of a model, with random weights filled in on the device itself.
+
+    Every rank of the default process group calls it.
+
+    Args:
+        architecture: standard, parallel or kraken.
+        config: the model's shape; of a Kraken, the shape of one sub-layer.
+        num_ways: sub-layers of a Kraken layer; the number of ranks when left out.
+        dtype: of weights and activations.
+        device: where they lie; "meta" makes a model without memory, for counting.
+        seed: of the random weights; replicas agree on every rank.
+        world: the ranks; the default process group when left out.
+
+    Raises:
+        InputError: an unknown architecture, or shapes that do not fit the ranks.
+    """
+    ranks = world_group() if world is None else world
+    with torch.device("meta"):
+        model = _construct(architecture, config, num_ways, ranks)
+    model.to(dtype)
+    if torch.device(device).type != "meta":
+        model.to_empty(device=device)
+        initialise(model, seed)
+    return model.eval()
+
+
+def _construct(architecture: str, config: TransformerConfig, num_ways: int | None, world: Group) -> Decoder:
+    if architecture == "standard":
+        return StandardDecoder(config, world)
+    if architecture == "parallel":
+        return ParallelDecoder(config, world)
+    if architecture == "kraken":
+        return KrakenDecoder(config, world.size if num_ways is None else num_ways, world)
+    suggestion = closest(architecture, ARCHITECTURES)
+    raise InputError.single("architecture", "unknown", architecture, "standard", suggestion)

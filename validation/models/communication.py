@@ -1,0 +1,178 @@
+"""AllReduce as the models need it: in place for inference, differentiable for training, on a side stream.
+
+A loss is the sum over ranks of what each rank computes from its own shard of the logits. The three
+operators below make every rank's gradients those of that one loss (Shoeybi et al., "Megatron-LM",
+arXiv 1909.08053, section 3, operators f and g):
+
+    operator      forward    backward   where
+    sum_partials  AllReduce  identity   a row-parallel GEMM leaves a partial sum on every rank
+    fan_out       identity   AllReduce  replicated values enter computations that differ by rank
+    exchange      AllReduce  AllReduce  values that differ by rank are summed and used differently by each
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+import torch.distributed as dist
+from torch.autograd import Function
+
+from kraken_sim.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """This process' place among the ranks that act together.
+
+    Without a handle nothing can be sent: a group of one, or one that only describes shapes.
+    """
+
+    rank: int = 0
+    size: int = 1
+    handle: dist.ProcessGroup | None = None
+
+
+def world_group() -> Group:
+    """All ranks of the default process group; a group of one when torch.distributed is not initialised."""
+    if not dist.is_available() or not dist.is_initialized():
+        return Group()
+    return Group(dist.get_rank(), dist.get_world_size(), dist.group.WORLD)
+
+
+@dataclass(frozen=True, slots=True)
+class KrakenLayout:
+    """How the sub-layers of a Kraken meet the ranks.
+
+    `ways` are the sub-layers of this rank. `tensor` are the neighbouring ranks that share one sub-layer,
+    `cross` the ranks with the same place in their tensor groups, which exchange outputs, `world` all.
+    """
+
+    ways: tuple[int, ...]
+    tensor: Group
+    cross: Group
+    world: Group
+
+
+def kraken_layout(num_ways: int, world: Group) -> KrakenLayout:
+    """Places `num_ways` sub-layers on the ranks; every rank must call it, because it makes subgroups.
+
+    Raises:
+        InputError: neither of ways and devices is a multiple of the other.
+    """
+    if num_ways % world.size == 0:
+        local = num_ways // world.size
+        ways = tuple(range(world.rank * local, (world.rank + 1) * local))
+        return KrakenLayout(ways, Group(), world, world)
+    if world.size % num_ways:
+        message = f"must be a multiple or a divisor of the {world.size} devices"
+        raise InputError.single("architecture.ways", message, num_ways, str(world.size))
+    size = world.size // num_ways
+    way, place = divmod(world.rank, size)
+    tensor = _subgroup([[w * size + p for p in range(size)] for w in range(num_ways)], place, world)
+    cross = _subgroup([[w * size + p for w in range(num_ways)] for p in range(size)], way, world)
+    return KrakenLayout((way,), tensor, cross, world)
+
+
+def _subgroup(members: list[list[int]], rank: int, world: Group) -> Group:
+    """The group of `members` that holds this process, in which its rank is `rank`."""
+    size = len(members[0])
+    if size == world.size:
+        return world
+    if size == 1 or world.handle is None:
+        return Group(rank, size)
+    handle, _ = dist.new_subgroups_by_enumeration(members)
+    return Group(rank, size, handle)
+
+
+def all_reduce_(x: Tensor, group: Group) -> Tensor:
+    """Sums x over the group in place, without autograd, on the current stream."""
+    if group.size > 1:
+        dist.all_reduce(x, group=group.handle)
+    return x
+
+
+class _Sum(Function):
+    """An AllReduce in the forward pass, the backward pass, or both."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, group: Group, forward: bool, backward: bool) -> Tensor:
+        ctx.group, ctx.sum_gradient = group, backward
+        return all_reduce_(x.clone(), group) if forward else x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        gradient = gradients[0]
+        if ctx.sum_gradient:
+            gradient = all_reduce_(gradient.clone(memory_format=torch.contiguous_format), ctx.group)
+        return gradient, None, None, None
+
+
+def _sum(x: Tensor, group: Group, forward: bool, backward: bool) -> Tensor:
+    return cast("Tensor", _Sum.apply(x, group, forward, backward))  # type: ignore[no-untyped-call]
+
+
+def needs_gradient(x: Tensor) -> bool:
+    """Whether autograd records what happens to x."""
+    return torch.is_grad_enabled() and x.requires_grad
+
+
+def sum_partials(x: Tensor, group: Group) -> Tensor:
+    """The sum of every rank's x; in place unless gradients flow."""
+    if group.size == 1:
+        return x
+    return _sum(x, group, True, False) if needs_gradient(x) else all_reduce_(x, group)
+
+
+def fan_out(x: Tensor, group: Group) -> Tensor:
+    """The same x; its gradient is the sum of every rank's."""
+    return _sum(x, group, False, True) if group.size > 1 and needs_gradient(x) else x
+
+
+def exchange(x: Tensor, group: Group) -> Tensor:
+    """The sum of every rank's x, whose gradient is a sum again; in place unless gradients flow."""
+    if group.size == 1:
+        return x
+    return _sum(x, group, True, True) if needs_gradient(x) else all_reduce_(x, group)
+
+
+class SideStreamSum:
+    """An in-place AllReduce beside the current stream's work (no autograd).
+
+    On CUDA it runs on a stream of its own with CUDA's lowest priority (0), forked from and joined to the
+    current stream by events, so that a graph capture of the current stream takes it in. Elsewhere it is
+    an asynchronous work item of the backend.
+    """
+
+    def __init__(self, group: Group) -> None:
+        self.group = group
+        self._stream: torch.cuda.Stream | None = None
+        self._work: dist.Work | None = None
+
+    def start(self, buffer: Tensor) -> None:
+        """Launches the AllReduce of `buffer`, which nobody may touch before `finish`."""
+        if buffer.device.type != "cuda":
+            self._work = dist.all_reduce(buffer, group=self.group.handle, async_op=True)
+            return
+        main = torch.cuda.current_stream(buffer.device)
+        # torch hands out 32 streams in turn, so ours can later become somebody's main stream.
+        if self._stream is None or self._stream == main:
+            self._stream = torch.cuda.Stream(buffer.device, priority=0)
+            self._ready, self._done = torch.cuda.Event(), torch.cuda.Event()
+        self._ready.record(main)
+        self._stream.wait_event(self._ready)
+        with torch.cuda.stream(self._stream):
+            dist.all_reduce(buffer, group=self.group.handle)
+            self._done.record(self._stream)
+
+    def finish(self) -> None:
+        """Lets the current stream go on only when the sum is there."""
+        if self._stream is not None:
+            torch.cuda.current_stream(self._stream.device).wait_event(self._done)
+        elif self._work is not None:
+            self._work.wait()
+            self._work = None

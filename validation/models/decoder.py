@@ -1,0 +1,76 @@
+"""What every architecture does around its layers: embed, run them, answer with the last token's logits."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from kraken_sim.errors import InputError
+from validation.models.layers import Embeddings, KeyValueCache, LanguageModelHead
+from validation.models.sharding import split_heads
+
+if TYPE_CHECKING:
+    from kraken_sim.models.config import TransformerConfig
+    from validation.models.communication import Group
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a sub-layer of the whole model lies in this rank's model: its module, its layer, its way."""
+
+    module: str
+    layer: int
+    way: int
+
+
+class Decoder(nn.Module):
+    """A decoder Transformer of which this rank holds a part.
+
+    `world` are all ranks, `tensor` those that share one (sub-)layer by heads and FFN width. Weights start
+    uninitialised, on whatever device torch.device() sets; see `validation.models.build_model`.
+    """
+
+    def __init__(self, config: TransformerConfig, world: Group, tensor: Group) -> None:
+        super().__init__()
+        self.config, self.world, self.tensor = config, world, tensor
+        self.embeddings = Embeddings(config, world.size)
+        self.head = LanguageModelHead(config, world)
+
+    @abstractmethod
+    def run_layers(self, x: Tensor, batch: int, cache: KeyValueCache | None) -> Tensor:
+        """[B*T, d] from the embeddings to [B*T, d] for the final norm."""
+
+    @abstractmethod
+    def placements(self) -> list[Placement]:
+        """The (sub-)layers of this rank, in the order of their cache slots."""
+
+    def forward(self, input_ids: Tensor, cache: KeyValueCache | None = None, *, all_positions: bool = False) -> Tensor:
+        """This rank's logits: [B, V/N] of each sequence's last token, or [B, T, V/N] of all tokens.
+
+        Args:
+            input_ids: [B, T], the same on every rank.
+            cache: filled with the keys and values of the prompt when given.
+            all_positions: whether to return the logits of every token (for a training loss).
+
+        Raises:
+            InputError: the prompt is longer than the model has positions.
+        """
+        batch, length = input_ids.shape
+        if length > self.config.max_position_embeddings:
+            message = f"the model has {self.config.max_position_embeddings} positions"
+            raise InputError.single("context_length", message, length)
+        x = self.run_layers(self.embeddings(input_ids), batch, cache).view(batch, length, -1)
+        # The final norm and the head see only what the answer needs.
+        logits: Tensor = self.head(x if all_positions else x[:, -1], self.embeddings)
+        return logits
+
+    def new_cache(self, batch: int, length: int) -> KeyValueCache:
+        """An empty cache for `batch` prompts of `length` tokens, like the weights in device and dtype."""
+        heads = split_heads(self.config, self.tensor.rank, self.tensor.size)
+        shape = (len(self.placements()), batch, length, 2, heads.num_kv_heads, self.config.head_dim)
+        weight = self.embeddings.tokens.weight
+        return KeyValueCache(torch.zeros(shape, dtype=weight.dtype, device=weight.device))

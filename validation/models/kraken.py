@@ -1,0 +1,211 @@
+"""Kraken: a layer is `ways` independent sub-layers; one AllReduce a layer runs beside the next attention.
+
+    layer 1:      a_i = x + Attn_i(LN1_i(x));         x_i = a_i + FFN_i(LN2_i(a_i))
+    layer l > 1:  s   = Σ_j x_j                       (AllReduce, launched before the norm)
+                  y_i = Attn_i(LN1_i(x_i));  a_i = x_i + y_i
+                  x_i = a_i + FFN_i(LN2_i(y_i + s))   because a_i + Σ_{j≠i} x_j = y_i + s
+    end:          Σ_i W_concat_i · x_i                (AllReduce, blocking)
+
+What is received feeds LN2 only; the residual that leaves the FFN is a_i.
+Source: Prabhakar, Zhang and Wentzlaff, "Kraken" (arXiv 2408.07802), section 3.
+
+Ways and ranks may differ. With k ways a rank, a rank runs its sub-layers one after the other and adds
+their outputs before the AllReduce. With g ranks a way, a sub-layer is tensor parallel inside a group of
+g neighbours, and the AllReduce runs among the ranks with the same place in their groups.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from kraken_sim.errors import InputError
+from validation.models.communication import (
+    SideStreamSum,
+    exchange,
+    fan_out,
+    kraken_layout,
+    needs_gradient,
+    sum_partials,
+)
+from validation.models.decoder import Decoder, Placement
+from validation.models.layers import STD, Block, KeyValueCache, Linear
+from validation.models.sharding import check_shapes
+
+if TYPE_CHECKING:
+    from kraken_sim.models.config import TransformerConfig
+    from validation.models.communication import Group, KrakenLayout
+
+
+class SubLayer(Block):
+    """One way of one layer."""
+
+    def __init__(self, config: TransformerConfig, tensor: Group, slot: int, way: int, residual_std: float) -> None:
+        super().__init__(config, tensor, slot, f"way{way}", residual_std)
+        self.tensor = tensor
+
+    def attend(self, x: Tensor, batch: int, cache: KeyValueCache | None) -> tuple[Tensor, Tensor]:
+        """The attention's output y and the residual a = x + y, both [B*T, d]."""
+        normed = fan_out(self.attention_norm(x), self.tensor)
+        y = sum_partials(self.attention(normed, batch, cache), self.tensor)
+        return y, x + y
+
+    def feed_forward(self, a: Tensor, u: Tensor) -> Tensor:
+        """The residual a plus FFN(LN2(u))."""
+        normed = fan_out(self.ffn_norm(u), self.tensor)
+        return a + sum_partials(self.ffn(normed), self.tensor)
+
+
+class KrakenLayer(nn.Module):
+    """This rank's sub-layers of one layer; with one of them 11 kernels in the first layer, later 13."""
+
+    def __init__(self, config: TransformerConfig, layout: KrakenLayout, index: int, residual_std: float) -> None:
+        super().__init__()
+        first_slot = index * len(layout.ways)
+        self.sublayers = nn.ModuleList(
+            SubLayer(config, layout.tensor, first_slot + i, way, residual_std) for i, way in enumerate(layout.ways)
+        )
+
+    def ways(self) -> list[SubLayer]:
+        """The sub-layers with their type."""
+        return [layer for layer in self.sublayers if isinstance(layer, SubLayer)]
+
+    def first(self, x: Tensor, batch: int, cache: KeyValueCache | None) -> list[Tensor]:
+        """Layer 1: all sub-layers read the same x, nothing is received."""
+        outputs = []
+        for way in self.ways():
+            _, a = way.attend(x, batch, cache)
+            outputs.append(way.feed_forward(a, a))
+        return outputs
+
+    def forward(self, xs: list[Tensor], batch: int, cache: KeyValueCache | None, sums: SumOfWays) -> list[Tensor]:
+        """Layer l > 1: the sum of all outputs is on its way while the sub-layers attend."""
+        sums.send(xs)
+        attended = [way.attend(x, batch, cache) for way, x in zip(self.ways(), xs, strict=True)]
+        s = sums.receive()
+        return [
+            way.feed_forward(a, a if s is None else y + s) for way, (y, a) in zip(self.ways(), attended, strict=True)
+        ]
+
+
+class SumOfWays:
+    """s = Σ_j x_j over all ways, beside the main stream (`overlap`) or blocking it at the same place.
+
+    Every sum has a buffer of its own from the main stream's memory pool. The main stream waits for the
+    sum before it can hand the buffer back, so no later layer can overwrite what is still being reduced.
+    With gradients the AllReduce always runs on the main stream.
+    """
+
+    def __init__(self, num_ways: int, cross: Group) -> None:
+        self.num_ways, self.cross = num_ways, cross
+        self.overlap = True
+        self._side = SideStreamSum(cross)
+        self._buffer: Tensor | None = None
+        self._in_flight = False
+
+    def send(self, xs: list[Tensor]) -> None:
+        """Copies (or adds) the local outputs into a buffer and launches its AllReduce."""
+        if self.num_ways == 1:
+            return
+        buffer = self._local_sum(xs)
+        self._in_flight = self.overlap and self.cross.size > 1 and not needs_gradient(buffer)
+        if self._in_flight:
+            self._side.start(buffer)
+        else:
+            buffer = exchange(buffer, self.cross)
+        self._buffer = buffer
+
+    def receive(self) -> Tensor | None:
+        """The sum, or None where a layer has one way only."""
+        if self._in_flight:
+            self._side.finish()
+            self._in_flight = False
+        buffer, self._buffer = self._buffer, None
+        return buffer
+
+    @staticmethod
+    def _local_sum(xs: list[Tensor]) -> Tensor:
+        if len(xs) == 1:
+            return xs[0].clone()
+        total = xs[0] + xs[1]
+        for x in xs[2:]:
+            total += x
+        return total
+
+
+class KrakenDecoder(Decoder):
+    """A Kraken over `world` ranks; `config` is the shape of one sub-layer.
+
+    `overlap` (default True) says whether the AllReduce runs beside the attention; it may be changed at any
+    time and changes no result.
+
+    Raises:
+        InputError: ways and ranks do not fit, or a sub-layer does not divide over its ranks.
+    """
+
+    def __init__(self, config: TransformerConfig, num_ways: int, world: Group) -> None:
+        if num_ways < 1:
+            raise InputError.single("architecture.ways", "must be at least 1", num_ways, "2")
+        layout = kraken_layout(num_ways, world)
+        check_shapes(config, layout.tensor.size, "architecture")
+        if config.hidden_size % layout.tensor.size:
+            message = f"must be a multiple of the {layout.tensor.size} devices that share a sub-layer"
+            raise InputError.single("architecture.hidden_size", message, config.hidden_size)
+        super().__init__(config, world, layout.tensor)
+        depth = config.num_hidden_layers
+        std = STD / (2 * depth * num_ways) ** 0.5
+        self.num_ways, self.layout = num_ways, layout
+        self.layers = nn.ModuleList(KrakenLayer(config, layout, index, std) for index in range(depth))
+        self.concat = nn.ModuleList(self._concat_parts())
+        self.sums = SumOfWays(num_ways, layout.cross)
+
+    def _concat_parts(self) -> list[Linear]:
+        """W_concat's columns for the outputs (of a shared sub-layer: their slice) that this rank has."""
+        d, tensor = self.config.hidden_size, self.layout.tensor
+        return [
+            Linear(
+                d // tensor.size,
+                d,
+                bias=self.config.mlp_bias and i == 0,
+                shard=f"way{way}.{tensor.rank}",
+                carries_bias=self.world.rank == 0,
+            )
+            for i, way in enumerate(self.layout.ways)
+        ]
+
+    @property
+    def overlap(self) -> bool:
+        """Whether the AllReduce runs beside the attention."""
+        return self.sums.overlap
+
+    @overlap.setter
+    def overlap(self, value: bool) -> None:
+        self.sums.overlap = value
+
+    def run_layers(self, x: Tensor, batch: int, cache: KeyValueCache | None) -> Tensor:
+        """All layers, then the concat projection over all tokens."""
+        layers = [layer for layer in self.layers if isinstance(layer, KrakenLayer)]
+        xs = layers[0].first(fan_out(x, self.layout.cross), batch, cache)
+        for layer in layers[1:]:
+            xs = layer(xs, batch, cache, self.sums)
+        return sum_partials(self._concatenate(xs), self.world)
+
+    def _concatenate(self, xs: list[Tensor]) -> Tensor:
+        """This rank's part of W_concat · [x_1, ..., x_ways]."""
+        width = self.config.hidden_size // self.tensor.size
+        start = self.tensor.rank * width
+        slices = [fan_out(x, self.tensor)[:, start : start + width] for x in xs]
+        parts = [part for part in self.concat if isinstance(part, Linear)]
+        y: Tensor = parts[0](slices[0])
+        for part, x in zip(parts[1:], slices[1:], strict=True):
+            y.addmm_(x, part.weight.t())
+        return y
+
+    def placements(self) -> list[Placement]:
+        """The sub-layers of every layer."""
+        return [
+            Placement(f"layers.{layer}.sublayers.{i}", layer, way)
+            for layer in range(len(self.layers))
+            for i, way in enumerate(self.layout.ways)
+        ]

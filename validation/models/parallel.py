@@ -1,0 +1,65 @@
+"""Attention and FFN side by side, sharing one norm: one blocking AllReduce a layer.
+
+    x = x + AR( W_out_i · Attn_i(LN(x)) + W2_i · gelu(W1_i · LN(x)) )
+
+Source: Wang and Komatsuzaki, GPT-J-6B; Chowdhery et al., "PaLM" (arXiv 2204.02311), section 2.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from validation.models.communication import Group, fan_out, sum_partials
+from validation.models.decoder import Decoder, Placement
+from validation.models.layers import STD, FeedForward, KeyValueCache, SelfAttention
+from validation.models.sharding import check_shapes
+
+if TYPE_CHECKING:
+    from kraken_sim.models.config import TransformerConfig
+
+
+class ParallelLayer(nn.Module):
+    """9 kernels and 1 AllReduce."""
+
+    def __init__(self, config: TransformerConfig, tensor: Group, slot: int, residual_std: float) -> None:
+        super().__init__()
+        self.tensor = tensor
+        self.norm = nn.LayerNorm(config.hidden_size, bias=config.norm_bias)
+        self.attention = SelfAttention(config, tensor, slot, "", residual_std)
+        # W_out carries the one output bias that the two halves of the layer need.
+        self.ffn = FeedForward(config, tensor, "", residual_std, output_bias=False)
+
+    def forward(self, x: Tensor, batch: int, cache: KeyValueCache | None) -> Tensor:
+        """[B*T, d] to [B*T, d]."""
+        normed = fan_out(self.norm(x), self.tensor)
+        y: Tensor = self.attention(normed, batch, cache)
+        # In place: out of place, addmm copies y first.
+        y.addmm_(self.ffn.inner(normed), self.ffn.down.weight.t())
+        return x + sum_partials(y, self.tensor)
+
+
+class ParallelDecoder(Decoder):
+    """A GPT-J like decoder over `world` ranks.
+
+    Raises:
+        InputError: heads or FFN width do not divide over the ranks, or the model has parts not made here.
+    """
+
+    def __init__(self, config: TransformerConfig, world: Group) -> None:
+        check_shapes(config, world.size)
+        super().__init__(config, world, world)
+        depth = config.num_hidden_layers
+        std = STD / (2 * depth) ** 0.5
+        self.layers = nn.ModuleList(ParallelLayer(config, world, slot, std) for slot in range(depth))
+
+    def run_layers(self, x: Tensor, batch: int, cache: KeyValueCache | None) -> Tensor:
+        """All layers one after the other."""
+        for layer in self.layers:
+            x = layer(x, batch, cache)
+        return x
+
+    def placements(self) -> list[Placement]:
+        """One block a layer."""
+        return [Placement(f"layers.{layer}", layer, 0) for layer in range(len(self.layers))]
