@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kraken_sim.errors import InputError
+from kraken_sim.errors import InputError, closest
 
 if TYPE_CHECKING:
     import argparse
@@ -16,13 +16,18 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from kraken_sim.prediction import Prediction
+    from kraken_sim.scenario import Scenario
+
+
+PIPE_WIDTH = 160
 
 
 def _print(renderable: RenderableType) -> None:
     from rich.console import Console
 
-    console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
-    console.print(renderable)
+    # Files and pipes get the tables whole; a terminal gets them in its own width.
+    width = None if sys.stdout.isatty() else PIPE_WIDTH
+    Console(highlight=False, width=width).print(renderable)
 
 
 def _write(path: str, text: str) -> None:
@@ -52,12 +57,27 @@ def _write_html(path: str, predictions: Sequence[Prediction]) -> None:
     sys.stderr.write(f"report: {path}\n")
 
 
+def _scenario(name_or_path: str) -> Scenario:
+    """A scenario's file, or one that ships, by its name."""
+    from kraken_sim.hardware.load import data_dir
+    from kraken_sim.scenario import load_scenario
+
+    path = Path(name_or_path)
+    if not path.exists() and path.name == name_or_path and path.suffix not in ('.yaml', '.yml'):
+        shipped = {file.stem: file for file in data_dir("scenarios").glob("*.yaml")}
+        if name_or_path not in shipped:
+            message = "there is no such file, and no scenario of this name ships"
+            guess = closest(name_or_path, list(shipped))
+            raise InputError.single("SCENARIO", message, name_or_path, ", ".join(sorted(shipped)[:1]), guess)
+        path = shipped[name_or_path]
+    return load_scenario(path)
+
+
 def run_command(args: argparse.Namespace) -> None:
     """`kraken-sim run`: one scenario."""
-    from kraken_sim.scenario import load_scenario
     from kraken_sim.simulate import simulate
 
-    prediction = simulate(load_scenario(args.scenario), exact=args.exact)
+    prediction = simulate(_scenario(args.scenario), exact=args.exact)
     if args.json != "-":
         from kraken_sim.report.text import prediction_report
 
@@ -78,10 +98,9 @@ def run_command(args: argparse.Namespace) -> None:
 
 def compare_command(args: argparse.Namespace) -> None:
     """`kraken-sim compare`: the three architectures on one scenario."""
-    from kraken_sim.scenario import load_scenario
     from kraken_sim.simulate import compare
 
-    predictions = compare(load_scenario(args.scenario))
+    predictions = compare(_scenario(args.scenario))
     if args.json != "-":
         from kraken_sim.report.text import comparison_report
 

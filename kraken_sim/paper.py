@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from kraken_sim.errors import InputError
 from kraken_sim.hardware.load import data_dir, load_profile
 from kraken_sim.models.config import ArchitectureKind
 from kraken_sim.scenario import RuntimeSpec, scenario_from
@@ -132,11 +131,11 @@ def load_grid(name_or_path: str | None = None) -> Grid:
         InputError: The file is missing or wrong, with every problem.
     """
     path = data_dir("scenarios") / "paper_grid.yaml" if name_or_path is None else Path(name_or_path)
+    document = read_yaml(path)
     try:
-        grid = Grid.model_validate(read_yaml(path))
+        return Grid.model_validate(document.data)
     except ValidationError as error:
-        raise InputError(problems_of(error, Grid), source=str(path)) from None
-    return grid
+        raise document.error(problems_of(error, Grid)) from None
 
 
 def run_grid(grid: Grid) -> GridResult:

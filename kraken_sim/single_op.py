@@ -144,7 +144,8 @@ def predict_op(hardware: str | Path | HardwareProfile, spec: Mapping[str, Any]) 
             question.selection,
         )
         reduce = AllReduce(question.bytes, question.num_devices)
-        return Pricing(profile, policy).collective(reduce).busy_s
+        busy_s = Pricing(profile, policy).collective(reduce).busy_s
+        return busy_s + gap_s if busy_s > 0.0 else 0.0
     return Pricing(profile).kernel(_compute_op(question)).busy_s + gap_s
 
 

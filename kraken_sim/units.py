@@ -96,9 +96,7 @@ def parse_quantity(value: object, dimension: Dimension, path: str = "") -> float
     Raises:
         InputError: The text is no quantity, has no unit or a unit of another dimension, or is not finite.
     """
-    number = (
-        _plain(value, path) if dimension is Dimension.DIMENSIONLESS else _with_unit(value, dimension, path)
-    )
+    number = _plain(value, path) if dimension is Dimension.DIMENSIONLESS else _with_unit(value, dimension, path)
     if not math.isfinite(number):
         raise _error(path, dimension, "is not a finite number", value)
     return number
@@ -133,9 +131,7 @@ def _unit_error(value: str, number: str, unit: str, dimension: Dimension, path: 
         if unit in units:
             return _error(path, dimension, f"{unit} is a unit of {other}, but this is a {dimension}", value)
     guess = _closest_unit(unit, dimension)
-    return _error(
-        path, dimension, f"unknown unit {unit!r} of {dimension}", value, guess and f"{number} {guess}"
-    )
+    return _error(path, dimension, f"unknown unit {unit!r} of {dimension}", value, guess and f"{number} {guess}")
 
 
 def _closest_unit(unit: str, dimension: Dimension) -> str | None:
@@ -146,13 +142,13 @@ def _closest_unit(unit: str, dimension: Dimension) -> str | None:
     same = [known for known in UNITS[dimension] if known.lower() == unit.lower()]
     if not same:
         return closest(unit, list(UNITS[dimension]))
+    if dimension is Dimension.BYTES:
+        return same[0]  # nobody measures memory in bits
     # `gbps` is nearer to Gb/s than to GB/s: the case of most letters decides between bits and bytes.
     return max(same, key=lambda known: sum(a == b for a, b in zip(known, unit, strict=True)))
 
 
-def _error(
-    path: str, dimension: Dimension, message: str, value: object, suggestion: str | None = None
-) -> InputError:
+def _error(path: str, dimension: Dimension, message: str, value: object, suggestion: str | None = None) -> InputError:
     return InputError([Problem(path, message, value, EXAMPLES[dimension], suggestion)])
 
 

@@ -160,6 +160,7 @@ class _Builder:
                 self._add(_join(path, key), key_node, f"the key appears twice, first on line {first}")
                 continue
             result[key] = self.build(value_node, _join(path, key))
+            self.lines[_join(path, key)] = key_node.start_mark.line + 1
         return result
 
     def _scalar(self, node: yaml.ScalarNode, path: str) -> object:

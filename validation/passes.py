@@ -172,12 +172,12 @@ def build_pass_model(case: PassCase, device: torch.device | str) -> Decoder:
 @contextmanager
 def pass_model(case: PassCase, device: torch.device | str) -> Iterator[Decoder]:
     """The case's model for the length of a with block, its memory given back to the device afterwards."""
-    held = [build_pass_model(case, device)]
+    model = build_pass_model(case, device)
     try:
-        yield held[0]
+        yield model
     finally:
         # Storage goes now, whoever still holds the module: the next model may need all of the device.
-        held.pop().to("meta")
+        model.to("meta")
         gc.collect()
         if torch.device(device).type == "cuda":
             torch.cuda.empty_cache()

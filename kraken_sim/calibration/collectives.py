@@ -19,7 +19,7 @@ from kraken_sim.costs.collectives.nccl import nccl_all_reduce
 from kraken_sim.costs.collectives.policy import CollectivePolicy, Library
 from kraken_sim.costs.collectives.selection import nccl_choice
 from kraken_sim.costs.collectives.tuning import NVLS
-from kraken_sim.errors import InputError
+from kraken_sim.errors import InputError, Problem, closest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -130,8 +130,9 @@ def fit_all_reduce(
     Raises:
         InputError: There are no samples, one is not positive, or an interconnect is missing.
     """
-    _check(samples, interconnects)
+    _check(samples, interconnects, initial)
     cases = _prefer_graph([_case(sample, interconnects, device, initial) for sample in samples])
+    cases.sort(key=lambda case: (_shape(case), case.sample.period_s))
     shapes = sorted({_shape(case) for case in cases})
     hidden = {shape for index, shape in enumerate(shapes) if index * 7 % 10 < HELD_OUT_OF_TEN}
     held = [case for case in cases if _shape(case) in hidden]
@@ -150,20 +151,27 @@ def fit_all_reduce(
     )
 
 
-def _check(samples: Sequence[AllReduceSample], interconnects: Mapping[tuple[int, str], Interconnect]) -> None:
+def _check(
+    samples: Sequence[AllReduceSample],
+    interconnects: Mapping[tuple[int, str], Interconnect],
+    initial: CollectiveConstants,
+) -> None:
     if not samples:
         raise InputError.single("samples", "there are no AllReduce samples to fit")
+    kernels = tuple(initial.custom_base_s)
+    problems: list[Problem] = []
     for index, sample in enumerate(samples):
+        path = f"samples[{index}]"
         if sample.period_s <= sample.gap_s or sample.num_bytes <= 0:
-            raise InputError.single(
-                f"samples[{index}]", "needs bytes, and a period longer than its gap", sample.period_s
-            )
+            problems.append(Problem(path, "needs bytes, and a period longer than its gap", sample.period_s))
         if (sample.num_devices, sample.transport) not in interconnects:
-            raise InputError.single(
-                f"samples[{index}]",
-                "no interconnect for",
-                f"{sample.num_devices} devices, {sample.transport}",
-            )
+            group = f"{sample.num_devices} devices, {sample.transport}"
+            problems.append(Problem(path, "there is no interconnect for this group", group))
+        if sample.library == Library.CUSTOM and sample.kernel not in kernels:
+            message = f"the kernel must be one of {', '.join(kernels)}"
+            problems.append(Problem(path, message, sample.kernel, None, closest(sample.kernel, kernels)))
+    if problems:
+        raise InputError(problems)
 
 
 def _case(

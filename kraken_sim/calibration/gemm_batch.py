@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -12,9 +12,13 @@ from kraken_sim.costs.gemm_model import (
     Demand,
     GemmConstants,
     Maths,
-    candidate,
+    Rates,
+    busy_s,
+    compute_s,
     gemv_s,
     max_split,
+    output_tiles,
+    per_k_s,
     rates,
     split_cost_s,
 )
@@ -25,10 +29,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from kraken_sim.costs.gemm_shapes import Tile
     from kraken_sim.hardware.device import Device
     from kraken_sim.program.ops import DType
 
     Floats = NDArray[np.float64]
+
+Columns = TypeVar("Columns", Demand, Rates)
 
 ARRAYS = Maths(np.maximum, np.minimum, np.ceil)
 ALIGNMENTS = ("2", "4", "8")
@@ -82,14 +89,12 @@ def predict_periods(
 ) -> Floats:
     """Predicted `period_s` of each sample [num_samples], seconds."""
     table = batch_of(samples, graph_node_gap_s)
-    return (
-        uncorrected_busy_s(table, device, constants) * grid_factors(constants.correction, table.m, table.n, table.k)
-        + graph_node_gap_s
-    )
+    factors = grid_factors(constants.correction, table.m, table.n, table.k)
+    return uncorrected_busy_s(table, device, constants) * factors + graph_node_gap_s
 
 
 def uncorrected_busy_s(t: Batch, device: Device, c: GemmConstants) -> Floats:
-    """Uncorrected `busy_s` of every sample; the same formulas as `gemm_cost`."""
+    """`busy_s` of every sample by the formulas of `gemm_cost`, the correction left out [num_samples]."""
     efficiency = np.ones(len(t.m))
     for key in ALIGNMENTS:
         efficiency[t.alignment == int(key)] = c.misaligned_efficiency[key]
@@ -97,34 +102,44 @@ def uncorrected_busy_s(t: Batch, device: Device, c: GemmConstants) -> Floats:
     offered = rates(demand, device, device.peak_flops[t.dtype], c, ARRAYS)
     best = np.where(t.m == 1, gemv_s(demand, offered, device, c), np.inf)
     for tile in tiles_of(device.generation):
-        largest = max_split(demand, tile, device.num_sms, ARRAYS)
-        best = np.minimum(best, candidate(demand, tile, 1, offered, c, ARRAYS)[0])
+        tiles, k_s = output_tiles(demand, tile), per_k_s(demand, tile, offered, ARRAYS)
+        compute = compute_s(demand, tile, tiles, 1, k_s, offered, c, ARRAYS)
+        best = np.minimum(best, busy_s(compute, offered.memory_s, c, ARRAYS))
+        largest = max_split(demand, tile, tiles, device.num_sms, ARRAYS)
         some = np.flatnonzero(largest > 1)
-        if len(some) == 0:
-            continue
-        part = Demand(*(_pick(value, some) for value in demand))
-        offer = type(offered)(*(_pick(value, some) for value in offered))
-        for split in (np.maximum(1, largest[some] // 2), largest[some]):
-            extra = np.where(split > 1, split_cost_s(part, split, offer, c), 0.0)
-            time = candidate(part, tile, split, offer, c, ARRAYS)[0] + extra
-            best[some] = np.minimum(best[some], time)
+        if len(some):
+            split_s = _best_split_s(_at(demand, some), tile, k_s[some], largest[some], _at(offered, some), c)
+            best[some] = np.minimum(best[some], split_s)
     floor = np.maximum(
         2.0 * t.m * t.n * t.k / device.peak_flops[t.dtype],
         offered.hbm_bytes / device.hbm_bandwidth_bytes_per_s,
     )
-    return np.maximum(best, floor)
+    return np.asarray(np.maximum(best, floor), dtype=np.float64)
 
 
-def _pick(value: Any, index: NDArray[np.int64]) -> Any:
-    return value[index] if isinstance(value, np.ndarray) else value
+def _best_split_s(d: Demand, tile: Tile, k_s: Floats, largest: NDArray[np.int64], r: Rates, c: GemmConstants) -> Floats:
+    """The faster of the largest split and half of it."""
+    times = []
+    for split in (np.maximum(1, largest // 2), largest):
+        compute = compute_s(d, tile, output_tiles(d, tile), split, k_s, r, c, ARRAYS)
+        extra = np.where(split > 1, split_cost_s(d, split, r, c), 0.0)
+        times.append(busy_s(compute, r.memory_s, c, ARRAYS) + extra)
+    return np.asarray(np.minimum(*times), dtype=np.float64)
+
+
+def _at(columns: Columns, index: NDArray[np.int64]) -> Columns:
+    picked: Any = [value[index] if isinstance(value, np.ndarray) else value for value in columns]
+    return type(columns)(*picked)
 
 
 def relative_errors(t: Batch, device: Device, c: GemmConstants) -> Floats:
+    """|predicted / measured - 1| of the periods, correction included [num_samples]."""
     busy = uncorrected_busy_s(t, device, c) * grid_factors(c.correction, t.m, t.n, t.k)
     return np.abs((busy + t.gap_s) / (t.busy_s + t.gap_s) - 1.0)
 
 
 def batch_of(samples: Sequence[GemmSample], gap_s: float) -> Batch:
+    """Columns of the samples, which share one dtype."""
     m, n, k = (np.array([getattr(s, axis) for s in samples], dtype=np.int64) for axis in ("m", "n", "k"))
     dtype = samples[0].dtype
     alignment = [row_alignment_bytes(s.n, s.k, dtype.num_bytes) for s in samples]
@@ -134,7 +149,7 @@ def batch_of(samples: Sequence[GemmSample], gap_s: float) -> Batch:
         k=k,
         dtype=dtype,
         warm=np.array([1.0 if s.weights_warm else 0.0 for s in samples]),
-        alignment=np.minimum(np.array(alignment, dtype=np.int64), FULL_ALIGNMENT_BYTES),
+        alignment=np.array(alignment, dtype=np.int64),
         busy_s=np.array([s.period_s for s in samples]) - gap_s,
         gap_s=gap_s,
     )

@@ -216,7 +216,7 @@ def by_head_dim(values: Mapping[str, float], head_dim: int) -> float:
 
 
 def interpolate(x: list[float], y: list[float], at: float) -> float:
-    """y at `at`, linear between knots x (ascending) and constant outside of them."""
+    """The value at `at` of knots (x ascending, y), linear between them and constant outside of them."""
     if at <= x[0]:
         return y[0]
     for left in range(len(x) - 1):
@@ -230,19 +230,26 @@ def correction_factor(
     correction: Mapping[str, Mapping[str, float]], kernel: str, kv_len: int, ctas: int
 ) -> float:
     """Factor on a decode time, bilinear in log kv_len and log CTAs; 1 where `correction` has no such kernel."""
-    rows = sorted((int(key.split()[1]), row) for key, row in correction.items() if key.split()[0] == kernel)
-    if not rows:
+    prefix = f"{kernel} "
+    lengths = [int(key.removeprefix(prefix)) for key in correction if key.startswith(prefix)]
+    if not lengths:
         return 1.0
-    lengths = [log(length) for length, _ in rows]
-    at = min(max(log(kv_len), lengths[0]), lengths[-1])
-    upper = next(index for index, length in enumerate(lengths) if at <= length)
-    lower = max(0, upper - 1)
-    span = lengths[upper] - lengths[lower]
-    share = (at - lengths[lower]) / span if span else 0.0
-    ends = [_row_log(rows[index][1], ctas) for index in (lower, upper)]
-    return exp(ends[0] + share * (ends[1] - ends[0]))
+    low, high, share = _bracket(lengths, kv_len)
+    lower = _row_log(correction[f"{prefix}{low}"], ctas)
+    upper = lower if high == low else _row_log(correction[f"{prefix}{high}"], ctas)
+    return exp(lower + share * (upper - lower))
 
 
 def _row_log(row: Mapping[str, float], ctas: int) -> float:
-    knots = sorted((log(int(key)), log(value)) for key, value in row.items())
-    return interpolate([x for x, _ in knots], [y for _, y in knots], log(ctas))
+    low, high, share = _bracket([int(key) for key in row], ctas)
+    lower = log(row[str(low)])
+    return lower + share * (log(row[str(high)]) - lower)
+
+
+def _bracket(knots: list[int], at: int) -> tuple[int, int, float]:
+    """The knots below and above `at`, and how far along their logarithms it lies."""
+    low = max((knot for knot in knots if knot <= at), default=min(knots))
+    high = min((knot for knot in knots if knot >= low and knot >= at), default=low)
+    if high <= low:
+        return low, low, 0.0
+    return low, high, max(0.0, log(at / low) / log(high / low))

@@ -62,9 +62,10 @@ class PrefillWork(NamedTuple):
 class DecodeWork(NamedTuple):
     """Split key/value streams of a decode step.
 
-    `ctas` streams cut into `splits` parts each; `waves` CTAs an SM one after the other; `blocks` of 128 cached
-    tokens over all streams; `kv_bytes` is the cache once, `reread_bytes` what a kernel reads that does not share
-    it among the query heads of a group; `group_tiles` extra blocks of 8 query rows of a packed group.
+    `ctas` streams cut into `splits` parts of `tokens_per_part` each; `waves` CTAs an SM one after the other;
+    `crowded` 1 when more than a few streams share an SM; `blocks` of 128 cached tokens over all packed streams;
+    `head_dim` as the kernel pads it; `group_tiles` further blocks of 8 query rows of a packed group; `kv_bytes` is
+    the cache once, `reread_bytes` what a kernel reads that does not share it among the query heads of a group.
     """
 
     ctas: Number
@@ -148,6 +149,11 @@ def _granules(rows: int) -> int:
     return ceil(rows / _ROW_GRANULE) * _ROW_GRANULE
 
 
+def _padded(head_dim: int) -> int:
+    """Elements that decode kernels compute for a head: a power of two from 32 on."""
+    return max(32, 1 << (head_dim - 1).bit_length())
+
+
 def packs_group(op: Attention, num_sms: int, max_group: int, serving: bool) -> bool:
     """Whether one CTA serves all query heads of a key/value head.
 
@@ -190,7 +196,7 @@ def decode_work(
         crowded=1.0 if ctas > _CROWDED_CTAS_PER_SM * num_sms else 0.0,
         tokens_per_part=op.kv_len / splits,
         blocks=float(ctas * ceil(op.kv_len / _BLOCK_TOKENS)) if packed else 0.0,
-        head_dim=float(op.head_dim),
+        head_dim=float(_padded(op.head_dim)),
         group_tiles=float(rows // _PACKED_ROWS - 1) if packed else 0.0,
         kv_bytes=kv_bytes,
         reread_bytes=0.0 if packed else kv_bytes * group,

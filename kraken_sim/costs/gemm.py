@@ -16,9 +16,12 @@ from kraken_sim.costs.gemm_model import (
     GemmConstants,
     Maths,
     Rates,
-    candidate,
+    busy_s,
+    compute_s,
     gemv_s,
     max_split,
+    output_tiles,
+    per_k_s,
     rates,
     split_cost_s,
 )
@@ -93,32 +96,42 @@ def gemm_cost(
 
 
 def _best_choice(d: Demand, device: Device, r: Rates, c: GemmConstants) -> _Choice:
+    """The fastest candidate; arithmetic alone ranks the unsplit ones, as all move the same bytes."""
+    tiles = tiles_of(device.generation)
+    counts = [output_tiles(d, tile) for tile in tiles]
+    rates_per_k = [per_k_s(d, tile, r, SCALAR) for tile in tiles]
+    computes = [
+        compute_s(d, tile, count, 1, k_s, r, c, SCALAR)
+        for tile, count, k_s in zip(tiles, counts, rates_per_k, strict=True)
+    ]
+    compute = min(computes)
     fixed_s = c.launch_s + c.prologue_s
-    best: _Choice | None = None
+    busy = busy_s(compute, r.memory_s, c, SCALAR)
+    best = _Choice(busy, compute - c.prologue_s, fixed_s, tiles[computes.index(compute)], 1)
     if d.m == 1:
-        busy_s = gemv_s(d, r, device, c)
-        best = _Choice(busy_s, d.k * c.gemv_k_element_s, c.gemv_launch_s, None, 1)
-    for tile in tiles_of(device.generation):
-        largest = max_split(d, tile, r.num_sms, SCALAR)
-        for split in {1, max(1, largest // 2), largest}:
-            busy_s, compute_s = candidate(d, tile, split, r, c, SCALAR)
-            extra_s = split_cost_s(d, split, r, c) if split > 1 else 0.0
-            if best is None or busy_s + extra_s < best.busy_s:
-                fixed = fixed_s + (c.split_s if split > 1 else 0.0)
-                best = _Choice(busy_s + extra_s, compute_s - c.prologue_s, fixed, tile, split)
-    assert best is not None, "every generation has tiles"
+        vector_s = gemv_s(d, r, device, c)
+        if vector_s < best.busy_s:
+            best = _Choice(vector_s, d.k * c.gemv_k_element_s, c.gemv_launch_s, None, 1)
+    for tile, count, k_s in zip(tiles, counts, rates_per_k, strict=True):
+        largest = max_split(d, tile, count, r.num_sms, SCALAR)
+        for split in {largest, largest // 2} - {0, 1}:
+            extra_s = split_cost_s(d, split, r, c)
+            if c.launch_s + r.memory_s + extra_s >= best.busy_s:
+                continue
+            compute = compute_s(d, tile, count, split, k_s, r, c, SCALAR)
+            busy = busy_s(compute, r.memory_s, c, SCALAR) + extra_s
+            if busy < best.busy_s:
+                best = _Choice(busy, compute - c.prologue_s, fixed_s + c.split_s, tile, split)
     return best
 
 
-def _kernel_cost(
-    op: Gemm, device: Device, peak_flops: float, r: Rates, best: _Choice, c: GemmConstants
-) -> KernelCost:
+def _kernel_cost(op: Gemm, device: Device, peak_flops: float, r: Rates, best: _Choice, c: GemmConstants) -> KernelCost:
     floor_s = max(op.flops / peak_flops, r.hbm_bytes / device.hbm_bandwidth_bytes_per_s)
-    busy_s = max(best.busy_s * correction_factor(c, op.m, op.n, op.k), floor_s)
-    factor = busy_s / best.busy_s
+    corrected_s = max(best.busy_s * correction_factor(c, op.m, op.n, op.k), floor_s)
+    factor = corrected_s / best.busy_s
     ctas, ctas_per_sm, tiles, persistent, detail = _launch_shape(op, device, best)
     return KernelCost(
-        busy_s=busy_s,
+        busy_s=corrected_s,
         ctas=ctas,
         ctas_per_sm=ctas_per_sm,
         tiles=tiles,
@@ -138,12 +151,13 @@ def _launch_shape(op: Gemm, device: Device, best: _Choice) -> tuple[int, int, in
         ctas = -(-op.n // _GEMV_ROWS_PER_CTA)
         return ctas, 16, ctas, False, f"matrix-vector, {ctas} CTAs"
     tiles = -(-op.m // tile.rows) * -(-op.n // tile.cols) * best.split
-    waves = -(-tiles // device.num_sms)
-    detail = f"tile {tile.rows}x{tile.cols}, {waves} wave{'s' if waves != 1 else ''}, split-K {best.split}"
+    cut = f"tile {tile.rows}x{tile.cols}, split-K {best.split}"
     if not is_persistent(device.generation):
+        waves = -(-tiles // (device.num_sms * tile.ctas_per_sm))
+        detail = f"{cut}, {waves} wave{'s' if waves != 1 else ''} of {tiles} CTAs"
         return tiles, tile.ctas_per_sm, tiles, False, detail
-    launched = min(-(-tiles // CLUSTER_CTAS) * CLUSTER_CTAS, device.num_sms)
-    return launched, 1, max(tiles, launched), True, detail + f", {launched} persistent CTAs"
+    ctas = min(-(-tiles // CLUSTER_CTAS) * CLUSTER_CTAS, device.num_sms)
+    return ctas, 1, max(tiles, ctas), True, f"{cut}, {tiles} tiles on {ctas} persistent CTAs"
 
 
 def _peak_flops(op: Gemm, device: Device, clock_ratio: float) -> float:

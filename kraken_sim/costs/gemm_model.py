@@ -75,7 +75,7 @@ class GemmConstants:
     l2_resident_softness: float
     replay_copies: int
     misaligned_efficiency: Mapping[str, float] = field(hash=False)
-    correction: Mapping[str, Mapping[str, float]] = field(hash=False)
+    correction: Mapping[str, Mapping[str, float]] = field(default_factory=dict, hash=False)
 
 
 class Maths(NamedTuple):
@@ -139,37 +139,47 @@ def rates(d: Demand, device: Device, peak_flops: float, c: GemmConstants, maths:
         feed_bytes_per_s=c.l2_bytes_per_clock * device.boost_clock_hz * d.efficiency,
         split_bytes_per_s=c.split_bytes_per_clock * device.boost_clock_hz * num_sms,
         hbm_bytes=hbm_bytes,
-        memory_s=c.hbm_latency_s * (1.0 - warm)
-        + hbm_bytes / (device.hbm_bandwidth_bytes_per_s * c.hbm_efficiency),
+        memory_s=c.hbm_latency_s * (1.0 - warm) + hbm_bytes / (device.hbm_bandwidth_bytes_per_s * c.hbm_efficiency),
         warm=warm,
     )
 
 
-def max_split(d: Demand, tile: Tile, num_sms: int, maths: Maths) -> Number:
+def output_tiles(d: Demand, tile: Tile) -> Number:
+    """Tiles that cover the output."""
+    return -(-d.m // tile.rows) * -(-d.n // tile.cols)
+
+
+def max_split(d: Demand, tile: Tile, tiles: Number, num_sms: int, maths: Maths) -> Number:
     """The largest split of k that still fits one wave and leaves every CTA enough of k."""
-    tiles = -(-d.m // tile.rows) * -(-d.n // tile.cols)
     split = maths.minimum(num_sms * tile.ctas_per_sm // tiles, d.k // MIN_K_PER_SPLIT)
     return maths.maximum(1, maths.minimum(split, MAX_SPLIT))
 
 
-def candidate(
-    d: Demand, tile: Tile, split: Number, r: Rates, c: GemmConstants, maths: Maths
-) -> tuple[Number, Number]:
-    """(busy, compute) in seconds of one tile and one split of k, without the cost of the split itself."""
+def per_k_s(d: Demand, tile: Tile, r: Rates, maths: Maths) -> Number:
+    """Seconds of one SM for one element of k of one tile: tensor cores or the feed from L2, the slower one."""
     rows, cols = tile.rows, tile.cols
-    tiles = -(-d.m // rows) * -(-d.n // cols) * split
-    per_k_s = maths.maximum(
-        2.0 * rows * cols / r.mma_flops_per_sm, (rows + cols) * d.element_bytes / r.feed_bytes_per_s
-    )
-    size = rows * cols / REFERENCE_TILE_ELEMENTS
+    feed_s = (rows + cols) * d.element_bytes / r.feed_bytes_per_s
+    return maths.maximum(2.0 * rows * cols / r.mma_flops_per_sm, feed_s)
+
+
+def compute_s(
+    d: Demand, tile: Tile, tiles: Number, split: Number, k_s: Number, r: Rates, c: GemmConstants, maths: Maths
+) -> Number:
+    """Seconds of `tiles` x `split` CTAs' work on the SMs; `k_s` is `per_k_s` of the tile."""
+    work = tiles * split
+    waves = -(-work // r.num_sms) * c.wave_quantisation
+    waves = waves + maths.maximum(1.0, work / r.num_sms) * (1.0 - c.wave_quantisation)
+    size = tile.rows * tile.cols / REFERENCE_TILE_ELEMENTS
     tile_s = c.tile_s * (c.tile_fixed_share + (1.0 - c.tile_fixed_share) * size)
-    whole = -(-tiles // r.num_sms)
-    waves = whole * c.wave_quantisation + (1.0 - c.wave_quantisation) * maths.maximum(1.0, tiles / r.num_sms)
-    compute_s = c.prologue_s + waves * (tile_s + (d.k / split + c.k_fill) * per_k_s)
-    high = maths.maximum(compute_s, r.memory_s)
-    low = maths.minimum(compute_s, r.memory_s)
+    return c.prologue_s + waves * (tile_s + (d.k / split + c.k_fill) * k_s)
+
+
+def busy_s(compute: Number, memory: Number, c: GemmConstants, maths: Maths) -> Number:
+    """Seconds of a kernel whose arithmetic and memory traffic overlap, without the cost of a split."""
+    high = maths.maximum(compute, memory)
+    low = maths.minimum(compute, memory)
     p = c.overlap_exponent
-    return c.launch_s + high * (1.0 + (low / high) ** p) ** (1.0 / p), compute_s
+    return c.launch_s + high * (1.0 + (low / high) ** p) ** (1.0 / p)
 
 
 def split_cost_s(d: Demand, split: Number, r: Rates, c: GemmConstants) -> Number:

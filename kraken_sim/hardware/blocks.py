@@ -1,9 +1,10 @@
 """Dataclasses of numbers read from a file, generically: the field's name says its unit, its type its shape.
 
 A field is a float, an int, a str, or a mapping of names to those, nested as deep as its type says. A float
-whose name ends in `_s`, `_bytes`, `_bytes_per_s`, `_flops`, `_hz` or `_w` (for a mapping: the name of the
-field) is written with a unit, any other as a plain number. Wherever a number may stand,
-`{value: ..., kind: ..., source: ...}` may stand too and says where this one number is from.
+whose name ends in `_s`, `_bytes`, `_bytes_per_s`, `_flops`, `_hz` or `_w` is written with a unit, any other
+as a plain number. In a mapping the name of the field decides, or, where that says nothing, the key.
+Wherever a number may stand, `{value: ..., kind: ..., source: ...}` may stand too and says where this one
+number is from.
 """
 
 from __future__ import annotations
@@ -173,7 +174,8 @@ def _read_mapping(
             known = [str(member) for member in key_type]
             reading.add(f"{path}.{key}", f"must be one of {', '.join(known)}", suggestion=closest(key, known))
             continue
-        result[key_type(key)] = _read(value, value_type, dimension, f"{path}.{key}", reading, inherited)
+        inner = dimension if dimension is not Dimension.DIMENSIONLESS else dimension_of_field(key)
+        result[key_type(key)] = _read(value, value_type, inner, f"{path}.{key}", reading, inherited)
     return result
 
 
@@ -207,6 +209,8 @@ def _type_schema(name: str, expected: Any, sourced_only: bool) -> dict[str, Any]
         return {"type": "string"}
     if typing.get_origin(expected) is Mapping:
         inner = _type_schema(name, typing.get_args(expected)[1], sourced_only)
+        if inner.get("type") != "object" and dimension_of_field(name) is Dimension.DIMENSIONLESS:
+            inner = {"anyOf": [*inner["anyOf"], {"type": "string"}]}  # a key may ask for a unit
         return {"type": "object", "additionalProperties": inner}
     plain = {"type": "integer"} if expected is int else quantity_schema(dimension_of_field(name))
     return sourced_schema(plain) if sourced_only else {"anyOf": [plain, sourced_schema(plain)]}

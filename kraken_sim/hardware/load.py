@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from kraken_sim.errors import InfeasibleError, InputError, Problem, closest
+from kraken_sim.program.ops import DType
 
 if TYPE_CHECKING:
     from kraken_sim.hardware.profile import HardwareProfile
@@ -76,32 +77,21 @@ def _load(path: Path, mtime_ns: int, size: int) -> HardwareProfile:  # noqa: ARG
 def check_profile(name_or_path: str | Path) -> list[Problem]:
     """Everything wrong or doubtful about a profile; empty for a good one.
 
-    Beyond what loading rejects: fits without a residual, peak rates that fall with shorter numbers, a name
-    that is not the file's, and groups of GPUs that cannot communicate.
+    Beyond what loading rejects: peak rates that fall with shorter numbers, a name that is not the file's, and
+    groups of GPUs that cannot communicate.
     """
     try:
         path = profile_path(name_or_path)
         profile = load_profile(path)
     except InputError as error:
         return list(error.problems)
-    problems = _fits_without_residual(profile)
+    problems = _communication_problems(profile)
     if profile.name != path.stem:
         problems.append(Problem("name", f"is not the name of the file, {path.stem!r}", profile.name))
     peaks = profile.device.peak_flops
-    for short in ("float16", "bfloat16"):
-        if peaks.get(short, 0.0) < peaks.get("float32", 0.0):  # type: ignore[call-overload]  # str keys
-            problems.append(Problem(f"device.peak_flops.{short}", "is less than float32's", peaks.get(short)))  # type: ignore[call-overload]
-    return problems + _communication_problems(profile)
-
-
-def _fits_without_residual(profile: HardwareProfile) -> list[Problem]:
-    blocks = {
-        path.partition(".")[0]
-        for path, provenance in profile.provenance.items()
-        if provenance.kind == "fitted" and provenance.residual is None
-    }
-    message = "a fitted block says how far off its fit is"
-    return [Problem(f"{block}.residual", message, example="0.059") for block in sorted(blocks)]
+    slower = [dtype for dtype in peaks if dtype.num_bytes < 4 and peaks[dtype] < peaks.get(DType.FLOAT32, 0.0)]
+    message = "is less than the rate of float32"
+    return problems + [Problem(f"device.peak_flops.{dtype}", message, peaks[dtype]) for dtype in slower]
 
 
 def _communication_problems(profile: HardwareProfile) -> list[Problem]:

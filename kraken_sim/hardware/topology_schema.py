@@ -41,7 +41,7 @@ def _quantity(dimension: Dimension) -> WithJsonSchema:
 
 Bandwidth = Annotated[Any, _quantity(Dimension.BANDWIDTH)]
 Latency = Annotated[Any, _quantity(Dimension.TIME)]
-Text = Annotated[StrictStr, Field(min_length=1, max_length=500)]
+Text = Annotated[StrictStr, Field(min_length=1, max_length=2000)]
 Count = Annotated[StrictInt, Field(ge=1, le=_MOST_NODES)]
 
 
@@ -189,7 +189,7 @@ def _pairs(
         return []
     if match is Match.EACH:
         # A pattern joined with itself is a mesh: each pair once, nobody with itself.
-        unordered = {frozenset((a, b)): (a, b) for b in reversed(right) for a in reversed(left) if a != b}
+        unordered = {frozenset((a, b)): (a, b) for a in reversed(left) for b in reversed(right) if a != b}
         if not unordered:
             reading.add(path, "a link joins two different nodes", left[0])
         return sorted(unordered.values(), key=lambda pair: (left.index(pair[0]), right.index(pair[1])))

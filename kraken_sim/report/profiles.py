@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Group
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
@@ -14,6 +15,7 @@ from rich.tree import Tree
 from kraken_sim.errors import InputError
 from kraken_sim.hardware.load import list_profiles, load_profile
 from kraken_sim.units import (
+    Dimension,
     dimension_of_field,
     format_bandwidth,
     format_bytes,
@@ -135,7 +137,9 @@ def numbers_table(profile: HardwareProfile) -> Table:
         provenance = profile.provenance.get(path)
         source = _source_text(provenance)
         # A block's source is long and holds for many numbers: say it once.
-        table.add_row(path, value, str(provenance.kind) if provenance else _UNKNOWN, "″" if source == last else source)
+        table.add_row(
+            escape(path), value, str(provenance.kind) if provenance else _UNKNOWN, "″" if source == last else source
+        )
         last = source
     return table
 
@@ -144,7 +148,7 @@ def _source_text(provenance: Provenance | None) -> str:
     if provenance is None:
         return _UNKNOWN
     residual = "" if provenance.residual is None else f" (mean error {provenance.residual:.1%})"
-    return provenance.source + residual
+    return escape(provenance.source) + residual
 
 
 def profile_numbers(profile: HardwareProfile) -> Iterator[tuple[str, str]]:
@@ -158,6 +162,7 @@ def profile_numbers(profile: HardwareProfile) -> Iterator[tuple[str, str]]:
 def _numbers(path: str, field: str, value: Any) -> Iterator[tuple[str, str]]:
     if isinstance(value, Mapping):
         for key, inner in value.items():
-            yield from _numbers(f"{path}.{key}", field, inner)
+            named = field if dimension_of_field(field) is not Dimension.DIMENSIONLESS else str(key)
+            yield from _numbers(f"{path}.{key}", named, inner)
     elif isinstance(value, int | float):
         yield path, format_quantity(value, dimension_of_field(field), digits=5)

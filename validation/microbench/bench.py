@@ -84,6 +84,8 @@ class Bench:
     control: Control
     condition: str
     l2_bytes: int
+    free_bytes: int
+    """Free device memory at the start, of the rank that has least."""
     group: Any = None
     align_group: Any = None
     _arenas: dict[tuple[str, DType], Arena] = field(default_factory=dict)
@@ -137,9 +139,8 @@ class Bench:
             return largest >> 6
         if dtype is DType.BFLOAT16:
             largest >>= 2
-        free, _ = torch.cuda.mem_get_info(self.device)
-        share = 0.4 if name == "weights" else 0.2
-        return min(largest, int(free * share)) & ~0xFFF
+        share = 0.4 if name == "weights" else 0.15
+        return min(largest, int(self.free_bytes * share)) & ~0xFFF
 
     def cold_count(self, num_bytes: int, calls: int) -> int:
         """How many buffers of `num_bytes` make each of `calls` calls read HBM: one each, or more than L2 twice."""
@@ -169,11 +170,6 @@ class Bench:
             self._pulse = torch.zeros(8, device=self.device)
         self.clock.gate(ALIGN_GATE_S)
         dist.all_reduce(self._pulse, group=self.align_group)
-
-    def exchange(self, rank_values: list[float]) -> list[float]:
-        """Mean over the ranks of each repeat."""
-        gathered = self.control.gather(rank_values)
-        return [sum(values) / len(values) for values in zip(*gathered, strict=True)]
 
 
 def chain_length(estimate_s: float, *, least: int = 4, most: int = 40, target_s: float = 250e-6) -> int:

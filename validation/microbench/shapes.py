@@ -5,32 +5,22 @@ from __future__ import annotations
 import hashlib
 import math
 import random
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from kraken_sim.models.presets import PRESETS
+from kraken_sim.models.kraken_width import kraken_config_for_latency
+from kraken_sim.models.presets import PRESETS, preset
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
 VOCAB_SIZE: Final = 51_200
 ROWS: Final = (1, 16, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 WAYS: Final = (1, 2, 4, 8)
 _MAIN_ROWS: Final = frozenset({128, 512, 2048})
 
-KRAKEN_WIDTHS: Final[Mapping[str, Mapping[int, int]]] = MappingProxyType(
-    {
-        "125M": {2: 640, 4: 448, 8: 320},
-        "350M": {2: 896, 4: 640, 8: 448},
-        "760M": {2: 1344, 4: 960, 8: 640},
-        "1.3B": {2: 1792, 4: 1280, 8: 896},
-        "6.7B": {2: 3584, 4: 2560, 8: 1792},
-        "13B": {2: 4480, 4: 3072, 8: 2304},
-        "65B": {2: 7168, 4: 5120, 8: 3584},
-        "175B": {2: 10752, 4: 7680, 8: 5376},
-    }
-)
-"""Sub-layer widths near d · sqrt(1.5 / N), rounded to head dimensions of 64 and 128."""
+def kraken_width(name: str, ways: int) -> int:
+    """Width of a sub-layer of the preset's Kraken, as the whole passes have it."""
+    return kraken_config_for_latency(preset(name), ways).hidden_size
 
 
 class GemmShape(NamedTuple):
@@ -60,7 +50,7 @@ def preset_gemms(max_flops: float = 1.2e13) -> list[GemmShape]:
         large = hidden_size >= PRESETS["1.3B"][1]
         for ways in WAYS:
             matrices = layer_matrices(hidden_size, ways)
-            kraken = kraken_matrices(KRAKEN_WIDTHS[name][ways]) if ways > 1 else []
+            kraken = kraken_matrices(kraken_width(name, ways)) if ways > 1 else []
             for n, k in matrices + kraken:
                 for m in ROWS:
                     shape = GemmShape(m, n, k)
@@ -72,8 +62,8 @@ def preset_gemms(max_flops: float = 1.2e13) -> list[GemmShape]:
                 ranked |= dict.fromkeys(accumulated, 2.0)
             ranked[GemmShape(1, VOCAB_SIZE // ways, hidden_size, "none")] = 1.5
             if ways > 1:
-                ranked[GemmShape(1, VOCAB_SIZE // ways, KRAKEN_WIDTHS[name][ways], "none")] = 1.5
-    return sorted(ranked, key=lambda shape: (ranked[shape], _hash(shape)))
+                ranked[GemmShape(1, VOCAB_SIZE // ways, kraken_width(name, ways), "none")] = 1.5
+    return sorted(ranked, key=lambda shape: (ranked[shape], spread(shape)))
 
 
 def _rank(shape: GemmShape, *, large: bool, ways: int, kraken: bool) -> float | None:
@@ -81,10 +71,10 @@ def _rank(shape: GemmShape, *, large: bool, ways: int, kraken: bool) -> float | 
     if shape.m in _MAIN_ROWS and large:
         return 0.0 if ways == 2 else 1.0
     keep = 0.34 if large and (ways in (2, 4) or kraken) else 0.16
-    return 2.0 + (shape.m not in _MAIN_ROWS) if _hash(shape) < keep else None
+    return 2.0 + (shape.m not in _MAIN_ROWS) if spread(shape) < keep else None
 
 
-def _hash(shape: tuple[object, ...]) -> float:
+def spread(shape: tuple[object, ...]) -> float:
     """A number in [0, 1) that depends on the shape alone."""
     digest = hashlib.blake2b(repr(tuple(shape)).encode(), digest_size=6).digest()
     return int.from_bytes(digest, "big") / 2**48
@@ -134,11 +124,11 @@ def prefill_attentions() -> list[AttentionShape]:
         for head_dim in (128, 64)
         for length in LENGTHS
         for heads in HEADS
-        if length in _MAIN_ROWS or _hash(("attention", length, heads, head_dim)) < 0.3
+        if length in _MAIN_ROWS or spread(("attention", length, heads, head_dim)) < 0.3
     ]
     # Every head count at the main lengths for one head size, half of them for the other.
-    plain = [s for s in plain if s.head_dim == 128 or s.q_len not in _MAIN_ROWS or _hash(s) < 0.5]
-    plain.sort(key=lambda shape: (shape.q_len not in _MAIN_ROWS, shape.head_dim != 128, _hash(shape)))
+    plain = [s for s in plain if s.head_dim == 128 or s.q_len not in _MAIN_ROWS or spread(s) < 0.5]
+    plain.sort(key=lambda shape: (shape.q_len not in _MAIN_ROWS, shape.head_dim != 128, spread(shape)))
     grouped = [
         AttentionShape(1, length, length, heads, kv_heads, 128)
         for heads, kv_heads in _GROUPED
@@ -167,13 +157,13 @@ def decode_attentions(max_cache_bytes: int = 5 << 30) -> list[AttentionShape]:
         for batch in (1, 4, 16, 64)
         if 4 * batch * kv_len * kv_heads * 128 <= max_cache_bytes // 3
     ]
-    return [shape for shape in sorted(found, key=_hash) if _hash((*shape, "keep")) < 0.6]
+    return [shape for shape in sorted(found, key=spread) if spread((*shape, "keep")) < 0.6]
 
 
 def memory_bound_widths() -> list[int]:
     """Activation widths of the presets and their Krakens, smallest first."""
     widths = {hidden_size for _, hidden_size, _ in PRESETS.values()}
-    widths |= {KRAKEN_WIDTHS[name][ways] for name in ("1.3B", "6.7B", "65B", "175B") for ways in (2, 8)}
+    widths |= {kraken_width(name, ways) for name in ("1.3B", "6.7B", "65B", "175B") for ways in (2, 8)}
     return sorted(widths)
 
 
@@ -185,7 +175,7 @@ def memory_bound_shapes() -> Iterator[tuple[str, int, int]]:
             for width in widths:
                 keep = 1.0 if function in ("norm", "add") and tokens in _MAIN_ROWS else 0.45
                 real_width = 4 * width if function == "gelu" and width <= 8192 else width
-                if _hash((function, tokens, width)) < keep:
+                if spread((function, tokens, width)) < keep:
                     yield function, tokens, real_width
 
 

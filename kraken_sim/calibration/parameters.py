@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
 from scipy.optimize import least_squares
@@ -13,19 +13,27 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from kraken_sim.costs.attention_model import AttentionConstants
-
     Floats = NDArray[np.float64]
+
+
+
+class DataclassInstance(Protocol):
+    """Any dataclass; `dataclasses.replace` works on it."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+C = TypeVar("C", bound=DataclassInstance)
 
 _LOSS_SCALE = 0.05
 _PRIOR_WEIGHT = 0.003
 _INSIDE = 1e-6
 
 
-class Parameters:
-    """Positive parameters of `AttentionConstants` that a fit may change, each with bounds and a start."""
+class Parameters(Generic[C]):
+    """Positive parameters of a constants dataclass that a fit may change, each with bounds and a start."""
 
-    def __init__(self, initial: AttentionConstants) -> None:
+    def __init__(self, initial: C) -> None:
         self.initial = initial
         self._paths: list[tuple[str, ...]] = []
         self._bounds: list[tuple[float, float]] = []
@@ -58,9 +66,9 @@ class Parameters:
     def start(self) -> Floats:
         """The vector at the start, inside its bounds."""
         low, high = self.log_bounds
-        return np.clip(np.log(np.array(self._start)), low + _INSIDE, high - _INSIDE)
+        return np.asarray(np.clip(np.log(np.array(self._start)), low + _INSIDE, high - _INSIDE))
 
-    def constants(self, vector: Floats) -> AttentionConstants:
+    def constants(self, vector: Floats) -> C:
         """The constants that a vector stands for."""
         changes: dict[str, Any] = {}
         for path, value in zip(self._paths, np.exp(vector).tolist(), strict=True):
@@ -76,11 +84,11 @@ class Parameters:
 
 
 def robust_fit(
-    parameters: Parameters,
-    predict: Callable[[AttentionConstants], Floats],
+    parameters: Parameters[C],
+    predict: Callable[[C], Floats],
     measured: Floats,
     max_evaluations: int = 150,
-) -> AttentionConstants:
+) -> C:
     """Constants that bring `predict` near `measured`, both in seconds: soft-L1 loss on log ratios, a weak prior."""
     start = parameters.start
     low, high = parameters.log_bounds

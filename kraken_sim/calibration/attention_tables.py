@@ -1,0 +1,187 @@
+"""Attention samples as columns, and the attention model over all of them at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kraken_sim.calibration.attention_correction import correction_factors
+from kraken_sim.costs.attention import decode_rates, prefill_rates, serving_rates
+from kraken_sim.costs.attention_model import (
+    PACKED,
+    PER_HEAD,
+    AttentionConstants,
+    DecodeRates,
+    by_head_dim,
+    decode_times,
+    prefill_times,
+    serving_prefill_extra_s,
+)
+from kraken_sim.costs.attention_shape import (
+    DecodeWork,
+    PrefillWork,
+    decode_work,
+    is_decode,
+    packs_group,
+    prefill_work,
+    tiling_of,
+)
+from kraken_sim.program.ops import Attention, DType
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from kraken_sim.hardware.device import Device
+
+    Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionSample:
+    """One measured attention op.
+
+    `period_s` is the time from one graph node (or one group of nodes) to the next, its gap included.
+    `composite`: the whole attention op of a serving engine (rotary embedding, cache write, warm cache); False for
+    a bare kernel whose cache comes from HBM.
+    """
+
+    batch: int
+    q_len: int
+    kv_len: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    causal: bool
+    dtype: DType
+    period_s: float
+    composite: bool
+
+    @property
+    def op(self) -> Attention:
+        """The op that was measured."""
+        return Attention(
+            batch=self.batch,
+            q_len=self.q_len,
+            kv_len=self.kv_len,
+            num_heads=self.num_heads,
+            num_kv_heads=self.num_kv_heads,
+            head_dim=self.head_dim,
+            causal=self.causal,
+            dtype=self.dtype,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillTable:
+    """Prefill samples as columns."""
+
+    work: PrefillWork
+    head_dim: NDArray[np.int64]
+    composite: Floats
+    peak_flops: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeTable:
+    """Decode samples as columns; `packed` 1 where one CTA serves a group of heads."""
+
+    work: DecodeWork
+    head_dim: NDArray[np.int64]
+    kv_len: Floats
+    composite: Floats
+    packed: NDArray[np.bool_]
+
+    @property
+    def kernels(self) -> list[str]:
+        """The kernel of each sample."""
+        return [PACKED if packed else PER_HEAD for packed in self.packed]
+
+
+def prefill_columns(samples: Sequence[AttentionSample], device: Device) -> PrefillTable:
+    """The tiles of prefill samples on `device`."""
+    works = [prefill_work(s.op, tiling_of(device.generation, s.head_dim), device.num_sms) for s in samples]
+    return PrefillTable(
+        work=PrefillWork(*np.array(works).T),
+        head_dim=np.array([s.head_dim for s in samples], dtype=np.int64),
+        composite=np.array([float(s.composite) for s in samples]),
+        peak_flops=np.array([device.peak_flops[s.dtype] for s in samples]),
+    )
+
+
+def prefill_busy(table: PrefillTable, device: Device, c: AttentionConstants) -> Floats:
+    """Uncorrected `busy_s` of prefill samples [num_samples]; the same formulas as the cost functions."""
+    dims, index = np.unique(table.head_dim, return_inverse=True)
+    at_dim = [prefill_rates(c, int(dim)) for dim in dims]
+    rates = prefill_rates(c, int(dims[0]))._replace(
+        efficiency=np.array([r.efficiency for r in at_dim])[index],
+        serial_ratio=np.array([r.serial_ratio for r in at_dim])[index],
+    )
+    core = prefill_times(table.work, rates, device, table.peak_flops).core_s  # type: ignore[arg-type]
+    fixed = np.array([by_head_dim(c.serving_prefill_s, int(dim)) for dim in dims])[index]
+    extra = fixed + serving_prefill_extra_s(table.work, serving_rates(c), device)
+    return np.asarray(c.launch_s + core + table.composite * extra)
+
+
+def decode_columns(samples: Sequence[AttentionSample], device: Device, c: AttentionConstants) -> DecodeTable:
+    """The splits of decode samples on `device`; they depend on two constants of each kernel."""
+    ops = [sample.op for sample in samples]
+    packed = [
+        packs_group(op, device.num_sms, c.max_group, sample.composite)
+        for op, sample in zip(ops, samples, strict=True)
+    ]
+    works = []
+    for op, is_packed, sample in zip(ops, packed, samples, strict=True):
+        values = c.decode[PACKED if is_packed else PER_HEAD]
+        work = decode_work(
+            op, is_packed, device.num_sms, values["splits_per_sm"], values["tokens_per_split"]
+        )
+        if is_packed and sample.composite:
+            work = work._replace(kv_bytes=work.kv_bytes * c.serving_packed_cache_share)
+        works.append(work)
+    return DecodeTable(
+        work=DecodeWork(*np.array(works).T),
+        head_dim=np.array([s.head_dim for s in samples], dtype=np.int64),
+        kv_len=np.array([float(s.kv_len) for s in samples]),
+        composite=np.array([float(s.composite) for s in samples]),
+        packed=np.array(packed, dtype=bool),
+    )
+
+
+def decode_busy(table: DecodeTable, device: Device, c: AttentionConstants) -> Floats:
+    """Uncorrected `busy_s` of decode samples [num_samples]; the same formulas as the cost functions."""
+    per_head, packed = decode_rates(c.decode[PER_HEAD]), decode_rates(c.decode[PACKED])
+    rates = DecodeRates(*(np.where(table.packed, p, h) for h, p in zip(per_head, packed, strict=True)))
+    core = decode_times(table.work, rates, device, table.composite).core_s
+    dims, index = np.unique(table.head_dim, return_inverse=True)
+    fixed = np.array([by_head_dim(c.serving_decode_s, int(dim)) for dim in dims])[index]
+    return np.asarray(c.launch_s + core + table.composite * fixed)
+
+
+def predict_periods(
+    samples: Sequence[AttentionSample],
+    device: Device,
+    constants: AttentionConstants,
+    graph_node_gap_s: float = 1e-6,
+) -> Floats:
+    """Predicted `period_s` of each sample [num_samples], seconds; the formulas of `attention_cost`."""
+    result = np.empty(len(samples))
+    decode = np.array([is_decode(sample.op) for sample in samples], dtype=bool)
+    if not decode.all():
+        some = pick(samples, ~decode)
+        result[~decode] = prefill_busy(prefill_columns(some, device), device, constants)
+    if decode.any():
+        some = pick(samples, decode)
+        table = decode_columns(some, device, constants)
+        busy = decode_busy(table, device, constants)
+        factors = correction_factors(constants.decode_correction, table.kernels, table.kv_len, table.work.ctas)
+        result[decode] = busy * factors
+    return result + graph_node_gap_s
+
+
+def pick(samples: Sequence[AttentionSample], wanted: NDArray[np.bool_]) -> list[AttentionSample]:
+    """The samples whose entry in `wanted` [num_samples] is true."""
+    return [sample for sample, keep in zip(samples, wanted, strict=True) if keep]

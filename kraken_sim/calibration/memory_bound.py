@@ -1,0 +1,176 @@
+"""Fits the constants of memory-bound kernels to kernels measured alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kraken_sim.calibration.parameters import Parameters, robust_fit
+from kraken_sim.costs.memory_bound import (
+    COPY,
+    ELEMENTWISE,
+    EMBEDDING,
+    KINDS,
+    NORM,
+    MemoryBoundConstants,
+    Stream,
+    StreamRates,
+    kind_of,
+    stream_of,
+    stream_rates,
+    stream_times,
+)
+from kraken_sim.errors import InputError, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from kraken_sim.costs.memory_bound import MemoryBoundOp
+    from kraken_sim.hardware.device import Device
+
+    Floats = NDArray[np.float64]
+
+MIN_SAMPLES = 20
+_MIN_PER_KIND = 6
+_TRAIN_SHARE = 0.7
+_SEED = 20240
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryBoundSample:
+    """One measured kernel: `period_s` is the time from one graph node to the next, its gap included.
+
+    `inputs_warm`: the kernel before it has just written its inputs, as in a pass; False when they come from HBM.
+    """
+
+    op: MemoryBoundOp
+    period_s: float
+    inputs_warm: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FitResult:
+    """Fitted constants, and |predicted / measured - 1| on the held-out samples."""
+
+    constants: MemoryBoundConstants
+    residual: float
+    errors_by_class: Mapping[str, float]
+    num_fitted: int
+    num_held_out: int
+
+
+DEFAULT_START = MemoryBoundConstants(
+    hbm_efficiency=0.9,
+    l2_bytes_per_s=5e12,
+    l2_share=0.5,
+    l2_width=0.5,
+    overlap_power=3.0,
+    kernels={
+        NORM: {"launch_s": 2e-6, "cta_s": 4e-6, "cta_bytes_per_s": 1e10, "ctas_per_sm": 8},
+        ELEMENTWISE: {"launch_s": 1.2e-6, "cta_s": 0.8e-6, "cta_bytes_per_s": 1e10, "ctas_per_sm": 16},
+        COPY: {"launch_s": 1.2e-6, "cta_s": 0.8e-6, "cta_bytes_per_s": 1e10, "ctas_per_sm": 8},
+        EMBEDDING: {"launch_s": 1.5e-6, "cta_s": 1.5e-6, "cta_bytes_per_s": 1e10, "ctas_per_sm": 8},
+    },
+)
+"""Where a fit starts when no similar GPU is known."""
+
+_BOUNDS: dict[str, tuple[float, float]] = {
+    "hbm_efficiency": (0.4, 1.0),
+    "l2_bytes_per_s": (5e11, 4e13),
+    "l2_share": (0.05, 1.5),
+    "l2_width": (0.05, 2.0),
+    "overlap_power": (1.0, 8.0),
+}
+_KERNEL_BOUNDS: dict[str, tuple[float, float]] = {
+    "launch_s": (1e-7, 1e-5),
+    "cta_s": (1e-8, 2e-5),
+    "cta_bytes_per_s": (1e8, 1e12),
+}
+
+
+def predict_periods(
+    samples: Sequence[MemoryBoundSample],
+    device: Device,
+    constants: MemoryBoundConstants,
+    graph_node_gap_s: float = 1e-6,
+) -> Floats:
+    """Predicted `period_s` of each sample [num_samples], seconds; the formulas of `memory_bound_cost`."""
+    kinds = np.array([KINDS.index(kind_of(sample.op)) for sample in samples])
+    stream = Stream(*np.array([stream_of(sample.op) for sample in samples], dtype=float).T)
+    warm = np.array([float(sample.inputs_warm) for sample in samples])
+    return _busy(kinds, stream, warm, device, constants) + graph_node_gap_s
+
+
+def fit_memory_bound(
+    samples: Sequence[MemoryBoundSample],
+    device: Device,
+    initial: MemoryBoundConstants = DEFAULT_START,
+    *,
+    graph_node_gap_s: float = 1e-6,
+) -> FitResult:
+    """Fits on a random 70 % of the samples and measures the error on the rest; deterministic.
+
+    Kernels with too few samples keep their initial constants; `ctas_per_sm` is never fitted.
+
+    Raises:
+        InputError: too few samples, or periods that are not longer than the gap.
+    """
+    _check(samples, graph_node_gap_s)
+    order = np.random.default_rng(_SEED).permutation(len(samples))
+    cut = int(_TRAIN_SHARE * len(order))
+    train, held_out = [samples[i] for i in order[:cut]], [samples[i] for i in order[cut:]]
+    constants = _fit(train, device, initial, graph_node_gap_s)
+    measured = np.array([sample.period_s for sample in held_out])
+    errors = np.abs(predict_periods(held_out, device, constants, graph_node_gap_s) / measured - 1.0)
+    kinds = np.array([kind_of(sample.op) for sample in held_out])
+    return FitResult(
+        constants=constants,
+        residual=float(errors.mean()),
+        errors_by_class={str(kind): float(errors[kinds == kind].mean()) for kind in np.unique(kinds)},
+        num_fitted=len(train),
+        num_held_out=len(held_out),
+    )
+
+
+def _fit(
+    train: Sequence[MemoryBoundSample], device: Device, initial: MemoryBoundConstants, gap_s: float
+) -> MemoryBoundConstants:
+    kinds = np.array([KINDS.index(kind_of(sample.op)) for sample in train])
+    stream = Stream(*np.array([stream_of(sample.op) for sample in train], dtype=float).T)
+    warm = np.array([float(sample.inputs_warm) for sample in train])
+    parameters = Parameters(initial)
+    for name, bounds in _BOUNDS.items():
+        parameters.add_field(name, bounds)
+    for index, kind in enumerate(KINDS):
+        if np.count_nonzero(kinds == index) >= _MIN_PER_KIND:
+            for name, bounds in _KERNEL_BOUNDS.items():
+                parameters.add_nested("kernels", kind, name, bounds, initial.kernels[kind][name])
+    measured = np.array([sample.period_s for sample in train])
+    return robust_fit(parameters, lambda c: _busy(kinds, stream, warm, device, c) + gap_s, measured)
+
+
+def _busy(
+    kinds: NDArray[np.int64], stream: Stream, warm: Floats, device: Device, c: MemoryBoundConstants
+) -> Floats:
+    per_kind = [stream_rates(c, kind) for kind in KINDS]
+    rates = StreamRates(*(np.array(column)[kinds] for column in zip(*per_kind, strict=True)))
+    times = stream_times(stream, rates, device, warm)
+    # the same floor as in `memory_bound_cost`
+    floor = rates.launch_s + times.hbm_bytes / device.hbm_bandwidth_bytes_per_s
+    return np.asarray(np.maximum(times.busy_s, floor))
+
+
+def _check(samples: Sequence[MemoryBoundSample], gap_s: float) -> None:
+    problems = []
+    if len(samples) < MIN_SAMPLES:
+        problems.append(Problem("samples", f"a fit needs at least {MIN_SAMPLES} of them", len(samples)))
+    short = [sample for sample in samples if not sample.period_s > gap_s]
+    if short:
+        message = f"must exceed the gap between graph nodes, {gap_s:.3g} s"
+        problems.append(Problem("samples.period_s", message, short[0].period_s))
+    if problems:
+        raise InputError(problems)

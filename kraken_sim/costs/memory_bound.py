@@ -1,0 +1,200 @@
+"""What kernels cost that stream operands: norms, pointwise functions, copies, embedding lookups.
+
+    busy = launch + ((waves * CTA) ^ p + memory ^ p) ^ (1/p)
+
+A CTA's time is its latency (a norm reads its row, reduces it, and writes it) plus its bytes at the rate one CTA can
+draw; memory is L2 for what the previous kernel left there and HBM for the rest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import ceil
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from kraken_sim.costs.types import KernelCost
+from kraken_sim.errors import InputError, Problem
+from kraken_sim.program.ops import Copy, Elementwise, Embedding, Norm
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from kraken_sim.hardware.device import Device
+
+Number = Any
+"""A float (one op) or a numpy array (many at once, as the fit needs them)."""
+
+MemoryBoundOp = Norm | Elementwise | Copy | Embedding
+
+NORM, ELEMENTWISE, COPY, EMBEDDING = "norm", "elementwise", "copy", "embedding"
+KINDS = (NORM, ELEMENTWISE, COPY, EMBEDDING)
+
+# PyTorch's vectorised pointwise kernels: 128 threads with 4 elements of 16 bits each, twice unrolled
+# (ATen/native/cuda/CUDALoops.cuh); a device-to-device copy moves 16 bytes a thread the same way.
+_POINTWISE_ELEMENTS_PER_CTA = 1024
+_COPY_BYTES_PER_CTA = 8192
+_NORM_FLOPS = 8.0
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryBoundConstants:
+    """Constants of the memory-bound kernels of one GPU; the mapping is left out of its hash.
+
+    `hbm_efficiency` of the datasheet bandwidth; `l2_bytes_per_s` of L2, which holds what the previous kernel
+    wrote while the working set is below `l2_share` of its capacity, and nothing of it from `l2_share` +
+    `l2_width` on; `overlap_power` of the soft maximum. `kernels` maps norm, elementwise, copy and embedding to
+    `launch_s` (start and end of the kernel), `cta_s` (latency of a CTA), `cta_bytes_per_s` (what one CTA draws)
+    and `ctas_per_sm`, plain SI numbers.
+    """
+
+    hbm_efficiency: float
+    l2_bytes_per_s: float
+    l2_share: float
+    l2_width: float
+    overlap_power: float
+    kernels: Mapping[str, Mapping[str, float]] = field(hash=False)
+
+
+class Stream(NamedTuple):
+    """What a memory-bound op moves and launches; `cold_bytes` of `num_bytes` are never in L2 beforehand."""
+
+    ctas: Number
+    num_bytes: Number
+    cold_bytes: Number
+
+
+class StreamRates(NamedTuple):
+    """What `stream_times` needs of the constants; floats, or arrays of one value a sample."""
+
+    launch_s: Number
+    cta_s: Number
+    cta_bytes_per_s: Number
+    ctas_per_sm: Number
+    hbm_efficiency: Number
+    l2_bytes_per_s: Number
+    l2_share: Number
+    l2_width: Number
+    overlap_power: Number
+
+
+class StreamTimes(NamedTuple):
+    """Seconds: the whole kernel, its CTAs if memory were infinitely fast, its memory alone, its HBM bytes."""
+
+    busy_s: Number
+    ctas_s: Number
+    memory_s: Number
+    hbm_bytes: Number
+
+
+def memory_bound_cost(op: MemoryBoundOp, device: Device, constants: MemoryBoundConstants) -> KernelCost:
+    """A memory-bound kernel whose input the previous kernel of the pass has just written.
+
+    Args:
+        op: Norm (x read, y written), Elementwise (inputs read, outputs written), Copy, or Embedding (rows of the
+            table from HBM, position rows and output through L2).
+        device: Datasheet of the GPU.
+        constants: Constants of the GPU.
+
+    Raises:
+        InputError: a size is not positive.
+    """
+    _check(op)
+    kind = kind_of(op)
+    stream = stream_of(op)
+    times = stream_times(stream, stream_rates(constants, kind), device, 1.0)
+    launch_s = constants.kernels[kind]["launch_s"]
+    hbm_bytes = float(times.hbm_bytes)
+    busy_s = max(times.busy_s, launch_s + hbm_bytes / device.hbm_bandwidth_bytes_per_s)
+    ctas = int(stream.ctas)
+    slots = device.num_sms * int(constants.kernels[kind]["ctas_per_sm"])
+    return KernelCost(
+        busy_s=busy_s,
+        ctas=ctas,
+        ctas_per_sm=max(1, int(constants.kernels[kind]["ctas_per_sm"])),
+        tiles=ctas,
+        persistent=False,
+        flops=_flops(op),
+        hbm_bytes=hbm_bytes,
+        fixed_s=launch_s,
+        compute_s=times.ctas_s,
+        memory_s=times.memory_s,
+        detail=f"{ctas} CTAs, {ctas / slots:.1f} waves, {hbm_bytes / max(stream.num_bytes, 1.0):.0%} from HBM",
+    )
+
+
+def kind_of(op: MemoryBoundOp) -> str:
+    """The kernel that runs `op`, a key of `MemoryBoundConstants.kernels`."""
+    if isinstance(op, Norm):
+        return NORM
+    if isinstance(op, Elementwise):
+        return ELEMENTWISE
+    return COPY if isinstance(op, Copy) else EMBEDDING
+
+
+def stream_of(op: MemoryBoundOp) -> Stream:
+    """CTAs and bytes of `op`; norms and embeddings run one CTA a row."""
+    if isinstance(op, Norm):
+        return Stream(op.num_tokens, 2.0 * op.num_tokens * op.hidden_size * op.dtype.num_bytes, 0.0)
+    if isinstance(op, Elementwise):
+        operands = op.num_inputs + op.num_outputs
+        num_bytes = float(operands) * op.num_elements * op.dtype.num_bytes
+        return Stream(ceil(op.num_elements / _POINTWISE_ELEMENTS_PER_CTA), num_bytes, 0.0)
+    if isinstance(op, Copy):
+        return Stream(ceil(op.num_bytes / _COPY_BYTES_PER_CTA), 2.0 * op.num_bytes, 0.0)
+    row_bytes = float(op.hidden_size) * op.dtype.num_bytes
+    return Stream(op.num_tokens, 3.0 * op.num_tokens * row_bytes, 2.0 * op.num_tokens * row_bytes)
+
+
+def stream_rates(constants: MemoryBoundConstants, kind: str) -> StreamRates:
+    """The constants of one kernel."""
+    kernel = constants.kernels[kind]
+    return StreamRates(
+        launch_s=kernel["launch_s"],
+        cta_s=kernel["cta_s"],
+        cta_bytes_per_s=kernel["cta_bytes_per_s"],
+        ctas_per_sm=kernel["ctas_per_sm"],
+        hbm_efficiency=constants.hbm_efficiency,
+        l2_bytes_per_s=constants.l2_bytes_per_s,
+        l2_share=constants.l2_share,
+        l2_width=constants.l2_width,
+        overlap_power=constants.overlap_power,
+    )
+
+
+def stream_times(stream: Stream, rates: StreamRates, device: Device, warm: Number) -> StreamTimes:
+    """Times of a stream; `warm` 1 when its inputs were just written, 0 when they come from HBM."""
+    waves = _larger(stream.ctas / (device.num_sms * rates.ctas_per_sm), 1.0)
+    ctas_s = waves * (rates.cta_s + stream.num_bytes / stream.ctas / rates.cta_bytes_per_s)
+    footprint = stream.num_bytes / device.l2_capacity_bytes
+    spilled = _clipped((footprint - rates.l2_share) / rates.l2_width)
+    miss = 1.0 - warm * (1.0 - spilled)
+    hbm_bytes = stream.cold_bytes + (stream.num_bytes - stream.cold_bytes) * miss
+    near_s = (stream.num_bytes - hbm_bytes) / rates.l2_bytes_per_s
+    memory_s = hbm_bytes / (device.hbm_bandwidth_bytes_per_s * rates.hbm_efficiency) + near_s
+    power = rates.overlap_power
+    busy_s = rates.launch_s + (ctas_s**power + memory_s**power) ** (1.0 / power)
+    return StreamTimes(busy_s, ctas_s, memory_s, hbm_bytes)
+
+
+def _larger(a: Number, b: Number) -> Number:
+    return (a + b + abs(a - b)) / 2.0
+
+
+def _clipped(x: Number) -> Number:
+    return (1.0 + abs(x) - abs(1.0 - x)) / 2.0
+
+
+def _flops(op: MemoryBoundOp) -> float:
+    if isinstance(op, Norm):
+        return _NORM_FLOPS * op.num_tokens * op.hidden_size
+    if isinstance(op, Elementwise):
+        return float(op.num_elements)
+    return 0.0 if isinstance(op, Copy) else float(op.num_tokens * op.hidden_size)
+
+
+def _check(op: MemoryBoundOp) -> None:
+    names = ("num_tokens", "hidden_size", "num_elements", "num_inputs", "num_outputs", "num_bytes")
+    sizes = {name: getattr(op, name) for name in names if hasattr(op, name)}
+    problems = [Problem(name, "must be positive", size, "1") for name, size in sizes.items() if not size > 0]
+    if problems:
+        raise InputError(problems)

@@ -1,0 +1,162 @@
+"""Predicted against measured, as tables and as parity plots."""
+
+from __future__ import annotations
+
+import html
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from kraken_sim.comparison import Comparison, ErrorSummary, ValidationResult
+
+COLOURS = {
+    "standard": "#4c72b0",
+    "parallel": "#dd8452",
+    "kraken": "#55a868",
+    "kraken (blocking)": "#c44e52",
+}
+
+
+def validation_report(result: ValidationResult) -> RenderableType:
+    """Errors by architecture and condition, by size, and Kraken's speed-up predicted and measured."""
+    by_condition = result.summary(lambda c: (c.record.launch.value, c.condition, c.architecture))
+    by_size = result.summary(lambda c: (c.record.launch.value, c.size, c.record.context_length))
+    return Group(
+        _error_table("Errors by condition and architecture", ("launch", "condition", "architecture"), by_condition),
+        _error_table("Errors by size", ("launch", "model", "tokens"), by_size),
+        _speedup_table(result),
+        _notes(result),
+    )
+
+
+def _error_table(title: str, columns: tuple[str, ...], groups: dict[Any, ErrorSummary]) -> Table:
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column)
+    for column in ("passes", "mean", "worst", "bias"):
+        table.add_column(column, justify="right")
+    for key, summary in groups.items():
+        cells = (f"{100 * summary.mean:.1f} %", f"{100 * summary.worst:.1f} %", f"{100 * summary.bias:+.1f} %")
+        table.add_row(*map(str, key), str(summary.count), *cells)
+    return table
+
+
+def _speedup_table(result: ValidationResult) -> Table:
+    table = Table(title="Kraken's speed-up over standard, in per cent", title_justify="left")
+    for column in ("launch", "condition"):
+        table.add_column(column)
+    for column in ("pairs", "mean error", "worst", "sign right beyond 3 %"):
+        table.add_column(column, justify="right")
+    groups: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for speedup in result.speedups():
+        key = (speedup.kraken.record.launch.value, speedup.kraken.condition)
+        groups.setdefault(key, []).append((speedup.measured_percent, speedup.predicted_percent))
+    for key, pairs in groups.items():
+        errors = [abs(predicted - measured) for measured, predicted in pairs]
+        telling = [(m, p) for m, p in pairs if abs(m) > 3.0]
+        right = sum((m > 0) == (p > 0) for m, p in telling)
+        points = (f"{fmean(errors):.1f} points", f"{max(errors):.1f} points")
+        table.add_row(*key, str(len(pairs)), *points, f"{right} of {len(telling)}")
+    return table
+
+
+def _notes(result: ValidationResult) -> Text:
+    text = Text(f"{len(result.comparisons)} passes of {result.source} against {result.hardware}\n")
+    for warning in result.warnings:
+        text.append(f"warning: {warning}\n", style="yellow")
+    for skipped in result.skipped:
+        text.append(f"not predicted: {skipped}\n", style="yellow")
+    return text
+
+
+def validation_html(result: ValidationResult) -> str:
+    """Parity plots of latency and of speed-up in one file that needs no network."""
+    figures = [("Time of a pass", parity_figure(result)), ("Kraken's speed-up over standard", speedup_figure(result))]
+    parts = []
+    for index, (title, figure) in enumerate(figures):
+        body = figure.to_html(full_html=False, include_plotlyjs=index == 0, config={"displaylogo": False})
+        parts.append(f"<h2>{html.escape(title)}</h2>{body}")
+    style = "body{font-family:system-ui,sans-serif;max-width:1000px;margin:2rem auto;padding:0 1rem;color:#222}"
+    note = html.escape(f"{len(result.comparisons)} measured passes against the profile {result.hardware}")
+    return (
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'><title>Predicted against measured</title>"
+        f"<style>{style}</style></head><body><h1>Predicted against measured</h1><p>{note}</p>"
+        f"{''.join(parts)}</body></html>"
+    )
+
+
+def parity_figure(result: ValidationResult) -> Any:
+    """Predicted over measured on logarithmic axes, with the diagonal and a band of 10 %."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    times = [1e3 * c.measured_s for c in result.comparisons] + [1e3 * c.predicted_s for c in result.comparisons]
+    ends = [min(times) * 0.9, max(times) * 1.1]
+    for factor, dash in ((1.0, "solid"), (1.1, "dot"), (0.9, "dot")):
+        y = [end * factor for end in ends]
+        line = {"color": "#999", "dash": dash, "width": 1}
+        figure.add_scatter(x=ends, y=y, mode="lines", line=line, showlegend=False, hoverinfo="skip")
+    for architecture, colour in COLOURS.items():
+        chosen = [c for c in result.comparisons if c.architecture == architecture]
+        if chosen:
+            figure.add_scatter(
+                name=architecture,
+                x=[1e3 * c.measured_s for c in chosen],
+                y=[1e3 * c.predicted_s for c in chosen],
+                mode="markers",
+                marker={"color": colour, "size": 7, "opacity": 0.7},
+                text=[_label(c) for c in chosen],
+                hovertemplate="%{text}<br>measured %{x:.3f} ms, predicted %{y:.3f} ms",
+            )
+    axis = {"type": "log", "range": [_log10(end) for end in ends]}
+    figure.update_layout(
+        template="plotly_white",
+        height=620,
+        margin={"t": 20},
+        xaxis={**axis, "title": "measured, ms"},
+        yaxis={**axis, "title": "predicted, ms"},
+    )
+    return figure
+
+
+def speedup_figure(result: ValidationResult) -> Any:
+    """Predicted against measured speed-up, one colour a condition."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    speedups = result.speedups()
+    values = [s.measured_percent for s in speedups] + [s.predicted_percent for s in speedups] + [0.0]
+    ends = [min(values) - 2, max(values) + 2]
+    line = {"color": "#999", "width": 1}
+    figure.add_scatter(x=ends, y=ends, mode="lines", line=line, showlegend=False, hoverinfo="skip")
+    for condition in dict.fromkeys(s.kraken.condition for s in speedups):
+        chosen = [s for s in speedups if s.kraken.condition == condition]
+        figure.add_scatter(
+            name=condition,
+            x=[s.measured_percent for s in chosen],
+            y=[s.predicted_percent for s in chosen],
+            mode="markers",
+            text=[_label(s.kraken) for s in chosen],
+            hovertemplate="%{text}<br>measured %{x:.1f} %, predicted %{y:.1f} %",
+        )
+    figure.update_layout(
+        template="plotly_white", height=520, margin={"t": 20}, xaxis_title="measured, %", yaxis_title="predicted, %"
+    )
+    return figure
+
+
+def _label(comparison: Comparison) -> str:
+    record = comparison.record
+    return f"{comparison.architecture} {comparison.size}, {record.context_length} tokens, {comparison.condition}, {record.launch}"
+
+
+def _log10(value: float) -> float:
+    from math import log10
+
+    return log10(value)

@@ -1,0 +1,150 @@
+"""Fitting the AllReduce constants: it recovers what made the samples, and meets the bar on published ones."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from collective_support import GAP_S, constants, gpu, nvswitch
+
+from kraken_sim.calibration.collectives import AllReduceSample, fit_all_reduce
+from kraken_sim.costs.collectives import all_reduce_cost
+from kraken_sim.costs.collectives.policy import CollectivePolicy, Library
+from kraken_sim.errors import InputError
+
+PUBLIC = Path(__file__).parents[2] / "shared" / "reference" / "public_data" / "nccl_all_reduce.csv"
+BAR = 0.08
+
+
+def synthetic(truth, devices=(2, 4, 8), limits=(None, 8, 2)):
+    samples = []
+    for n in devices:
+        for channels in limits:
+            for power in range(10, 29):
+                policy = CollectivePolicy(channels=channels)
+                cost = all_reduce_cost(2**power, nvswitch(n), gpu("hopper"), truth, policy)
+                samples.append(AllReduceSample(2**power, n, "nccl", "", channels, "p2p", "graph", cost.busy_s + 1e-6))
+    return samples
+
+
+def links(devices=(2, 4, 8), generation="hopper"):
+    return {(n, "p2p"): nvswitch(n, generation) for n in devices}
+
+
+def test_fit_recovers_the_machine_that_made_the_samples():
+    truth = replace(
+        constants(),
+        base_s={"nvlink": {"ll": 5e-6, "ll128": 11e-6, "simple": 16e-6, "nvls": 26e-6}},
+        channel_bytes_per_s={"nvlink": {"ll": 10e9, "ll128": 15e9, "simple": 22e9, "nvls": 25e9}},
+        link_efficiency={"nvlink": {"ll": 0.33, "ll128": 0.55, "simple": 0.75, "nvls": 0.45}},
+    )
+    fit = fit_all_reduce(synthetic(truth), links(), gpu("hopper"), constants())
+    assert fit.held_out_error < 0.02
+    assert fit.constants.channel_bytes_per_s["nvlink"]["simple"] == pytest.approx(22e9, rel=0.05)
+    assert fit.constants.base_s["nvlink"]["simple"] == pytest.approx(16e-6, rel=0.15)
+
+
+def test_fit_is_deterministic_and_holds_out_a_third():
+    samples = synthetic(constants())
+    first = fit_all_reduce(samples, links(), gpu("hopper"), constants())
+    again = fit_all_reduce(list(reversed(samples)), links(), gpu("hopper"), constants())
+    assert first.constants == again.constants
+    assert first.num_held_out / (first.num_fitted + first.num_held_out) == pytest.approx(0.3, abs=0.02)
+
+
+def test_one_wild_sample_does_not_move_the_fit():
+    samples = synthetic(constants())
+    wild = [replace(samples[15], period_s=20 * samples[15].period_s), *samples[:15], *samples[16:]]
+    clean = fit_all_reduce(samples, links(), gpu("hopper"), constants())
+    dirty = fit_all_reduce(wild, links(), gpu("hopper"), constants())
+    for size in (2**16, 2**20, 2**24, 2**27):
+        times = [
+            all_reduce_cost(size, nvswitch(4), gpu("hopper"), fit.constants, CollectivePolicy()).busy_s
+            for fit in (clean, dirty)
+        ]
+        assert times[1] == pytest.approx(times[0], rel=0.03)
+
+
+def test_classes_without_samples_keep_their_constants():
+    start = constants(28, 0)
+    fit = fit_all_reduce(synthetic(start, (2,)), links((2,)), gpu("hopper"), start)
+    assert fit.constants.base_s["pcie"] == start.base_s["pcie"]
+    assert fit.constants.base_s["nvlink"]["ll128"] == start.base_s["nvlink"]["ll128"]
+    assert fit.constants.custom_base_s == start.custom_base_s
+
+
+def test_custom_kernels_are_fitted_by_name():
+    truth = replace(constants(), custom_base_s={**constants().custom_base_s, "one_shot_vllm": 6e-6})
+    policy = CollectivePolicy(library=Library.CUSTOM, algorithm="one_shot")
+    samples = [
+        AllReduceSample(
+            2**power, n, "custom", "one_shot_vllm", None, "p2p", "graph",
+            all_reduce_cost(2**power, nvswitch(n), gpu("hopper"), truth, policy).busy_s + 1e-6,
+        )
+        for n in (2, 4, 8)
+        for power in range(10, 20)
+    ]  # fmt: skip
+    fit = fit_all_reduce(samples, links(), gpu("hopper"), constants())
+    assert fit.constants.custom_base_s["one_shot_vllm"] == pytest.approx(6e-6, rel=0.05)
+    assert fit.held_out_class_errors["custom one_shot_vllm"] < 0.02
+
+
+def test_graph_samples_are_preferred_over_eager_ones_of_the_same_class():
+    graph = synthetic(constants())
+    eager = [replace(sample, launch="eager", period_s=3 * sample.period_s) for sample in graph]
+    fit = fit_all_reduce(graph + eager, links(), gpu("hopper"), constants())
+    assert fit.num_fitted + fit.num_held_out == len(graph)
+    assert fit.held_out_error < 0.01
+
+
+@pytest.mark.parametrize(
+    ("samples", "word"),
+    [
+        ([], "no AllReduce samples"),
+        ([AllReduceSample(1024, 2, "nccl", "", None, "p2p", "graph", 0.0)], "longer than its gap"),
+        ([AllReduceSample(1024, 3, "nccl", "", None, "p2p", "graph", 1e-5)], "there is no interconnect"),
+        ([AllReduceSample(1024, 2, "custom", "one_shoot", None, "p2p", "graph", 1e-5)], "one_shot"),
+    ],
+)
+def test_unusable_samples_are_named(samples, word):
+    with pytest.raises(InputError, match=word):
+        fit_all_reduce(samples, links(), gpu("hopper"), constants())
+
+
+@pytest.mark.skipif(not PUBLIC.exists(), reason="published measurements are not beside this checkout")
+@pytest.mark.parametrize(
+    ("system", "generation", "version"),
+    [("a100_sxm", "ampere", "2.27.3"), ("h100_sxm", "hopper", "2.29.2"), ("h200_sxm", "hopper", "2.29.2")],
+)
+def test_published_nccl_rows_are_met_within_the_bar(system, generation, version):
+    with PUBLIC.open() as file:
+        rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
+    samples = [
+        AllReduceSample(
+            int(row["message_bytes"]), int(row["num_gpus"]), "nccl", "", None, "p2p", "eager",
+            float(row["latency_ms"]) * 1e-3, GAP_S[generation],
+        )
+        for row in rows
+        if row["system"] == system and row["nccl_version"] == version
+        and 1024 <= int(row["message_bytes"]) <= 2**28
+    ]  # fmt: skip
+    start = constants(int(version.split(".")[1]), int(generation == "hopper"))
+    fit = fit_all_reduce(samples, links(generation=generation), gpu(generation), start)
+    assert len(samples) == 57
+    assert fit.held_out_error < BAR
+    for n in (2, 4, 8):
+        errors = [
+            (
+                all_reduce_cost(
+                    sample.num_bytes, nvswitch(n, generation), gpu(generation), fit.constants, CollectivePolicy()
+                ).busy_s
+                + sample.gap_s
+            )
+            / sample.period_s
+            - 1.0
+            for sample in samples
+            if sample.num_devices == n
+        ]
+        assert sum(map(abs, errors)) / len(errors) < BAR

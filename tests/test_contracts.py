@@ -1,0 +1,101 @@
+"""What others build on: names of the API, options of the CLI, and a core that needs no torch."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import kraken_sim
+from kraken_sim.cli import build_parser, main
+
+ROOT = Path(__file__).parent.parent
+
+OPTIONS = {
+    "": ["--version"],
+    "run": ["--exact", "--html", "--json", "--trace", "SCENARIO"],
+    "compare": ["--html", "--json", "SCENARIO"],
+    "paper": ["--grid", "--html", "--json"],
+    "profiles": ["VERB"],
+    "profiles list": [],
+    "profiles show": ["PROFILE"],
+    "profiles check": ["PROFILE"],
+    "schema": ["kind"],
+}
+
+
+def options_of(parser: argparse.ArgumentParser, name: str = "") -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {name: []}
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for child, child_parser in action.choices.items():
+                found |= options_of(child_parser, f"{name} {child}".strip())
+            if name:
+                found[name].append(str(action.metavar))
+        elif "--help" not in action.option_strings:
+            found[name].append((action.option_strings or [action.metavar or action.dest])[-1])
+    found[name].sort()
+    return found
+
+
+def test_the_options_of_the_command_line_are_frozen():
+    assert options_of(build_parser()) == OPTIONS
+
+
+def test_the_core_imports_neither_torch_nor_anything_slow():
+    code = (
+        "import sys, kraken_sim, kraken_sim.cli\n"
+        "slow = {'torch', 'numpy', 'scipy', 'pydantic', 'plotly', 'networkx', 'simpy', 'rich'}\n"
+        "loaded = slow & set(sys.modules)\n"
+        "assert not loaded, loaded\n"
+        "from kraken_sim import Scenario, simulate, predict_op, load_scenario\n"
+        "import kraken_sim.commands, kraken_sim.paper, kraken_sim.report.html, kraken_sim.report.text\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_no_module_of_the_core_names_torch_in_an_import():
+    pattern = re.compile(r"^\s*(import torch|from torch)", re.MULTILINE)
+    modules = list((ROOT / "kraken_sim").rglob("*.py"))
+    assert modules
+    assert not [path for path in modules if pattern.search(path.read_text(encoding="utf-8"))]
+
+
+def test_every_name_of_the_api_exists():
+    for name in kraken_sim.__all__:
+        assert getattr(kraken_sim, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        kraken_sim.nothing  # noqa: B018
+
+
+def readme_commands() -> list[str]:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```(?:console|sh)\n(.*?)```", text, re.DOTALL)
+    lines = [line.removeprefix("$ ").strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line.startswith("kraken-sim ")]
+
+
+def test_the_readme_shows_commands():
+    assert len(readme_commands()) >= 5
+
+
+@pytest.mark.parametrize("command", readme_commands())
+def test_every_command_of_the_readme_runs(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("scenarios", "hardware_profiles", "validation"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
+    arguments = command.split("#", maxsplit=1)[0].split()[1:]
+    assert main(arguments) == 0
+
+
+def test_the_python_of_the_readme_runs():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), {})

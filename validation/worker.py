@@ -1,0 +1,315 @@
+"""One rank of one condition, in a process of its own: NCCL reads its environment once a process.
+
+Started by `validation.measure`, never by hand. It imports torch, waits for its job on standard input (so the
+next condition's processes can start up while this one measures), measures, and (rank 0) writes to the file. When
+standard input closes, its parent is gone and it ends.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+import warnings
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+import torch.distributed as dist
+
+from validation.control import TIMEOUT, Control, connect
+from validation.job import Job
+from validation.microbench import kernels
+from validation.microbench.bench import Bench, Outcome
+from validation.microbench.plan import SECONDS
+from validation.microbench.runners import RUN, Attempt, Ranks, attempt, record_of
+from validation.progress import Reporter, say
+from validation.schema import read_measurements
+from validation.store import append
+from validation.timing import Clock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from validation.microbench.plan import Block
+    from validation.records import Case, Record
+
+LOST: Final = 3
+"""Exit code of a worker whose device or communicator is lost: another one may go on."""
+
+_STALL_S: Final = 180.0
+_ANSWER: Final = timedelta(seconds=20)
+_MARGIN_S: Final = 1.0
+_WARM_UP_S: Final = 0.3
+
+
+class LostError(Exception):
+    """This process cannot go on; another one can."""
+
+
+@dataclass(slots=True)
+class Watchdog:
+    """Ends this process when its parent is gone or nothing has moved for too long, as in a hung collective."""
+
+    last_sign_of_life_s: float = field(default_factory=time.monotonic)
+
+    def start(self) -> None:
+        """Watch from two threads."""
+        threading.Thread(target=self._watch_parent, daemon=True).start()
+        threading.Thread(target=self._watch_progress, daemon=True).start()
+
+    def alive(self) -> None:
+        """Something moved."""
+        self.last_sign_of_life_s = time.monotonic()
+
+    def _watch_parent(self) -> None:
+        while sys.stdin.readline():
+            pass
+        os._exit(LOST)
+
+    def _watch_progress(self) -> None:
+        while time.monotonic() - self.last_sign_of_life_s < _STALL_S:
+            time.sleep(1.0)
+        say(f"no progress for {_STALL_S:.0f} s, giving this condition's processes up")
+        os._exit(LOST)
+
+
+class Worker:
+    """Runs the blocks of a job."""
+
+    def __init__(self, job: Job, control: Control, bench: Bench, watchdog: Watchdog) -> None:
+        self.job, self.control, self.bench, self.watchdog = job, control, bench, watchdog
+        self.path = Path(job.out)
+        self.targets = {case.key: case for block in job.all_blocks() for case in block.cases}
+        self.spent: dict[str, list[float]] = {}
+
+    def run(self) -> None:
+        """All blocks, until done or until the time is up."""
+        blocks = self.job.blocks_left(self._done())
+        total = sum(len(block.cases) for block in blocks)
+        shown = self.control.rank == 0
+        with Reporter(self.job.condition, total, self.job.later_s, shown=shown) as reporter:
+            for index, block in enumerate(blocks):
+                if self._time_is_up(self._estimate_s(block)):
+                    return
+                begun = time.perf_counter()
+                complete = self._run_block(block)
+                self._learn(block, time.perf_counter() - begun)
+                left_s = sum(self._estimate_s(later) for later in blocks[index + 1 :])
+                reporter.advance(len(block.cases), block.kind, left_s)
+                if not complete:
+                    return
+
+    def _done(self) -> set[str]:
+        keys: list[str] = []
+        if self.control.rank == 0:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                keys = [record.key for record in read_measurements(self.path).records]
+        return set(self.control.broadcast(keys))
+
+    def _time_is_up(self, needed_s: float) -> bool:
+        stop_at_s = self.job.stop_at_s
+        up = stop_at_s is not None and time.time() + needed_s + _MARGIN_S > stop_at_s
+        return bool(self.control.broadcast(up))
+
+    def _estimate_s(self, block: Block) -> float:
+        guess = block.estimate_s(self.control.world_size)
+        spent, guessed = self.spent.get(block.kind, (0.0, 0.0))
+        return guess * (spent / guessed) if guessed > 0.0 else guess
+
+    def _learn(self, block: Block, seconds: float) -> None:
+        entry = self.spent.setdefault(block.kind, [0.0, 0.0])
+        entry[0] += seconds
+        entry[1] += block.estimate_s(self.control.world_size)
+
+    def _run_block(self, block: Block) -> bool:
+        """Whether the block is complete; False when the time was up within it."""
+        if block.kind == "kernels":
+            self._profile(block)
+        elif block.kind == "pass":
+            return self._run_passes(block)
+        elif block.collective:
+            return self._run_together(block)
+        else:
+            self._run_apart(block.cases)
+        return True
+
+    def _run_apart(self, cases: Sequence[Case]) -> None:
+        """Each rank its part of the cases."""
+        rank, size = self.control.rank, self.control.world_size
+        mine: dict[str, Any] = {}
+        for case in cases[rank::size]:
+            tried = attempt(self.bench, lambda case=case: RUN[case.kind](self.bench, case))  # type: ignore[misc]
+            mine[case.key] = tried.to_json()
+            self.watchdog.alive()
+            if not tried.healthy:
+                break
+        gathered = self.control.gather(mine)
+        records, healthy = [], True
+        for index, case in enumerate(cases):
+            data = gathered[index % size].get(case.key)
+            if data is not None:
+                one = Attempt.from_json(data)
+                healthy = healthy and one.healthy
+                records.append(record_of(case, Ranks({index % size: one})))
+        self._write(records)
+        if not healthy:
+            raise LostError("a device does not work any more")
+
+    def _run_together(self, block: Block) -> bool:
+        """All ranks the same case; every rank learns how the others fared before the next."""
+        for case in block.cases:
+            if self._time_is_up(SECONDS[case.kind]):
+                return False
+            self._conclude(case, attempt(self.bench, lambda case=case: RUN[case.kind](self.bench, case)))  # type: ignore[misc]
+        return True
+
+    def _conclude(self, case: Case, mine: Attempt) -> None:
+        ranks = self._everyone(case, mine)
+        self._write([record_of(case, ranks)])
+        self.watchdog.alive()
+        someone_is_out_of_step = ranks.worst[1].outcome is None and not ranks.all_failed_alike
+        if not ranks.healthy or someone_is_out_of_step:
+            raise LostError(f"{case.key}: {ranks.worst[1].message}")
+        if ranks.worst[1].outcome is None:
+            self.bench.memo.clear()
+
+    def _everyone(self, case: Case, mine: Attempt) -> Ranks:
+        if mine.outcome is None and self.control.store is not None:
+            # The others may hang in a collective that this rank left: they get little time to answer.
+            note = record_of(case, Ranks({self.control.rank: mine}))
+            self.control.store.set("failed", note.model_dump_json())
+            self.control.store.set_timeout(_ANSWER)
+        gathered = self.control.gather(mine.to_json())
+        if self.control.store is not None:
+            self.control.store.set_timeout(TIMEOUT)
+        return Ranks({rank: Attempt.from_json(data) for rank, data in enumerate(gathered)})
+
+    def _run_passes(self, block: Block) -> bool:
+        from validation.microbench import whole_pass
+
+        cases = [case for case in block.cases if case.kind == "pass"]
+        with whole_pass.model_of(self.bench, cases) as measure:
+            for case in cases:
+                if self._time_is_up(SECONDS["pass"]):
+                    return False
+                self._conclude(case, attempt(self.bench, lambda case=case: measure(case)))  # type: ignore[misc]
+        return True
+
+    def _profile(self, block: Block) -> None:
+        """Look at kernels; a collective block on all ranks, of which rank 0 reports."""
+        rank, size = self.control.rank, self.control.world_size
+        cases = block.cases if block.collective else block.cases[rank::size]
+        targets = [self.targets[case.key.removeprefix("kernels/")] for case in cases]
+        found: dict[str, Any] = {}
+
+        def measure() -> Outcome:
+            by_key = kernels.profile(self.bench, targets)
+            found.update({key: [one.model_dump() for one in seen] for key, seen in by_key.items()})
+            return Outcome({})
+
+        tried = attempt(self.bench, measure)
+        self.watchdog.alive()
+        gathered = self.control.gather({"tried": tried.to_json(), "found": found})
+        records = []
+        for index, case in enumerate(block.cases):
+            source = gathered[0 if block.collective else index % size]
+            one, seen = Attempt.from_json(source["tried"]), source["found"].get(case.key.removeprefix("kernels/"))
+            if one.outcome is not None:
+                given = Outcome({}, {"kernels": seen}) if seen else None
+                one = Attempt(given, "ok" if seen else "skipped", "" if seen else "no kernels seen")
+            records.append(record_of(case, Ranks({0: one})))
+        self._write(records)
+        if not all(Attempt.from_json(source["tried"]).healthy for source in gathered):
+            raise LostError("a device does not work any more")
+
+    def _write(self, records: Sequence[Record]) -> None:
+        if self.control.rank == 0 and records:
+            append(self.path, records)
+
+
+@contextmanager
+def open_bench(job: Job, control: Control) -> Iterator[Bench]:
+    """The device, its streams, and the process groups of this rank."""
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    device = torch.device("cuda", local_rank) if job.device_type == "cuda" else torch.device("cpu")
+    clock = Clock.on(device)
+    bench = Bench(clock, control, job.condition, _l2_bytes(device), _free_bytes(device, control))
+    together = control.world_size > 1 and job.has_collectives
+    if together:
+        assert control.store is not None
+        dist.init_process_group(
+            "nccl" if clock.is_cuda else "gloo",
+            store=dist.PrefixStore("groups", control.store),
+            rank=control.rank,
+            world_size=control.world_size,
+            timeout=TIMEOUT,
+            device_id=device if clock.is_cuda else None,
+        )
+        bench.group, bench.align_group = dist.group.WORLD, dist.new_group()
+    try:
+        _warm_up(bench)
+        yield bench
+    finally:
+        # destroy_process_group() can wait for ranks that are gone; the process ends anyway.
+        clock.synchronize()
+
+
+def _l2_bytes(device: torch.device) -> int:
+    if device.type != "cuda":
+        return 1 << 20
+    return int(getattr(torch.cuda.get_device_properties(device), "L2_cache_size", 0)) or 50 << 20
+
+
+def _free_bytes(device: torch.device, control: Control) -> int:
+    """Free device memory of the rank that has least, so that all ranks cut the same buffers."""
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 1 << 30
+    return min(control.gather(int(free)))
+
+
+def _warm_up(bench: Bench) -> None:
+    """Raise the clocks, load the libraries, connect the ranks."""
+    if bench.clock.is_cuda:
+        data = torch.randn(4096, 4096, device=bench.device, dtype=torch.float16)
+        begun = time.perf_counter()
+        while time.perf_counter() - begun < _WARM_UP_S:
+            torch.mm(data, data)
+            bench.clock.synchronize()
+    if bench.group is not None:
+        for num_elements in (8, 1 << 16, 1 << 22):
+            bench.all_reduce(torch.zeros(num_elements, device=bench.device, dtype=torch.float32))
+        bench.align()
+        bench.clock.synchronize()
+
+
+def main() -> int:
+    """Wait for a job on standard input and do it."""
+    line = sys.stdin.readline()
+    if not line.strip():
+        return 0
+    job = Job.from_line(line)
+    watchdog = Watchdog()
+    watchdog.start()
+    torch.set_grad_enabled(False)
+    control = connect(os.environ, job.store_prefix)
+    try:
+        with open_bench(job, control) as bench, torch.inference_mode():
+            Worker(job, control, bench, watchdog).run()
+            control.gather("done")
+    except LostError as error:
+        say(f"{job.condition}, rank {control.rank}: {error}")
+        return LOST
+    return 0
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Not sys.exit: finalising torch can hang in communicators whose peers are gone.
+    os._exit(code)
