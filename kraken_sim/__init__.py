@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from kraken_sim.prediction import Prediction as Prediction
     from kraken_sim.scenario import Scenario as Scenario
     from kraken_sim.scenario import load_scenario as load_scenario
-    from kraken_sim.simulate import compare as compare
-    from kraken_sim.simulate import simulate as simulate
+    from kraken_sim.api import compare as compare
+    from kraken_sim.api import simulate as simulate
     from kraken_sim.single_op import predict_op as predict_op
 
 _HOMES = {
@@ -25,8 +25,8 @@ _HOMES = {
     "Prediction": "prediction",
     "Scenario": "scenario",
     "load_scenario": "scenario",
-    "compare": "simulate",
-    "simulate": "simulate",
+    "compare": "api",
+    "simulate": "api",
     "predict_op": "single_op",
 }
 

@@ -75,7 +75,7 @@ def _scenario(name_or_path: str) -> Scenario:
 
 def run_command(args: argparse.Namespace) -> None:
     """`kraken-sim run`: one scenario."""
-    from kraken_sim.simulate import simulate
+    from kraken_sim.api import simulate
 
     prediction = simulate(_scenario(args.scenario), exact=args.exact)
     if args.json != "-":
@@ -98,7 +98,7 @@ def run_command(args: argparse.Namespace) -> None:
 
 def compare_command(args: argparse.Namespace) -> None:
     """`kraken-sim compare`: the three architectures on one scenario."""
-    from kraken_sim.simulate import compare
+    from kraken_sim.api import compare
 
     predictions = compare(_scenario(args.scenario))
     if args.json != "-":

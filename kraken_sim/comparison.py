@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from kraken_sim.errors import InputError, KrakenSimError
 from kraken_sim.hardware.load import load_profile
 from kraken_sim.measurements.records import PassRecord
-from kraken_sim.simulate import simulate
+from kraken_sim.api import simulate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

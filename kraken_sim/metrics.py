@@ -10,8 +10,6 @@ from kraken_sim.engine.timeline import SpanKind
 from kraken_sim.program.program import MAIN_STREAM, Category
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from kraken_sim.engine.timeline import Span, Timeline
 
 
@@ -115,18 +113,11 @@ def overlap_cost(timeline: Timeline) -> OverlapCost:
     return OverlapCost(waiting, max(0.0, slower), max(0.0, collective))
 
 
-def host_bound_fraction(timeline: Timeline) -> float:
-    """Share of the main stream's kernels that started the moment the host had enqueued them."""
-    started = late = 0
-    for span in timeline.simulated:
-        if span.rank == 0 and span.stream == MAIN_STREAM and span.kind is not SpanKind.WAIT:
-            weight = timeline.weight(span)
-            started += weight
-            late += weight * (span.start_ps == span.queued_ps)
-    return late / started if started else 0.0
-
-
-def shares(parts: Mapping[str, float]) -> dict[str, float]:
-    """Parts as fractions of their sum."""
-    total = sum(parts.values())
-    return {name: value / total if total else 0.0 for name, value in parts.items()}
+def host_wait_s(timeline: Timeline) -> float:
+    """Time the main stream stood idle because the host had not enqueued its next kernel yet."""
+    total = 0.0
+    for part in main_stream_slices(timeline):
+        span = part.span
+        if span.start_ps == span.queued_ps and span.kind is not SpanKind.WAIT:
+            total += (part.duration_s - span.duration_s) * part.weight
+    return total

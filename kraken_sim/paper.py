@@ -15,7 +15,7 @@ from kraken_sim.models.config import ArchitectureKind
 from kraken_sim.scenario import RuntimeSpec, scenario_from
 from kraken_sim.scenario_errors import problems_of
 from kraken_sim.scenario_resolve import resolve_model
-from kraken_sim.simulate import simulate
+from kraken_sim.api import simulate
 from kraken_sim.yaml_files import read_yaml
 
 if TYPE_CHECKING:

@@ -72,9 +72,9 @@ class Prediction:
         return metrics.overlap_cost(self.timeline)
 
     @cached_property
-    def host_bound_fraction(self) -> float:
-        """Share of kernels that started only when the host had launched them."""
-        return metrics.host_bound_fraction(self.timeline)
+    def host_wait_s(self) -> float:
+        """Time the compute stream waited for the host to launch its next kernel."""
+        return metrics.host_wait_s(self.timeline)
 
     def as_dict(self) -> dict[str, Any]:
         """The same under the same names, for JSON; without the timeline's spans."""
@@ -115,7 +115,7 @@ class Prediction:
                 "compute_slowdown": cost.compute_slowdown_s,
                 "collective_slowdown": cost.collective_slowdown_s,
             },
-            "host_bound_fraction": self.host_bound_fraction,
+            "host_wait_s": self.host_wait_s,
             "num_events": self.timeline.num_events,
             "provenance": {
                 path: {"kind": record.kind, "source": record.source, "residual": record.residual}

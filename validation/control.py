@@ -6,12 +6,11 @@ No collective library is involved, so that a hung or missing NCCL cannot silence
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-import torch.distributed as dist
+from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,7 +28,9 @@ class Control:
 
     rank: int = 0
     world_size: int = 1
-    store: dist.Store | None = None
+    store: Store | None = None
+    base: Store | None = None
+    """`store` without its prefix."""
     _step: int = field(default=0, init=False)
 
     def gather(self, value: Any) -> list[Any]:
@@ -66,20 +67,20 @@ def connect(environment: Mapping[str, str], prefix: str) -> Control:
         return Control()
     rank = int(environment["RANK"])
     address, port = environment["MASTER_ADDR"], int(environment["MASTER_PORT"])
-    store = dist.TCPStore(address, port, is_master=False, timeout=TIMEOUT, wait_for_workers=False)
-    return Control(rank, world_size, dist.PrefixStore(prefix, store))
+    store = TCPStore(address, port, is_master=False, timeout=TIMEOUT, wait_for_workers=False)
+    return Control(rank, world_size, below(store, prefix), store)
 
 
-def serve(environment: Mapping[str, str]) -> dist.Store | None:
+def serve(environment: Mapping[str, str]) -> Store | None:
     """Serve the store from this process where nobody else does; the caller keeps the result alive."""
     if int(environment.get("WORLD_SIZE", "1")) == 1 or environment.get("RANK") != "0":
         return None
     if environment.get("TORCHELASTIC_USE_AGENT_STORE") == str(True):
         return None
     address, port = environment["MASTER_ADDR"], int(environment["MASTER_PORT"])
-    return dist.TCPStore(address, port, is_master=True, timeout=TIMEOUT, wait_for_workers=False)
+    return TCPStore(address, port, is_master=True, timeout=TIMEOUT, wait_for_workers=False)
 
 
-def current() -> Mapping[str, str]:
-    """The environment of this process."""
-    return os.environ
+def below(store: Store, prefix: str) -> Store:
+    """The same store under a longer prefix."""
+    return PrefixStore(prefix, store)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,11 +18,11 @@ def load() -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            import pynvml
-        pynvml.nvmlInit()
+            nvml = importlib.import_module("pynvml")
+        nvml.nvmlInit()
     except Exception:  # whatever a missing driver raises: there are no sensors then
         return None
-    return pynvml
+    return nvml
 
 
 def attempt(function: Any, *arguments: Any) -> Any:
@@ -52,9 +53,7 @@ class Sensors:
     def read(self) -> tuple[float, float, float] | None:
         """SM clock in Hz, power in W, temperature in °C; None where the card does not answer."""
         clock = attempt(self.nvml.nvmlDeviceGetClockInfo, self.handle, self.nvml.NVML_CLOCK_SM)
-        temperature = attempt(
-            self.nvml.nvmlDeviceGetTemperature, self.handle, self.nvml.NVML_TEMPERATURE_GPU
-        )
+        temperature = attempt(self.nvml.nvmlDeviceGetTemperature, self.handle, self.nvml.NVML_TEMPERATURE_GPU)
         if clock is None:
             return None
         return clock * 1e6, self._power_w(), float(temperature if temperature is not None else 0.0)

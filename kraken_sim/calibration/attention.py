@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_START", "AttentionSample", "FitResult", "fit_attention", "predict_periods"]
 
 MIN_SAMPLES = 40
+_MIN_PER_PHASE = 20
 _MIN_PER_DIM = 8
 _TRAIN_SHARE = 0.7
 _MIN_GAIN = 0.02
@@ -87,11 +88,11 @@ def fit_attention(
     prefill = [sample for sample in train if not is_decode(sample.op)]
     decode = [sample for sample in train if is_decode(sample.op)]
     constants = replace(initial, decode_correction={}) if decode else initial
-    if len(prefill) >= MIN_SAMPLES:
+    if len(prefill) >= _MIN_PER_PHASE:
         constants = _fit_prefill(prefill, device, constants, graph_node_gap_s)
     plain = constants
-    if len(decode) >= MIN_SAMPLES:
-        fit_launch = len(prefill) < MIN_SAMPLES
+    if len(decode) >= _MIN_PER_PHASE:
+        fit_launch = len(prefill) < _MIN_PER_PHASE
         plain = _fit_decode(decode, device, constants, graph_node_gap_s, fit_launch)
         constants = _with_useful_correction(decode, device, plain, graph_node_gap_s)
     errors = _errors(held_out, device, constants, graph_node_gap_s)
@@ -142,7 +143,7 @@ def _fit_decode(
     best = initial
     for kernel, mine in ((PER_HEAD, ~packed), (PACKED, packed)):
         some = pick(samples, mine)
-        if len(some) < MIN_SAMPLES:
+        if len(some) < _MIN_PER_PHASE:
             continue
         trials = []
         for per_sm in _SPLITS_PER_SM:
@@ -153,7 +154,7 @@ def _fit_decode(
                 trials.append((_errors(some, device, fitted, gap_s).mean(), per_sm, tokens, fitted))
         chosen = min(trials, key=lambda trial: trial[0])[3]
         best = replace(best, decode=dict(best.decode) | {kernel: chosen.decode[kernel]})
-    present = tuple(k for k, mine in ((PER_HEAD, ~packed), (PACKED, packed)) if mine.sum() >= MIN_SAMPLES)
+    present = tuple(k for k, mine in ((PER_HEAD, ~packed), (PACKED, packed)) if mine.sum() >= _MIN_PER_PHASE)
     return _fit_kernels(samples, device, best, gap_s, fit_launch, present, 80)
 
 

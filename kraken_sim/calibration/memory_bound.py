@@ -72,7 +72,7 @@ DEFAULT_START = MemoryBoundConstants(
     kernels={
         NORM: {"launch_s": 2e-6, "cta_s": 4e-6, "cta_bytes_per_s": 1e10, "ctas_per_sm": 8},
         ELEMENTWISE: {"launch_s": 1.2e-6, "cta_s": 0.8e-6, "cta_bytes_per_s": 1e10, "ctas_per_sm": 16},
-        COPY: {"launch_s": 1.2e-6, "cta_s": 0.8e-6, "cta_bytes_per_s": 1e10, "ctas_per_sm": 8},
+        COPY: {"launch_s": 1.2e-6, "cta_s": 0.8e-6, "cta_bytes_per_s": 1.5e10, "ctas_per_sm": 16},
         EMBEDDING: {"launch_s": 1.5e-6, "cta_s": 1.5e-6, "cta_bytes_per_s": 1e10, "ctas_per_sm": 8},
     },
 )

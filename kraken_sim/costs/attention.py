@@ -144,7 +144,7 @@ def _decode_cost(op: Attention, device: Device, constants: AttentionConstants, s
         flops=flops,
         hbm_bytes=work.kv_bytes,
         fixed_s=busy_s - parallel_s,
-        compute_s=flops / device.peak_flops[op.dtype],
+        compute_s=min(times.sm_s, busy_s),
         memory_s=min(times.memory_s, busy_s),
         detail=f"{'packed' if packed else 'one CTA a head'}, {splits} split{'s' if splits > 1 else ''}",
     )

@@ -129,10 +129,14 @@ class PrefillTimes(NamedTuple):
 
 
 class DecodeTimes(NamedTuple):
-    """Seconds of a decode step after the launch; `parallel_s` is the part that more resources shorten."""
+    """Seconds of a decode step after the launch.
+
+    `parallel_s` is the part that more resources shorten, `sm_s` and `memory_s` what SMs and memory need of it.
+    """
 
     core_s: Number
     parallel_s: Number
+    sm_s: Number
     memory_s: Number
 
 
@@ -192,7 +196,7 @@ def decode_times(work: DecodeWork, rates: DecodeRates, device: Device, warm: Num
     dim = work.head_dim / _REFERENCE_HEAD_DIM
     ctas_s = work.waves * (rates.cta_s + dim * (rates.dim_cta_s + rates.group_cta_s * work.group_tiles))
     blocks_s = work.blocks * rates.block_s * dim / device.num_sms
-    busy_s = ctas_s + blocks_s + work.reread_bytes / rates.reread_bytes_per_s
+    sm_s = ctas_s + blocks_s + work.reread_bytes / rates.reread_bytes_per_s
     # Repeated streams through an LRU-like cache miss altogether soon after they exceed it.
     miss = clipped((work.kv_bytes / device.l2_capacity_bytes - rates.l2_share) / rates.l2_width)
     miss = 1.0 - warm * (1.0 - miss)
@@ -200,10 +204,10 @@ def decode_times(work: DecodeWork, rates: DecodeRates, device: Device, warm: Num
     memory_s = work.kv_bytes * (miss / hbm_rate + (1.0 - miss) / rates.l2_bytes_per_s)
     pull_s = work.kv_bytes / (work.ctas * work.splits * rates.cta_bytes_per_s)
     power = rates.overlap_power
-    parallel_s = (chain_s**power + busy_s**power + memory_s**power + pull_s**power) ** (1.0 / power)
+    parallel_s = (chain_s**power + sm_s**power + memory_s**power + pull_s**power) ** (1.0 / power)
     is_split = clipped(work.splits - 1.0)
     merge_s = is_split * (rates.split_s + rates.split_step_s * work.splits ** 0.25)
-    return DecodeTimes(parallel_s + merge_s + work.crowded * rates.crowded_s, parallel_s, memory_s)
+    return DecodeTimes(parallel_s + merge_s + work.crowded * rates.crowded_s, parallel_s, sm_s, memory_s)
 
 
 def by_head_dim(values: Mapping[str, float], head_dim: int) -> float:

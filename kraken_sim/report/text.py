@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from kraken_sim.prediction import Prediction
 
 TOP_KERNELS = 12
+HOST_BOUND = 0.1
+"""Share of the latency from which waiting for the host is worth a line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +129,9 @@ def communication_lines(prediction: Prediction) -> Text:
             f"waiting for collectives {format_seconds(cost.waiting_s)}, "
             f"collectives slower by {format_seconds(cost.collective_slowdown_s)}\n"
         )
-    if prediction.host_bound_fraction > 0.5:
-        share = 100 * prediction.host_bound_fraction
-        text.append(f"host-bound: {share:.0f} % of the kernels waited for the host to launch them\n")
+    if prediction.host_wait_s > HOST_BOUND * prediction.latency_s:
+        waited = format_seconds(prediction.host_wait_s)
+        text.append(f"host-bound: the compute stream waited {waited} for the host to launch its next kernel\n")
     return text
 
 

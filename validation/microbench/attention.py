@@ -50,7 +50,7 @@ def prefill_call(q: Tensor, k: Tensor, v: Tensor) -> Callable[[], object]:
 
 
 def _decode_views(bench: Bench, case: AttentionCase, count: int) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """q of one token and distinct caches [B, T, 2, g, e], which are too large to stay in L2 between layers."""
+    """Q of one token and distinct caches [B, T, 2, g, e], which are too large to stay in L2 between layers."""
     q = bench.inputs(case.dtype).take(case.batch, 1, case.num_heads, case.head_dim).transpose(1, 2)
     shape = (case.batch, case.kv_len, 2, case.num_kv_heads, case.head_dim)
     num_bytes = 2 * case.batch * case.kv_len * case.num_kv_heads * case.head_dim * case.dtype.num_bytes
@@ -67,9 +67,7 @@ def calls(bench: Bench, case: AttentionCase, count: int) -> tuple[list[Callable[
     grouped = case.num_heads != case.num_kv_heads
     if case.q_len == case.kv_len:
         views = [
-            prefill_views(
-                bench, case.batch, case.q_len, case.num_heads, case.num_kv_heads, case.head_dim, case.dtype
-            )
+            prefill_views(bench, case.batch, case.q_len, case.num_heads, case.num_kv_heads, case.head_dim, case.dtype)
             for _ in range(min(_WARM_BUFFERS, count))
         ]
         views = [views[index % len(views)] for index in range(count)]

@@ -10,11 +10,12 @@ import torch
 import torch.distributed as dist
 
 from kraken_sim.program.ops import DType
-from validation.control import Control
-from validation.timing import Clock
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from validation.control import Control
+    from validation.timing import Clock
 
 ALIGN_GATE_S = 300e-6
 """Longer than the ranks' hosts drift apart within one repeat."""

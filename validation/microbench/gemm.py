@@ -27,9 +27,7 @@ def estimate_s(m: int, n: int, k: int) -> float:
     return _TYPICAL_OVERHEAD_S + max(2 * m * n * k / _TYPICAL_FLOPS, num_bytes / _TYPICAL_BYTES_PER_S)
 
 
-def calls(
-    bench: Bench, m: int, n: int, k: int, dtype: DType, epilogue: str, count: int
-) -> list[Callable[[], object]]:
+def calls(bench: Bench, m: int, n: int, k: int, dtype: DType, epilogue: str, count: int) -> list[Callable[[], object]]:
     """`count` GEMMs on cold weights: x [m, k], W [n, k], y [m, n], bias [n]; x and y are the same in all."""
     x = bench.inputs(dtype).take(m, k)
     y = bench.outputs(dtype).take(m, n)

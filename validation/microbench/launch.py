@@ -147,7 +147,8 @@ def _host_all_reduce(bench: Bench, detail: str) -> Measured:
     main, side = bench.clock.main, bench.clock.side
 
     def beside() -> None:
-        assert forked is not None and joined is not None
+        assert forked is not None
+        assert joined is not None
         forked.record(main)
         side.wait_event(forked)
         with torch.cuda.stream(side):
@@ -298,7 +299,8 @@ def _eager_chain(bench: Bench, _: str) -> Measured:
 
 
 def _round_trip(bench: Bench, _: str) -> Measured:
-    tiny, samples = _tiny(bench), []
+    tiny = _tiny(bench)
+    samples: list[float] = []
     for repeat in range(5 + REPEATS):
         begun = time.perf_counter()
         tiny()

@@ -63,9 +63,7 @@ def _op_calls(bench: Bench, op: ComputeOp, dtype: DType, count: int) -> list[Cal
     if isinstance(op, GemmOp):
         return gemm.calls(bench, op.m, op.n, op.k, dtype, "bias", count)
     if isinstance(op, AttentionOp):
-        views = attention.prefill_views(
-            bench, op.batch, op.q_len, op.num_heads, op.num_kv_heads, op.head_dim, dtype
-        )
+        views = attention.prefill_views(bench, op.batch, op.q_len, op.num_heads, op.num_kv_heads, op.head_dim, dtype)
         return [attention.prefill_call(*views)] * count
     return memory_bound.calls(bench, op.op, op.num_tokens, op.hidden_size, dtype, count)
 
@@ -165,9 +163,7 @@ class Pair:
         return spans
 
 
-def _add_spans(
-    spans: tuple[list[float], list[float]], marks: list[Marks], *, compute: bool, collective: bool
-) -> None:
+def _add_spans(spans: tuple[list[float], list[float]], marks: list[Marks], *, compute: bool, collective: bool) -> None:
     if compute:
         spans[0].append(sum(m.fork.elapsed_time(m.compute_end) for m in marks) * 1e-3 / len(marks))
     if collective:
@@ -245,5 +241,3 @@ def _timed(bench: Bench, call: Call) -> float:
     begun = time.perf_counter()
     call()
     return time.perf_counter() - begun
-
-

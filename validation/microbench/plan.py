@@ -22,8 +22,8 @@ from validation.records import (
     Case,
     GemmCase,
     KernelsCase,
-    LaunchCase,
     Launch,
+    LaunchCase,
     MemoryBoundCase,
     SustainedCase,
 )
@@ -156,14 +156,12 @@ def _microbenchmarks(suite: str, machine: Machine, condition: str, *, first: boo
 
 def _blocks(condition: str, groups: Iterable[Sequence[Case]], size: int) -> list[Block]:
     return [
-        Block(condition, tuple(group[start : start + size]))
-        for group in groups
-        for start in range(0, len(group), size)
+        Block(condition, tuple(group[start : start + size])) for group in groups for start in range(0, len(group), size)
     ]
 
 
 def _by_collective(cases: Sequence[Case]) -> list[list[Case]]:
-    local = [case for case in cases if isinstance(case, LaunchCase) and case.condition is None]
+    local: list[Case] = [case for case in cases if isinstance(case, LaunchCase) and case.condition is None]
     return [local, [case for case in cases if case not in local]]
 
 
@@ -225,7 +223,7 @@ def _gemm(
     dtype: DType = DType.FLOAT16,
     how: Launch = Launch.GRAPH,
     origin: Literal["preset", "odd"] = "preset",
-) -> GemmCase:
+) -> Case:
     m, n, k, epilogue = shape
     return GemmCase.model_validate(
         {"m": m, "n": n, "k": k, "epilogue": epilogue, "dtype": dtype, "launch": how, "origin": origin}
@@ -295,9 +293,7 @@ def _cpu_cases(quick: bool) -> dict[str, list[Case]]:
         "attention": [_attention(shapes.AttentionShape(*shape), kind, eager) for shape in attentions],
         "memory_bound": [_memory_bound(name, 64, width, kind, eager) for name in functions for width in widths],
         "sustained": [
-            SustainedCase(
-                shapes=((256, 512, 512),), idle_before_s=0.1, duration_s=0.3, dtype=kind, device_index=0
-            )
+            SustainedCase(shapes=((256, 512, 512),), idle_before_s=0.1, duration_s=0.3, dtype=kind, device_index=0)
         ],
         "odd": [_gemm(shape, kind, eager, "odd") for shape in shapes.odd_gemms(400) if _is_small(shape)][:6],
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import torch
 
@@ -130,7 +130,7 @@ def record_of(case: Case, ranks: Ranks) -> Record:
     """
     rank, worst = ranks.worst
     if worst.outcome is None:
-        status = "skipped" if worst.status == "skipped" else "failed"
+        status: Literal["skipped", "failed"] = "skipped" if worst.status == "skipped" else "failed"
         return NoteRecord(of=case.key, status=status, message=worst.message, rank=rank)
     outcomes = [one.outcome for one in ranks.attempts.values() if one.outcome is not None]
     data = case.model_dump() | outcomes[0].fields

@@ -18,6 +18,7 @@ ROWS: Final = (1, 16, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 WAYS: Final = (1, 2, 4, 8)
 _MAIN_ROWS: Final = frozenset({128, 512, 2048})
 
+
 def kraken_width(name: str, ways: int) -> int:
     """Width of a sub-layer of the preset's Kraken, as the whole passes have it."""
     return kraken_config_for_latency(preset(name), ways).hidden_size

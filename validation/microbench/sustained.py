@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass, field
-from itertools import cycle
+from itertools import cycle, pairwise
 from typing import TYPE_CHECKING
 
 from validation.microbench import gemm
@@ -106,7 +106,7 @@ def _chunks(
         target_s = min(_LONGEST_CHUNK_S, target_s * _CHUNK_GROWTH)
     bench.clock.synchronize()
     ends = [_seconds(bench, marks[0], mark) for mark in marks[1:]]
-    spans = [_seconds(bench, a, b) for a, b in zip(marks, marks[1:], strict=False)]
+    spans = [_seconds(bench, a, b) for a, b in pairwise(marks)]
     rates = [amount / span for amount, span in zip(flops[1:], spans, strict=True)]
     return begun, ends, rates
 
