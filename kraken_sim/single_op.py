@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from kraken_sim.costs.attention import serving_attention_cost
 from kraken_sim.costs.collectives.policy import CollectivePolicy, Library, Selection, Transport
+from kraken_sim.costs.gemm import gemm_cost
 from kraken_sim.costs.pricing import Pricing
 from kraken_sim.errors import InputError
 from kraken_sim.hardware.load import load_profile
@@ -40,7 +42,10 @@ class GemmSpec(_Op):
 
 
 class AttentionSpec(_Op):
-    """Attention; `kernel_only` leaves out the cache write that serving engines time with it."""
+    """Attention; `serving` adds what serving engines time with it: cache write, rotary embedding, launches.
+
+    Published tables of serving engines hold the whole; a pass of a model prices the kernel and the rest apart.
+    """
 
     op: Literal["attention"]
     batch: Count = 1
@@ -50,7 +55,7 @@ class AttentionSpec(_Op):
     num_kv_heads: Count | None = None
     head_dim: Count = 128
     causal: bool = True
-    kernel_only: bool = False
+    serving: bool = True
 
 
 class NormSpec(_Op):
@@ -146,7 +151,13 @@ def predict_op(hardware: str | Path | HardwareProfile, spec: Mapping[str, Any]) 
         reduce = AllReduce(question.bytes, question.num_devices)
         busy_s = Pricing(profile, policy).collective(reduce).busy_s
         return busy_s + gap_s if busy_s > 0.0 else 0.0
-    return Pricing(profile).kernel(_compute_op(question)).busy_s + gap_s
+    op = _compute_op(question)
+    if isinstance(question, GemmSpec) and isinstance(op, Gemm):
+        warm = question.weights == "warm"
+        return gemm_cost(op, profile.device, profile.gemm, weights_warm=warm).busy_s + gap_s
+    if isinstance(question, AttentionSpec) and isinstance(op, Attention) and question.serving:
+        return serving_attention_cost(op, profile.device, profile.attention).busy_s + gap_s
+    return Pricing(profile).kernel(op).busy_s + gap_s
 
 
 def _compute_op(

@@ -35,7 +35,7 @@ def _synthetic(composite: bool) -> list[AttentionSample]:
             (1, 4, 16), (64, 512, 2048), ((4, 4), (32, 32), (32, 8)), (64, 128)
         )
     ]
-    shapes += [(batch, 1, 4 * length + 1, *rest) for batch, length, _, *rest in shapes]
+    shapes += [(batch, 1, 4 * length + 1, heads, kv, dim) for batch, length, _, heads, kv, dim in shapes]
     return [_measured(AttentionSample(*shape, True, BF16, 1.0, composite)) for shape in shapes]
 
 

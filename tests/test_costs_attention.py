@@ -160,9 +160,7 @@ def test_hopper_prefill_is_persistent_only_where_the_constants_say_so() -> None:
 def test_a_lower_clock_slows_the_arithmetic_alone() -> None:
     long_op, short_op = prefill(1, 16384, 32), prefill(1, 16, 1)
     for op, low, high in [(long_op, 1.9, 2.0), (short_op, 1.0, 1.2)]:
-        ratio = (
-            attention_cost(op, H200, CONSTANTS, 0.5).busy_s / attention_cost(op, H200, CONSTANTS).busy_s
-        )
+        ratio = attention_cost(op, H200, CONSTANTS, 0.5).busy_s / attention_cost(op, H200, CONSTANTS).busy_s
         assert low <= ratio <= high
     step = decode(64, 8192, 32, 8)
     assert attention_cost(step, H200, CONSTANTS, 0.5) == attention_cost(step, H200, CONSTANTS)
@@ -185,9 +183,7 @@ def test_a_serving_engine_adds_its_own_kernels_to_a_prefill(op: Attention) -> No
     dim=st.sampled_from([64, 128, 256]),
 )
 @settings(max_examples=150, deadline=None)
-def test_causal_tiles_are_the_ones_that_hold_an_unmasked_pair(
-    q_len: int, more: int, generation: str, dim: int
-) -> None:
+def test_causal_tiles_are_the_ones_that_hold_an_unmasked_pair(q_len: int, more: int, generation: str, dim: int) -> None:
     op = Attention(1, q_len, q_len + more, 1, 1, dim, True, DType.FLOAT16)
     tiling = tiling_of(generation, dim)
     needed = sum(

@@ -8,26 +8,20 @@ A run that is cut short keeps what it has; the same command goes on where it sto
 
 from __future__ import annotations
 
-import argparse
 import os
-import re
-import signal
 import sys
 import time
 import warnings
 from collections import Counter
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch.distributed as dist
-
-from kraken_sim.errors import InputError, KrakenSimError, closest
+from kraken_sim.errors import InputError, KrakenSimError
 from validation import machine
+from validation.arguments import Arguments, parse
 from validation.children import Child, outcome_of
-from validation.control import Control, connect, serve
+from validation.control import Control, below, connect, serve
 from validation.job import Job
-from validation.microbench.plan import START_S, SUITES, Machine, default_conditions, plan, remaining
+from validation.microbench.plan import START_S, Machine, default_conditions, plan, remaining
 from validation.progress import duration, say
 from validation.records import NoteRecord
 from validation.schema import CONDITIONS, MeasurementWarning
@@ -36,63 +30,18 @@ from validation.store import append, resume
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from validation.microbench.plan import Block
     from validation.records import Record
 
 MAX_RESTARTS = 2
 _LEAST_SHARE = 0.4
 
 
-@dataclass(frozen=True, slots=True)
-class Arguments:
-    """The command line, checked."""
-
-    suite: str
-    out: Path
-    deadline_s: float | None
-    only: str | None
-    conditions: tuple[str, ...] | None
-
-
-def parse(argv: Sequence[str] | None) -> Arguments:
-    """Read the command line.
-
-    Raises:
-        InputError: an unknown condition, a bad regular expression, a deadline that is no positive number.
-    """
-    parser = argparse.ArgumentParser(prog="validation.measure", description=__doc__.split("\n")[0] if __doc__ else "")
-    parser.add_argument("--suite", choices=SUITES, default="quick", help="what to measure")
-    parser.add_argument("--out", type=Path, required=True, help="measurement file (JSON Lines), begun or continued")
-    parser.add_argument("--deadline", type=float, metavar="SECONDS", help="stop cleanly before this many seconds")
-    parser.add_argument("--only", metavar="REGEX", help="only cases whose key matches")
-    parser.add_argument("--conditions", metavar="A,B", help=f"of {', '.join(CONDITIONS)}")
-    given = parser.parse_args(argv)
-    conditions = _check_conditions(given.conditions) if given.conditions else None
-    if given.deadline is not None and not given.deadline > 0:
-        raise InputError.single("--deadline", "must be a positive number of seconds", given.deadline, "300")
-    if given.only is not None:
-        try:
-            re.compile(given.only)
-        except re.error as error:
-            raise InputError.single("--only", f"no regular expression: {error}", given.only, "^gemm/") from None
-    return Arguments(given.suite, given.out, given.deadline, given.only, conditions)
-
-
-def _check_conditions(text: str) -> tuple[str, ...]:
-    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-    for name in names:
-        if name not in CONDITIONS:
-            known = ", ".join(CONDITIONS)
-            raise InputError.single(
-                "--conditions", f"unknown; known are {known}", name, suggestion=closest(name, tuple(CONDITIONS))
-            )
-    return names
-
-
 class Measurement:
     """The run as one rank's parent process sees it; rank 0 reads and writes the file."""
 
-    def __init__(self, arguments: Arguments, control: Control, base: Any, runtime: machine.Runtime) -> None:
-        self.arguments, self.control, self.base, self.runtime = arguments, control, base, runtime
+    def __init__(self, arguments: Arguments, control: Control, runtime: machine.Runtime) -> None:
+        self.arguments, self.control, self.runtime = arguments, control, runtime
         self.begun_s = time.time()
         together = runtime.has_collectives and control.world_size > 1
         self.machine = Machine("cuda" if runtime.device_type == "cuda" else "cpu", control.world_size, together)
@@ -141,10 +90,9 @@ class Measurement:
         if self.machine.device_type == "cpu":
             say("no GPU that torch can use: gloo on CPUs, tiny shapes, recorded as device cpu")
         elif self.control.world_size == 1:
-            more = (
-                f"; start with torchrun --nproc-per-node={self.runtime.num_gpus}" if self.runtime.num_gpus > 1 else ""
-            )
-            say(f"one GPU: collectives and pairs are left out, the rest is measured{more}")
+            say("one GPU: collectives and pairs are left out, the rest is measured")
+            if self.runtime.num_gpus > 1:
+                say(f"for all GPUs start with torchrun --nproc-per-node={self.runtime.num_gpus}")
         elif not self.runtime.has_collectives:
             say("this torch has no NCCL: collectives and pairs are left out, the rest is measured")
 
@@ -175,7 +123,7 @@ class Measurement:
     def _share_done(self) -> None:
         self.done = set(self.control.broadcast(sorted(self.done)))
 
-    def _left(self, condition: str) -> list[Any]:
+    def _left(self, condition: str) -> list[Block]:
         mine = [block for block in self.blocks if block.condition == condition]
         return remaining(mine, self.done, self.arguments.only)
 
@@ -230,16 +178,16 @@ class Measurement:
         child.go(job)
         if later and self.machine.device_type == "cuda" and (os.cpu_count() or 1) >= 4 * self.control.world_size:
             self.next_child = Child(later[0])
-        code = child.wait(dist.PrefixStore(f"{prefix}/ends", self.base) if self.base is not None else None)
+        code = child.wait(below(self.control.base, f"{prefix}/ends") if self.control.base is not None else None)
         self._note_failure(prefix)
         return [int(value) for value in self.control.gather(code)]
 
     def _note_failure(self, prefix: str) -> None:
         """What a rank's worker left in the store before it went, in case rank 0's worker could not write it."""
         self.failed: NoteRecord | None = None
-        if self.base is None:
+        if self.control.base is None:
             return
-        store = dist.PrefixStore(prefix, self.base)
+        store = below(self.control.base, prefix)
         if store.check(["failed"]):
             self.failed = NoteRecord.model_validate_json(store.get("failed"))
 
@@ -280,29 +228,23 @@ def measure(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
     server = serve(os.environ)
     control = connect(os.environ, "measure")
-    base = connect_base(control)
     runtime = machine.find_runtime()
     local = int(os.environ.get("LOCAL_WORLD_SIZE", control.world_size))
     if runtime.device_type == "cuda" and local > runtime.num_gpus:
         message = f"this machine has {runtime.num_gpus} GPU{'s' if runtime.num_gpus > 1 else ''}"
         raise InputError.single("--nproc-per-node", message, local, str(runtime.num_gpus))
-    code = Measurement(arguments, control, base, runtime).run()
+    code = Measurement(arguments, control, runtime).run()
     control.gather("end")
     del server
     return code
 
 
-def connect_base(control: Control) -> Any:
-    """The store without the prefix of `control`; None for one rank."""
-    return control.store.underlying_store if isinstance(control.store, dist.PrefixStore) else None
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """`measure` with errors said in words."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    warnings.showwarning = _show_warning
     try:
-        return measure(argv)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            return measure(argv)
     except KrakenSimError as error:
         if int(os.environ.get("RANK", "0")) == 0:
             say(f"error: {error}")
@@ -311,7 +253,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _show_warning(message: Any, category: type[Warning], *_: Any) -> None:
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
     if issubclass(category, MeasurementWarning):
         say(f"warning: {message}")
 

@@ -170,7 +170,7 @@ class AllReduceRecord(AllReduceCase, Timed):
 class GemmOp(Model):
     """A GEMM with bias in the compute side of a pair."""
 
-    op: Literal["gemm"] = "gemm"
+    op: Literal["gemm"]
     m: Positive
     n: Positive
     k: Positive
@@ -182,7 +182,7 @@ class GemmOp(Model):
 class AttentionOp(Model):
     """A causal prefill attention in the compute side of a pair."""
 
-    op: Literal["attention"] = "attention"
+    op: Literal["attention"]
     batch: Positive
     q_len: Positive
     num_heads: Positive

@@ -260,9 +260,10 @@ def _problems(number: int, error: ValidationError) -> list[Problem]:
 
 def to_line(entry: Header | Record) -> str:
     """One line of the file, without its newline: compact JSON, numbers to six significant digits."""
-    data = {"kind": entry.kind, **entry.model_dump(mode="json", exclude_defaults=True)}
+    data: dict[str, Any] = {"kind": entry.kind}
     if isinstance(entry, Header):
         data["schema_version"] = entry.schema_version
+    data |= entry.model_dump(mode="json", exclude_defaults=True)
     return json.dumps(_compact(data), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 

@@ -9,11 +9,8 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import time
 import warnings
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -21,61 +18,32 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 import torch.distributed as dist
 
+from kraken_sim.errors import InputError
 from validation.control import TIMEOUT, Control, connect
 from validation.job import Job
 from validation.microbench import kernels
-from validation.microbench.bench import Bench, Outcome
+from validation.microbench.bench import Outcome
+from validation.microbench.opening import open_bench
 from validation.microbench.plan import SECONDS
 from validation.microbench.runners import RUN, Attempt, Ranks, attempt, record_of
 from validation.progress import Reporter, say
 from validation.schema import read_measurements
 from validation.store import append
-from validation.timing import Clock
+from validation.watchdog import LOST, Watchdog
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
+    from validation.microbench.bench import Bench
     from validation.microbench.plan import Block
     from validation.records import Case, Record
 
-LOST: Final = 3
-"""Exit code of a worker whose device or communicator is lost: another one may go on."""
-
-_STALL_S: Final = 180.0
 _ANSWER: Final = timedelta(seconds=20)
 _MARGIN_S: Final = 1.0
-_WARM_UP_S: Final = 0.3
 
 
 class LostError(Exception):
     """This process cannot go on; another one can."""
-
-
-@dataclass(slots=True)
-class Watchdog:
-    """Ends this process when its parent is gone or nothing has moved for too long, as in a hung collective."""
-
-    last_sign_of_life_s: float = field(default_factory=time.monotonic)
-
-    def start(self) -> None:
-        """Watch from two threads."""
-        threading.Thread(target=self._watch_parent, daemon=True).start()
-        threading.Thread(target=self._watch_progress, daemon=True).start()
-
-    def alive(self) -> None:
-        """Something moved."""
-        self.last_sign_of_life_s = time.monotonic()
-
-    def _watch_parent(self) -> None:
-        while sys.stdin.readline():
-            pass
-        os._exit(LOST)
-
-    def _watch_progress(self) -> None:
-        while time.monotonic() - self.last_sign_of_life_s < _STALL_S:
-            time.sleep(1.0)
-        say(f"no progress for {_STALL_S:.0f} s, giving this condition's processes up")
-        os._exit(LOST)
 
 
 class Worker:
@@ -233,60 +201,6 @@ class Worker:
             append(self.path, records)
 
 
-@contextmanager
-def open_bench(job: Job, control: Control) -> Iterator[Bench]:
-    """The device, its streams, and the process groups of this rank."""
-    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    device = torch.device("cuda", local_rank) if job.device_type == "cuda" else torch.device("cpu")
-    clock = Clock.on(device)
-    bench = Bench(clock, control, job.condition, _l2_bytes(device), _free_bytes(device, control))
-    together = control.world_size > 1 and job.has_collectives
-    if together:
-        assert control.store is not None
-        dist.init_process_group(
-            "nccl" if clock.is_cuda else "gloo",
-            store=dist.PrefixStore("groups", control.store),
-            rank=control.rank,
-            world_size=control.world_size,
-            timeout=TIMEOUT,
-            device_id=device if clock.is_cuda else None,
-        )
-        bench.group, bench.align_group = dist.group.WORLD, dist.new_group()
-    try:
-        _warm_up(bench)
-        yield bench
-    finally:
-        # destroy_process_group() can wait for ranks that are gone; the process ends anyway.
-        clock.synchronize()
-
-
-def _l2_bytes(device: torch.device) -> int:
-    if device.type != "cuda":
-        return 1 << 20
-    return int(getattr(torch.cuda.get_device_properties(device), "L2_cache_size", 0)) or 50 << 20
-
-
-def _free_bytes(device: torch.device, control: Control) -> int:
-    """Free device memory of the rank that has least, so that all ranks cut the same buffers."""
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 1 << 30
-    return min(control.gather(int(free)))
-
-
-def _warm_up(bench: Bench) -> None:
-    """Raise the clocks, load the libraries, connect the ranks."""
-    if bench.clock.is_cuda:
-        data = torch.randn(4096, 4096, device=bench.device, dtype=torch.float16)
-        begun = time.perf_counter()
-        while time.perf_counter() - begun < _WARM_UP_S:
-            torch.mm(data, data)
-            bench.clock.synchronize()
-    if bench.group is not None:
-        for num_elements in (8, 1 << 16, 1 << 22):
-            bench.all_reduce(torch.zeros(num_elements, device=bench.device, dtype=torch.float32))
-        bench.align()
-        bench.clock.synchronize()
-
-
 def main() -> int:
     """Wait for a job on standard input and do it."""
     line = sys.stdin.readline()
@@ -303,6 +217,9 @@ def main() -> int:
             control.gather("done")
     except LostError as error:
         say(f"{job.condition}, rank {control.rank}: {error}")
+        return LOST
+    except (dist.DistError, InputError) as error:
+        say(f"{job.condition}, rank {control.rank}: {type(error).__name__}: {error}")
         return LOST
     return 0
 

@@ -137,9 +137,7 @@ def _fit_decode(
     fit_launch: bool,
 ) -> AttentionConstants:
     """Fits each kernel with every way to split, then both with the best ways."""
-    packed = np.array(
-        [packs_group(s.op, device.num_sms, initial.max_group, s.composite) for s in samples], dtype=bool
-    )
+    packed = np.array([packs_group(s.op, device.num_sms, initial.max_group, s.composite) for s in samples], dtype=bool)
     best = initial
     for kernel, mine in ((PER_HEAD, ~packed), (PACKED, packed)):
         some = pick(samples, mine)
@@ -182,9 +180,7 @@ def _fit_kernels(
     if fit_launch and not table.composite.all():
         parameters.add_field("launch_s", LAUNCH_BOUNDS)
     measured = np.array([sample.period_s for sample in samples])
-    return robust_fit(
-        parameters, lambda c: decode_busy(table, device, c) + gap_s, measured, max_evaluations
-    )
+    return robust_fit(parameters, lambda c: decode_busy(table, device, c) + gap_s, measured, max_evaluations)
 
 
 def _with_useful_correction(
@@ -218,9 +214,7 @@ def _dims(samples: Sequence[AttentionSample]) -> list[int]:
     return [int(dim) for dim, count in zip(dims, counts, strict=True) if count >= _MIN_PER_DIM]
 
 
-def _errors(
-    samples: Sequence[AttentionSample], device: Device, constants: AttentionConstants, gap_s: float
-) -> Floats:
+def _errors(samples: Sequence[AttentionSample], device: Device, constants: AttentionConstants, gap_s: float) -> Floats:
     measured = np.array([sample.period_s for sample in samples])
     return np.asarray(np.abs(predict_periods(samples, device, constants, gap_s) / measured - 1.0))
 

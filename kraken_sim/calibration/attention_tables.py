@@ -130,15 +130,12 @@ def decode_columns(samples: Sequence[AttentionSample], device: Device, c: Attent
     """The splits of decode samples on `device`; they depend on two constants of each kernel."""
     ops = [sample.op for sample in samples]
     packed = [
-        packs_group(op, device.num_sms, c.max_group, sample.composite)
-        for op, sample in zip(ops, samples, strict=True)
+        packs_group(op, device.num_sms, c.max_group, sample.composite) for op, sample in zip(ops, samples, strict=True)
     ]
     works = []
     for op, is_packed, sample in zip(ops, packed, samples, strict=True):
         values = c.decode[PACKED if is_packed else PER_HEAD]
-        work = decode_work(
-            op, is_packed, device.num_sms, values["splits_per_sm"], values["tokens_per_split"]
-        )
+        work = decode_work(op, is_packed, device.num_sms, values["splits_per_sm"], values["tokens_per_split"])
         if is_packed and sample.composite:
             work = work._replace(kv_bytes=work.kv_bytes * c.serving_packed_cache_share)
         works.append(work)

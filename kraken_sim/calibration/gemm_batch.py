@@ -89,12 +89,21 @@ def predict_periods(
 ) -> Floats:
     """Predicted `period_s` of each sample [num_samples], seconds."""
     table = batch_of(samples, graph_node_gap_s)
-    factors = grid_factors(constants.correction, table.m, table.n, table.k)
-    return uncorrected_busy_s(table, device, constants) * factors + graph_node_gap_s
+    return _corrected_busy_s(table, device, constants) + graph_node_gap_s
 
 
 def uncorrected_busy_s(t: Batch, device: Device, c: GemmConstants) -> Floats:
     """`busy_s` of every sample by the formulas of `gemm_cost`, the correction left out [num_samples]."""
+    return np.asarray(np.maximum(*_busy_and_roofline_s(t, device, c)), dtype=np.float64)
+
+
+def _corrected_busy_s(t: Batch, device: Device, c: GemmConstants) -> Floats:
+    model_s, roofline_s = _busy_and_roofline_s(t, device, c)
+    corrected_s = model_s * grid_factors(c.correction, t.m, t.n, t.k)
+    return np.asarray(np.maximum(corrected_s, roofline_s), dtype=np.float64)
+
+
+def _busy_and_roofline_s(t: Batch, device: Device, c: GemmConstants) -> tuple[Floats, Floats]:
     efficiency = np.ones(len(t.m))
     for key in ALIGNMENTS:
         efficiency[t.alignment == int(key)] = c.misaligned_efficiency[key]
@@ -110,11 +119,11 @@ def uncorrected_busy_s(t: Batch, device: Device, c: GemmConstants) -> Floats:
         if len(some):
             split_s = _best_split_s(_at(demand, some), tile, k_s[some], largest[some], _at(offered, some), c)
             best[some] = np.minimum(best[some], split_s)
-    floor = np.maximum(
+    roofline_s = np.maximum(
         2.0 * t.m * t.n * t.k / device.peak_flops[t.dtype],
         offered.hbm_bytes / device.hbm_bandwidth_bytes_per_s,
     )
-    return np.asarray(np.maximum(best, floor), dtype=np.float64)
+    return best, roofline_s
 
 
 def _best_split_s(d: Demand, tile: Tile, k_s: Floats, largest: NDArray[np.int64], r: Rates, c: GemmConstants) -> Floats:
@@ -134,8 +143,7 @@ def _at(columns: Columns, index: NDArray[np.int64]) -> Columns:
 
 def relative_errors(t: Batch, device: Device, c: GemmConstants) -> Floats:
     """|predicted / measured - 1| of the periods, correction included [num_samples]."""
-    busy = uncorrected_busy_s(t, device, c) * grid_factors(c.correction, t.m, t.n, t.k)
-    return np.abs((busy + t.gap_s) / (t.busy_s + t.gap_s) - 1.0)
+    return np.abs((_corrected_busy_s(t, device, c) + t.gap_s) / (t.busy_s + t.gap_s) - 1.0)
 
 
 def batch_of(samples: Sequence[GemmSample], gap_s: float) -> Batch:

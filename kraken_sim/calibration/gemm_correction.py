@@ -27,10 +27,10 @@ _ROUNDS = 4
 class CorrectionKnots:
     """Knots in elements, and what holds the factors back: differences between neighbours, distance from 1."""
 
-    m: tuple[int, ...] = (1, 8, 64, 512, 4096, 32768)
+    m: tuple[int, ...] = (1, 8, 32, 96, 256, 1024, 4096, 32768)
     n: tuple[int, ...] = (256, 1024, 4096, 16384, 65536)
     k: tuple[int, ...] = (256, 1024, 4096, 16384, 65536)
-    smoothness: float = 0.15
+    smoothness: float = 0.1
     ridge: float = 0.5
 
 

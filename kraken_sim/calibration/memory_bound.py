@@ -153,9 +153,7 @@ def _fit(
     return robust_fit(parameters, lambda c: _busy(kinds, stream, warm, device, c) + gap_s, measured)
 
 
-def _busy(
-    kinds: NDArray[np.int64], stream: Stream, warm: Floats, device: Device, c: MemoryBoundConstants
-) -> Floats:
+def _busy(kinds: NDArray[np.int64], stream: Stream, warm: Floats, device: Device, c: MemoryBoundConstants) -> Floats:
     per_kind = [stream_rates(c, kind) for kind in KINDS]
     rates = StreamRates(*(np.array(column)[kinds] for column in zip(*per_kind, strict=True)))
     times = stream_times(stream, rates, device, warm)

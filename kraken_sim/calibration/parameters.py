@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 
-
 class DataclassInstance(Protocol):
     """Any dataclass; `dataclasses.replace` works on it."""
 
@@ -26,7 +25,8 @@ class DataclassInstance(Protocol):
 C = TypeVar("C", bound=DataclassInstance)
 
 _LOSS_SCALE = 0.05
-_PRIOR_WEIGHT = 0.003
+# A factor of e away from the start costs as much as this squared many samples with an error of `_LOSS_SCALE`.
+_PRIOR_WEIGHT = 0.2
 _INSIDE = 1e-6
 
 
@@ -92,7 +92,7 @@ def robust_fit(
     """Constants that bring `predict` near `measured`, both in seconds: soft-L1 loss on log ratios, a weak prior."""
     start = parameters.start
     low, high = parameters.log_bounds
-    prior = _PRIOR_WEIGHT * np.sqrt(len(measured)) * _LOSS_SCALE
+    prior = _PRIOR_WEIGHT * _LOSS_SCALE
 
     def residuals(vector: Floats) -> Floats:
         ratio = np.log(predict(parameters.constants(vector)) / measured)

@@ -206,7 +206,7 @@ def decode_times(work: DecodeWork, rates: DecodeRates, device: Device, warm: Num
     power = rates.overlap_power
     parallel_s = (chain_s**power + sm_s**power + memory_s**power + pull_s**power) ** (1.0 / power)
     is_split = clipped(work.splits - 1.0)
-    merge_s = is_split * (rates.split_s + rates.split_step_s * work.splits ** 0.25)
+    merge_s = is_split * (rates.split_s + rates.split_step_s * work.splits**0.25)
     return DecodeTimes(parallel_s + merge_s + work.crowded * rates.crowded_s, parallel_s, sm_s, memory_s)
 
 
@@ -230,9 +230,7 @@ def interpolate(x: list[float], y: list[float], at: float) -> float:
     return y[-1]
 
 
-def correction_factor(
-    correction: Mapping[str, Mapping[str, float]], kernel: str, kv_len: int, ctas: int
-) -> float:
+def correction_factor(correction: Mapping[str, Mapping[str, float]], kernel: str, kv_len: int, ctas: int) -> float:
     """Factor on a decode time, bilinear in log kv_len and log CTAs; 1 where `correction` has no such kernel."""
     prefix = f"{kernel} "
     lengths = [int(key.removeprefix(prefix)) for key in correction if key.startswith(prefix)]

@@ -169,9 +169,7 @@ def packs_group(op: Attention, num_sms: int, max_group: int, serving: bool) -> b
     return _ENOUGH_BLOCKS_PER_SM * blocks >= num_sms
 
 
-def decode_work(
-    op: Attention, packed: bool, num_sms: int, splits_per_sm: float, tokens_per_split: float
-) -> DecodeWork:
+def decode_work(op: Attention, packed: bool, num_sms: int, splits_per_sm: float, tokens_per_split: float) -> DecodeWork:
     """Cuts the cached tokens of a decode step into parallel parts.
 
     Streams are split while there are fewer than `splits_per_sm` CTAs an SM and each part keeps at least
@@ -181,7 +179,7 @@ def decode_work(
     ctas = op.batch * (op.num_kv_heads if packed else op.num_heads)
     splits = 1
     if packed or ctas < num_sms:
-        splits = max(1, min(int(splits_per_sm * num_sms / ctas), ceil(op.kv_len / tokens_per_split)))
+        splits = max(1, min(int(splits_per_sm * num_sms / ctas), int(op.kv_len / tokens_per_split)))
     launched = ctas * splits
     item = op.dtype.num_bytes
     kv_bytes = 2.0 * op.batch * op.num_kv_heads * op.kv_len * op.head_dim * item

@@ -229,8 +229,7 @@ def _graph_start(bench: Bench, detail: str) -> Measured:
 
 
 def _graph_end(bench: Bench, _: str) -> Measured:
-    _, last = _graph_ends(bench, GRAPH_SIZES[1])
-    return last, 1
+    return _graph_ends(bench, GRAPH_SIZES[1])[1], 1
 
 
 def _graph_ends(bench: Bench, count: int) -> tuple[list[float], list[float]]:

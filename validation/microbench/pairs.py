@@ -28,11 +28,16 @@ def mixed_chain(num_tokens: int, width: int, num_heads: int) -> Chain:
     """What a Kraken layer has beside its AllReduce: norm, QKV, attention, W_out."""
     return (
         MemoryBoundOp(op="norm", num_tokens=num_tokens, hidden_size=width),
-        GemmOp(m=num_tokens, n=3 * width, k=width),
+        GemmOp(op="gemm", m=num_tokens, n=3 * width, k=width),
         AttentionOp(
-            batch=1, q_len=num_tokens, num_heads=num_heads, num_kv_heads=num_heads, head_dim=width // num_heads
+            op="attention",
+            batch=1,
+            q_len=num_tokens,
+            num_heads=num_heads,
+            num_kv_heads=num_heads,
+            head_dim=width // num_heads,
         ),
-        GemmOp(m=num_tokens, n=width, k=width),
+        GemmOp(op="gemm", m=num_tokens, n=width, k=width),
     )
 
 
@@ -52,13 +57,13 @@ def _gemms() -> Iterator[tuple[Family, Chain, int]]:
                 natural = rows * width * 2
                 length = 1 + (index + rows // 128) % 4
                 for size in (natural, SIZES[(index + rows // 128 + width // 512) % len(SIZES)]):
-                    yield "gemm", (GemmOp(m=rows, n=n, k=k),) * length, size
+                    yield "gemm", (GemmOp(op="gemm", m=rows, n=n, k=k),) * length, size
 
 
 def _attentions() -> Iterator[tuple[Family, Chain, int]]:
     for rows in (512, 2048, 128, 1024, 4096):
         for heads in (14, 28, 4, 56, 8):
-            op = AttentionOp(batch=1, q_len=rows, num_heads=heads, num_kv_heads=heads, head_dim=128)
+            op = AttentionOp(op="attention", batch=1, q_len=rows, num_heads=heads, num_kv_heads=heads, head_dim=128)
             natural = rows * heads * 128 * 2
             for length, size in ((1, natural), (2, 2 * natural), (3, SIZES[(heads + rows // 128) % len(SIZES)])):
                 yield "attention", (op,) * length, size
@@ -115,8 +120,8 @@ def pair_cases(num_devices: int, condition: str, *, quick: bool, cpu: bool) -> I
 
 def _cpu_pairs(num_devices: int, condition: str) -> Iterator[PairCase]:
     chains: list[tuple[Family, Chain]] = [
-        ("gemm", (GemmOp(m=64, n=768, k=256),)),
-        ("attention", (AttentionOp(batch=1, q_len=64, num_heads=4, num_kv_heads=4, head_dim=64),)),
+        ("gemm", (GemmOp(op="gemm", m=64, n=768, k=256),)),
+        ("attention", (AttentionOp(op="attention", batch=1, q_len=64, num_heads=4, num_kv_heads=4, head_dim=64),)),
         ("memory_bound", (MemoryBoundOp(op="norm", num_tokens=64, hidden_size=256),)),
         ("mixed", mixed_chain(64, 256, 4)),
     ]
