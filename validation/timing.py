@@ -62,9 +62,10 @@ class Clock:
         main, side = torch.cuda.Stream(device), torch.cuda.Stream(device)
         torch.cuda.set_stream(main)
         clock = cls(device, main, side, torch.cuda.graph_pool_handle())
-        clock.events_in_graphs = _events_work_in_graphs(clock)
+        torch.ones(1, device=device)
         # A pool that no graph uses any more cannot be captured into again, so one graph stays.
         clock._anchor = clock.capture(lambda: torch.ones(1, device=device))
+        clock.events_in_graphs = _events_work_in_graphs(clock)
         return clock
 
     @property
@@ -196,11 +197,16 @@ def time_eager(
 
     On CUDA the device waits for the host where launching takes longer than running, as in an eager model.
     """
-    return [_eager_once(clock, calls, before) for _ in range(warmup + repeats)][warmup:]
+    samples = []
+    for _ in range(warmup + repeats):
+        before()
+        # Whatever is still queued would give the host a head start.
+        clock.synchronize()
+        samples.append(_eager_once(clock, calls))
+    return samples[warmup:]
 
 
-def _eager_once(clock: Clock, calls: Sequence[Call], before: Call) -> float:
-    before()
+def _eager_once(clock: Clock, calls: Sequence[Call]) -> float:
     if not clock.is_cuda:
         begun = time.perf_counter()
         for call in calls:
@@ -238,7 +244,7 @@ def time_queued(clock: Clock, body: Call, repeats: int, *, gate_s: float = 3e-3)
     samples = []
     for repeat in range(1 + repeats):
         clock.gate(gate_s)
-        elapsed = _eager_once(clock, [body], nothing)
+        elapsed = _eager_once(clock, [body])
         if repeat:
             samples.append(elapsed)
     return samples

@@ -136,7 +136,7 @@ class Bench:
 
     def _budget(self, name: str, dtype: DType) -> int:
         largest = {"weights": 6 << 30, "inputs": 2 << 30, "outputs": 2 << 30}[name]
-        if self.device.type != "cuda":
+        if not self.clock.is_cuda:
             return largest >> 6
         if dtype is DType.BFLOAT16:
             largest >>= 2

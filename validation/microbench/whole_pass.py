@@ -50,17 +50,13 @@ def _check_memory(bench: Bench, cases: Sequence[PassCase]) -> None:
 def _time(bench: Bench, model: Decoder, case: PassCase) -> Outcome:
     clock = bench.clock
 
-    def before() -> None:
-        bench.align()
-        clock.synchronize()
-
     with PrefillPass(model, case) as prefill:
-        first = time_eager(clock, [prefill.run], 2, before=before, warmup=2)
+        first = time_eager(clock, [prefill.run], 2, before=bench.align, warmup=2)
         # The same on every rank: the slowest rank's time decides.
         slowest = max(bench.control.gather(min(first)))
         least, most = _REPEATS
         repeats = max(least, min(most, int(_BUDGET_S / slowest)))
-        samples = time_eager(clock, [prefill.run], repeats, before=before, warmup=0)
+        samples = time_eager(clock, [prefill.run], repeats, before=bench.align, warmup=0)
         if not bool(torch.isfinite(prefill.logits).all() if prefill.logits is not None else True):
             raise RuntimeError("the logits are not finite")
     return Outcome({"time_s": samples}, {"calls": 1, "repeats": repeats})
