@@ -139,7 +139,7 @@ class Measurement:
     def _run_condition(self, condition: str, later: Sequence[str]) -> bool:
         """False when there is no time for it."""
         for attempt in range(1 + MAX_RESTARTS):
-            left_s = self._time_left_s()
+            left_s, known = self._time_left_s(), len(self.done)
             if left_s < 1.2 * START_S:
                 return False
             reserve_s = sum(START_S + self._estimate_s(name) for name in later)
@@ -148,10 +148,14 @@ class Measurement:
             self._after_child()
             if not any(codes):
                 return True
+            # Without anything new, another start would most likely end the same way.
+            again = attempt < MAX_RESTARTS and len(self.done) > known
             if self.control.rank == 0:
-                say(f"{condition}: {outcome_of(codes)}{', going on' if attempt < MAX_RESTARTS else ', given up'}")
+                say(f"{condition}: {outcome_of(codes)}, {'going on' if again else 'given up'}")
             if not self._left(condition):
                 return True
+            if not again:
+                break
         self.failures.append(condition)
         return True
 

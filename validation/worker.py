@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from validation.records import Case, Record
 
 _ANSWER: Final = timedelta(seconds=20)
-_MARGIN_S: Final = 1.0
+_MARGIN_S: Final = 2.0
 
 
 class LostError(Exception):
