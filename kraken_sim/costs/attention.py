@@ -96,7 +96,7 @@ def _prefill_cost(
     prologue_s = min(constants.prologue_s, 0.9 * core_s)
     return KernelCost(
         busy_s=constants.launch_s + core_s + extra_s,
-        ctas=min(tiles, slots) if constants.persistent else tiles,
+        ctas=min(tiles, slots) if constants.persistent else _equal_ctas(op, tiles, slots),
         ctas_per_sm=tiling.ctas_per_sm,
         tiles=tiles,
         persistent=bool(constants.persistent),
@@ -107,6 +107,14 @@ def _prefill_cost(
         memory_s=times.memory_s,
         detail=f"tile {tiling.q_tile}x{tiling.kv_tile}, {tiles / slots:.1f} waves",
     )
+
+
+def _equal_ctas(op: Attention, tiles: int, slots: int) -> int:
+    """CTAs of equal length that do the same work: causal tiles do half of the longest one's on average.
+
+    A grid of less than two tiles a slot runs as long as its longest tile, and its short ones fill in elsewhere.
+    """
+    return -(-tiles // 2) if op.causal and tiles < 2 * slots else tiles
 
 
 class _Step(NamedTuple):

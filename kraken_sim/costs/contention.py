@@ -23,14 +23,23 @@ class ContentionConstants:
 
     - `compute_slowdown`: extra time per CTA of compute, as a fraction, while a collective that uses all of
       the link bandwidth runs beside it.
-    - `collective_slowdown`: extra time of a collective, as a fraction, while compute fills the device.
+    - `collective_slowdown`: extra time of a collective, as a fraction, while compute fills the SMs.
+    - `collective_memory_slowdown`: the same while compute takes all of the HBM bandwidth; a collective waits
+      for flags and data in memory, whose latency grows with the load.
     - `memory_saturation_fraction`: the fraction of the SMs whose loads alone saturate HBM, so a memory-bound
       kernel that has fewer SMs slows down only below it.
+    - `collective_dispatch_s`: how much longer than a compute kernel's a collective's way to its first SM is;
+      kernels that become ready at the same time are placed first. It is part of the collective's own time.
+    - `stranded_sms`: SMs that running compute leaves free and a collective cannot use. NCCL launches clusters
+      of 4 CTAs on Hopper (NCCL_CGA_CLUSTER_SIZE), which need 4 free SMs in one GPC.
     """
 
     compute_slowdown: float
     collective_slowdown: float
     memory_saturation_fraction: float
+    collective_memory_slowdown: float = 0.0
+    collective_dispatch_s: float = 0.0
+    stranded_sms: int = 0
 
 
 def max_min_shares(demands: Sequence[float], capacity: float = 1.0) -> list[float]:

@@ -26,10 +26,10 @@ from kraken_sim.costs.gemm_model import (
     split_cost_s,
 )
 from kraken_sim.costs.gemm_shapes import (
-    CLUSTER_CTAS,
     FULL_ALIGNMENT_BYTES,
     Tile,
     is_persistent,
+    persistent_grid,
     row_alignment_bytes,
     tiles_of,
 )
@@ -85,7 +85,7 @@ def gemm_cost(
         n=op.n,
         k=op.k,
         element_bytes=op.dtype.num_bytes,
-        reads_output=op.accumulate,
+        reads_output=1 if op.accumulate else 0,
         replayed=1.0 if weights_warm else 0.0,
         efficiency=1.0 if aligned else constants.misaligned_efficiency[str(alignment)],
         clock_ratio=clock_ratio,
@@ -156,8 +156,11 @@ def _launch_shape(op: Gemm, device: Device, best: _Choice) -> tuple[int, int, in
         waves = -(-tiles // (device.num_sms * tile.ctas_per_sm))
         detail = f"{cut}, {waves} wave{'s' if waves != 1 else ''} of {tiles} CTAs"
         return tiles, tile.ctas_per_sm, tiles, False, detail
-    ctas = min(-(-tiles // CLUSTER_CTAS) * CLUSTER_CTAS, device.num_sms)
-    return ctas, 1, max(tiles, ctas), True, f"{cut}, {tiles} tiles on {ctas} persistent CTAs"
+    grid = persistent_grid(op.m, op.n, device.num_sms)
+    if grid.dynamic:
+        # A dynamic schedule keeps every SM that it gets busy to the end, as a grid of one tile a CTA does.
+        return grid.tiles, 1, grid.tiles, False, f"{cut}; {grid.tiles} tiles fetched by {grid.ctas} persistent CTAs"
+    return grid.ctas, 1, grid.tiles, True, f"{cut}; {grid.tiles} tiles dealt to {grid.ctas} persistent CTAs"
 
 
 def _peak_flops(op: Gemm, device: Device, clock_ratio: float) -> float:

@@ -93,7 +93,8 @@ class Demand(NamedTuple):
     n: Number
     k: Number
     element_bytes: int
-    reads_output: bool
+    reads_output: Number
+    """1 when the product is added to y, else 0."""
     replayed: Number
     """1 when a benchmark replays the same weights, 0 when they come fresh from HBM."""
     efficiency: Number
@@ -123,7 +124,7 @@ def resident_share(footprint_bytes: Number, l2_bytes: float, c: GemmConstants, m
 def rates(d: Demand, device: Device, peak_flops: float, c: GemmConstants, maths: Maths) -> Rates:
     """Rates and memory time of one product; `peak_flops` is the device's for the dtype."""
     weight_bytes = d.n * d.k * d.element_bytes
-    activation_bytes = d.m * (d.k + d.n * (2 if d.reads_output else 1)) * d.element_bytes
+    activation_bytes = d.m * (d.k + d.n * (1 + d.reads_output)) * d.element_bytes
     l2_bytes = device.l2_capacity_bytes
     copies = maths.maximum(1, maths.minimum(c.replay_copies, maths.ceil(l2_bytes / weight_bytes)))
     footprint = copies * weight_bytes + activation_bytes

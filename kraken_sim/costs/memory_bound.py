@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import ceil
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kraken_sim.costs.types import KernelCost
@@ -26,13 +27,23 @@ Number = Any
 
 MemoryBoundOp = Norm | Elementwise | Copy | Embedding
 
-NORM, ELEMENTWISE, COPY, EMBEDDING = "norm", "elementwise", "copy", "embedding"
-KINDS = (NORM, ELEMENTWISE, COPY, EMBEDDING)
+NORM, ELEMENTWISE, GELU, COPY, STRIDED_COPY, EMBEDDING = (
+    "norm", "elementwise", "gelu", "copy", "strided_copy", "embedding",
+)  # fmt: skip
+KINDS = (NORM, ELEMENTWISE, GELU, COPY, STRIDED_COPY, EMBEDDING)
+STAND_INS: Mapping[str, str] = MappingProxyType({GELU: ELEMENTWISE, STRIDED_COPY: COPY})
+"""Kernels that a profile may leave out, and the one whose constants they then have."""
 
 # PyTorch's vectorised pointwise kernels: 128 threads with 4 elements of 16 bits each, twice unrolled
-# (ATen/native/cuda/CUDALoops.cuh); a device-to-device copy moves 16 bytes a thread the same way.
+# (ATen/native/cuda/CUDALoops.cuh); a device-to-device copy moves 16 bytes a thread the same way. Strided operands
+# take the kernel that is not vectorised: 128 threads with 4 elements of 16 bits.
 _POINTWISE_ELEMENTS_PER_CTA = 1024
 _COPY_BYTES_PER_CTA = 8192
+_STRIDED_BYTES_PER_CTA = 1024
+# A CTA of the gather moves 16 bytes a thread, 256 threads (ATen/native/cuda/IndexKernelUtils.cu). Up to 16 rows
+# another kernel takes them one after the other (indexSelectSmallIndex in ATen/native/cuda/Indexing.cu).
+_GATHER_BYTES_PER_CTA = 4096
+_SERIAL_ROWS = 16
 _NORM_FLOPS = 8.0
 
 
@@ -42,9 +53,13 @@ class MemoryBoundConstants:
 
     `hbm_efficiency` of the datasheet bandwidth; `l2_bytes_per_s` of L2, which holds what the previous kernel
     wrote while the working set is below `l2_share` of its capacity, and nothing of it from `l2_share` +
-    `l2_width` on; `overlap_power` of the soft maximum. `kernels` maps norm, elementwise, copy and embedding to
-    `launch_s` (start and end of the kernel), `cta_s` (latency of a CTA), `cta_bytes_per_s` (what one CTA draws)
-    and `ctas_per_sm`, plain SI numbers.
+    `l2_width` on; `overlap_power` of the soft maximum.
+
+    `kernels` maps norm, elementwise, gelu, copy, strided_copy and embedding to `launch_s` (start and end of the
+    kernel), `cta_s` (latency of a CTA), `cta_bytes_per_s` (what one CTA draws, or computes) and `ctas_per_sm`, plain
+    SI numbers. Where a kernel has them, `hbm_efficiency`, `l2_bytes_per_s` and `overlap_power` hold in place of the
+    common ones, and `row_s` is what an embedding takes for each row while it gathers few of them one by one. gelu
+    and strided_copy may be left out: they are then priced as elementwise and copy.
     """
 
     hbm_efficiency: float
@@ -56,11 +71,15 @@ class MemoryBoundConstants:
 
 
 class Stream(NamedTuple):
-    """What a memory-bound op moves and launches; `cold_bytes` of `num_bytes` are never in L2 beforehand."""
+    """What a memory-bound op moves and launches; `cold_bytes` of `num_bytes` are never in L2 beforehand.
+
+    `serial_rows` are handled one after the other.
+    """
 
     ctas: Number
     num_bytes: Number
     cold_bytes: Number
+    serial_rows: Number = 0.0
 
 
 class StreamRates(NamedTuple):
@@ -75,6 +94,7 @@ class StreamRates(NamedTuple):
     l2_share: Number
     l2_width: Number
     overlap_power: Number
+    row_s: Number
 
 
 class StreamTimes(NamedTuple):
@@ -91,7 +111,7 @@ def memory_bound_cost(op: MemoryBoundOp, device: Device, constants: MemoryBoundC
 
     Args:
         op: Norm (x read, y written), Elementwise (inputs read, outputs written), Copy, or Embedding (rows of the
-            table from HBM, position rows and output through L2).
+            table from HBM, the rest through L2).
         device: Datasheet of the GPU.
         constants: Constants of the GPU.
 
@@ -101,16 +121,18 @@ def memory_bound_cost(op: MemoryBoundOp, device: Device, constants: MemoryBoundC
     _check(op)
     kind = kind_of(op)
     stream = stream_of(op)
-    times = stream_times(stream, stream_rates(constants, kind), device, 1.0)
-    launch_s = constants.kernels[kind]["launch_s"]
+    rates = stream_rates(constants, kind)
+    times = stream_times(stream, rates, device, 1.0)
+    launch_s = rates.launch_s
     hbm_bytes = float(times.hbm_bytes)
     busy_s = max(times.busy_s, launch_s + hbm_bytes / device.hbm_bandwidth_bytes_per_s)
     ctas = int(stream.ctas)
-    slots = device.num_sms * int(constants.kernels[kind]["ctas_per_sm"])
+    ctas_per_sm = max(1, int(rates.ctas_per_sm))
+    slots = device.num_sms * ctas_per_sm
     return KernelCost(
         busy_s=busy_s,
         ctas=ctas,
-        ctas_per_sm=max(1, int(constants.kernels[kind]["ctas_per_sm"])),
+        ctas_per_sm=ctas_per_sm,
         tiles=ctas,
         persistent=False,
         flops=_flops(op),
@@ -123,16 +145,18 @@ def memory_bound_cost(op: MemoryBoundOp, device: Device, constants: MemoryBoundC
 
 
 def kind_of(op: MemoryBoundOp) -> str:
-    """The kernel that runs `op`, a key of `MemoryBoundConstants.kernels`."""
+    """The kernel that runs `op`, one of `KINDS`."""
     if isinstance(op, Norm):
         return NORM
     if isinstance(op, Elementwise):
-        return ELEMENTWISE
-    return COPY if isinstance(op, Copy) else EMBEDDING
+        return GELU if op.function == GELU else ELEMENTWISE
+    if isinstance(op, Copy):
+        return STRIDED_COPY if op.strided else COPY
+    return EMBEDDING
 
 
 def stream_of(op: MemoryBoundOp) -> Stream:
-    """CTAs and bytes of `op`; norms and embeddings run one CTA a row."""
+    """CTAs and bytes of `op`; norms run one CTA a row, embeddings one for each part of a row."""
     if isinstance(op, Norm):
         return Stream(op.num_tokens, 2.0 * op.num_tokens * op.hidden_size * op.dtype.num_bytes, 0.0)
     if isinstance(op, Elementwise):
@@ -140,24 +164,29 @@ def stream_of(op: MemoryBoundOp) -> Stream:
         num_bytes = float(operands) * op.num_elements * op.dtype.num_bytes
         return Stream(ceil(op.num_elements / _POINTWISE_ELEMENTS_PER_CTA), num_bytes, 0.0)
     if isinstance(op, Copy):
-        return Stream(ceil(op.num_bytes / _COPY_BYTES_PER_CTA), 2.0 * op.num_bytes, 0.0)
+        part = _STRIDED_BYTES_PER_CTA if op.strided else _COPY_BYTES_PER_CTA
+        return Stream(ceil(op.num_bytes / part), 2.0 * op.num_bytes, 0.0)
     row_bytes = float(op.hidden_size) * op.dtype.num_bytes
-    return Stream(op.num_tokens, 3.0 * op.num_tokens * row_bytes, 2.0 * op.num_tokens * row_bytes)
+    # The gather reads and writes its rows, the add reads those and as many positions and writes the sum.
+    moved, table = 5.0 * op.num_tokens * row_bytes, op.num_tokens * row_bytes
+    serial = float(op.num_tokens) if op.num_tokens <= _SERIAL_ROWS else 0.0
+    return Stream(op.num_tokens * ceil(row_bytes / _GATHER_BYTES_PER_CTA), moved, table, serial)
 
 
 def stream_rates(constants: MemoryBoundConstants, kind: str) -> StreamRates:
     """The constants of one kernel."""
-    kernel = constants.kernels[kind]
+    kernel = constants.kernels.get(kind) or constants.kernels[STAND_INS[kind]]
     return StreamRates(
         launch_s=kernel["launch_s"],
         cta_s=kernel["cta_s"],
         cta_bytes_per_s=kernel["cta_bytes_per_s"],
         ctas_per_sm=kernel["ctas_per_sm"],
-        hbm_efficiency=constants.hbm_efficiency,
-        l2_bytes_per_s=constants.l2_bytes_per_s,
+        hbm_efficiency=kernel.get("hbm_efficiency", constants.hbm_efficiency),
+        l2_bytes_per_s=kernel.get("l2_bytes_per_s", constants.l2_bytes_per_s),
         l2_share=constants.l2_share,
         l2_width=constants.l2_width,
-        overlap_power=constants.overlap_power,
+        overlap_power=kernel.get("overlap_power", constants.overlap_power),
+        row_s=kernel.get("row_s", 0.0),
     )
 
 
@@ -172,7 +201,7 @@ def stream_times(stream: Stream, rates: StreamRates, device: Device, warm: Numbe
     near_s = (stream.num_bytes - hbm_bytes) / rates.l2_bytes_per_s
     memory_s = hbm_bytes / (device.hbm_bandwidth_bytes_per_s * rates.hbm_efficiency) + near_s
     power = rates.overlap_power
-    busy_s = rates.launch_s + (ctas_s**power + memory_s**power) ** (1.0 / power)
+    busy_s = rates.launch_s + (ctas_s**power + memory_s**power) ** (1.0 / power) + stream.serial_rows * rates.row_s
     return StreamTimes(busy_s, ctas_s, memory_s, hbm_bytes)
 
 

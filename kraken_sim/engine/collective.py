@@ -37,7 +37,8 @@ class JointCollective:
         if len(self.members) < self.num_ranks:
             return
         self.started_ps = self._updated_ps = now_ps(self.env)
-        self.remaining_s = self.cost.busy_s
+        dispatch_s = self.members[0][0].contention.collective_dispatch_s
+        self.remaining_s = max(0.0, self.cost.busy_s - dispatch_s)
         for member, _ in self.members:
             member.set_speeds()
         self.refresh()

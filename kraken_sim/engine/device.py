@@ -65,11 +65,13 @@ class DeviceState:
         self.collectives.remove(kernel)
         self.settle()
 
-    @property
-    def free_sms(self) -> int:
-        """SMs without a CTA."""
-        held = sum(kernel.sms_held for kernel in self.compute)
-        return self.num_sms - held - sum(kernel.sms_held for kernel in self.collectives)
+    def free_sms(self, kernel: ComputeKernel | CollectiveKernel) -> int:
+        """SMs that `kernel` could use now: a collective's CTA needs an empty one, compute fills up others."""
+        left = self.num_sms - sum(other.sms_held for other in self.collectives)
+        if isinstance(kernel, CollectiveKernel):
+            touched = sum(other.sms_touched for other in self.compute)
+            return max(0, left - touched - (self.contention.stranded_sms if touched else 0))
+        return max(0, left - sum(other.sms_filled for other in self.compute))
 
     def settle(self) -> None:
         """After any change: retire what ended, place what waits, set speeds, arm the timer."""
@@ -110,9 +112,11 @@ class DeviceState:
         scales = [
             share / demand if demand > 0.0 else 1.0 for share, demand in zip(shares, demands, strict=True)
         ]
-        occupied = min(1.0, sum(kernel.sms_held for kernel in running) / self.num_sms)
+        occupied = min(1.0, sum(kernel.sms_touched for kernel in running) / self.num_sms)
+        loaded = min(1.0, sum(shares[: len(running)]))
+        slower = self.contention.collective_slowdown * occupied + self.contention.collective_memory_slowdown * loaded
         for transfer, scale in zip(transfers, scales[len(running) :], strict=True):
-            transfer.limit = scale / (1.0 + self.contention.collective_slowdown * occupied)
+            transfer.limit = scale / (1.0 + slower)
             transfer.joint.refresh()
         traffic = sum(kernel.hbm_fraction * kernel.joint.speed for kernel in transfers)
         slowdown = 1.0 + self.contention.compute_slowdown * traffic
@@ -155,32 +159,30 @@ class DeviceState:
         if not waiting:
             self._spread()
             return joined
-        free = self.free_sms
         if len(self.compute) + len(self.collectives) > 1:
             wanted = sum(self._sms_wanted(kernel) for kernel in waiting)
-            if wanted > free:
+            if wanted > self.free_sms(waiting[0]):
                 for resident in self.compute:
                     resident.split()
-                waiting, free = self._waiting(), self.free_sms
+                waiting = self._waiting()
         for kernel in waiting:
+            free = self.free_sms(kernel)
             if free <= 0:
                 break
-            before = kernel.sms_held
             if isinstance(kernel, ComputeKernel):
                 kernel.start(free, alone=len(waiting) == 1)
             else:
                 kernel.sms_held += min(free, kernel.sms_wanted - kernel.sms_held)
                 if kernel.sms_held == kernel.sms_wanted:
                     joined.append(kernel)
-            free -= kernel.sms_held - before
         return joined
 
     def _spread(self) -> None:
         """SMs were freed while a plain grid still has waves to come: let it spread over them."""
-        free = self.free_sms
-        if free <= 0:
-            return
         for kernel in self.compute:
+            free = self.free_sms(kernel)
+            if free <= 0:
+                return
             wide = [lump for lump in kernel.lumps if lump.ctas > lump.width]
             if wide and not kernel.cost.persistent and kernel.active_ctas < kernel.full_width:
                 kernel.split()

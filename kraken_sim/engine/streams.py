@@ -112,7 +112,8 @@ class Rank:
         if not isinstance(step, Kernel):
             return self.launch.eager_event_s
         if isinstance(step.op, AllReduce):
-            return self.launch.eager_collective_s
+            beside = self.launch.eager_side_collective_s if step.stream == COMM_STREAM else 0.0
+            return max(beside, self.launch.eager_collective_s)
         return self.launch.eager_kernel_s
 
     def _stream(self, stream: int) -> Generator[simpy.Event, object, None]:
@@ -163,6 +164,8 @@ class Rank:
         if isinstance(step.op, AllReduce):
             cost, joint = self.join(self.number, step.op)
             kind, alone_s, detail = SpanKind.COLLECTIVE, cost.busy_s, cost.detail
+            dispatch_s = min(cost.busy_s, self.device.contention.collective_dispatch_s)
+            yield env.timeout(to_ps(dispatch_s))
             self.device.launch_collective(cost, joint, priority)
             yield joint.finished
         else:

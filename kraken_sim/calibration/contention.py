@@ -1,0 +1,196 @@
+"""Fit of the contention constants to pairs: compute beside an AllReduce, alone and together.
+
+The simulator runs each pair with its kernels scaled to the times measured alone, so that only what the two
+sides cost each other is fitted, not what each of them costs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from scipy.optimize import least_squares
+
+from kraken_sim.costs.pricing import Pricing
+from kraken_sim.engine.simulation import Machine, run
+from kraken_sim.program.ops import AllReduce, Copy
+from kraken_sim.program.program import (
+    COMM_STREAM,
+    MAIN_STREAM,
+    Category,
+    Kernel,
+    Program,
+    RecordEvent,
+    Segment,
+    WaitEvent,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from kraken_sim.costs.collectives.policy import CollectivePolicy
+    from kraken_sim.costs.contention import ContentionConstants
+    from kraken_sim.costs.types import CollectiveCost, KernelCost
+    from kraken_sim.hardware.profile import HardwareProfile
+    from kraken_sim.program.ops import ComputeOp
+
+FITTED: Final = {
+    "compute_slowdown": (0.0, 6.0),
+    "collective_slowdown": (0.0, 2.0),
+    "collective_memory_slowdown": (0.0, 4.0),
+    "memory_saturation_fraction": (0.3, 1.0),
+}
+"""Fitted constants with their bounds; dispatch time and stranded SMs are read off, not fitted."""
+
+LARGEST_FIT: Final = 400
+_LEAST_S: Final = 1e-7
+
+
+@dataclass(frozen=True, slots=True)
+class PairSample:
+    """A chain of kernels beside an AllReduce, as periods in seconds of the chain and of each side alone."""
+
+    compute: tuple[ComputeOp, ...]
+    num_bytes: int
+    num_devices: int
+    policy: CollectivePolicy
+    together_s: float
+    compute_alone_s: float
+    collective_alone_s: float
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class ContentionFit:
+    """Fitted constants and their mean relative errors, also without any overlap cost (`ideal`)."""
+
+    constants: ContentionConstants
+    fitted_error: float
+    residual: float
+    ideal_residual: float
+    errors_by_class: dict[str, float]
+    num_fitted: int
+    num_held_out: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A pair as the engine runs it: costs scaled to what was measured alone."""
+
+    program: Program
+    kernels: dict[ComputeOp, KernelCost]
+    collective: CollectiveCost
+    sample: PairSample
+
+
+def fit_contention(
+    samples: Sequence[PairSample], profile: HardwareProfile, initial: ContentionConstants | None = None
+) -> ContentionFit:
+    """Fit to 70 % of the pairs (relative errors, soft L1) and judge on the others.
+
+    Every tenth pair in threes is held out, so that all kinds and conditions are on both sides.
+
+    Raises:
+        ValueError: fewer than 20 pairs.
+    """
+    if len(samples) < 20:
+        message = f"{len(samples)} pairs are too few to fit contention to; 20 are the least"
+        raise ValueError(message)
+    start = initial or profile.contention
+    prepared = [_prepare(sample, profile) for sample in samples]
+    fitted = [pair for index, pair in enumerate(prepared) if index % 10 not in (1, 4, 8)]
+    held_out = [pair for index, pair in enumerate(prepared) if index % 10 in (1, 4, 8)]
+    chosen = fitted[:: max(1, -(-len(fitted) // LARGEST_FIT))]
+    names = list(FITTED)
+    low, high = (np.array([FITTED[name][side] for name in names]) for side in (0, 1))
+
+    def errors(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        return relative_errors(chosen, profile, _with(start, names, values))
+
+    first = np.clip([getattr(start, name) for name in names], low + 1e-3, high - 1e-3)
+    found = least_squares(
+        errors, first, bounds=(low, high), loss="soft_l1", f_scale=0.05, diff_step=0.05, x_scale=high - low, max_nfev=12
+    )
+    constants = _with(start, names, found.x)
+    judged = relative_errors(held_out, profile, constants)
+    classes: dict[str, list[float]] = {}
+    for pair, error in zip(held_out, judged, strict=True):
+        classes.setdefault(pair.sample.label, []).append(abs(float(error)))
+    ideal = [max(p.sample.compute_alone_s, p.sample.collective_alone_s) / p.sample.together_s - 1 for p in held_out]
+    return ContentionFit(
+        constants,
+        float(np.abs(relative_errors(chosen, profile, constants)).mean()),
+        float(np.abs(judged).mean()),
+        float(np.abs(ideal).mean()),
+        {label: float(np.mean(found_errors)) for label, found_errors in sorted(classes.items())},
+        len(chosen),
+        len(held_out),
+    )
+
+
+def _with(
+    constants: ContentionConstants, names: Sequence[str], values: NDArray[np.float64]
+) -> ContentionConstants:
+    return replace(constants, **{name: float(value) for name, value in zip(names, values, strict=True)})
+
+
+def relative_errors(
+    pairs: Sequence[_Prepared], profile: HardwareProfile, constants: ContentionConstants
+) -> NDArray[np.float64]:
+    """Predicted / measured - 1 of every pair."""
+    return np.array([predict_pair_s(pair, profile, constants) / pair.sample.together_s - 1.0 for pair in pairs])
+
+
+def predict_pair_s(pair: _Prepared, profile: HardwareProfile, constants: ContentionConstants) -> float:
+    """Period of the pair in a chain, in seconds."""
+    machine = Machine(
+        num_sms=profile.device.num_sms,
+        hbm_bandwidth_bytes_per_s=profile.device.hbm_bandwidth_bytes_per_s,
+        launch=replace(profile.launch, graph_launch_s=0.0),
+        contention=constants,
+        kernel_cost=pair.kernels.__getitem__,
+        collective_cost=lambda _: pair.collective,
+    )
+    timeline = run(pair.program, machine, eager=False)
+    return timeline.duration_s + profile.launch.graph_node_gap_s
+
+
+def _prepare(sample: PairSample, profile: HardwareProfile) -> _Prepared:
+    pricing = Pricing(profile, sample.policy)
+    gap_s = profile.launch.graph_node_gap_s
+    costs = [pricing.kernel(op) for op in sample.compute]
+    measured_s = max(_LEAST_S, sample.compute_alone_s - gap_s * len(costs))
+    factor = measured_s / sum(cost.busy_s for cost in costs)
+    # Stand-ins: two kernels of the same shape in one chain are still two kernels.
+    stand_ins: list[ComputeOp] = [Copy(index + 1) for index in range(len(costs))]
+    kernels = {op: _scaled(cost, factor) for op, cost in zip(stand_ins, costs, strict=True)}
+    reduce = AllReduce(sample.num_bytes, sample.num_devices)
+    collective = pricing.collective(reduce)
+    alone_s = max(_LEAST_S, sample.collective_alone_s - gap_s)
+    collective = replace(
+        collective, busy_s=alone_s, latency_s=min(collective.latency_s, alone_s), transfer_s=alone_s
+    )
+    steps = (
+        RecordEvent("fork", MAIN_STREAM),
+        WaitEvent("fork", COMM_STREAM),
+        Kernel("all_reduce", reduce, Category.ALL_REDUCE, COMM_STREAM),
+        RecordEvent("join", COMM_STREAM),
+        *(Kernel(f"kernel_{index}", op, Category.GEMM) for index, op in enumerate(stand_ins)),
+        WaitEvent("join", MAIN_STREAM),
+    )
+    program = Program("pair", sample.num_devices, (Segment("pair", steps),))
+    return _Prepared(program, kernels, collective, sample)
+
+
+def _scaled(cost: KernelCost, factor: float) -> KernelCost:
+    busy_s = cost.busy_s * factor
+    return replace(
+        cost,
+        busy_s=busy_s,
+        fixed_s=min(cost.fixed_s, 0.5 * busy_s),
+        compute_s=cost.compute_s * factor,
+        memory_s=cost.memory_s * factor,
+    )
