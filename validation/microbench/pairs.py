@@ -41,6 +41,27 @@ def mixed_chain(num_tokens: int, width: int, num_heads: int) -> Chain:
     )
 
 
+def sustained_chains(width: int) -> list[Chain]:
+    """Loads of different power: attention, memory-bound kernels, and a layer's kernels, few to many tokens."""
+    heads, half = width // 128, width // 2
+
+    def attention(rows: int, num_heads: int) -> AttentionOp:
+        return AttentionOp(
+            op="attention", batch=1, q_len=rows, num_heads=num_heads, num_kv_heads=num_heads, head_dim=128
+        )
+
+    def layer(rows: int) -> Chain:
+        gemms = [GemmOp(op="gemm", m=rows, n=n, k=k) for n, k in ((3 * half, width), (width, half))]
+        gemms += [GemmOp(op="gemm", m=rows, n=n, k=k) for n, k in ((4 * half, width), (width, 4 * half))]
+        norm = MemoryBoundOp(op="norm", num_tokens=rows, hidden_size=width)
+        gelu = MemoryBoundOp(op="gelu", num_tokens=rows, hidden_size=4 * half)
+        add = MemoryBoundOp(op="add", num_tokens=rows, hidden_size=width)
+        return (norm, gemms[0], attention(rows, heads // 2), gemms[1], add, norm, gemms[2], gelu, gemms[3], add)
+
+    memory = [MemoryBoundOp(op=op, num_tokens=8192, hidden_size=width) for op in ("norm", "gelu", "add", "copy")]
+    return [layer(2048), (attention(2048, heads),), tuple(memory), layer(512), layer(128)]
+
+
 def _mixed() -> Iterator[tuple[Family, Chain, int]]:
     for rows in _ROWS[:4]:
         for width, heads in _WIDTHS:

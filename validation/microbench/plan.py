@@ -15,7 +15,7 @@ from kraken_sim.errors import InputError
 from kraken_sim.models.presets import PRESETS
 from kraken_sim.program.ops import DType
 from validation.microbench import launch, shapes
-from validation.microbench.pairs import pair_cases
+from validation.microbench.pairs import pair_cases, sustained_chains
 from validation.records import (
     AllReduceCase,
     AttentionCase,
@@ -278,6 +278,11 @@ def _sustained(quick: bool, num_devices: int) -> Iterator[Case]:
                 yield SustainedCase(
                     shapes=gemms, idle_before_s=idle_s, duration_s=run_s, dtype=DType.FLOAT16, device_index=device
                 )
+    for load in sustained_chains(wide)[: 1 if quick else None]:
+        for device in range(num_devices):
+            yield SustainedCase(
+                compute=load, idle_before_s=0.5, duration_s=0.8, dtype=DType.FLOAT16, device_index=device
+            )
 
 
 def _cpu_cases(quick: bool) -> dict[str, list[Case]]:

@@ -1,4 +1,4 @@
-"""A chain of GEMMs for seconds: its rate from chunk to chunk, and clock, power and temperature meanwhile."""
+"""A chain of kernels for seconds: its rate from chunk to chunk, and clock, power and temperature meanwhile."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from validation.microbench import gemm
 from validation.microbench.bench import Bench, Outcome
+from validation.microbench.pair import compute_chains
 from validation.nvml import Sensors, open_sensors
 
 if TYPE_CHECKING:
@@ -54,14 +55,14 @@ class Sampler:
 
 def run(bench: Bench, case: SustainedCase) -> Outcome:
     """Rest, then run the chain for as long as the case says."""
-    sequence: list[tuple[float, Callable[[], object]]] = []
-    columns = [gemm.calls(bench, m, n, k, case.dtype, "bias", _BUFFERS) for m, n, k in case.shapes]
-    for index in range(_BUFFERS):
-        for (m, n, k), calls in zip(case.shapes, columns, strict=True):
-            sequence.append((2.0 * m * n * k, calls[index]))
-    for _, call in sequence[: len(case.shapes)]:
+    sequence = _sequence(bench, case)
+    for _, call in sequence[: max(1, len(case.shapes))]:
         call()
     bench.clock.synchronize()
+    round_flops = sum(2.0 * m * n * k for m, n, k in case.shapes)
+    if not case.shapes:
+        round_flops = _pretended_flops(bench, sequence)
+        sequence = [(round_flops, call) for _, call in sequence]
     sensors = open_sensors(bench.device)
     sampler = Sampler(sensors) if sensors is not None else None
     time.sleep(case.idle_before_s)
@@ -74,7 +75,34 @@ def run(bench: Bench, case: SustainedCase) -> Outcome:
             sampler.stop()
     samples = [(at - begun, *rest) for at, *rest in sampler.samples] if sampler is not None else []
     step = -(-len(samples) // _MOST_SAMPLES) or 1
-    return Outcome({}, {"chunk_end_s": ends, "chunk_flops": rates, "samples": samples[::step]})
+    rounds = [rate / round_flops for rate in rates]
+    flops = [rate if case.shapes else 0.0 for rate in rates]
+    fields = {"chunk_end_s": ends, "chunk_flops": flops, "chunk_rounds_per_s": rounds}
+    return Outcome({}, {**fields, "samples": samples[::step]})
+
+
+def _sequence(bench: Bench, case: SustainedCase) -> list[tuple[float, Callable[[], object]]]:
+    """Calls in turn with the FLOPs of each; buffers differ from round to round."""
+    if case.compute:
+        return [(0.0, chain) for chain in compute_chains(bench, case.compute, case.dtype, _BUFFERS)]
+    columns = [gemm.calls(bench, m, n, k, case.dtype, "bias", _BUFFERS) for m, n, k in case.shapes]
+    return [
+        (2.0 * m * n * k, calls[index])
+        for index in range(_BUFFERS)
+        for (m, n, k), calls in zip(case.shapes, columns, strict=True)
+    ]
+
+
+def _pretended_flops(bench: Bench, sequence: list[tuple[float, Callable[[], object]]]) -> float:
+    """FLOPs of a round if the device ran at the rate that `_chunks` starts from; they only size the chunks."""
+    start = _mark(bench)
+    for _, call in sequence:
+        call()
+    return _first_rate(bench) * _seconds(bench, start, _mark(bench)) / len(sequence)
+
+
+def _first_rate(bench: Bench) -> float:
+    return 5e14 if bench.clock.is_cuda else 2e10
 
 
 def _chunks(
@@ -87,7 +115,7 @@ def _chunks(
     """
     marks, flops, host_times = [], [0.0], []
     work = cycle(sequence)
-    rate = 5e14 if bench.clock.is_cuda else 2e10
+    rate = _first_rate(bench)
     target_s, elapsed_s = _FIRST_CHUNK_S, 0.0
     begun = time.perf_counter()
     marks.append(_mark(bench))

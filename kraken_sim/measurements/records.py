@@ -1,0 +1,403 @@
+"""One measurement a record: what was run (a case) and how long it took (a record extends its case).
+
+Cases say exactly what runs and have a key that no two of them share; a suite is a list of cases. Records add
+times as quartiles, in seconds. Field names follow `kraken_sim.program.ops` and the scenario file. No torch here.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from kraken_sim.program.ops import DType
+
+Positive = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+
+
+class Quartiles(NamedTuple):
+    """First quartile, median and third quartile over the repeats; a list of three numbers in the file."""
+
+    q1: Seconds
+    median: Seconds
+    q3: Seconds
+
+
+class Launch(StrEnum):
+    """How the work reached the device."""
+
+    GRAPH = "graph"
+    EAGER = "eager"
+
+
+class Model(BaseModel):
+    """Base of everything in a measurement file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Case(Model):
+    """Something to measure. `collective` cases run on all ranks together, others on one rank."""
+
+    collective: ClassVar[bool] = False
+    kind: str
+
+    @property
+    def key(self) -> str:
+        """Names this case; equal for a case and the record made of it."""
+        raise NotImplementedError
+
+
+class Timed(Model):
+    """What every record of repeated runs keeps.
+
+    A repeat runs `calls` calls back to back and yields their mean period; the quartiles are over `repeats`
+    such means. `rank` is the device that ran a case of one device.
+    """
+
+    calls: Positive
+    repeats: Positive
+    rank: int = 0
+
+
+class GemmCase(Case):
+    """y[m, n] = x[m, k] · W[n, k]ᵀ, with a bias, without, or accumulated onto y."""
+
+    kind: Literal["gemm"] = "gemm"
+    m: Positive
+    n: Positive
+    k: Positive
+    dtype: DType
+    epilogue: Literal["bias", "none", "accumulate"] = "bias"
+    launch: Launch
+    origin: Literal["preset", "odd"] = "preset"
+
+    @property
+    def key(self) -> str:
+        """Names this case."""
+        return f"gemm/{self.launch}/{self.dtype}/{self.epilogue}/{self.m}x{self.n}x{self.k}"
+
+
+class GemmRecord(GemmCase, Timed):
+    """`time_s` is the period of one GEMM in a chain whose weights come from HBM each time."""
+
+    time_s: Quartiles
+
+
+class AttentionCase(Case):
+    """Scaled dot-product attention: prefill has q_len == kv_len, decode q_len == 1."""
+
+    kind: Literal["attention"] = "attention"
+    batch: Positive
+    q_len: Positive
+    kv_len: Positive
+    num_heads: Positive
+    num_kv_heads: Positive
+    head_dim: Positive
+    causal: bool
+    dtype: DType
+    launch: Launch
+
+    @property
+    def key(self) -> str:
+        """Names this case."""
+        shape = f"b{self.batch}q{self.q_len}kv{self.kv_len}h{self.num_heads}g{self.num_kv_heads}d{self.head_dim}"
+        return f"attention/{self.launch}/{self.dtype}/{shape}{'c' if self.causal else 'f'}"
+
+
+class AttentionRecord(AttentionCase, Timed):
+    """`time_s` is the period of one call; `backend` is the implementation that torch chose."""
+
+    time_s: Quartiles
+    backend: str | None = None
+
+
+MemoryBoundFunction = Literal["norm", "gelu", "add", "copy", "kv_write", "embedding"]
+
+
+class MemoryBoundCase(Case):
+    """A kernel that streams `num_tokens` rows of `hidden_size` elements.
+
+    norm, gelu: one input; add: two; copy: contiguous to contiguous; kv_write: the K and V slices of a QKV
+    projection (each `hidden_size` wide) into a cache, in one strided copy; embedding: token rows gathered,
+    position rows added.
+    """
+
+    kind: Literal["memory_bound"] = "memory_bound"
+    function: MemoryBoundFunction
+    num_tokens: Positive
+    hidden_size: Positive
+    dtype: DType
+    launch: Launch
+
+    @property
+    def key(self) -> str:
+        """Names this case."""
+        return f"memory_bound/{self.launch}/{self.dtype}/{self.function}/{self.num_tokens}x{self.hidden_size}"
+
+
+class MemoryBoundRecord(MemoryBoundCase, Timed):
+    """`time_s` is the period of one call (all its kernels: embedding has two)."""
+
+    time_s: Quartiles
+
+
+class AllReduceCase(Case):
+    """The sum of `num_bytes` over `num_devices` ranks, in place."""
+
+    collective: ClassVar[bool] = True
+    kind: Literal["all_reduce"] = "all_reduce"
+    num_bytes: Positive
+    num_devices: Positive
+    dtype: DType
+    launch: Launch
+    condition: str
+
+    @property
+    def key(self) -> str:
+        """Names this case."""
+        return f"all_reduce/{self.launch}/{self.dtype}/{self.condition}/{self.num_devices}/{self.num_bytes}"
+
+
+class AllReduceRecord(AllReduceCase, Timed):
+    """`time_s` is the period of one call in a chain, the mean over the ranks of each repeat."""
+
+    time_s: Quartiles
+
+
+class GemmOp(Model):
+    """A GEMM with bias in the compute side of a pair."""
+
+    op: Literal["gemm"]
+    m: Positive
+    n: Positive
+    k: Positive
+
+    def __str__(self) -> str:
+        return f"gemm-{self.m}x{self.n}x{self.k}"
+
+
+class AttentionOp(Model):
+    """A causal prefill attention in the compute side of a pair."""
+
+    op: Literal["attention"]
+    batch: Positive
+    q_len: Positive
+    num_heads: Positive
+    num_kv_heads: Positive
+    head_dim: Positive
+
+    def __str__(self) -> str:
+        return f"attention-b{self.batch}q{self.q_len}h{self.num_heads}g{self.num_kv_heads}d{self.head_dim}"
+
+
+class MemoryBoundOp(Model):
+    """A norm or an elementwise kernel in the compute side of a pair."""
+
+    op: Literal["norm", "gelu", "add", "copy"]
+    num_tokens: Positive
+    hidden_size: Positive
+
+    def __str__(self) -> str:
+        return f"{self.op}-{self.num_tokens}x{self.hidden_size}"
+
+
+ComputeOp = Annotated[GemmOp | AttentionOp | MemoryBoundOp, Field(discriminator="op")]
+Order = Literal["collective_first", "compute_first"]
+
+
+class PairCase(Case):
+    """A chain of kernels on one stream beside an AllReduce on another, both released by the same event."""
+
+    collective: ClassVar[bool] = True
+    kind: Literal["pair"] = "pair"
+    family: Literal["gemm", "attention", "memory_bound", "mixed"]
+    compute: tuple[ComputeOp, ...]
+    num_bytes: Positive
+    num_devices: Positive
+    order: Order
+    dtype: DType
+    launch: Launch
+    condition: str
+
+    @property
+    def key(self) -> str:
+        """Names this case."""
+        return (
+            f"pair/{self.launch}/{self.dtype}/{self.condition}/{self.num_devices}/{self.order}/"
+            f"{self.num_bytes}/{self.compute_key}"
+        )
+
+    @property
+    def compute_key(self) -> str:
+        """Names the compute side."""
+        return "+".join(map(str, self.compute))
+
+
+class PairRecord(PairCase, Timed):
+    """Both sides alone and together, as the mean over the ranks of each repeat.
+
+    `together_s`: fork, both sides, join, as a period in a chain of `calls`. `compute_alone_s` and
+    `collective_alone_s`: the period of one side in a chain without the other. The `_span_s` fields run from the
+    fork to the end of a side, read from events beside the work, which themselves add about a microsecond:
+    compare spans with spans.
+    """
+
+    together_s: Quartiles
+    compute_alone_s: Quartiles
+    collective_alone_s: Quartiles
+    compute_span_s: Quartiles | None = None
+    collective_span_s: Quartiles | None = None
+    compute_alone_span_s: Quartiles | None = None
+    collective_alone_span_s: Quartiles | None = None
+
+
+class SustainedCase(Case):
+    """A chain of kernels that runs for `duration_s` after `idle_before_s` of rest, on every device at once."""
+
+    kind: Literal["sustained"] = "sustained"
+    shapes: tuple[tuple[Positive, Positive, Positive], ...] = ()
+    """(m, n, k) of the GEMMs, in turn; or"""
+    compute: tuple[ComputeOp, ...] = ()
+    """kernels of any kind, in turn."""
+    idle_before_s: float
+    duration_s: float
+    dtype: DType
+    device_index: int
+
+    @property
+    def key(self) -> str:
+        """Names this case."""
+        shapes = "+".join(["x".join(map(str, shape)) for shape in self.shapes] + [str(op) for op in self.compute])
+        times = f"idle{self.idle_before_s:g}/run{self.duration_s:g}"
+        return f"sustained/{self.dtype}/{times}/device{self.device_index}/{shapes}"
+
+
+class SustainedRecord(SustainedCase):
+    """The rate from chunk to chunk and what the card's sensors said meanwhile.
+
+    `chunk_end_s` counts from the start of the first kernel; `chunk_flops` is the rate within the chunk that ends
+    there, `chunk_rounds_per_s` that of whole rounds of the chain. A sample is (seconds from the start, SM clock in Hz, power in W, temperature in °C).
+    """
+
+    chunk_end_s: tuple[float, ...]
+    chunk_flops: tuple[float, ...]
+    chunk_rounds_per_s: tuple[float, ...] = ()
+    samples: tuple[tuple[float, float, float, float], ...] = ()
+
+
+class LaunchCase(Case):
+    """A cost around kernels; the module `validation.microbench.launch` says what each quantity is."""
+
+    kind: Literal["launch"] = "launch"
+    quantity: str
+    detail: str = ""
+    condition: str | None = None
+    """Set where a collective is involved."""
+
+    @property
+    def key(self) -> str:
+        """Names this case."""
+        return "/".join(filter(None, ("launch", self.condition, self.quantity, self.detail)))
+
+
+class LaunchRecord(LaunchCase, Timed):
+    """`time_s` is the cost of one call (or one kernel, node, edge); a slope can come out negative by noise."""
+
+    time_s: tuple[float, float, float]
+
+
+class Kernel(Model):
+    """One kernel as the profiler saw it: its CTAs, their size, how long it was busy."""
+
+    name: str
+    grid: tuple[int, int, int]
+    block: tuple[int, int, int]
+    registers: int | None = None
+    shared_memory_bytes: int | None = None
+    busy_s: Seconds
+
+
+class KernelsCase(Case):
+    """The kernels that another case consists of, under the profiler (whose times are a little longer)."""
+
+    kind: Literal["kernels"] = "kernels"
+    of: str
+    """Key of the other case."""
+
+    @property
+    def key(self) -> str:
+        """Names this case."""
+        return f"kernels/{self.of}"
+
+
+class KernelsRecord(KernelsCase):
+    """The kernels in launch order."""
+
+    kernels: tuple[Kernel, ...]
+
+
+class PassCase(Case):
+    """One forward step of a whole model; the fields are those of a scenario file."""
+
+    collective: ClassVar[bool] = True
+    kind: Literal["pass"] = "pass"
+    architecture: dict[str, Any]
+    model: dict[str, Any]
+    num_devices: Positive
+    phase: Literal["prefill", "decode"]
+    batch_size: Positive
+    context_length: Positive
+    dtype: DType
+    launch: Launch
+    overlap: bool
+    condition: str
+
+    @property
+    def key(self) -> str:
+        """Names this case."""
+        model = ",".join(f"{name}={self.model[name]}" for name in sorted(self.model))
+        architecture = ",".join(f"{name}={self.architecture[name]}" for name in sorted(self.architecture))
+        mode = "overlap" if self.overlap else "blocking"
+        work = f"{self.phase}/b{self.batch_size}t{self.context_length}/{self.dtype}/{self.launch}/{mode}"
+        return f"pass/{self.condition}/{self.num_devices}/{work}/{architecture}/{model}"
+
+
+class PassRecord(PassCase, Timed):
+    """`time_s` is TTFT of a prefill, or the time of one decode step: the slowest rank of each repeat."""
+
+    time_s: Quartiles
+
+
+class NoteRecord(Model):
+    """Why a case has no record: skipped (it cannot run here) or failed (it should have; tried again on resume)."""
+
+    kind: Literal["note"] = "note"
+    of: str
+    """Key of the case."""
+    status: Literal["skipped", "failed"]
+    message: str
+    rank: int = 0
+
+    @property
+    def key(self) -> str:
+        """The key of the case it speaks of."""
+        return self.of
+
+
+Record = Annotated[
+    GemmRecord
+    | AttentionRecord
+    | MemoryBoundRecord
+    | AllReduceRecord
+    | PairRecord
+    | SustainedRecord
+    | LaunchRecord
+    | KernelsRecord
+    | PassRecord
+    | NoteRecord,
+    Field(discriminator="kind"),
+]
+"""One line of a measurement file after its header."""
