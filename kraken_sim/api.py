@@ -48,7 +48,7 @@ def simulate(
     memory = memory_of(scenario, resolved)
     check_memory(memory, machine.device.hbm_capacity_bytes)
     program = program_of(scenario, resolved)
-    pricing = Pricing(machine, scenario.runtime.collective.policy())
+    pricing = Pricing(machine, scenario.runtime.collective.policy()).under_sustained_load(program)
     eager = scenario.runtime.launch is Launch.EAGER
     timeline = run(program, engine_machine(machine, pricing), eager=eager, exact=exact)
     return Prediction(
@@ -100,5 +100,5 @@ def _provenance(profile: HardwareProfile, program: Program) -> dict[str, Provena
     """Where the numbers come from that this program's ops needed."""
     ops = [kernel.op for segment in program.segments for kernel in segment.kernels]
     communicates = any(isinstance(op, AllReduce) for op in ops)
-    unused = set() if communicates else {"collectives", "contention"}
+    unused = {"serving_attention"} | (set() if communicates else {"collectives", "contention"})
     return {path: record for path, record in profile.provenance.items() if path.split(".")[0] not in unused}

@@ -47,6 +47,8 @@ def build_parser() -> argparse.ArgumentParser:
     paper.add_argument("--grid", metavar="FILE", help="another grid than the paper's (default: paper_grid)")
     _add_outputs(paper)
 
+    _add_measured(commands)
+
     profiles = commands.add_parser("profiles", help="the machines that ship, and files of your own")
     verbs = profiles.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=_Parser)
     verbs.add_parser("list", help="every machine that ships")
@@ -55,9 +57,27 @@ def build_parser() -> argparse.ArgumentParser:
     check = verbs.add_parser("check", help="all problems of a profile's file at once")
     check.add_argument("profile", metavar="PROFILE", help="a profile's name, or its file")
 
+    new = verbs.add_parser("new", help="a profile from a datasheet alone, constants carried over from the nearest GPU")
+    new.add_argument("--from", metavar="DATASHEET", required=True, dest="datasheet", help="name, device and topology")
+    new.add_argument("--out", metavar="FILE", required=True, help="the profile to write")
+
     schema = commands.add_parser("schema", help="JSON schema of a scenario or a hardware profile")
     schema.add_argument("kind", choices=("scenario", "profile"), nargs="?", default="scenario")
     return parser
+
+
+def _add_measured(commands: argparse._SubParsersAction[_Parser]) -> None:
+    """The commands that read measurements."""
+    calibrate = commands.add_parser("calibrate", help="fit a profile to the microbenchmarks of a measurement file")
+    calibrate.add_argument("measurements", metavar="MEASUREMENTS", help="a file of validation.measure")
+    calibrate.add_argument("--base", metavar="PROFILE", required=True, help="where datasheet and topology come from")
+    calibrate.add_argument("--out", metavar="FILE", required=True, help="the profile to write")
+    calibrate.add_argument("--name", metavar="NAME", help="the profile's name (default: that of the file)")
+
+    validate = commands.add_parser("validate", help="predictions against the whole passes of a measurement file")
+    validate.add_argument("measurements", metavar="MEASUREMENTS", help="a file of validation.measure")
+    validate.add_argument("--hardware", metavar="PROFILE", help="a profile (default: the one of the measured machine)")
+    _add_outputs(validate)
 
 
 def _add_outputs(parser: argparse.ArgumentParser) -> None:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 PIPE_WIDTH = 160
 
 
-def _print(renderable: RenderableType) -> None:
+def print_report(renderable: RenderableType) -> None:
+    """Tables and text to standard output."""
     from rich.console import Console
 
     # Files and pipes get the tables whole; a terminal gets them in its own width.
@@ -30,7 +31,8 @@ def _print(renderable: RenderableType) -> None:
     Console(highlight=False, width=width).print(renderable)
 
 
-def _write(path: str, text: str) -> None:
+def write_text(path: str, text: str) -> None:
+    """A whole text file, its folder made where missing."""
     target = Path(path)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -39,12 +41,13 @@ def _write(path: str, text: str) -> None:
         raise InputError.single("--json", f"cannot be written: {error.strerror}", path) from None
 
 
-def _write_json(path: str, data: Any) -> None:
+def write_json(path: str, data: Any) -> None:
+    """JSON to a file, or to standard output for `-`."""
     text = json.dumps(data, indent=2) + "\n"
     if path == "-":
         sys.stdout.write(text)
     else:
-        _write(path, text)
+        write_text(path, text)
 
 
 def _write_html(path: str, predictions: Sequence[Prediction]) -> None:
@@ -81,9 +84,9 @@ def run_command(args: argparse.Namespace) -> None:
     if args.json != "-":
         from kraken_sim.report.text import prediction_report
 
-        _print(prediction_report(prediction))
+        print_report(prediction_report(prediction))
     if args.json is not None:
-        _write_json(args.json, prediction.as_dict())
+        write_json(args.json, prediction.as_dict())
     if args.html is not None:
         _write_html(args.html, [prediction])
     if args.trace is not None:
@@ -104,14 +107,14 @@ def compare_command(args: argparse.Namespace) -> None:
     if args.json != "-":
         from kraken_sim.report.text import comparison_report
 
-        _print(comparison_report(predictions))
+        print_report(comparison_report(predictions))
     if args.json is not None:
         base = predictions[0].latency_s
         results = [
             {**prediction.as_dict(), "speedup_percent": 100.0 * (base / prediction.latency_s - 1.0)}
             for prediction in predictions
         ]
-        _write_json(args.json, results)
+        write_json(args.json, results)
     if args.html is not None:
         _write_html(args.html, predictions)
 
@@ -124,25 +127,43 @@ def paper_command(args: argparse.Namespace) -> None:
     if args.json != "-":
         from kraken_sim.report.paper import paper_report
 
-        _print(paper_report(result))
+        print_report(paper_report(result))
     if args.json is not None:
-        _write_json(args.json, result.as_dict())
+        write_json(args.json, result.as_dict())
     if args.html is not None:
         from kraken_sim.report.paper import paper_html
 
-        _write(args.html, paper_html(result))
+        write_text(args.html, paper_html(result))
         sys.stderr.write(f"report: {args.html}\n")
 
 
+def calibrate_command(args: argparse.Namespace) -> None:
+    """`kraken-sim calibrate`: a profile fitted to measurements."""
+    from kraken_sim.commands_calibration import calibrate
+
+    calibrate(args)
+
+
+def validate_command(args: argparse.Namespace) -> None:
+    """`kraken-sim validate`: predictions against measured passes."""
+    from kraken_sim.commands_calibration import validate
+
+    validate(args)
+
+
 def profiles_command(args: argparse.Namespace) -> None:
-    """`kraken-sim profiles list|show|check`."""
+    """`kraken-sim profiles list|show|check|new`."""
     from kraken_sim.hardware.load import check_profile, load_profile
     from kraken_sim.report.profiles import profile_text, profiles_table
 
     if args.verb == "list":
-        _print(profiles_table())
+        print_report(profiles_table())
     elif args.verb == "show":
-        _print(profile_text(load_profile(args.profile)))
+        print_report(profile_text(load_profile(args.profile)))
+    elif args.verb == "new":
+        from kraken_sim.commands_calibration import new_profile
+
+        new_profile(args)
     else:
         problems = check_profile(args.profile)
         if problems:
@@ -155,8 +176,8 @@ def schema_command(args: argparse.Namespace) -> None:
     if args.kind == "profile":
         from kraken_sim.hardware.schema import profile_json_schema
 
-        _write_json("-", profile_json_schema())
+        write_json("-", profile_json_schema())
     else:
         from kraken_sim.scenario import scenario_json_schema
 
-        _write_json("-", scenario_json_schema())
+        write_json("-", scenario_json_schema())

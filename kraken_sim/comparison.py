@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from kraken_sim.api import simulate
 from kraken_sim.errors import InputError, KrakenSimError
 from kraken_sim.hardware.load import load_profile
+from kraken_sim.measurements.machine import machine_warnings, matching_profile
 from kraken_sim.measurements.records import PassRecord
-from kraken_sim.api import simulate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +33,7 @@ class Comparison:
 
     @property
     def error(self) -> float:
-        """predicted / measured - 1."""
+        """Relative error, predicted / measured - 1."""
         return self.predicted_s / self.measured_s - 1.0
 
     @property
@@ -206,67 +206,3 @@ def _compare(
     }
     prediction = simulate(scenario, profile=profile)
     return Comparison(record, record.condition, record.time_s.median, prediction.latency_s)
-
-
-def matching_profile(measurements: MeasurementFile) -> str:
-    """The shipped profile of the measured devices that has just enough of them.
-
-    Raises:
-        InputError: no shipped profile describes such a machine.
-    """
-    from kraken_sim.hardware.load import list_profiles
-
-    header = measurements.header
-    fitting = []
-    for name in list_profiles():
-        profile = load_profile(name)
-        if _same_device(header.device_name, profile.device.name) and not _memory_differs(header.memory_bytes, profile):
-            size = len(profile.topology.gpus)
-            if size >= header.num_devices:
-                fitting.append((size, name))
-    if not fitting:
-        message = "no shipped profile describes the measured machine; name one with --hardware"
-        raise InputError.single("--hardware", message, header.device_name, "h200-sxm-x2")
-    return min(fitting)[1]
-
-
-def machine_warnings(measurements: MeasurementFile, profile: HardwareProfile) -> list[str]:
-    """What makes the profile another machine than the measured one.
-
-    Raises:
-        InputError: the measured devices are not the profile's at all.
-    """
-    header = measurements.header
-    if header.device_type != "cuda":
-        message = "was measured on CPUs; no profile predicts those"
-        raise InputError.single("header.device_type", message, header.device_type, source=measurements.source)
-    if not _same_device(header.device_name, profile.device.name):
-        message = f"the profile {profile.name} describes {profile.device.name}"
-        raise InputError.single("header.device_name", message, header.device_name, source=measurements.source)
-    warnings = []
-    if header.num_sms is not None and header.num_sms != profile.device.num_sms:
-        warnings.append(f"the devices have {header.num_sms} SMs, the profile {profile.device.num_sms}")
-    if _memory_differs(header.memory_bytes, profile):
-        warnings.append("the devices have another amount of memory than the profile")
-    if header.num_devices > len(profile.topology.gpus):
-        warnings.append(f"{header.num_devices} devices were measured, the profile has {len(profile.topology.gpus)}")
-    return warnings
-
-
-def _same_device(measured: str, described: str) -> bool:
-    """Whether the two names share the chip's designation, such as H200 or A100."""
-
-    def chips(name: str) -> set[str]:
-        words = name.upper().replace("-", " ").split()
-        return {word for word in words if any(c.isdigit() for c in word) and word[0].isalpha() and len(word) <= 6}
-
-    ignored = {"SXM4", "SXM5", "SXM2", "HBM3", "HBM2E", "HBM3E"}
-    return bool((chips(measured) - ignored) & (chips(described) - ignored))
-
-
-def _memory_differs(memory_bytes: int | None, profile: HardwareProfile) -> bool:
-    if memory_bytes is None:
-        return False
-    return not math.isclose(memory_bytes, profile.device.hbm_capacity_bytes, rel_tol=0.15)
-
-

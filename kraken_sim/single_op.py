@@ -156,7 +156,8 @@ def predict_op(hardware: str | Path | HardwareProfile, spec: Mapping[str, Any]) 
         warm = question.weights == "warm"
         return gemm_cost(op, profile.device, profile.gemm, weights_warm=warm).busy_s + gap_s
     if isinstance(question, AttentionSpec) and isinstance(op, Attention) and question.serving:
-        return serving_attention_cost(op, profile.device, profile.attention).busy_s + gap_s
+        constants = profile.serving_attention or profile.attention
+        return serving_attention_cost(op, profile.device, constants).busy_s + gap_s
     return Pricing(profile).kernel(op).busy_s + gap_s
 
 

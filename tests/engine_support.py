@@ -21,7 +21,14 @@ LAUNCH = LaunchCosts(
     graph_edge_s=2 * US,
 )
 NO_GAPS = LaunchCosts(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
-NO_INTERFERENCE = ContentionConstants(0.0, 0.0, 1.0)
+NO_INTERFERENCE = ContentionConstants(
+    compute_slowdown=0.0,
+    collective_slowdown=0.0,
+    collective_memory_slowdown=0.0,
+    memory_saturation_fraction=1.0,
+    collective_dispatch_s=0.0,
+    stranded_sms=0,
+)
 
 
 def kernel_cost(

@@ -115,7 +115,7 @@ def test_key_value_heads_are_split_then_replicated():
         assert isinstance(qkv, Gemm)
         assert qkv.n == 64 * (HEADS // num_devices + 2 * expected)
         cache = next(kernel.op for kernel in kernels if kernel.name == "kv_cache")
-        assert cache == Copy(2 * 512 * 2 * 64 * expected * 2)
+        assert cache == Copy(2 * 512 * 2 * 64 * expected * 2, strided=True)
 
 
 def test_the_head_sees_the_last_token_of_each_sequence_only():

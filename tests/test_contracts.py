@@ -24,6 +24,9 @@ OPTIONS = {
     "profiles list": [],
     "profiles show": ["PROFILE"],
     "profiles check": ["PROFILE"],
+    "profiles new": ["--from", "--out"],
+    "calibrate": ["--base", "--name", "--out", "MEASUREMENTS"],
+    "validate": ["--hardware", "--html", "--json", "MEASUREMENTS"],
     "schema": ["kind"],
 }
 
@@ -53,7 +56,9 @@ def test_the_core_imports_neither_torch_nor_anything_slow():
         "loaded = slow & set(sys.modules)\n"
         "assert not loaded, loaded\n"
         "from kraken_sim import Scenario, simulate, predict_op, load_scenario\n"
-        "import kraken_sim.commands, kraken_sim.paper, kraken_sim.report.html, kraken_sim.report.text\n"
+        "import kraken_sim.commands, kraken_sim.commands_calibration, kraken_sim.measurements.schema\n"
+        "import kraken_sim.calibration.fit_profile, kraken_sim.calibration.datasheet\n"
+        "import kraken_sim.paper, kraken_sim.report.html, kraken_sim.report.text\n"
         "assert 'torch' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

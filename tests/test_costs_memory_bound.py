@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -71,9 +72,34 @@ def test_a_layer_norm_of_512_rows_takes_about_8_us_on_h200() -> None:
     assert memory_bound_cost(Norm(512, 3584, FP16), H200, C).busy_s == pytest.approx(7.8e-6, rel=0.1)
 
 
-def test_embedding_rows_come_from_hbm() -> None:
+def test_embedding_rows_of_the_table_come_from_hbm() -> None:
     cost = memory_bound_cost(Embedding(512, 4096, FP16), H200, C)
-    assert cost.hbm_bytes == 2 * 512 * 4096 * 2
+    assert cost.hbm_bytes == 512 * 4096 * 2
+
+
+def test_few_embedding_rows_are_gathered_one_after_the_other() -> None:
+    kernels = dict(C.kernels) | {"embedding": dict(C.kernels["embedding"]) | {"row_s": 6e-7}}
+    constants = replace(C, kernels=kernels)
+    times = {rows: memory_bound_cost(Embedding(rows, 1024, FP16), H200, constants).busy_s for rows in (1, 16, 17)}
+    assert times[16] - times[1] == pytest.approx(15 * 6e-7, rel=0.01)
+    assert times[17] < times[16]
+
+
+def test_kernels_without_constants_of_their_own_cost_what_their_kind_does() -> None:
+    as_add = Elementwise("silu", 1_000_000, 1, FP16)
+    assert memory_bound_cost(Elementwise("gelu", 1_000_000, 1, FP16), H200, C).busy_s == pytest.approx(
+        memory_bound_cost(as_add, H200, C).busy_s
+    )
+    slow = dict(C.kernels["elementwise"]) | {"cta_bytes_per_s": 1e9, "hbm_efficiency": 0.3, "l2_bytes_per_s": 1e12}
+    constants = replace(C, kernels=dict(C.kernels) | {"gelu": slow})
+    assert memory_bound_cost(Elementwise("gelu", 1_000_000, 1, FP16), H200, constants).busy_s > 2.0 * (
+        memory_bound_cost(as_add, H200, constants).busy_s
+    )
+
+
+def test_a_strided_copy_runs_in_smaller_ctas() -> None:
+    whole, strided = (memory_bound_cost(Copy(2**20, strided), H200, C) for strided in (False, True))
+    assert strided.ctas == 8 * whole.ctas
 
 
 def test_wrong_sizes_are_all_named() -> None:

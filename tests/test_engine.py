@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from engine_support import (
     LAUNCH,
+    NO_INTERFERENCE,
     NUM_SMS,
     US,
     collective,
@@ -127,7 +130,7 @@ def test_two_memory_bound_kernels_share_hbm_evenly():
 
 def test_interference_slows_both_sides_only_while_both_run():
     steps = (*FORK, collective(COMM_STREAM), compute(1), *JOIN)
-    contention = ContentionConstants(0.0, 0.5, 1.0)
+    contention = replace(NO_INTERFERENCE, collective_slowdown=0.5)
     costs = {op(1): kernel_cost(30 * US, ctas=100)}
     timeline = run(
         program(*steps), machine(costs, collective_cost(60 * US), contention=contention), eager=False
@@ -165,7 +168,15 @@ persistent_costs = st.builds(
 )
 any_cost = st.one_of(kernel_costs, persistent_costs)
 collectives = st.builds(collective_cost, st.floats(2e-6, 300e-6), st.integers(0, 32), st.floats(0.0, 1e7))
-contentions = st.builds(ContentionConstants, st.floats(0.0, 3.0), st.floats(0.0, 1.0), st.floats(0.3, 1.0))
+contentions = st.builds(
+    ContentionConstants,
+    compute_slowdown=st.floats(0.0, 3.0),
+    collective_slowdown=st.floats(0.0, 1.0),
+    collective_memory_slowdown=st.floats(0.0, 2.0),
+    memory_saturation_fraction=st.floats(0.3, 1.0),
+    collective_dispatch_s=st.floats(0.0, 5e-6),
+    stranded_sms=st.integers(0, 8),
+)
 
 
 @settings(max_examples=60, deadline=None)

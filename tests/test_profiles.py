@@ -18,7 +18,7 @@ from kraken_sim.errors import InputError, KrakenSimError
 from kraken_sim.hardware.blocks import Reading, read_fields, required_fields
 from kraken_sim.hardware.load import check_profile, data_dir, list_profiles, load_profile
 from kraken_sim.hardware.profile import HardwareProfile, Provenance, ProvenanceKind
-from kraken_sim.hardware.schema import BLOCKS, parse_profile, profile_json_schema
+from kraken_sim.hardware.schema import BLOCKS, OPTIONAL_BLOCKS, parse_profile, profile_json_schema
 from kraken_sim.hardware.topology import LinkKind, NodeKind, Topology
 from kraken_sim.hardware.topology_schema import TopologyFile, build_topology
 from kraken_sim.program.ops import DType
@@ -220,7 +220,7 @@ def test_name_that_is_not_the_files_is_doubtful(tmp_path: Path) -> None:
 # Strictness -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("block", ["device", "topology", *BLOCKS])
+@pytest.mark.parametrize("block", ["device", "topology", *(name for name in BLOCKS if name not in OPTIONAL_BLOCKS)])
 def test_missing_block_is_named(block: str) -> None:
     data = document_of("h200-sxm-x2")
     del data[block]

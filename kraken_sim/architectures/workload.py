@@ -145,9 +145,11 @@ class ProgramBuilder:
         elements = self.work.num_tokens * hidden_size
         self.kernel(name, Elementwise("add", elements, 2, self.work.dtype), category)
 
-    def copy(self, name: str, num_elements: int, category: Category = Category.OTHER) -> None:
+    def copy(
+        self, name: str, num_elements: int, category: Category = Category.OTHER, *, strided: bool = False
+    ) -> None:
         """A device-to-device copy."""
-        self.kernel(name, Copy(num_elements * self.work.dtype.num_bytes), category)
+        self.kernel(name, Copy(num_elements * self.work.dtype.num_bytes, strided), category)
 
     def all_reduce(
         self,
@@ -175,7 +177,8 @@ class ProgramBuilder:
         if block.rotary:
             elements = work.num_tokens * (q_width + kv_width)
             self.kernel("rope" + suffix, Elementwise("rope", elements, 1, work.dtype), Category.OTHER)
-        self.copy("kv_cache" + suffix, work.num_tokens * 2 * kv_width, copies)
+        # The keys and values of one token lie side by side: a slice of many tokens is strided, of one it is not.
+        self.copy("kv_cache" + suffix, work.num_tokens * 2 * kv_width, copies, strided=work.num_tokens > 1)
         attention = Attention(
             batch=work.batch_size,
             q_len=work.q_len,

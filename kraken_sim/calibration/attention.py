@@ -54,7 +54,10 @@ _TOKENS_PER_SPLIT = (128.0, 256.0, 512.0)
 
 @dataclass(frozen=True, slots=True)
 class FitResult:
-    """Fitted constants, and |predicted / measured - 1| on the held-out samples."""
+    """Fitted constants, and |predicted / measured - 1| on the held-out samples.
+
+    `held_out` has each of these samples with its predicted / measured - 1.
+    """
 
     constants: AttentionConstants
     residual: float
@@ -62,6 +65,7 @@ class FitResult:
     residual_without_correction: float
     num_fitted: int
     num_held_out: int
+    held_out: tuple[tuple[AttentionSample, float], ...]
 
 
 def fit_attention(
@@ -95,7 +99,8 @@ def fit_attention(
         fit_launch = len(prefill) < _MIN_PER_PHASE
         plain = _fit_decode(decode, device, constants, graph_node_gap_s, fit_launch)
         constants = _with_useful_correction(decode, device, plain, graph_node_gap_s)
-    errors = _errors(held_out, device, constants, graph_node_gap_s)
+    signed = _signed_errors(held_out, device, constants, graph_node_gap_s)
+    errors = np.abs(signed)
     return FitResult(
         constants=constants,
         residual=float(errors.mean()),
@@ -103,6 +108,7 @@ def fit_attention(
         residual_without_correction=float(_errors(held_out, device, plain, graph_node_gap_s).mean()),
         num_fitted=len(train),
         num_held_out=len(held_out),
+        held_out=tuple(zip(held_out, signed.tolist(), strict=True)),
     )
 
 
@@ -215,8 +221,14 @@ def _dims(samples: Sequence[AttentionSample]) -> list[int]:
 
 
 def _errors(samples: Sequence[AttentionSample], device: Device, constants: AttentionConstants, gap_s: float) -> Floats:
+    return np.abs(_signed_errors(samples, device, constants, gap_s))
+
+
+def _signed_errors(
+    samples: Sequence[AttentionSample], device: Device, constants: AttentionConstants, gap_s: float
+) -> Floats:
     measured = np.array([sample.period_s for sample in samples])
-    return np.asarray(np.abs(predict_periods(samples, device, constants, gap_s) / measured - 1.0))
+    return np.asarray(predict_periods(samples, device, constants, gap_s) / measured - 1.0)
 
 
 def _by_class(samples: Sequence[AttentionSample], errors: Floats) -> dict[str, float]:

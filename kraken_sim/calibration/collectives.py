@@ -78,7 +78,7 @@ class AllReduceFit:
     """Fitted constants, and how far they are off on samples they saw and samples they did not.
 
     Errors are means of |predicted / measured - 1| of the period; classes are `nccl nvlink simple` or
-    `custom two_shot_vllm`.
+    `custom two_shot_vllm`. `held_out` has each held-out sample with its predicted / measured - 1.
     """
 
     constants: CollectiveConstants
@@ -88,6 +88,7 @@ class AllReduceFit:
     num_held_out: int
     class_errors: Mapping[str, float]
     held_out_class_errors: Mapping[str, float]
+    held_out: tuple[tuple[AllReduceSample, float], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +149,7 @@ def fit_all_reduce(
         len(held),
         _class_errors(fitted, constants),
         _class_errors(held, constants),
+        tuple((case.sample, _signed_error(case, constants)) for case in held),
     )
 
 
@@ -317,8 +319,12 @@ def _with_group(
     return replace(changed, link_correction={**constants.link_correction, protocol: factors})
 
 
+def _signed_error(case: _Case, constants: CollectiveConstants) -> float:
+    return case.predict_s(constants) / case.sample.period_s - 1.0
+
+
 def _error(case: _Case, constants: CollectiveConstants) -> float:
-    return abs(case.predict_s(constants) / case.sample.period_s - 1.0)
+    return abs(_signed_error(case, constants))
 
 
 def _mean_error(cases: Sequence[_Case], constants: CollectiveConstants) -> float:

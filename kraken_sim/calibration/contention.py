@@ -7,7 +7,7 @@ sides cost each other is fitted, not what each of them costs.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from scipy.optimize import least_squares
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from kraken_sim.costs.types import CollectiveCost, KernelCost
     from kraken_sim.hardware.profile import HardwareProfile
     from kraken_sim.program.ops import ComputeOp
+    from kraken_sim.program.program import Step
 
 FITTED: Final = {
     "compute_slowdown": (0.0, 6.0),
@@ -46,6 +47,7 @@ FITTED: Final = {
 """Fitted constants with their bounds; dispatch time and stranded SMs are read off, not fitted."""
 
 LARGEST_FIT: Final = 400
+MIN_SAMPLES: Final = 20
 _LEAST_S: Final = 1e-7
 
 
@@ -60,7 +62,7 @@ class PairSample:
     together_s: float
     compute_alone_s: float
     collective_alone_s: float
-    label: str
+    condition: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +73,9 @@ class ContentionFit:
     fitted_error: float
     residual: float
     ideal_residual: float
-    errors_by_class: dict[str, float]
+    held_out: tuple[tuple[PairSample, float], ...]
+    """Every pair that the fit did not see, with predicted / measured - 1."""
     num_fitted: int
-    num_held_out: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +98,8 @@ def fit_contention(
     Raises:
         ValueError: fewer than 20 pairs.
     """
-    if len(samples) < 20:
-        message = f"{len(samples)} pairs are too few to fit contention to; 20 are the least"
+    if len(samples) < MIN_SAMPLES:
+        message = f"{len(samples)} pairs are too few to fit contention to; {MIN_SAMPLES} are the least"
         raise ValueError(message)
     start = initial or profile.contention
     prepared = [_prepare(sample, profile) for sample in samples]
@@ -116,25 +118,22 @@ def fit_contention(
     )
     constants = _with(start, names, found.x)
     judged = relative_errors(held_out, profile, constants)
-    classes: dict[str, list[float]] = {}
-    for pair, error in zip(held_out, judged, strict=True):
-        classes.setdefault(pair.sample.label, []).append(abs(float(error)))
     ideal = [max(p.sample.compute_alone_s, p.sample.collective_alone_s) / p.sample.together_s - 1 for p in held_out]
     return ContentionFit(
         constants,
         float(np.abs(relative_errors(chosen, profile, constants)).mean()),
         float(np.abs(judged).mean()),
         float(np.abs(ideal).mean()),
-        {label: float(np.mean(found_errors)) for label, found_errors in sorted(classes.items())},
+        tuple((pair.sample, float(error)) for pair, error in zip(held_out, judged, strict=True)),
         len(chosen),
-        len(held_out),
     )
 
 
 def _with(
     constants: ContentionConstants, names: Sequence[str], values: NDArray[np.float64]
 ) -> ContentionConstants:
-    return replace(constants, **{name: float(value) for name, value in zip(names, values, strict=True)})
+    changes: dict[str, Any] = {name: float(value) for name, value in zip(names, values, strict=True)}
+    return replace(constants, **changes)
 
 
 def relative_errors(
@@ -149,7 +148,7 @@ def predict_pair_s(pair: _Prepared, profile: HardwareProfile, constants: Content
     machine = Machine(
         num_sms=profile.device.num_sms,
         hbm_bandwidth_bytes_per_s=profile.device.hbm_bandwidth_bytes_per_s,
-        launch=replace(profile.launch, graph_launch_s=0.0),
+        launch=replace(profile.launch, graph_launch_s=0.0, kernel_switch_s=0.0),
         contention=constants,
         kernel_cost=pair.kernels.__getitem__,
         collective_cost=lambda _: pair.collective,
@@ -173,7 +172,7 @@ def _prepare(sample: PairSample, profile: HardwareProfile) -> _Prepared:
     collective = replace(
         collective, busy_s=alone_s, latency_s=min(collective.latency_s, alone_s), transfer_s=alone_s
     )
-    steps = (
+    steps: tuple[Step, ...] = (
         RecordEvent("fork", MAIN_STREAM),
         WaitEvent("fork", COMM_STREAM),
         Kernel("all_reduce", reduce, Category.ALL_REDUCE, COMM_STREAM),

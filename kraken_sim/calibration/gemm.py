@@ -15,6 +15,7 @@ from kraken_sim.calibration.gemm_batch import (
     batch_of,
     predict_periods,
     relative_errors,
+    signed_errors,
     uncorrected_busy_s,
 )
 from kraken_sim.calibration.gemm_correction import CorrectionKnots, fit_correction
@@ -44,7 +45,10 @@ _SEED = 20240
 
 @dataclass(frozen=True, slots=True)
 class FitResult:
-    """Fitted constants, and |predicted / measured - 1| on the held-out samples."""
+    """Fitted constants, and |predicted / measured - 1| on the held-out samples.
+
+    `held_out` has each of these samples with its predicted / measured - 1.
+    """
 
     constants: GemmConstants
     residual: float
@@ -54,6 +58,7 @@ class FitResult:
     errors_by_class: Mapping[str, float]
     num_fitted: int
     num_held_out: int
+    held_out: tuple[tuple[GemmSample, float], ...]
 
 
 # Bounds of the fitted fields; outside them the numbers lose their physical meaning.
@@ -128,23 +133,24 @@ def fit_gemm(
     seen. Deterministic; under a minute for 12,000 records on one core.
 
     Args:
-        records: Measured products of one dtype, at least 40.
+        records: Measured products of one dtype (or of dtypes with one width and rate), at least 40.
         device: Datasheet of the GPU they were measured on.
         initial: Constants of a similar GPU; the fit stays near them where the records say nothing.
         graph_node_gap_s: The part of each period that belongs to the launch costs, not to the kernel.
         knots: Where the correction grid has its knots; default: a coarse grid over the shapes of the records.
 
     Raises:
-        InputError: too few records, mixed dtypes, or periods that are not longer than the gap.
+        InputError: too few records, dtypes of different rates, or periods that are not longer than the gap.
     """
-    _check(records, graph_node_gap_s)
+    _check(records, device, graph_node_gap_s)
     table = batch_of(records, graph_node_gap_s)
     order = np.random.default_rng(_SEED).permutation(len(records))
     cut = int(_TRAIN_SHARE * len(order))
     train, held_out = table.take(order[:cut]), table.take(order[cut:])
     plain = _fit_plain(train.take(np.arange(min(cut, _MAX_FIT_SAMPLES))), device, initial)
     fitted = replace(plain, correction=_useful_correction(train, device, plain, knots or CorrectionKnots()))
-    errors = relative_errors(held_out, device, fitted)
+    signed = signed_errors(held_out, device, fitted)
+    errors = np.abs(signed)
     return FitResult(
         constants=fitted,
         residual=float(errors.mean()),
@@ -154,6 +160,7 @@ def fit_gemm(
         errors_by_class=_by_class(held_out, errors),
         num_fitted=cut,
         num_held_out=len(order) - cut,
+        held_out=tuple((records[index], float(error)) for index, error in zip(order[cut:], signed, strict=True)),
     )
 
 
@@ -213,12 +220,14 @@ def _by_class(t: Batch, errors: Floats) -> dict[str, float]:
     return {name: float(errors[group == index].mean()) for index, name in enumerate(names) if np.any(group == index)}
 
 
-def _check(records: Sequence[GemmSample], gap_s: float) -> None:
+def _check(records: Sequence[GemmSample], device: Device, gap_s: float) -> None:
     problems = []
     if len(records) < MIN_SAMPLES:
         problems.append(Problem("records", f"a fit needs at least {MIN_SAMPLES} of them", len(records)))
-    if len({record.dtype for record in records}) > 1:
-        problems.append(Problem("records", "all must have one dtype", sorted({str(r.dtype) for r in records})))
+    dtypes = {record.dtype for record in records}
+    if len({(dtype.num_bytes, device.peak_flops.get(dtype)) for dtype in dtypes}) > 1:
+        message = "all must have one dtype, or dtypes of one width and rate"
+        problems.append(Problem("records", message, sorted(map(str, dtypes))))
     short = [r for r in records if not r.period_s > gap_s]
     if short:
         problems.append(

@@ -56,16 +56,19 @@ class GemmSample:
     dtype: DType
     period_s: float
     weights_warm: bool
+    accumulate: bool = False
+    """Whether it adds to y, which it then reads."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Samples of one dtype as columns [num_samples]; `busy_s` is the period without the gap."""
+    """Samples of one width of elements as columns [num_samples]; `busy_s` is the period without the gap."""
 
     m: NDArray[np.int64]
     n: NDArray[np.int64]
     k: NDArray[np.int64]
     warm: Floats
+    reads_output: Floats
     alignment: NDArray[np.int64]
     busy_s: Floats
     dtype: DType
@@ -79,6 +82,7 @@ class Batch:
             n=self.n[index],
             k=self.k[index],
             warm=self.warm[index],
+            reads_output=self.reads_output[index],
             alignment=self.alignment[index],
             busy_s=self.busy_s[index],
         )
@@ -107,7 +111,7 @@ def _busy_and_roofline_s(t: Batch, device: Device, c: GemmConstants) -> tuple[Fl
     efficiency = np.ones(len(t.m))
     for key in ALIGNMENTS:
         efficiency[t.alignment == int(key)] = c.misaligned_efficiency[key]
-    demand = Demand(t.m, t.n, t.k, t.dtype.num_bytes, False, t.warm, efficiency, 1.0)
+    demand = Demand(t.m, t.n, t.k, t.dtype.num_bytes, t.reads_output, t.warm, efficiency, 1.0)
     offered = rates(demand, device, device.peak_flops[t.dtype], c, ARRAYS)
     best = np.where(t.m == 1, gemv_s(demand, offered, device, c), np.inf)
     for tile in tiles_of(device.generation):
@@ -143,11 +147,16 @@ def _at(columns: Columns, index: NDArray[np.int64]) -> Columns:
 
 def relative_errors(t: Batch, device: Device, c: GemmConstants) -> Floats:
     """|predicted / measured - 1| of the periods, correction included [num_samples]."""
-    return np.abs((_corrected_busy_s(t, device, c) + t.gap_s) / (t.busy_s + t.gap_s) - 1.0)
+    return np.abs(signed_errors(t, device, c))
+
+
+def signed_errors(t: Batch, device: Device, c: GemmConstants) -> Floats:
+    """Relative errors, predicted / measured - 1, of the periods, correction included [num_samples]."""
+    return np.asarray((_corrected_busy_s(t, device, c) + t.gap_s) / (t.busy_s + t.gap_s) - 1.0)
 
 
 def batch_of(samples: Sequence[GemmSample], gap_s: float) -> Batch:
-    """Columns of the samples, which share one dtype."""
+    """Columns of the samples, whose dtypes have one width and one rate."""
     m, n, k = (np.array([getattr(s, axis) for s in samples], dtype=np.int64) for axis in ("m", "n", "k"))
     dtype = samples[0].dtype
     alignment = [row_alignment_bytes(s.n, s.k, dtype.num_bytes) for s in samples]
@@ -157,6 +166,7 @@ def batch_of(samples: Sequence[GemmSample], gap_s: float) -> Batch:
         k=k,
         dtype=dtype,
         warm=np.array([1.0 if s.weights_warm else 0.0 for s in samples]),
+        reads_output=np.array([1.0 if s.accumulate else 0.0 for s in samples]),
         alignment=np.array(alignment, dtype=np.int64),
         busy_s=np.array([s.period_s for s in samples]) - gap_s,
         gap_s=gap_s,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +14,7 @@ from kraken_sim.costs.memory_bound import (
     EMBEDDING,
     KINDS,
     NORM,
+    STAND_INS,
     MemoryBoundConstants,
     Stream,
     StreamRates,
@@ -54,13 +55,17 @@ class MemoryBoundSample:
 
 @dataclass(frozen=True, slots=True)
 class FitResult:
-    """Fitted constants, and |predicted / measured - 1| on the held-out samples."""
+    """Fitted constants, and |predicted / measured - 1| on the held-out samples.
+
+    `held_out` has each of these samples with its predicted / measured - 1.
+    """
 
     constants: MemoryBoundConstants
     residual: float
     errors_by_class: Mapping[str, float]
     num_fitted: int
     num_held_out: int
+    held_out: tuple[tuple[MemoryBoundSample, float], ...]
 
 
 DEFAULT_START = MemoryBoundConstants(
@@ -79,17 +84,20 @@ DEFAULT_START = MemoryBoundConstants(
 """Where a fit starts when no similar GPU is known."""
 
 _BOUNDS: dict[str, tuple[float, float]] = {
-    "hbm_efficiency": (0.4, 1.0),
-    "l2_bytes_per_s": (5e11, 4e13),
     "l2_share": (0.05, 1.5),
     "l2_width": (0.05, 2.0),
-    "overlap_power": (1.0, 8.0),
 }
 _KERNEL_BOUNDS: dict[str, tuple[float, float]] = {
     "launch_s": (1e-7, 1e-5),
     "cta_s": (1e-8, 2e-5),
-    "cta_bytes_per_s": (1e8, 1e12),
+    "cta_bytes_per_s": (1e8, 1e13),
+    "hbm_efficiency": (0.1, 1.0),
+    "l2_bytes_per_s": (5e11, 4e13),
+    "overlap_power": (1.0, 8.0),
 }
+_OWN_RATES = ("hbm_efficiency", "l2_bytes_per_s", "overlap_power")
+_ROW_BOUNDS = (1e-9, 5e-6)
+_ROW_START = 5e-7
 
 
 def predict_periods(
@@ -114,7 +122,8 @@ def fit_memory_bound(
 ) -> FitResult:
     """Fits on a random 70 % of the samples and measures the error on the rest; deterministic.
 
-    Kernels with too few samples keep their initial constants; `ctas_per_sm` is never fitted.
+    Kernels with too few samples keep their initial constants, and so do the common rates, which hold for kernels
+    without rates of their own; `ctas_per_sm` is never fitted.
 
     Raises:
         InputError: too few samples, or periods that are not longer than the gap.
@@ -125,7 +134,8 @@ def fit_memory_bound(
     train, held_out = [samples[i] for i in order[:cut]], [samples[i] for i in order[cut:]]
     constants = _fit(train, device, initial, graph_node_gap_s)
     measured = np.array([sample.period_s for sample in held_out])
-    errors = np.abs(predict_periods(held_out, device, constants, graph_node_gap_s) / measured - 1.0)
+    signed = predict_periods(held_out, device, constants, graph_node_gap_s) / measured - 1.0
+    errors = np.abs(signed)
     kinds = np.array([kind_of(sample.op) for sample in held_out])
     return FitResult(
         constants=constants,
@@ -133,6 +143,7 @@ def fit_memory_bound(
         errors_by_class={str(kind): float(errors[kinds == kind].mean()) for kind in np.unique(kinds)},
         num_fitted=len(train),
         num_held_out=len(held_out),
+        held_out=tuple(zip(held_out, signed.tolist(), strict=True)),
     )
 
 
@@ -142,15 +153,24 @@ def _fit(
     kinds = np.array([KINDS.index(kind_of(sample.op)) for sample in train])
     stream = Stream(*np.array([stream_of(sample.op) for sample in train], dtype=float).T)
     warm = np.array([float(sample.inputs_warm) for sample in train])
-    parameters = Parameters(initial)
+    fitted = [kind for index, kind in enumerate(KINDS) if np.count_nonzero(kinds == index) >= _MIN_PER_KIND]
+    rows = dict(initial.kernels) | {kind: _start_row(initial, kind) for kind in fitted}
+    parameters = Parameters(replace(initial, kernels=rows))
     for name, bounds in _BOUNDS.items():
         parameters.add_field(name, bounds)
-    for index, kind in enumerate(KINDS):
-        if np.count_nonzero(kinds == index) >= _MIN_PER_KIND:
-            for name, bounds in _KERNEL_BOUNDS.items():
-                parameters.add_nested("kernels", kind, name, bounds, initial.kernels[kind][name])
+    for kind in fitted:
+        for name, bounds in _KERNEL_BOUNDS.items():
+            parameters.add_nested("kernels", kind, name, bounds, rows[kind][name])
+        if np.any(stream.serial_rows[kinds == KINDS.index(kind)] > 0.0):
+            parameters.add_nested("kernels", kind, "row_s", _ROW_BOUNDS, rows[kind].get("row_s", _ROW_START))
     measured = np.array([sample.period_s for sample in train])
     return robust_fit(parameters, lambda c: _busy(kinds, stream, warm, device, c) + gap_s, measured)
+
+
+def _start_row(initial: MemoryBoundConstants, kind: str) -> dict[str, float]:
+    """The kernel's constants before the fit, with rates of its own."""
+    known = initial.kernels.get(kind) or initial.kernels[STAND_INS[kind]]
+    return {name: getattr(initial, name) for name in _OWN_RATES} | dict(known)
 
 
 def _busy(kinds: NDArray[np.int64], stream: Stream, warm: Floats, device: Device, c: MemoryBoundConstants) -> Floats:

@@ -36,10 +36,10 @@ class ContentionConstants:
 
     compute_slowdown: float
     collective_slowdown: float
+    collective_memory_slowdown: float
     memory_saturation_fraction: float
-    collective_memory_slowdown: float = 0.0
-    collective_dispatch_s: float = 0.0
-    stranded_sms: int = 0
+    collective_dispatch_s: float
+    stranded_sms: int
 
 
 def max_min_shares(demands: Sequence[float], capacity: float = 1.0) -> list[float]:

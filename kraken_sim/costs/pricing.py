@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from kraken_sim.costs.attention import attention_cost
@@ -10,24 +10,27 @@ from kraken_sim.costs.collectives import all_reduce_cost
 from kraken_sim.costs.collectives.policy import CollectivePolicy, Transport
 from kraken_sim.costs.gemm import gemm_cost
 from kraken_sim.costs.memory_bound import memory_bound_cost
+from kraken_sim.costs.power import Load, settled_clock, slowdown
 from kraken_sim.program.ops import AllReduce, Attention, Gemm
+from kraken_sim.program.program import MAIN_STREAM
 
 if TYPE_CHECKING:
     from kraken_sim.costs.types import CollectiveCost, KernelCost
     from kraken_sim.hardware.profile import HardwareProfile
     from kraken_sim.program.ops import ComputeOp
+    from kraken_sim.program.program import Program
 
 
 @dataclass(slots=True)
 class Pricing:
     """Costs of ops on `profile`, each op priced once.
 
-    `clock_ratio` is the clock under load over the boost clock; it scales arithmetic.
+    `slowdown` is how much longer compute kernels take than at the clock they were measured at.
     """
 
     profile: HardwareProfile
     policy: CollectivePolicy = field(default_factory=CollectivePolicy)
-    clock_ratio: float = 1.0
+    slowdown: float = 1.0
     _kernels: dict[ComputeOp, KernelCost] = field(default_factory=dict)
     _collectives: dict[AllReduce, CollectiveCost] = field(default_factory=dict)
 
@@ -35,15 +38,18 @@ class Pricing:
         """The cost of a compute kernel alone on the device."""
         cost = self._kernels.get(op)
         if cost is None:
-            cost = self._kernels[op] = self._kernel(op)
+            cost = self._kernel(op)
+            if self.slowdown != 1.0:
+                cost = slower(cost, self.slowdown)
+            self._kernels[op] = cost
         return cost
 
     def _kernel(self, op: ComputeOp) -> KernelCost:
         profile = self.profile
         if isinstance(op, Gemm):
-            return gemm_cost(op, profile.device, profile.gemm, self.clock_ratio)
+            return gemm_cost(op, profile.device, profile.gemm)
         if isinstance(op, Attention):
-            return attention_cost(op, profile.device, profile.attention, self.clock_ratio)
+            return attention_cost(op, profile.device, profile.attention)
         return memory_bound_cost(op, profile.device, profile.memory_bound)
 
     def collective(self, op: AllReduce) -> CollectiveCost:
@@ -56,3 +62,37 @@ class Pricing:
                 op.num_bytes, interconnect, self.profile.device, self.profile.collectives, self.policy
             )
         return cost
+
+    def under_sustained_load(self, program: Program) -> Pricing:
+        """The same machine at the clock that it keeps while the program runs again and again."""
+        power, device, launch = self.profile.power, self.profile.device, self.profile.launch
+        if power is None:
+            return self
+        loads, dtypes, compute_s, other_s = [], set(), 0.0, 0.0
+        for segment in program.segments:
+            for kernel in segment.kernels:
+                if isinstance(kernel.op, AllReduce):
+                    exposed_s = self.collective(kernel.op).busy_s if kernel.stream == MAIN_STREAM else 0.0
+                    other_s += segment.repeat * exposed_s
+                    continue
+                cost = self.kernel(kernel.op)
+                loads.append(Load(*(segment.repeat * x for x in (cost.busy_s, cost.flops, cost.hbm_bytes))))
+                compute_s += segment.repeat * cost.busy_s
+                other_s += segment.repeat * (launch.graph_node_gap_s + launch.kernel_switch_s)
+                if isinstance(kernel.op, Gemm):
+                    dtypes.add(kernel.op.dtype)
+        peak_flops = min((device.peak_flops[dtype] for dtype in dtypes), default=1.0)
+        clock = settled_clock(loads, other_s, peak_flops, device.hbm_bandwidth_bytes_per_s, power)
+        factor = slowdown(clock, compute_s + other_s, power)
+        return Pricing(self.profile, self.policy, factor, {}, self._collectives) if factor > 1.0 else self
+
+
+def slower(cost: KernelCost, factor: float) -> KernelCost:
+    """The same kernel taking `factor` times as long, whatever limits it."""
+    return replace(
+        cost,
+        busy_s=cost.busy_s * factor,
+        fixed_s=cost.fixed_s * factor,
+        compute_s=cost.compute_s * factor,
+        memory_s=cost.memory_s * factor,
+    )

@@ -119,7 +119,8 @@ class Rank:
     def _stream(self, stream: int) -> Generator[simpy.Event, object, None]:
         """Run the queue in order; two kernels of a stream are a gap apart."""
         env, queue = self.env, self.queues[stream]
-        gap_ps = to_ps(self.launch.eager_kernel_gap_s if self.eager else self.launch.graph_node_gap_s)
+        gap_s = self.launch.eager_kernel_gap_s if self.eager else self.launch.graph_node_gap_s
+        gap_ps = to_ps(gap_s + self.launch.kernel_switch_s)
         edge_ps = to_ps(self.launch.graph_edge_s)
         ready_ps = 0
         while True:

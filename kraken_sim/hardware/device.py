@@ -38,7 +38,10 @@ class LaunchCosts:
     an event record or wait (stream switch included). Graph: `graph_launch_s` once from the launch call to the
     first node, `graph_node_gap_s` between two nodes of one stream, `graph_edge_s` extra when a node waits
     for a node of another stream. `eager_kernel_gap_s` is the gap between two queued kernels of one stream
-    when the host is ahead.
+    when the host is ahead. `eager_side_collective_s` is the host time of a collective on a stream beside the
+    main one, its stream switch included and its events not; where it is less, `eager_collective_s` counts.
+    `kernel_switch_s` is what a kernel takes longer after a kernel of another kind than after its like: caches
+    of instructions and translations are cold, the graph's nodes differ. Chains of one kernel don't show it.
     """
 
     eager_kernel_s: float
@@ -48,3 +51,5 @@ class LaunchCosts:
     graph_launch_s: float
     graph_node_gap_s: float
     graph_edge_s: float
+    eager_side_collective_s: float = 0.0
+    kernel_switch_s: float = 0.0

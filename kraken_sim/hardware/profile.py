@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from kraken_sim.costs.contention import ContentionConstants
     from kraken_sim.costs.gemm import GemmConstants
     from kraken_sim.costs.memory_bound import MemoryBoundConstants
+    from kraken_sim.costs.power import PowerConstants
     from kraken_sim.hardware.device import Device, LaunchCosts
     from kraken_sim.hardware.topology import Topology
 
@@ -41,6 +42,8 @@ class HardwareProfile:
 
     `provenance` has an entry for every number of the profile's file, under its dotted path there, for
     example `device.num_sms`, `topology.links.0.bandwidth` or `gemm.tile_efficiency.256x128`.
+    `serving_attention` is for the attention of serving engines, where it is known apart from the bare kernel;
+    without `power` the clock stays where the kernels were measured.
     """
 
     name: str
@@ -54,3 +57,5 @@ class HardwareProfile:
     collectives: CollectiveConstants
     contention: ContentionConstants
     provenance: Mapping[str, Provenance]
+    serving_attention: AttentionConstants | None = None
+    power: PowerConstants | None = None

@@ -16,6 +16,7 @@ from kraken_sim.costs.collectives.constants import CollectiveConstants
 from kraken_sim.costs.contention import ContentionConstants
 from kraken_sim.costs.gemm import GemmConstants
 from kraken_sim.costs.memory_bound import MemoryBoundConstants
+from kraken_sim.costs.power import PowerConstants
 from kraken_sim.errors import closest
 from kraken_sim.hardware.blocks import Reading, read_fields, values_schema
 from kraken_sim.hardware.device import Device, LaunchCosts
@@ -33,11 +34,16 @@ BLOCKS: Final[Mapping[str, type]] = {
     "launch": LaunchCosts,
     "gemm": GemmConstants,
     "attention": AttentionConstants,
+    "serving_attention": AttentionConstants,
     "memory_bound": MemoryBoundConstants,
     "collectives": CollectiveConstants,
     "contention": ContentionConstants,
+    "power": PowerConstants,
 }
 """The blocks of constants of a profile, and what each becomes."""
+
+OPTIONAL_BLOCKS: Final = frozenset({"serving_attention", "power"})
+"""Blocks that a file may leave out."""
 
 GENERATIONS: Final = ("volta", "turing", "ampere", "ada", "hopper", "blackwell")
 
@@ -64,9 +70,11 @@ class ProfileFile(FilePart):
     topology: TopologyFile
     gemm: Block
     attention: Block
+    serving_attention: Block | None = None
     memory_bound: Block
     collectives: Block
     contention: Block
+    power: Block | None = None
 
 
 def parse_profile(document: YamlDocument) -> HardwareProfile:
@@ -82,9 +90,10 @@ def parse_profile(document: YamlDocument) -> HardwareProfile:
     except ValidationError as error:
         file = None
         reading.problems += problems_of(error, ProfileFile)
-    device = _read_device(data.get("device"), reading)
-    blocks = {name: _read_block(data.get(name), name, cls, reading) for name, cls in BLOCKS.items()}
-    topology = _read_topology(data.get("topology"), reading)
+    device = read_device(data.get("device"), reading)
+    present = [name for name in BLOCKS if name in data or name not in OPTIONAL_BLOCKS]
+    blocks = {name: _read_block(data.get(name), name, BLOCKS[name], reading) for name in present}
+    topology = read_topology(data.get("topology"), reading)
     if reading.problems or file is None or topology is None:
         raise document.error(reading.problems)
     constants = {name: BLOCKS[name](**fields) for name, fields in blocks.items()}
@@ -98,7 +107,8 @@ def parse_profile(document: YamlDocument) -> HardwareProfile:
     )
 
 
-def _read_device(raw: object, reading: Reading) -> dict[str, Any]:
+def read_device(raw: object, reading: Reading) -> dict[str, Any]:
+    """The fields of a device; every problem goes to `reading`."""
     if not isinstance(raw, dict):
         return {}
     fields = read_fields(Device, raw, "device", reading, inherited=None)
@@ -124,7 +134,8 @@ def _read_block(raw: object, name: str, cls: type, reading: Reading) -> dict[str
     return read_fields(cls, raw["values"], f"{name}.values", reading, inherited)
 
 
-def _read_topology(raw: object, reading: Reading) -> Topology | None:
+def read_topology(raw: object, reading: Reading) -> Topology | None:
+    """The graph of a machine; None where its outline is wrong, which whoever checks the outline reports."""
     try:
         file = TopologyFile.model_validate(raw)
     except ValidationError:

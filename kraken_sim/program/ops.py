@@ -81,9 +81,13 @@ class Elementwise:
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """A device-to-device copy of `num_bytes` (read once, written once)."""
+    """A device-to-device copy of `num_bytes` (read once, written once).
+
+    `strided` marks one between slices of larger tensors, which a pointwise kernel does element by element.
+    """
 
     num_bytes: int
+    strided: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,10 @@ if TYPE_CHECKING:
     from kraken_sim.hardware.profile import HardwareProfile, Provenance
     from kraken_sim.hardware.topology import Link
 
-BLOCKS: Final = ("device", "launch", "gemm", "attention", "memory_bound", "collectives", "contention")
+BLOCKS: Final = (
+    *("device", "launch", "gemm", "attention", "serving_attention", "memory_bound", "collectives", "contention"),
+    "power",
+)
 _UNKNOWN: Final = "?"
 
 
@@ -155,8 +158,11 @@ def profile_numbers(profile: HardwareProfile) -> Iterator[tuple[str, str]]:
     """Dotted path and formatted value of every number outside the topology."""
     for block in BLOCKS:
         record = getattr(profile, block)
-        for field in dataclasses.fields(record):
-            yield from _numbers(f"{block}.{field.name}", field.name, getattr(record, field.name))
+        for field in dataclasses.fields(record) if record is not None else ():
+            path, value = f"{block}.{field.name}", getattr(record, field.name)
+            # A number that the file leaves out has no source, and stands for "none of it".
+            if path in profile.provenance or value != field.default:
+                yield from _numbers(path, field.name, value)
 
 
 def _numbers(path: str, field: str, value: Any) -> Iterator[tuple[str, str]]:

@@ -153,7 +153,8 @@ def speedup_figure(result: ValidationResult) -> Any:
 
 def _label(comparison: Comparison) -> str:
     record = comparison.record
-    return f"{comparison.architecture} {comparison.size}, {record.context_length} tokens, {comparison.condition}, {record.launch}"
+    where = f"{comparison.condition}, {record.launch}"
+    return f"{comparison.architecture} {comparison.size}, {record.context_length} tokens, {where}"
 
 
 def _log10(value: float) -> float:

@@ -1,0 +1,171 @@
+"""From the records of a measurement file to the samples that the fits take.
+
+Only single kernels and single collectives are picked, by the type of their record and launched as a graph: the
+host does not show in those. Periods keep the gap between two nodes, and whatever else a call puts into a graph
+(the memset before a large GEMM or an attention), since a pass has that too.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kraken_sim.calibration.attention_tables import AttentionSample
+from kraken_sim.calibration.collectives import AllReduceSample
+from kraken_sim.calibration.gemm_batch import GemmSample
+from kraken_sim.calibration.memory_bound import MemoryBoundSample
+from kraken_sim.measurements.records import (
+    AllReduceRecord,
+    AttentionOp,
+    AttentionRecord,
+    GemmOp,
+    GemmRecord,
+    KernelsRecord,
+    Launch,
+    MemoryBoundRecord,
+)
+from kraken_sim.measurements.schema import CONDITIONS
+from kraken_sim.program.ops import Attention, Copy, DType, Elementwise, Embedding, Gemm, Norm
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from kraken_sim.costs.memory_bound import MemoryBoundOp
+    from kraken_sim.hardware.device import Device
+    from kraken_sim.measurements.records import ComputeOp, PairRecord
+    from kraken_sim.measurements.schema import MeasurementFile
+    from kraken_sim.program.ops import ComputeOp as Op
+
+HALF_PRECISION = (DType.FLOAT16, DType.BFLOAT16)
+"""The dtypes that the fits take; tensor cores run both at one rate."""
+
+
+def gemm_samples(measurements: MeasurementFile, device: Device, graph_node_gap_s: float) -> list[GemmSample]:
+    """GEMMs whose weights come from HBM (the benchmark takes fresh ones for every call), at the boost clock.
+
+    A row of chains of large GEMMs drives a card into its power limit, which lowers the clock for a second or so:
+    the same kernel then takes up to a fifth longer. What sustained load costs is not the kernel's own time, so
+    where the profiler saw the kernels of a chain run faster one by one, with the card at rest before, that time and
+    the gaps count. Only for products that arithmetic limits: the weights of others may be warm under the profiler.
+    """
+    profiled = {record.of: record.kernels for record in measurements.select(KernelsRecord)}
+    samples = []
+    for record in measurements.select(GemmRecord):
+        if record.launch is not Launch.GRAPH or record.dtype not in HALF_PRECISION:
+            continue
+        period_s = record.time_s.median
+        kernels = profiled.get(record.key, ())
+        if kernels and _limited_by_arithmetic(record, device):
+            period_s = min(period_s, sum(kernel.busy_s + graph_node_gap_s for kernel in kernels))
+        samples.append(
+            GemmSample(
+                record.m,
+                record.n,
+                record.k,
+                record.dtype,
+                period_s,
+                weights_warm=False,
+                accumulate=record.epilogue == "accumulate",
+            )
+        )
+    return samples
+
+
+def _limited_by_arithmetic(record: GemmRecord, device: Device) -> bool:
+    m, n, k = record.m, record.n, record.k
+    arithmetic_s = 2.0 * m * n * k / device.peak_flops[record.dtype]
+    memory_s = (n * k + 2.0 * m * (n + k)) * record.dtype.num_bytes / device.hbm_bandwidth_bytes_per_s
+    return arithmetic_s > memory_s
+
+
+def attention_samples(measurements: MeasurementFile) -> list[AttentionSample]:
+    """Bare attention kernels: no rotary embedding, no cache write, the cache of a decode step from HBM."""
+    return [
+        AttentionSample(
+            batch=record.batch,
+            q_len=record.q_len,
+            kv_len=record.kv_len,
+            num_heads=record.num_heads,
+            num_kv_heads=record.num_kv_heads,
+            head_dim=record.head_dim,
+            causal=record.causal,
+            dtype=record.dtype,
+            period_s=record.time_s.median,
+            composite=False,
+        )
+        for record in measurements.select(AttentionRecord)
+        if record.launch is Launch.GRAPH and record.dtype in HALF_PRECISION
+    ]
+
+
+def memory_bound_samples(measurements: MeasurementFile) -> list[MemoryBoundSample]:
+    """Kernels whose inputs the call before has left in L2 as far as they fit."""
+    return [
+        MemoryBoundSample(memory_bound_op(record), record.time_s.median, inputs_warm=True)
+        for record in measurements.select(MemoryBoundRecord)
+        if record.launch is Launch.GRAPH and record.dtype in HALF_PRECISION
+    ]
+
+
+def memory_bound_op(record: MemoryBoundRecord) -> MemoryBoundOp:
+    """The op that a program has for this kernel."""
+    elements = record.num_tokens * record.hidden_size
+    if record.function == "norm":
+        return Norm(record.num_tokens, record.hidden_size, record.dtype)
+    if record.function == "embedding":
+        return Embedding(record.num_tokens, record.hidden_size, record.dtype)
+    if record.function == "copy":
+        return Copy(elements * record.dtype.num_bytes)
+    if record.function == "kv_write":
+        # One token's keys and values lie side by side, which the library copies as one block.
+        return Copy(2 * elements * record.dtype.num_bytes, strided=record.num_tokens > 1)
+    return Elementwise(record.function, elements, 2 if record.function == "add" else 1, record.dtype)
+
+
+def compute_side(record: PairRecord) -> tuple[Op, ...]:
+    """The kernels of a pair's compute side as a program has them."""
+    return tuple(_pair_op(op, record.dtype) for op in record.compute)
+
+
+def _pair_op(op: ComputeOp, dtype: DType) -> Op:
+    if isinstance(op, GemmOp):
+        return Gemm(op.m, op.n, op.k, dtype)
+    if isinstance(op, AttentionOp):
+        heads, length = (op.num_heads, op.num_kv_heads), op.q_len
+        return Attention(op.batch, length, length, *heads, op.head_dim, True, dtype)
+    elements = op.num_tokens * op.hidden_size
+    if op.op == "norm":
+        return Norm(op.num_tokens, op.hidden_size, dtype)
+    if op.op == "copy":
+        return Copy(elements * dtype.num_bytes)
+    return Elementwise(op.op, elements, 2 if op.op == "add" else 1, dtype)
+
+
+def all_reduce_samples(measurements: MeasurementFile, graph_node_gap_s: float) -> list[AllReduceSample]:
+    """AllReduces under conditions that a scenario can describe."""
+    samples = []
+    for record in measurements.select(AllReduceRecord):
+        runtime = collective_of(measurements, record.condition)
+        if record.launch is not Launch.GRAPH or runtime is None:
+            continue
+        samples.append(
+            AllReduceSample(
+                num_bytes=record.num_bytes,
+                num_devices=record.num_devices,
+                library=str(runtime.get("library", "nccl")),
+                kernel="",
+                channels=runtime.get("channels"),
+                transport="shm" if runtime.get("transport") == "shm" else "p2p",
+                launch=record.launch.value,
+                period_s=record.time_s.median,
+                gap_s=graph_node_gap_s,
+            )
+        )
+    return samples
+
+
+def collective_of(measurements: MeasurementFile, condition: str) -> Mapping[str, Any] | None:
+    """`runtime.collective` of a scenario under this condition; None where no scenario describes it."""
+    if condition in measurements.header.conditions:
+        return measurements.header.conditions[condition]
+    known = CONDITIONS.get(condition)
+    return known.collective if known is not None else None

@@ -1,0 +1,57 @@
+"""What changing from one kernel to another costs, from chains of unlike kernels.
+
+The records of pairs hold the compute side alone, in a loop of fork, chain, join. Against the sum of its kernels a
+chain of one kernel repeated shows what the loop costs, and a chain of different ones what changing costs on top.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING, Final
+
+from kraken_sim.calibration.samples import compute_side
+from kraken_sim.costs.pricing import Pricing
+from kraken_sim.measurements.records import Launch, PairRecord
+
+if TYPE_CHECKING:
+    from kraken_sim.hardware.profile import HardwareProfile
+    from kraken_sim.measurements.schema import MeasurementFile
+
+# In longer chains the errors of the kernels' own models are larger than what is looked for.
+LONGEST_MIXED_S: Final = 150e-6
+LONGEST_REPEATED_S: Final = 70e-6
+MIN_CHAINS: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchFit:
+    """Seconds a change of kernel, and the number of chains that it is the median of."""
+
+    kernel_switch_s: float
+    num_chains: int
+
+
+def kernel_switch(measurements: MeasurementFile, profile: HardwareProfile) -> SwitchFit | None:
+    """The cost of a change of kernel under the cost models of `profile`; None where too few chains say so."""
+    pricing, gap_s = Pricing(profile), profile.launch.graph_node_gap_s
+    repeated: list[float] = []
+    mixed: list[tuple[float, int]] = []
+    seen = set()
+    for record in measurements.select(PairRecord):
+        # The same compute side is measured once and stands in many records.
+        if record.launch is not Launch.GRAPH or record.compute_key in seen:
+            continue
+        seen.add(record.compute_key)
+        chain_s = record.compute_alone_s.median
+        ops = compute_side(record)
+        extra_s = chain_s - sum(pricing.kernel(op).busy_s + gap_s for op in ops)
+        if len(set(ops)) == 1 and chain_s < LONGEST_REPEATED_S:
+            repeated.append(extra_s)
+        elif len(set(ops)) == len(ops) > 1 and chain_s < LONGEST_MIXED_S:
+            mixed.append((extra_s, len(ops)))
+    if min(len(repeated), len(mixed)) < MIN_CHAINS:
+        return None
+    loop_s = median(repeated)
+    switches = [(extra_s - loop_s) / count for extra_s, count in mixed]
+    return SwitchFit(max(0.0, median(switches)), len(mixed))

@@ -1,0 +1,102 @@
+"""Sustained load: the clock that a card keeps within its power limit, and what kernels lose by it.
+
+A card runs at its boost clock for some tens of milliseconds whatever it does; then its power controller lowers
+the clock until the average power meets the limit. Formulas:
+
+    P(f)   = idle + f^a · Σ_k share_k · (active + tensor · flops_k / peak + hbm · bytes_k / bandwidth)
+    t_k(f) = t_k · f^(-b)
+
+with f the clock over the boost clock, share_k the part of the time that kernel k runs, flops_k and bytes_k per
+second. b is below 1: at the boost clock kernels are held back by more than their clock (memory, L2, current).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import exp
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+LOWEST_CLOCK = 0.3
+_STEPS = 40
+
+
+@dataclass(frozen=True, slots=True)
+class PowerConstants:
+    """One card's power at its boost clock, and its controller.
+
+    - `idle_w` without work; `active_w` more while a kernel fills the SMs; `tensor_w` more at the peak FLOP rate
+      and `hbm_w` at the peak HBM bandwidth of the datasheet.
+    - `limit_w` is what the controller settles at.
+    - `power_exponent` (a) and `rate_exponent` (b) as in the formulas of this module.
+    - `settle_s`, `settle_shape`: after t seconds of load the clock has come 1 - exp(-(t / settle_s)^settle_shape)
+      of its way down.
+    - `repeats`: a latency is that of the repeats-th of equal steps run back to back, as a server under load and
+      any benchmark runs them.
+    """
+
+    idle_w: float
+    active_w: float
+    tensor_w: float
+    hbm_w: float
+    limit_w: float
+    power_exponent: float
+    rate_exponent: float
+    settle_s: float
+    settle_shape: float
+    repeats: float
+
+
+class Load(NamedTuple):
+    """A kernel in a step: seconds it runs at the boost clock, and what it does in that time."""
+
+    busy_s: float
+    flops: float
+    hbm_bytes: float
+
+
+def dynamic_w(load: Load, peak_flops: float, hbm_bandwidth_bytes_per_s: float, c: PowerConstants) -> float:
+    """Power above idle while the kernel runs at the boost clock."""
+    if load.busy_s <= 0.0:
+        return 0.0
+    tensor = load.flops / load.busy_s / peak_flops
+    hbm = load.hbm_bytes / load.busy_s / hbm_bandwidth_bytes_per_s
+    return c.active_w + c.tensor_w * min(1.0, tensor) + c.hbm_w * min(1.0, hbm)
+
+
+def settled_clock(
+    loads: Sequence[Load],
+    other_s: float,
+    peak_flops: float,
+    hbm_bandwidth_bytes_per_s: float,
+    c: PowerConstants,
+) -> float:
+    """Clock over boost clock at which the step's average power is the limit; 1 if it never reaches it.
+
+    `other_s` is time of the step without compute kernels: gaps, collectives.
+    """
+    powers = [(load.busy_s, dynamic_w(load, peak_flops, hbm_bandwidth_bytes_per_s, c)) for load in loads]
+    compute_s = sum(busy_s for busy_s, _ in powers)
+    energy_j = sum(busy_s * watts for busy_s, watts in powers)
+
+    def average_w(clock: float) -> float:
+        stretch = clock**-c.rate_exponent
+        duration_s = compute_s * stretch + other_s
+        return c.idle_w + energy_j * stretch * clock**c.power_exponent / duration_s if duration_s > 0.0 else c.idle_w
+
+    if average_w(1.0) <= c.limit_w:
+        return 1.0
+    low, high = LOWEST_CLOCK, 1.0
+    for _ in range(_STEPS):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if average_w(middle) <= c.limit_w else (low, middle)
+    return low
+
+
+def slowdown(clock: float, step_s: float, c: PowerConstants) -> float:
+    """How much longer kernels take in the `repeats`-th of equal steps of `step_s` seconds, at least 1."""
+    load_s = c.repeats * step_s
+    way_down = 1.0 - exp(-((load_s / c.settle_s) ** c.settle_shape))
+    return float((1.0 - way_down * (1.0 - clock)) ** -c.rate_exponent)

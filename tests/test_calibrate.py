@@ -1,0 +1,369 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from measurement_support import header, launch_record, microbenchmarks, pass_record, write
+
+from kraken_sim import predict_op
+from kraken_sim.calibration.fit_profile import CalibrationResult, calibrate
+from kraken_sim.calibration.launch import LAYER_CALLS, launch_costs
+from kraken_sim.calibration.profile_file import calibrated_yaml
+from kraken_sim.calibration.samples import (
+    all_reduce_samples,
+    attention_samples,
+    compute_side,
+    gemm_samples,
+    memory_bound_samples,
+)
+from kraken_sim.calibration.switches import kernel_switch
+from kraken_sim.cli import main
+from kraken_sim.costs.pricing import Pricing
+from kraken_sim.errors import InputError
+from kraken_sim.hardware.load import check_profile, load_profile, profile_path
+from kraken_sim.hardware.profile import HardwareProfile, ProvenanceKind
+from kraken_sim.hardware.write import section, with_sections
+from kraken_sim.measurements.records import GemmRecord, KernelsRecord, Launch, PairRecord, Quartiles
+from kraken_sim.measurements.schema import MeasurementFile
+
+BASE = "h200-sxm-x2"
+OPS = {
+    "gemm prefill": {"op": "gemm", "m": 512, "n": 5376, "k": 3072, "weights": "cold"},
+    "gemm large": {"op": "gemm", "m": 3072, "n": 4096, "k": 6144, "weights": "cold"},
+    "gemm decode": {"op": "gemm", "m": 4, "n": 4096, "k": 4096, "weights": "cold"},
+    "attention": {"op": "attention", "q_len": 1536, "kv_len": 1536, "num_heads": 20, "serving": False},
+    "attention decode": {"op": "attention", "batch": 8, "q_len": 1, "kv_len": 4096, "num_heads": 16, "serving": False},
+    "norm": {"op": "norm", "num_tokens": 1024, "hidden_size": 5120},
+    "add": {"op": "elementwise", "num_elements": 4_000_000},
+    "copy": {"op": "copy", "bytes": 6_000_000},
+    "all_reduce small": {"op": "all_reduce", "bytes": 24_576, "num_devices": 2},
+    "all_reduce": {"op": "all_reduce", "bytes": 3_145_728, "num_devices": 2},
+    "all_reduce shm": {"op": "all_reduce", "bytes": 6_291_456, "num_devices": 2, "transport": "shm"},
+}
+
+
+def another_machine() -> HardwareProfile:
+    """The base with other constants: what the measurements in these tests come from.
+
+    Corrections are left out: they have a value for every few shapes, more than a quick fit has records.
+    """
+    base = load_profile(BASE)
+    kernels = {name: dict(row) | {"cta_s": 1.3 * row["cta_s"]} for name, row in base.memory_bound.kernels.items()}
+    prefill = {dim: dict(row) | {"efficiency": 0.85 * row["efficiency"]} for dim, row in base.attention.prefill.items()}
+    rates = {
+        link: {protocol: 0.8 * rate for protocol, rate in row.items()}
+        for link, row in base.collectives.link_efficiency.items()
+    }
+    return replace(
+        base,
+        launch=replace(base.launch, graph_node_gap_s=0.6e-6),
+        gemm=replace(base.gemm, mma_efficiency=0.9 * base.gemm.mma_efficiency, hbm_efficiency=0.75, correction={}),
+        attention=replace(base.attention, prefill=prefill, decode_correction={}),
+        memory_bound=replace(base.memory_bound, kernels=kernels, hbm_efficiency=0.8),
+        collectives=replace(base.collectives, link_efficiency=rates),
+    )
+
+
+@cache
+def records() -> tuple[object, ...]:
+    return tuple(microbenchmarks(another_machine()))
+
+
+def file_of(*extra: object, only: tuple[object, ...] | None = None, **changes: object) -> MeasurementFile:
+    found = records() if only is None else only
+    return MeasurementFile("measured.jsonl", header(**changes), (*found, *extra))  # type: ignore[arg-type]
+
+
+@cache
+def result() -> CalibrationResult:
+    return calibrate(file_of(), load_profile(BASE), "measured")
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_a_calibrated_profile_predicts_the_measured_machine(name: str) -> None:
+    truth = predict_op(another_machine(), OPS[name])
+    assert predict_op(result().profile, OPS[name]) == pytest.approx(truth, rel=0.08)
+
+
+def test_it_is_nearer_to_the_measured_machine_than_the_base_is() -> None:
+    truth, base = another_machine(), load_profile(BASE)
+    for name in ("gemm large", "attention", "all_reduce"):
+        wanted = predict_op(truth, OPS[name])
+        before, after = (abs(predict_op(p, OPS[name]) / wanted - 1.0) for p in (base, result().profile))
+        assert after < 0.5 * before
+
+
+def test_errors_of_held_out_records_are_as_large_as_the_noise() -> None:
+    overall = {error.kernel: error for error in result().errors if error.name == "all"}
+    assert set(overall) == {"gemm", "attention", "memory-bound", "all_reduce"}
+    for error in overall.values():
+        assert 0.0 < error.median <= error.worst
+        assert error.mean < 0.05
+        assert error.count >= 15
+    names = {(error.kernel, error.name) for error in result().errors}
+    assert {("gemm", "m 17 to 128"), ("attention", "prefill"), ("attention", "decode")} <= names
+    assert {("all_reduce", "4 channels, from 4 MiB"), ("all_reduce", "host memory, below 64 KiB")} <= names
+
+
+def test_every_fitted_number_names_its_measurement_and_its_error() -> None:
+    for path, where in result().profile.provenance.items():
+        block = path.split(".")[0]
+        if block in ("gemm", "attention", "memory_bound", "collectives"):
+            assert where.kind is ProvenanceKind.FITTED
+            assert "2 x NVIDIA H200, torch 2.11.0, NCCL 2.28.9" in where.source
+            assert where.residual is not None
+            assert where.residual < 0.05
+    assert result().profile.provenance["launch.graph_edge_s"].kind is ProvenanceKind.MEASURED
+    assert "graph_edge" in result().profile.provenance["launch.graph_edge_s"].source
+    assert "datasheet" in result().profile.provenance["device.num_sms"].kind
+
+
+def test_the_written_profile_is_complete_and_says_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "measured.yaml"
+    path.write_text(calibrated_yaml(result(), profile_path(BASE).read_text(encoding="utf-8")), encoding="utf-8")
+    assert check_profile(path) == []
+    loaded = load_profile(path)
+    assert loaded.name == "measured"
+    assert loaded.device == load_profile(BASE).device
+    assert loaded.contention == load_profile(BASE).contention
+    assert set(loaded.provenance) == set(result().profile.provenance)
+    for spec in OPS.values():
+        assert predict_op(loaded, spec) == pytest.approx(predict_op(result().profile, spec), rel=2e-3)
+
+
+def test_serving_engines_keep_the_attention_of_their_own_fit(tmp_path: Path) -> None:
+    path = tmp_path / "measured.yaml"
+    path.write_text(calibrated_yaml(result(), profile_path(BASE).read_text(encoding="utf-8")), encoding="utf-8")
+    base, loaded = load_profile(BASE), load_profile(path)
+    serving, bare = OPS["attention"] | {"serving": True}, OPS["attention"]
+    gaps = base.launch.graph_node_gap_s - loaded.launch.graph_node_gap_s
+    assert predict_op(loaded, serving) == pytest.approx(predict_op(base, serving) - gaps, rel=1e-3)
+    assert predict_op(loaded, bare) > 1.05 * predict_op(base, bare)
+    again = calibrate(file_of(), loaded, "again")
+    assert again.profile.serving_attention == loaded.serving_attention
+
+
+def test_whole_passes_change_nothing_at_all() -> None:
+    base, text = load_profile(BASE), profile_path(BASE).read_text(encoding="utf-8")
+    passes = [pass_record(kind, 2e-3) for kind in ("standard", "parallel", "kraken")]
+    wanted = calibrated_yaml(result(), text)
+    other = [pass_record(kind, 0.5) for kind in ("standard", "kraken")]
+    for extra in (passes, other):
+        assert calibrated_yaml(calibrate(file_of(*extra), base, "measured"), text) == wanted
+
+
+def test_a_file_of_passes_alone_has_nothing_to_fit() -> None:
+    with pytest.raises(InputError, match="no microbenchmarks"):
+        calibrate(file_of(only=(pass_record("standard", 2e-3),)), load_profile(BASE))
+
+
+def test_blocks_without_enough_records_stay_as_they_were() -> None:
+    base = load_profile(BASE)
+    few = calibrate(file_of(only=(launch_record("graph_edge", "", 0.3), *gemm_records()[:9])), base)
+    assert few.profile.gemm == base.gemm
+    assert "9 GEMMs" in few.kept["gemm"]
+    assert few.kept["attention"] == "no attention kernels"
+    assert few.profile.launch.graph_edge_s == pytest.approx(0.3e-6)
+    assert few.profile.launch.eager_kernel_s == base.launch.eager_kernel_s
+    assert few.profile.provenance["launch.eager_kernel_s"] == base.provenance["launch.eager_kernel_s"]
+
+
+def gemm_records() -> list[GemmRecord]:
+    return [record for record in records() if isinstance(record, GemmRecord)]
+
+
+def test_only_graph_launches_become_samples() -> None:
+    eager = [record.model_copy(update={"launch": Launch.EAGER}) for record in gemm_records()]
+    both = file_of(*eager)
+    device = load_profile(BASE).device
+    samples = gemm_samples(both, device, 5e-7)
+    assert samples == gemm_samples(file_of(), device, 5e-7)
+    assert len(samples) == len(eager)
+    assert all(not sample.weights_warm for sample in samples)
+    assert all(not sample.composite for sample in attention_samples(both))
+    assert len(memory_bound_samples(both)) == 6 * 6 * 3
+
+
+def profiled(record: GemmRecord, busy_s: float) -> KernelsRecord:
+    kernel = {"name": "gemm", "grid": (132, 1, 1), "block": (384, 1, 1), "busy_s": busy_s}
+    return KernelsRecord.model_validate({"of": record.key, "kernels": [kernel]})
+
+
+@pytest.mark.parametrize(
+    ("m", "busy_us", "expected_us"),
+    [
+        (2048, 80.0, 80.5),  # the chain ran at a lower clock
+        (2048, 120.0, 100.0),  # the chain is as good as any
+        (16, 80.0, 100.0),  # its weights were warm under the profiler
+    ],
+)
+def test_gemms_count_at_the_boost_clock(m: int, busy_us: float, expected_us: float) -> None:
+    record = gemm_records()[0].model_copy(update={"m": m, "n": 8192, "k": 4096, "time_s": Quartiles(9e-5, 1e-4, 2e-4)})
+    found = file_of(only=(record, profiled(record, busy_us * 1e-6)))
+    (sample,) = gemm_samples(found, load_profile(BASE).device, 5e-7)
+    assert sample.period_s == pytest.approx(expected_us * 1e-6)
+
+
+def test_a_condition_becomes_channels_and_transport() -> None:
+    samples = all_reduce_samples(file_of(), 5e-7)
+    found = {(sample.channels, sample.transport) for sample in samples}
+    assert found == {(None, "p2p"), (4, "p2p"), (None, "shm")}
+    unknown = file_of(conditions={"nccl-default": None, "channels-4": None, "p2p-off": None})
+    assert all_reduce_samples(unknown, 5e-7) == []
+
+
+def test_launch_costs_are_what_the_engine_charges() -> None:
+    base = load_profile(BASE).launch
+    fit = launch_costs(file_of(), base, "a machine")
+    costs = fit.constants
+    assert costs.eager_kernel_s == pytest.approx(6.0e-6)
+    assert costs.eager_event_s == pytest.approx(1.5e-6)
+    # two records and two waits around the call make up the whole again
+    assert costs.eager_side_collective_s + 4 * costs.eager_event_s == pytest.approx(60e-6)
+    assert costs.eager_collective_s == pytest.approx(30e-6)
+    assert costs.graph_launch_s == pytest.approx(6.0e-6)
+    assert costs.eager_kernel_gap_s == pytest.approx(1.2e-6)
+    assert set(fit.sources) == set(costs.__dataclass_fields__) & set(fit.sources)
+    assert all("a machine" in where.source for where in fit.sources.values())
+
+
+def host_costs(*extra: object) -> float:
+    calls = [launch_record("host_kernel", kernel, 8.0 if kernel == "gemm" else 2.0) for kernel in LAYER_CALLS]
+    file = file_of(only=(*calls, *extra))
+    return launch_costs(file, load_profile(BASE).launch, "a machine").constants.eager_kernel_s
+
+
+def test_a_kernels_host_time_weighs_the_calls_of_a_layer() -> None:
+    assert host_costs() == pytest.approx((4 * 8.0 + 7 * 2.0) / 11 * 1e-6)
+    # what torch.nn adds to a call of its own
+    module = [launch_record("host_module", "linear", 9.5)]
+    assert host_costs(*module) == pytest.approx((4 * 9.5 + 7 * 2.0) / 11 * 1e-6)
+
+
+def test_calls_of_real_sizes_count_where_they_take_the_host_longer() -> None:
+    def eager(*periods_us: float) -> list[GemmRecord]:
+        times = [Quartiles(*[us * 1e-6] * 3) for us in periods_us]
+        first = gemm_records()[0]
+        return [
+            first.model_copy(update={"m": 64 + i, "launch": Launch.EAGER, "time_s": t}) for i, t in enumerate(times)
+        ]
+
+    assert host_costs(*eager(12.0, 60.0, 70.0, 80.0)) == pytest.approx((4 * 12.0 + 7 * 2.0) / 11 * 1e-6)
+    assert host_costs(*eager(5.0, 60.0, 70.0, 80.0)) == host_costs()
+    assert host_costs(*eager(90.0)) == host_costs()  # one chain may have waited for the device
+
+
+def chain(truth: HardwareProfile, extra_us: float, *ops: dict[str, Any]) -> PairRecord:
+    """A pair whose compute side takes what its kernels do and `extra_us` more."""
+    fields = {"family": "mixed", "compute": ops, "num_bytes": 2**20, "num_devices": 2, "order": "compute_first"}
+    fields |= {"dtype": "float16", "launch": "graph", "condition": "nccl-default", "calls": 5, "repeats": 5}
+    times = dict.fromkeys(("together_s", "compute_alone_s", "collective_alone_s"), (1e-06, 1e-06, 1e-06))
+    blank = PairRecord.model_validate(fields | times)
+    busy = sum(Pricing(truth).kernel(op).busy_s + truth.launch.graph_node_gap_s for op in compute_side(blank))
+    alone_s = busy + extra_us * 1e-6
+    return blank.model_copy(update={"compute_alone_s": Quartiles(alone_s, alone_s, alone_s)})
+
+
+def test_changing_from_kernel_to_kernel_costs_what_unlike_chains_take_longer() -> None:
+    truth = load_profile(BASE)
+    norm = {"op": "norm", "num_tokens": 128, "hidden_size": 3584}
+    widths = (1024, 2048, 4096)
+    alike = [chain(truth, 1.5, *[norm | {"hidden_size": width}] * 3) for width in widths]
+    gemms = [{"op": "gemm", "m": 128, "n": width, "k": 2048} for width in widths]
+    unlike = [chain(truth, 1.5 + 2 * 0.8, norm, gemm) for gemm in gemms]
+    fit = kernel_switch(file_of(only=(*alike, *unlike)), truth)
+    assert fit is not None
+    assert fit.kernel_switch_s == pytest.approx(0.8e-6)
+    assert fit.num_chains == 3
+    assert kernel_switch(file_of(only=tuple(alike)), truth) is None
+    found = calibrate(file_of(*alike, *unlike), truth).profile
+    assert "kernel_switch_s" in " ".join(path for path in found.provenance if path.startswith("launch."))
+
+
+def test_a_negative_slope_is_no_cost() -> None:
+    fit = launch_costs(file_of(only=(launch_record("graph_edge", "", -0.1),)), load_profile(BASE).launch, "a machine")
+    assert fit.constants.graph_edge_s == 0.0
+
+
+def test_sections_of_a_profile_are_replaced_and_the_rest_stays() -> None:
+    text = "# note\nname: a\ngemm:\n  x: 1 # kept\n\nattention:\n  y: 2\n"
+    changed = with_sections(
+        text, {"name": "name: b\n", "attention": "attention:\n  y: 3\n", "extra": "extra:\n  z: 1\n"}
+    )
+    assert changed == "# note\nname: b\n\ngemm:\n  x: 1 # kept\n\nattention:\n  y: 3\n\nextra:\n  z: 1\n"
+    assert section(changed, "gemm") == "gemm:\n  x: 1 # kept\n\n"
+    assert "gemm" not in with_sections(text, {"gemm": None})
+
+
+def test_the_command_writes_a_profile_and_prints_the_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    measured = write(tmp_path / "measured.jsonl", records())
+    out = tmp_path / "mine.yaml"
+    shipped = profile_path(BASE).read_bytes()
+    assert main(["calibrate", str(measured), "--base", BASE, "--out", str(out)]) == 0
+    assert check_profile(out) == []
+    assert load_profile(out).name == "mine"
+    printed = capsys.readouterr().out
+    assert "m 129 to 1024" in printed
+    assert "host memory" in printed
+    assert profile_path(BASE).read_bytes() == shipped
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["measured.jsonl", "mine.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"device_type": "cpu", "device_name": "Some CPU"}, "CPUs"),
+        ({"device_name": "NVIDIA A100-SXM4-80GB"}, "describes NVIDIA H200"),
+    ],
+)
+def test_another_machines_file_is_refused(changes: dict[str, str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        calibrate(file_of(**changes), load_profile(BASE))
+
+
+def test_a_machine_that_differs_a_little_is_warned_about() -> None:
+    only = (launch_record("graph_edge", "", 0.3),)
+    assert calibrate(file_of(only=only, num_sms=114), load_profile(BASE)).warnings == (
+        "the devices have 114 SMs, the profile 132",
+    )
+
+
+def test_wrong_files_and_targets_say_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    measured = write(tmp_path / "measured.jsonl", [launch_record("graph_edge", "", 0.3)])
+    out = str(tmp_path / "mine.yaml")
+
+    def errors(*arguments: str) -> str:
+        assert main(["calibrate", *arguments]) == 2
+        return capsys.readouterr().err
+
+    assert "cannot read" in errors(str(tmp_path / "none.jsonl"), "--base", BASE, "--out", out)
+    assert "did you mean 'h200-sxm-x2'" in errors(str(measured), "--base", "h200-smx-x2", "--out", out)
+    assert "must be a .yaml file" in errors(str(measured), "--base", BASE, "--out", str(tmp_path / "mine.json"))
+    text = measured.read_text(encoding="utf-8")
+    measured.write_text(text.replace('"schema_version":1', '"schema_version":9'), encoding="utf-8")
+    assert "schema 1 only" in errors(str(measured), "--base", BASE, "--out", out)
+    assert not Path(out).exists()
+
+
+def test_a_half_written_last_line_is_left_out_with_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured = write(tmp_path / "measured.jsonl", [launch_record("graph_edge", "", 0.3)])
+    with measured.open("a", encoding="utf-8") as file:
+        file.write('{"kind": "gemm", "m": 5')
+    out = tmp_path / "mine.yaml"
+    assert main(["calibrate", str(measured), "--base", BASE, "--out", str(out)]) == 0
+    assert "half written" in capsys.readouterr().err
+    assert load_profile(out).launch.graph_edge_s == pytest.approx(0.3e-6)
+
+
+def test_a_failed_write_leaves_the_old_profile_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    measured = write(tmp_path / "measured.jsonl", [launch_record("graph_edge", "", 0.3)])
+    folder = tmp_path / "taken.yaml"
+    folder.mkdir()
+    assert main(["calibrate", str(measured), "--base", BASE, "--out", str(folder)]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["measured.jsonl", "taken.yaml"]

@@ -1,0 +1,78 @@
+"""The fit of contention: pairs made by the simulator give its constants back, and overlap is never free."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from kraken_sim.calibration.contention import PairSample, _prepare, fit_contention, predict_pair_s
+from kraken_sim.costs.collectives.policy import CollectivePolicy
+from kraken_sim.costs.contention import ContentionConstants, fill_speed, max_min_shares
+from kraken_sim.costs.pricing import Pricing
+from kraken_sim.hardware.load import load_profile
+from kraken_sim.program.ops import AllReduce, Attention, DType, Gemm, Norm
+
+HALF = DType.FLOAT16
+PROFILE = load_profile("h200-sxm-x2")
+TRUTH = replace(
+    PROFILE.contention, compute_slowdown=1.5, collective_slowdown=0.4, collective_memory_slowdown=0.8
+)
+
+
+def pairs(constants: ContentionConstants) -> list[PairSample]:
+    """Layers' overlapped sections of several sizes beside several AllReduces, as the simulator runs them."""
+    found = []
+    for tokens in (128, 512, 2048):
+        for width in (1792, 3584):
+            for num_bytes in (1 << 18, 1 << 21, 1 << 24):
+                for channels in (None, 4):
+                    found.append(_pair(tokens, width, num_bytes, channels, constants))
+    return found
+
+
+def _pair(
+    tokens: int, width: int, num_bytes: int, channels: int | None, constants: ContentionConstants
+) -> PairSample:
+    heads = width // 128
+    compute = (
+        Norm(tokens, width, HALF),
+        Gemm(tokens, 3 * width, width, HALF),
+        Attention(1, tokens, tokens, heads, heads, 128, True, HALF),
+        Gemm(tokens, width, width, HALF),
+    )
+    policy = CollectivePolicy(channels=channels)
+    pricing, gap_s = Pricing(PROFILE, policy), PROFILE.launch.graph_node_gap_s
+    alone_s = sum(pricing.kernel(op).busy_s + gap_s for op in compute)
+    collective_s = pricing.collective(AllReduce(num_bytes, 2)).busy_s + gap_s
+    sample = PairSample(compute, num_bytes, 2, policy, 1.0, alone_s, collective_s, "default")
+    return replace(sample, together_s=predict_pair_s(_prepare(sample, PROFILE), PROFILE, constants))
+
+
+def test_pairs_made_with_known_constants_give_them_back():
+    fit = fit_contention(pairs(TRUTH), PROFILE)
+    assert fit.residual < 0.01
+    assert fit.residual < 0.2 * fit.ideal_residual
+    assert fit.constants.collective_slowdown == pytest.approx(0.4, abs=0.15)
+
+
+def test_a_pair_takes_at_least_as_long_as_its_longer_side():
+    for sample in pairs(PROFILE.contention):
+        assert sample.together_s >= 0.98 * max(sample.compute_alone_s, sample.collective_alone_s)
+
+
+def test_fewer_pairs_than_a_fit_needs_are_refused():
+    with pytest.raises(ValueError, match="too few"):
+        fit_contention(pairs(TRUTH)[:5], PROFILE)
+
+
+def test_max_min_sharing_gives_nobody_more_than_asked_and_splits_the_rest():
+    assert max_min_shares([0.2, 0.9, 0.9]) == pytest.approx([0.2, 0.4, 0.4])
+    assert max_min_shares([0.3, 0.3]) == pytest.approx([0.3, 0.3])
+    assert max_min_shares([]) == []
+
+
+def test_fewer_ctas_speed_up_only_what_memory_limits():
+    assert fill_speed(0.5, 1.0, 0.4) == 1.0
+    assert fill_speed(0.5, 0.6, 1.0) == pytest.approx(1 / 0.6)
+    assert fill_speed(1.0, 0.6, 1.0) == 1.0
