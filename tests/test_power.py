@@ -19,24 +19,24 @@ STREAM = Load(1.0, 0.0, HBM)
 
 
 def test_a_load_below_the_limit_keeps_the_boost_clock():
-    assert settled_clock([STREAM], 0.0, PEAK, HBM, START) == 1.0
+    assert settled_clock([STREAM], [], 0.0, PEAK, HBM, START) == 1.0
     assert slowdown(1.0, 1.0, START) == 1.0
 
 
 def test_the_settled_clock_meets_the_power_limit():
-    clock = settled_clock([FULL], 0.0, PEAK, HBM, START)
+    clock = settled_clock([FULL], [], 0.0, PEAK, HBM, START)
     assert clock < 1.0
     dynamic_w = START.active_w + 0.7 * START.tensor_w + 0.1 * START.hbm_w
     assert START.idle_w + dynamic_w * clock**START.power_exponent == pytest.approx(START.limit_w, rel=1e-6)
 
 
 def test_rests_between_kernels_allow_a_higher_clock():
-    busy = settled_clock([FULL], 0.0, PEAK, HBM, START)
-    assert settled_clock([FULL], 0.5, PEAK, HBM, START) > busy
+    busy = settled_clock([FULL], [], 0.0, PEAK, HBM, START)
+    assert settled_clock([FULL], [], 0.5, PEAK, HBM, START) > busy
 
 
 def test_short_steps_end_before_the_controller_acts():
-    clock = settled_clock([FULL], 0.0, PEAK, HBM, START)
+    clock = settled_clock([FULL], [], 0.0, PEAK, HBM, START)
     short, long = slowdown(clock, 1e-3, START), slowdown(clock, 1.0, START)
     assert short == pytest.approx(1.0, abs=0.01)
     assert long == pytest.approx(clock**-START.rate_exponent)

@@ -103,8 +103,8 @@ def test_every_number_of_a_shipped_profile_says_where_it_is_from(name: str) -> N
 @pytest.mark.parametrize(
     ("name", "sms", "tflops", "terabytes_per_s", "gigabytes"),
     [
-        ("h200-sxm-x8", 132, 989.4, 4.8, 141),
-        ("h100-sxm-x8", 132, 989.4, 3.35, 80),
+        ("h200-sxm-x8", 132, 1070.5, 4.8, 141),
+        ("h100-sxm-x8", 132, 1070.5, 3.35, 80),
         ("a100-sxm4-80gb-x8", 108, 312, 2.039, 80),
         ("a100-sxm4-40gb-x8", 108, 312, 1.555, 40),
         ("l40s-x8", 142, 362.05, 0.864, 48),

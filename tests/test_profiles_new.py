@@ -115,7 +115,7 @@ def test_a_higher_clock_shortens_what_an_sm_does_and_nothing_else() -> None:
         return memory_bound_cost(op, base.device, base.memory_bound).busy_s / memory_bound_cost(op, fast, moved).busy_s
 
     assert 1.05 < gain(small) < 1.25
-    assert gain(long) < 1.05
+    assert gain(long) < gain(small)
 
 
 @pytest.mark.parametrize(

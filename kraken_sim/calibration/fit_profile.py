@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from kraken_sim.calibration import attention, collectives, gemm, memory_bound
+from kraken_sim.calibration import attention, collectives, contention, gemm, memory_bound, power
 from kraken_sim.calibration.errors import ClassError, class_errors
 from kraken_sim.calibration.launch import launch_costs
+from kraken_sim.calibration.overlap import pair_samples, sustained_samples
 from kraken_sim.calibration.samples import (
     all_reduce_samples,
     attention_samples,
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from kraken_sim.measurements.schema import MeasurementFile
 
 MIN_ALL_REDUCE: Final = 20
+CONTENTION_READ_OFF: Final = ("collective_dispatch_s", "stranded_sms")
+"""Constants of contention that are read off kernel timelines and not fitted."""
 _NVLS_OFF: Final = "0"
 
 
@@ -108,7 +111,7 @@ def calibrate(measurements: MeasurementFile, base: HardwareProfile, name: str | 
     named = replace(base, name=name or base.name)
     work = _Calibration(measurements, base, machine_text(measurements), named)
     # The gap between nodes is part of every period, so the launch costs come first.
-    for fit in (_launch, _gemm, _attention, _memory_bound, _collectives, _switches):
+    for fit in (_launch, _gemm, _attention, _memory_bound, _collectives, _switches, _contention, _power):
         fit(work)
     if not work.blocks:
         message = "holds no microbenchmarks, so there is nothing to fit; measure them with --suite full"
@@ -224,6 +227,35 @@ def _switches(work: _Calibration) -> None:
     work.found("launch", BlockText(constants, launch.text.provenance, overrides))
 
 
+def _contention(work: _Calibration) -> None:
+    samples = pair_samples(work.measurements)
+    if len(samples) < contention.MIN_SAMPLES:
+        work.kept["contention"] = _too_few(len(samples), contention.MIN_SAMPLES, "pairs")
+        return
+    fit = contention.fit_contention(samples, work.profile)
+    conditions = sorted({sample.condition for sample in samples})
+    errors = class_errors("pair", fit.held_out, lambda s: (conditions.index(s.condition), s.condition))
+    source = work.source(len(samples), "pairs of compute and AllReduce", fit.residual)
+    source += f" ({100 * fit.ideal_residual:.1f} % if overlap were free)"
+    known = {name: work.base.provenance.get(f"contention.{name}") for name in CONTENTION_READ_OFF}
+    overrides = {name: where for name, where in known.items() if where is not None}
+    work.found("contention", BlockText(fit.constants, _fitted(source, fit.residual), overrides), errors)
+
+
+def _power(work: _Calibration) -> None:
+    samples = sustained_samples(work.measurements)
+    start = work.base.power or power.START
+    try:
+        fit = power.fit_power(samples, work.base.device, start)
+    except ValueError as error:
+        work.kept["power"] = str(error)
+        return
+    errors = class_errors("sustained", fit.held_out, lambda _: (0, "rate of GEMM chains"))
+    source = work.source(len(samples), "sustained loads", fit.residual)
+    overrides = {name: _fitted(why, None) for name, why in power.ASSUMED.items()}
+    work.found("power", BlockText(fit.constants, _fitted(source, fit.residual), overrides), errors)
+
+
 def nccl_of(measurements: MeasurementFile, constants: CollectiveConstants) -> CollectiveConstants:
     """The constants with the NCCL that was measured: its version, and NVLS as its environment had it."""
     header = measurements.header
@@ -259,7 +291,7 @@ def all_reduce_class(sample: AllReduceSample) -> tuple[int, str]:
     return 10 * rank + index, f"{condition}, {text}"
 
 
-def _fitted(source: str, residual: float) -> Provenance:
+def _fitted(source: str, residual: float | None) -> Provenance:
     return Provenance(ProvenanceKind.FITTED, source, residual)
 
 

@@ -68,6 +68,7 @@ def dynamic_w(load: Load, peak_flops: float, hbm_bandwidth_bytes_per_s: float, c
 
 def settled_clock(
     loads: Sequence[Load],
+    transfers: Sequence[Load],
     other_s: float,
     peak_flops: float,
     hbm_bandwidth_bytes_per_s: float,
@@ -75,16 +76,22 @@ def settled_clock(
 ) -> float:
     """Clock over boost clock at which the step's average power is the limit; 1 if it never reaches it.
 
-    `other_s` is time of the step without compute kernels: gaps, collectives.
+    `transfers` are collectives, which take as long at any clock, beside compute or not; `other_s` is the time
+    of the step without compute kernels: gaps, blocking collectives.
     """
     powers = [(load.busy_s, dynamic_w(load, peak_flops, hbm_bandwidth_bytes_per_s, c)) for load in loads]
     compute_s = sum(busy_s for busy_s, _ in powers)
     energy_j = sum(busy_s * watts for busy_s, watts in powers)
+    transfer_j = sum(
+        load.busy_s * dynamic_w(load, peak_flops, hbm_bandwidth_bytes_per_s, c) for load in transfers
+    )
 
     def average_w(clock: float) -> float:
         stretch = clock**-c.rate_exponent
         duration_s = compute_s * stretch + other_s
-        return c.idle_w + energy_j * stretch * clock**c.power_exponent / duration_s if duration_s > 0.0 else c.idle_w
+        if duration_s <= 0.0:
+            return c.idle_w
+        return c.idle_w + (energy_j * stretch + transfer_j) * clock**c.power_exponent / duration_s
 
     if average_w(1.0) <= c.limit_w:
         return 1.0

@@ -68,12 +68,14 @@ class Pricing:
         power, device, launch = self.profile.power, self.profile.device, self.profile.launch
         if power is None:
             return self
-        loads, dtypes, compute_s, other_s = [], set(), 0.0, 0.0
+        loads, transfers, dtypes, compute_s, other_s = [], [], set(), 0.0, 0.0
         for segment in program.segments:
             for kernel in segment.kernels:
                 if isinstance(kernel.op, AllReduce):
-                    exposed_s = self.collective(kernel.op).busy_s if kernel.stream == MAIN_STREAM else 0.0
-                    other_s += segment.repeat * exposed_s
+                    reduce = self.collective(kernel.op)
+                    transfers.append(Load(segment.repeat * reduce.busy_s, 0.0, segment.repeat * reduce.hbm_bytes))
+                    if kernel.stream == MAIN_STREAM:
+                        other_s += segment.repeat * reduce.busy_s
                     continue
                 cost = self.kernel(kernel.op)
                 loads.append(Load(*(segment.repeat * x for x in (cost.busy_s, cost.flops, cost.hbm_bytes))))
@@ -82,7 +84,7 @@ class Pricing:
                 if isinstance(kernel.op, Gemm):
                     dtypes.add(kernel.op.dtype)
         peak_flops = min((device.peak_flops[dtype] for dtype in dtypes), default=1.0)
-        clock = settled_clock(loads, other_s, peak_flops, device.hbm_bandwidth_bytes_per_s, power)
+        clock = settled_clock(loads, transfers, other_s, peak_flops, device.hbm_bandwidth_bytes_per_s, power)
         factor = slowdown(clock, compute_s + other_s, power)
         return Pricing(self.profile, self.policy, factor, {}, self._collectives) if factor > 1.0 else self
 
