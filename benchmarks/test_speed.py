@@ -21,8 +21,8 @@ FULL = {
     "num_devices": 8,
     "context_length": 2048,
 }
-EVENTS_FOLDED = {"standard": 217, "parallel": 182, "kraken": 307}
-EVENTS_EXACT = {"standard": 28_928, "kraken": 37_961}
+EVENTS_FOLDED = {"standard": 232, "parallel": 177, "kraken": 373}
+EVENTS_EXACT = {"standard": 30472, "kraken": 50135}
 
 
 def _cli(*arguments: str) -> None:

@@ -8,14 +8,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from kraken_sim.api import compare as compare
+    from kraken_sim.api import simulate as simulate
     from kraken_sim.errors import InfeasibleError as InfeasibleError
     from kraken_sim.errors import InputError as InputError
     from kraken_sim.errors import KrakenSimError as KrakenSimError
     from kraken_sim.prediction import Prediction as Prediction
     from kraken_sim.scenario import Scenario as Scenario
     from kraken_sim.scenario import load_scenario as load_scenario
-    from kraken_sim.api import compare as compare
-    from kraken_sim.api import simulate as simulate
     from kraken_sim.single_op import predict_op as predict_op
 
 _HOMES = {

@@ -58,6 +58,7 @@ def simulate(
         memory=memory,
         num_parameters=parameter_count(resolved.config, resolved.kind, resolved.kraken),
         provenance=_provenance(machine, program),
+        slowdown=pricing.slowdown,
     )
 
 

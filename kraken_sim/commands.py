@@ -66,7 +66,7 @@ def _scenario(name_or_path: str) -> Scenario:
     from kraken_sim.scenario import load_scenario
 
     path = Path(name_or_path)
-    if not path.exists() and path.name == name_or_path and path.suffix not in ('.yaml', '.yml'):
+    if not path.exists() and path.name == name_or_path and path.suffix not in (".yaml", ".yml"):
         shipped = {file.stem: file for file in data_dir("scenarios").glob("*.yaml")}
         if name_or_path not in shipped:
             message = "there is no such file, and no scenario of this name ships"
@@ -79,14 +79,17 @@ def _scenario(name_or_path: str) -> Scenario:
 def run_command(args: argparse.Namespace) -> None:
     """`kraken-sim run`: one scenario."""
     from kraken_sim.api import simulate
+    from kraken_sim.explain import explain_overlap, overlaps
 
     prediction = simulate(_scenario(args.scenario), exact=args.exact)
+    advice = explain_overlap(prediction) if overlaps(prediction) else None
     if args.json != "-":
         from kraken_sim.report.text import prediction_report
 
-        print_report(prediction_report(prediction))
+        print_report(prediction_report(prediction, advice))
     if args.json is not None:
-        write_json(args.json, prediction.as_dict())
+        explained = {} if advice is None else {"overlap": advice.as_dict()}
+        write_json(args.json, {**prediction.as_dict(), **explained})
     if args.html is not None:
         _write_html(args.html, [prediction])
     if args.trace is not None:

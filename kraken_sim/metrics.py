@@ -107,9 +107,7 @@ def overlap_cost(timeline: Timeline) -> OverlapCost:
                 waiting += span.duration_s * weight
             elif span.kind is SpanKind.COMPUTE:
                 slower += (span.duration_s - span.alone_s) * weight
-    collective = sum(
-        (span.duration_s - span.alone_s) * timeline.weight(span) for span in _collectives_beside(timeline)
-    )
+    collective = sum((span.duration_s - span.alone_s) * timeline.weight(span) for span in _collectives_beside(timeline))
     return OverlapCost(waiting, max(0.0, slower), max(0.0, collective))
 
 

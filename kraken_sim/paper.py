@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from kraken_sim.api import simulate
 from kraken_sim.hardware.load import data_dir, load_profile
 from kraken_sim.models.config import ArchitectureKind
 from kraken_sim.scenario import RuntimeSpec, scenario_from
 from kraken_sim.scenario_errors import problems_of
 from kraken_sim.scenario_resolve import resolve_model
-from kraken_sim.api import simulate
 from kraken_sim.yaml_files import read_yaml
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kraken_sim import metrics
 from kraken_sim.architectures.workload import Phase
+from kraken_sim.uncertainty import prediction_interval
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from kraken_sim.models.memory import DeviceMemory
     from kraken_sim.scenario import Scenario
     from kraken_sim.scenario_resolve import ResolvedModel
+    from kraken_sim.uncertainty import Interval
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class Prediction:
     memory: DeviceMemory
     num_parameters: int
     provenance: Mapping[str, Provenance]
+    slowdown: float = 1.0
+    """How much longer kernels take than at the boost clock, because the card keeps to its power limit."""
 
     @property
     def latency_s(self) -> float:
@@ -72,6 +76,12 @@ class Prediction:
         return metrics.overlap_cost(self.timeline)
 
     @cached_property
+    def interval(self) -> Interval:
+        """Where the latency lies with a probability of 90 %, from the residuals of the constants used."""
+        eager = self.scenario.runtime.launch == "eager"
+        return prediction_interval(self.timeline, self.provenance, eager=eager, slowdown=self.slowdown)
+
+    @cached_property
     def host_wait_s(self) -> float:
         """Time the compute stream waited for the host to launch its next kernel."""
         return metrics.host_wait_s(self.timeline)
@@ -106,6 +116,8 @@ class Prediction:
             },
             "ttft_s": self.ttft_s,
             "tpot_s": self.tpot_s,
+            "interval_s": [self.interval.low_s, self.interval.high_s],
+            "interval_level": self.interval.level,
             "breakdown_s": self.breakdown_s,
             "exposed_communication_s": self.exposed_communication_s,
             "hidden_communication_s": self.hidden_communication_s,
@@ -115,6 +127,7 @@ class Prediction:
                 "compute_slowdown": cost.compute_slowdown_s,
                 "collective_slowdown": cost.collective_slowdown_s,
             },
+            "slowdown": self.slowdown,
             "host_wait_s": self.host_wait_s,
             "num_events": self.timeline.num_events,
             "provenance": {

@@ -33,9 +33,7 @@ def all_reduces(program: Program, stream: int | None = None) -> list[AllReduce]:
     ]
 
 
-@pytest.mark.parametrize(
-    ("kind", "count"), [("standard", 2 * LAYERS), ("parallel", LAYERS), ("kraken", LAYERS)]
-)
+@pytest.mark.parametrize(("kind", "count"), [("standard", 2 * LAYERS), ("parallel", LAYERS), ("kraken", LAYERS)])
 def test_all_reduces_of_a_forward_pass(kind: str, count: int):
     reduces = all_reduces(build(kind, 4))
     assert len(reduces) == count
@@ -57,9 +55,7 @@ def test_kraken_without_overlap_keeps_to_one_stream():
 
 def test_overlap_changes_neither_the_kernels_nor_their_shapes():
     def names(overlap: bool) -> list[object]:
-        return sorted(
-            str((kernel.name, kernel.op)) for kernel in build("kraken", 4, overlap=overlap).kernels()
-        )
+        return sorted(str((kernel.name, kernel.op)) for kernel in build("kraken", 4, overlap=overlap).kernels())
 
     assert names(True) == names(False)
 
@@ -80,9 +76,7 @@ def test_gemm_flops_of_all_devices_are_two_a_weight_and_token(num_devices: int):
 
 @pytest.mark.parametrize(("num_devices", "ways"), [(2, 2), (4, 4), (2, 4), (1, 4), (4, 2), (8, 2), (8, 1)])
 def test_kraken_flops_do_not_depend_on_the_placement(num_devices: int, ways: int):
-    gemms = [
-        kernel.op for kernel in build("kraken", num_devices, ways).kernels() if isinstance(kernel.op, Gemm)
-    ]
+    gemms = [kernel.op for kernel in build("kraken", num_devices, ways).kernels() if isinstance(kernel.op, Gemm)]
     width = 640
     layer = 8 * width * width
     expected = 2 * 512 * (ways * layer * LAYERS + ways * width * width) + 2 * VOCAB * width

@@ -15,9 +15,7 @@ from kraken_sim.program.ops import AllReduce, Attention, DType, Gemm, Norm
 
 HALF = DType.FLOAT16
 PROFILE = load_profile("h200-sxm-x2")
-TRUTH = replace(
-    PROFILE.contention, compute_slowdown=1.5, collective_slowdown=0.4, collective_memory_slowdown=0.8
-)
+TRUTH = replace(PROFILE.contention, compute_slowdown=1.5, collective_slowdown=0.4, collective_memory_slowdown=0.8)
 
 
 def pairs(constants: ContentionConstants) -> list[PairSample]:
@@ -31,9 +29,7 @@ def pairs(constants: ContentionConstants) -> list[PairSample]:
     return found
 
 
-def _pair(
-    tokens: int, width: int, num_bytes: int, channels: int | None, constants: ContentionConstants
-) -> PairSample:
+def _pair(tokens: int, width: int, num_bytes: int, channels: int | None, constants: ContentionConstants) -> PairSample:
     heads = width // 128
     compute = (
         Norm(tokens, width, HALF),

@@ -134,9 +134,7 @@ def test_files_that_are_missing_or_no_yaml_are_named(tmp_path: Path, capsys: pyt
     assert "name" in capsys.readouterr().err
 
 
-def test_an_output_that_cannot_be_written_is_an_error_of_the_input(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_an_output_that_cannot_be_written_is_an_error_of_the_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     (tmp_path / "file").write_text("", encoding="utf-8")
     for option in ("--json", "--html", "--trace"):
         assert main(["run", str(KRAKEN), option, str(tmp_path / "file" / "below")]) == 2

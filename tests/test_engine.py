@@ -49,9 +49,7 @@ def test_short_kernels_in_eager_mode_are_bound_by_their_host():
 
 def test_long_kernels_in_eager_mode_hide_their_launches():
     count = 50
-    timeline = run(
-        program(compute(1), repeat=count), machine(kernel_cost(20 * US), launch=LAUNCH), eager=True
-    )
+    timeline = run(program(compute(1), repeat=count), machine(kernel_cost(20 * US), launch=LAUNCH), eager=True)
     assert timeline.duration_s == pytest.approx((5 + 20 * count + 1.5 * (count - 1)) * US, rel=1e-12)
 
 
@@ -60,9 +58,7 @@ def test_a_lead_of_the_host_that_runs_out_is_not_mistaken_for_a_steady_state():
     # some 60 layers the pass becomes host-bound. Folding must not extrapolate the layers before.
     from kraken_sim.program.program import Program, Segment
 
-    long_pass = Program(
-        "test", 1, (Segment("first", (compute(1),)), Segment("layer", (compute(2), compute(3)), 200))
-    )
+    long_pass = Program("test", 1, (Segment("first", (compute(1),)), Segment("layer", (compute(2), compute(3)), 200)))
     costs = {op(1): kernel_cost(1000 * US), op(2): kernel_cost(1 * US), op(3): kernel_cost(1 * US)}
     folded = run(long_pass, machine(costs, launch=LAUNCH), eager=True)
     exact = run(long_pass, machine(costs, launch=LAUNCH), eager=True, exact=True)
@@ -132,9 +128,7 @@ def test_interference_slows_both_sides_only_while_both_run():
     steps = (*FORK, collective(COMM_STREAM), compute(1), *JOIN)
     contention = replace(NO_INTERFERENCE, collective_slowdown=0.5)
     costs = {op(1): kernel_cost(30 * US, ctas=100)}
-    timeline = run(
-        program(*steps), machine(costs, collective_cost(60 * US), contention=contention), eager=False
-    )
+    timeline = run(program(*steps), machine(costs, collective_cost(60 * US), contention=contention), eager=False)
     # 30 us beside the kernel at 1/1.5 of the speed do 20 us of the work; 40 us follow at full speed.
     assert timeline.duration_s == pytest.approx(70 * US)
 

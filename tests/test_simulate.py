@@ -83,9 +83,7 @@ def test_eager_launch_is_never_faster_than_a_graph():
 
 def test_a_small_model_in_eager_mode_is_host_bound_and_a_large_one_is_not():
     small = simulate(question(context_length=16, model={"preset": "125M"}, runtime={"launch": "eager"}))
-    large = simulate(
-        question(context_length=2048, model={"preset": "13B"}, batch_size=8, runtime={"launch": "eager"})
-    )
+    large = simulate(question(context_length=2048, model={"preset": "13B"}, batch_size=8, runtime={"launch": "eager"}))
     assert small.host_wait_s > 0.15 * small.latency_s
     assert large.host_wait_s < 0.01 * large.latency_s
 

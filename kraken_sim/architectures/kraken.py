@@ -126,9 +126,7 @@ def _layer(build: ProgramBuilder, block: BlockShape, place: Placement) -> None:
         _feed_forward(build, block, place, suffix)
 
 
-def _send(
-    build: ProgramBuilder, block: BlockShape, place: Placement, copies: Category, *, overlap: bool
-) -> None:
+def _send(build: ProgramBuilder, block: BlockShape, place: Placement, copies: Category, *, overlap: bool) -> None:
     """The local outputs go to a buffer of their own (x_i is still needed) and are summed over devices."""
     width = block.hidden_size
     if place.local == 1:

@@ -15,9 +15,7 @@ if TYPE_CHECKING:
     from kraken_sim.program.program import Program
 
 
-def build_program(
-    kind: str, config: TransformerConfig, kraken: KrakenShape | None, work: Workload
-) -> Program:
+def build_program(kind: str, config: TransformerConfig, kraken: KrakenShape | None, work: Workload) -> Program:
     """The program of architecture `kind`; `kraken` gives the sub-layers' shape and is required for Kraken.
 
     Raises:

@@ -145,9 +145,7 @@ class ProgramBuilder:
         elements = self.work.num_tokens * hidden_size
         self.kernel(name, Elementwise("add", elements, 2, self.work.dtype), category)
 
-    def copy(
-        self, name: str, num_elements: int, category: Category = Category.OTHER, *, strided: bool = False
-    ) -> None:
+    def copy(self, name: str, num_elements: int, category: Category = Category.OTHER, *, strided: bool = False) -> None:
         """A device-to-device copy."""
         self.kernel(name, Copy(num_elements * self.work.dtype.num_bytes, strided), category)
 

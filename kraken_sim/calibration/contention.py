@@ -129,9 +129,7 @@ def fit_contention(
     )
 
 
-def _with(
-    constants: ContentionConstants, names: Sequence[str], values: NDArray[np.float64]
-) -> ContentionConstants:
+def _with(constants: ContentionConstants, names: Sequence[str], values: NDArray[np.float64]) -> ContentionConstants:
     changes: dict[str, Any] = {name: float(value) for name, value in zip(names, values, strict=True)}
     return replace(constants, **changes)
 
@@ -169,9 +167,7 @@ def _prepare(sample: PairSample, profile: HardwareProfile) -> _Prepared:
     reduce = AllReduce(sample.num_bytes, sample.num_devices)
     collective = pricing.collective(reduce)
     alone_s = max(_LEAST_S, sample.collective_alone_s - gap_s)
-    collective = replace(
-        collective, busy_s=alone_s, latency_s=min(collective.latency_s, alone_s), transfer_s=alone_s
-    )
+    collective = replace(collective, busy_s=alone_s, latency_s=min(collective.latency_s, alone_s), transfer_s=alone_s)
     steps: tuple[Step, ...] = (
         RecordEvent("fork", MAIN_STREAM),
         WaitEvent("fork", COMM_STREAM),

@@ -82,16 +82,15 @@ def settled_clock(
     powers = [(load.busy_s, dynamic_w(load, peak_flops, hbm_bandwidth_bytes_per_s, c)) for load in loads]
     compute_s = sum(busy_s for busy_s, _ in powers)
     energy_j = sum(busy_s * watts for busy_s, watts in powers)
-    transfer_j = sum(
-        load.busy_s * dynamic_w(load, peak_flops, hbm_bandwidth_bytes_per_s, c) for load in transfers
-    )
+    transfer_j = sum(load.busy_s * dynamic_w(load, peak_flops, hbm_bandwidth_bytes_per_s, c) for load in transfers)
 
     def average_w(clock: float) -> float:
-        stretch = clock**-c.rate_exponent
+        stretch = float(clock**-c.rate_exponent)
         duration_s = compute_s * stretch + other_s
         if duration_s <= 0.0:
             return c.idle_w
-        return c.idle_w + (energy_j * stretch + transfer_j) * clock**c.power_exponent / duration_s
+        dynamic_j = energy_j * stretch + transfer_j
+        return c.idle_w + dynamic_j * float(clock**c.power_exponent) / duration_s
 
     if average_w(1.0) <= c.limit_w:
         return 1.0

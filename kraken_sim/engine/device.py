@@ -104,14 +104,11 @@ class DeviceState:
         fills = [kernel.active_ctas / kernel.full_width for kernel in running]
         speeds = [self._alone_speed(kernel) for kernel in running]
         demands = [
-            kernel.memory_fraction * fill * speed
-            for kernel, fill, speed in zip(running, fills, speeds, strict=True)
+            kernel.memory_fraction * fill * speed for kernel, fill, speed in zip(running, fills, speeds, strict=True)
         ]
         demands += [kernel.hbm_fraction for kernel in transfers]
         shares = max_min_shares(demands)
-        scales = [
-            share / demand if demand > 0.0 else 1.0 for share, demand in zip(shares, demands, strict=True)
-        ]
+        scales = [share / demand if demand > 0.0 else 1.0 for share, demand in zip(shares, demands, strict=True)]
         occupied = min(1.0, sum(kernel.sms_touched for kernel in running) / self.num_sms)
         loaded = min(1.0, sum(shares[: len(running)]))
         slower = self.contention.collective_slowdown * occupied + self.contention.collective_memory_slowdown * loaded
@@ -143,9 +140,7 @@ class DeviceState:
                 kernel.finished.succeed()
 
     def _waiting(self) -> list[ComputeKernel | CollectiveKernel]:
-        waiting: list[ComputeKernel | CollectiveKernel] = [
-            kernel for kernel in self.compute if kernel.pending
-        ]
+        waiting: list[ComputeKernel | CollectiveKernel] = [kernel for kernel in self.compute if kernel.pending]
         waiting += [kernel for kernel in self.collectives if kernel.sms_held < kernel.sms_wanted]
         return sorted(waiting, key=lambda kernel: (-kernel.priority, kernel.order))
 

@@ -181,9 +181,7 @@ class ComputeKernel:
         short = lump.ctas - long
         self.lumps.append(Lump(long, long, self.sms_for(long), self.life_s, lump.remaining_s, lump.delay_s))
         self.lumps.append(
-            Lump(
-                short, short, self.sms_for(short), self.short_life_s, lump.remaining_s - saved_s, lump.delay_s
-            )
+            Lump(short, short, self.sms_for(short), self.short_life_s, lump.remaining_s - saved_s, lump.delay_s)
         )
 
 

@@ -102,9 +102,7 @@ class Timeline:
     def weight(self, span: Span) -> int:
         """How many repetitions a simulated span stands for."""
         return 1 + sum(
-            fold.count
-            for fold in self.folds
-            if fold.segment == span.segment and fold.iteration == span.iteration
+            fold.count for fold in self.folds if fold.segment == span.segment and fold.iteration == span.iteration
         )
 
     @property

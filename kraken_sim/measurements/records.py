@@ -279,7 +279,8 @@ class SustainedRecord(SustainedCase):
     """The rate from chunk to chunk and what the card's sensors said meanwhile.
 
     `chunk_end_s` counts from the start of the first kernel; `chunk_flops` is the rate within the chunk that ends
-    there, `chunk_rounds_per_s` that of whole rounds of the chain. A sample is (seconds from the start, SM clock in Hz, power in W, temperature in °C).
+    there, `chunk_rounds_per_s` that of whole rounds of the chain. A sample is (seconds from the start, SM clock in
+    Hz, power in W, temperature in °C).
     """
 
     chunk_end_s: tuple[float, ...]

@@ -112,7 +112,8 @@ def breakdown_figure(cells: Sequence[Cell], num_devices: int) -> Any:
     """Shares of the categories for the three architectures of every cell on `num_devices`."""
     import plotly.graph_objects as go
 
-    chosen = [(cell, kind) for cell in cells if cell.num_devices == num_devices for kind in (STANDARD, PARALLEL, KRAKEN)]
+    kinds_shown = (STANDARD, PARALLEL, KRAKEN)
+    chosen = [(cell, kind) for cell in cells if cell.num_devices == num_devices for kind in kinds_shown]
     groups = [f"{cell.model}<br>{cell.context_length} tokens" for cell, _ in chosen]
     kinds = [kind.value for _, kind in chosen]
     figure = go.Figure()

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kraken_sim.engine.timeline import SpanKind
+from kraken_sim.explain import overlap_sentences
 from kraken_sim.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
@@ -18,9 +19,11 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
+    from kraken_sim.explain import OverlapAdvice
     from kraken_sim.prediction import Prediction
 
 TOP_KERNELS = 12
+SLOWER = 1.005
 HOST_BOUND = 0.1
 """Share of the latency from which waiting for the host is worth a line."""
 
@@ -54,12 +57,15 @@ def kernel_rows(prediction: Prediction) -> list[KernelRow]:
     return sorted(rows, key=lambda row: -row.total_s)
 
 
-def prediction_report(prediction: Prediction) -> RenderableType:
+def prediction_report(prediction: Prediction, advice: OverlapAdvice | None = None) -> RenderableType:
     """The whole answer to one scenario: latency, where it goes, the costliest kernels, sources."""
+    words = overlap_sentences(advice) if advice is not None else []
     return Group(
         headline(prediction),
         breakdown_table([prediction]),
         communication_lines(prediction),
+        *words,
+        *([""] if words else []),
         kernel_table(prediction),
         provenance_lines(prediction),
     )
@@ -70,7 +76,9 @@ def headline(prediction: Prediction) -> Text:
     scenario, resolved = prediction.scenario, prediction.resolved
     metric = "TTFT" if prediction.ttft_s is not None else "TPOT"
     text = Text()
-    text.append(f"{scenario.name}: {metric} {format_seconds(prediction.latency_s)}\n", style="bold")
+    text.append(f"{scenario.name}: {metric} {format_seconds(prediction.latency_s)}", style="bold")
+    low, high = format_seconds(prediction.interval.low_s, 3), format_seconds(prediction.interval.high_s, 3)
+    text.append(f" ({100 * prediction.interval.level:.0f} % interval {low} to {high})\n")
     text.append(
         f"{resolved.kind}, {prediction.num_parameters / 1e9:.2f} B parameters, "
         f"{resolved.num_devices} x {scenario.hardware}, batch {scenario.batch_size}, "
@@ -129,6 +137,9 @@ def communication_lines(prediction: Prediction) -> Text:
             f"waiting for collectives {format_seconds(cost.waiting_s)}, "
             f"collectives slower by {format_seconds(cost.collective_slowdown_s)}\n"
         )
+    if prediction.slowdown > SLOWER:
+        percent = 100.0 * (prediction.slowdown - 1.0)
+        text.append(f"power limit: under sustained load kernels take {percent:.1f} % longer than at the boost clock\n")
     if prediction.host_wait_s > HOST_BOUND * prediction.latency_s:
         waited = format_seconds(prediction.host_wait_s)
         text.append(f"host-bound: the compute stream waited {waited} for the host to launch its next kernel\n")
