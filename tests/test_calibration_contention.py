@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 
 import pytest
 
@@ -20,13 +21,8 @@ TRUTH = replace(PROFILE.contention, compute_slowdown=1.5, collective_slowdown=0.
 
 def pairs(constants: ContentionConstants) -> list[PairSample]:
     """Layers' overlapped sections of several sizes beside several AllReduces, as the simulator runs them."""
-    found = []
-    for tokens in (128, 512, 2048):
-        for width in (1792, 3584):
-            for num_bytes in (1 << 18, 1 << 21, 1 << 24):
-                for channels in (None, 4):
-                    found.append(_pair(tokens, width, num_bytes, channels, constants))
-    return found
+    cases = product((128, 512, 2048), (1792, 3584), (1 << 18, 1 << 21, 1 << 24), (None, 4))
+    return [_pair(*case, constants) for case in cases]
 
 
 def _pair(tokens: int, width: int, num_bytes: int, channels: int | None, constants: ContentionConstants) -> PairSample:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ def test_html_and_traces_are_written(tmp_path: Path, capsys: pytest.CaptureFixtu
     slices = [event for event in trace["traceEvents"] if event["ph"] == "X"]
     for track in {event["tid"] for event in slices}:
         own = sorted((event["ts"], event["dur"]) for event in slices if event["tid"] == track)
-        for (start, duration), (following, _) in zip(own, own[1:], strict=False):
+        for (start, duration), (following, _) in pairwise(own):
             assert following >= start + duration - 1e-6
     capsys.readouterr()
 

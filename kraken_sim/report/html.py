@@ -6,7 +6,7 @@ import html
 from typing import TYPE_CHECKING, Any
 
 from kraken_sim.engine.timeline import SpanKind
-from kraken_sim.program.program import Category
+from kraken_sim.program.program import MAIN_STREAM, Category
 from kraken_sim.units import format_seconds
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def breakdown_figure(predictions: Sequence[Prediction]) -> Any:
         barmode="stack",
         template="plotly_white",
         height=140 + 60 * len(names),
-        margin={"l": 90, "r": 20, "t": 20, "b": 45},
+        margin={"l": 90, "r": 20, "t": 35, "b": 45},
         xaxis_title="ms",
         yaxis={"autorange": "reversed"},
         legend={"traceorder": "normal"},
@@ -103,10 +103,13 @@ def breakdown_figure(predictions: Sequence[Prediction]) -> Any:
 
 
 def steady_layer(prediction: Prediction) -> list[Span]:
-    """Spans of rank 0 in one layer of the steady state, by start."""
-    spans = [span for span in prediction.timeline.simulated if span.rank == 0 and span.segment == "layer"]
-    if not spans:
-        spans = [span for span in prediction.timeline.simulated if span.rank == 0]
+    """Spans of rank 0 in one layer of the steady state, by start; idle time of the other streams is left out."""
+    shown = [
+        span
+        for span in prediction.timeline.simulated
+        if span.rank == 0 and (span.stream == MAIN_STREAM or span.kind is not SpanKind.WAIT)
+    ]
+    spans = [span for span in shown if span.segment == "layer"] or shown
     iterations = sorted({span.iteration for span in spans})
     folded = [fold.iteration for fold in prediction.timeline.folds if fold.segment == "layer"]
     chosen = folded[0] if folded else iterations[len(iterations) // 2]
@@ -146,8 +149,8 @@ def layer_figure(spans: Sequence[Span], longest_s: float) -> Any:
     figure.update_layout(
         barmode="overlay",
         template="plotly_white",
-        height=120 + 60 * len(streams),
-        margin={"l": 150, "r": 20, "t": 10, "b": 45},
+        height=145 + 60 * len(streams),
+        margin={"l": 150, "r": 20, "t": 35, "b": 45},
         xaxis={"title": "us", "range": [0, 1e6 * longest_s * 1.02]},
         yaxis={"categoryorder": "array", "categoryarray": streams[::-1]},
         uniformtext={"minsize": 8, "mode": "hide"},

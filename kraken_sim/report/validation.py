@@ -21,18 +21,26 @@ COLOURS = {
     "kraken": "#55a868",
     "kraken (blocking)": "#c44e52",
 }
+CONDITION_COLOURS = ("#4c72b0", "#55a868", "#8172b3", "#dd8452", "#64b5cd", "#da8bc3")
+SYMBOLS = {"graph": "circle", "eager": "x-thin-open"}
 
 
 def validation_report(result: ValidationResult) -> RenderableType:
     """Errors by architecture and condition, by size, and Kraken's speed-up predicted and measured."""
-    by_condition = result.summary(lambda c: (c.record.launch.value, c.condition, c.architecture))
-    by_size = result.summary(lambda c: (c.record.launch.value, c.size, c.record.context_length))
+    by_condition = _by_launch(result.summary(lambda c: (c.record.launch.value, c.condition, c.architecture)))
+    by_size = _by_launch(result.summary(lambda c: (c.record.launch.value, c.size, c.record.context_length)))
     return Group(
         _error_table("Errors by condition and architecture", ("launch", "condition", "architecture"), by_condition),
         _error_table("Errors by size", ("launch", "model", "tokens"), by_size),
         _speedup_table(result),
         _notes(result),
     )
+
+
+def _by_launch(groups: dict[Any, ErrorSummary]) -> dict[Any, ErrorSummary]:
+    """Graphs before eager launches, conditions together; otherwise in order of appearance."""
+    order = list(dict.fromkeys(key[1] for key in groups))
+    return dict(sorted(groups.items(), key=lambda item: (item[0][0] != "graph", order.index(item[0][1]))))
 
 
 def _error_table(title: str, columns: tuple[str, ...], groups: dict[Any, ErrorSummary]) -> Table:
@@ -103,17 +111,18 @@ def parity_figure(result: ValidationResult) -> Any:
         line = {"color": "#999", "dash": dash, "width": 1}
         figure.add_scatter(x=ends, y=y, mode="lines", line=line, showlegend=False, hoverinfo="skip")
     for architecture, colour in COLOURS.items():
-        chosen = [c for c in result.comparisons if c.architecture == architecture]
-        if chosen:
-            figure.add_scatter(
-                name=architecture,
-                x=[1e3 * c.measured_s for c in chosen],
-                y=[1e3 * c.predicted_s for c in chosen],
-                mode="markers",
-                marker={"color": colour, "size": 7, "opacity": 0.7},
-                text=[_label(c) for c in chosen],
-                hovertemplate="%{text}<br>measured %{x:.3f} ms, predicted %{y:.3f} ms",
-            )
+        for launch, symbol in SYMBOLS.items():
+            chosen = [c for c in result.comparisons if (c.architecture, c.record.launch) == (architecture, launch)]
+            if chosen:
+                figure.add_scatter(
+                    name=f"{architecture}, {launch}",
+                    x=[1e3 * c.measured_s for c in chosen],
+                    y=[1e3 * c.predicted_s for c in chosen],
+                    mode="markers",
+                    marker={"color": colour, "size": 7, "opacity": 0.7, "symbol": symbol},
+                    text=[_label(c) for c in chosen],
+                    hovertemplate="%{text}<br>measured %{x:.3f} ms, predicted %{y:.3f} ms",
+                )
     axis = {"type": "log", "range": [_log10(end) for end in ends]}
     figure.update_layout(
         template="plotly_white",
@@ -135,16 +144,19 @@ def speedup_figure(result: ValidationResult) -> Any:
     ends = [min(values) - 2, max(values) + 2]
     line = {"color": "#999", "width": 1}
     figure.add_scatter(x=ends, y=ends, mode="lines", line=line, showlegend=False, hoverinfo="skip")
-    for condition in dict.fromkeys(s.kraken.condition for s in speedups):
-        chosen = [s for s in speedups if s.kraken.condition == condition]
-        figure.add_scatter(
-            name=condition,
-            x=[s.measured_percent for s in chosen],
-            y=[s.predicted_percent for s in chosen],
-            mode="markers",
-            text=[_label(s.kraken) for s in chosen],
-            hovertemplate="%{text}<br>measured %{x:.1f} %, predicted %{y:.1f} %",
-        )
+    for index, condition in enumerate(dict.fromkeys(s.kraken.condition for s in speedups)):
+        for launch, symbol in SYMBOLS.items():
+            chosen = [s for s in speedups if (s.kraken.condition, s.kraken.record.launch) == (condition, launch)]
+            if chosen:
+                figure.add_scatter(
+                    name=f"{condition}, {launch}",
+                    x=[s.measured_percent for s in chosen],
+                    y=[s.predicted_percent for s in chosen],
+                    mode="markers",
+                    marker={"color": CONDITION_COLOURS[index % len(CONDITION_COLOURS)], "symbol": symbol},
+                    text=[_label(s.kraken) for s in chosen],
+                    hovertemplate="%{text}<br>measured %{x:.1f} %, predicted %{y:.1f} %",
+                )
     figure.update_layout(
         template="plotly_white", height=520, margin={"t": 20}, xaxis_title="measured, %", yaxis_title="predicted, %"
     )
