@@ -135,7 +135,7 @@ class Topology:
         """The machine as a `networkx.MultiGraph`: node attribute `kind`, edge attribute `link` (a `Link`)."""
         import networkx as nx  # 150 ms to import, and only drawings and analyses need it
 
-        graph = nx.MultiGraph()
+        graph: Any = nx.MultiGraph()
         for node in self.nodes:
             graph.add_node(node.name, kind=node.kind)
         for link in self.links:
