@@ -16,7 +16,7 @@ from engine_support import (
     op,
     program,
 )
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kraken_sim.costs.contention import ContentionConstants
@@ -191,6 +191,11 @@ def test_folding_equals_the_full_simulation(first, second, third, all_reduce, co
 
 
 @settings(max_examples=60, deadline=None)
+@example(
+    kernel_cost(150e-6, ctas=1),
+    kernel_cost(272e-6, ctas=301, fixed_s=0.46e-6),
+    collective_cost(150e-6, channels=1),
+)  # an SM that is freed the moment a kernel starts must not let its CTAs skip the start
 @given(any_cost, any_cost, collectives)
 def test_makespan_lies_between_the_critical_path_and_the_serial_sum(first, second, all_reduce):
     steps = (*FORK, collective(COMM_STREAM), compute(1), compute(2), *JOIN)

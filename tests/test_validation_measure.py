@@ -13,18 +13,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from kraken_sim.models.presets import PRESETS  # noqa: E402 - torch decides whether any of this can be imported
-from kraken_sim.program.ops import DType  # noqa: E402
-from validation import measure  # noqa: E402
-from validation.control import Control  # noqa: E402
-from validation.job import Job  # noqa: E402
-from validation.machine import worst_link  # noqa: E402
-from validation.microbench import gemm, shapes  # noqa: E402
-from validation.microbench.bench import Arena, Bench, Outcome, SkipCase, chain_length  # noqa: E402
-from validation.microbench.kernels import kernels_by_label  # noqa: E402
-from validation.microbench.plan import Block, Machine, default_conditions, plan, remaining  # noqa: E402
-from validation.microbench.runners import Attempt, Ranks, attempt, record_of  # noqa: E402
-from validation.records import (  # noqa: E402
+from kraken_sim.measurements.records import (  # noqa: E402
     AllReduceCase,
     AllReduceRecord,
     AttentionCase,
@@ -37,13 +26,24 @@ from validation.records import (  # noqa: E402
     PairRecord,
     SustainedCase,
 )
-from validation.schema import CONDITIONS, CPU_CONDITION, DEFAULT_CONDITION, read_measurements  # noqa: E402
+from kraken_sim.measurements.schema import CONDITIONS, CPU_CONDITION, DEFAULT_CONDITION, read_measurements  # noqa: E402
+from kraken_sim.models.presets import PRESETS  # noqa: E402 - torch decides whether any of this can be imported
+from kraken_sim.program.ops import DType  # noqa: E402
+from validation import measure  # noqa: E402
+from validation.control import Control  # noqa: E402
+from validation.job import Job  # noqa: E402
+from validation.machine import worst_link  # noqa: E402
+from validation.microbench import gemm, shapes  # noqa: E402
+from validation.microbench.bench import Arena, Bench, Outcome, SkipCase, chain_length  # noqa: E402
+from validation.microbench.kernels import kernels_by_label  # noqa: E402
+from validation.microbench.plan import Block, Machine, default_conditions, plan, remaining  # noqa: E402
+from validation.microbench.runners import Attempt, Ranks, attempt, record_of  # noqa: E402
 from validation.timing import Clock, quartiles, time_eager, time_graph, time_host  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from validation.schema import MeasurementFile
+    from kraken_sim.measurements.schema import MeasurementFile
 
 pytestmark = pytest.mark.torch
 ROOT = Path(__file__).resolve().parents[1]

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from kraken_sim.costs.collectives.policy import Library, Transport
 from kraken_sim.errors import InputError
-from kraken_sim.program.ops import DType
-from validation.records import (
+from kraken_sim.measurements.records import (
     AllReduceRecord,
     GemmRecord,
     KernelsRecord,
@@ -25,7 +24,7 @@ from validation.records import (
     Record,
     SustainedRecord,
 )
-from validation.schema import (
+from kraken_sim.measurements.schema import (
     CONDITIONS,
     CPU_CONDITION,
     DEFAULT_CONDITION,
@@ -36,6 +35,7 @@ from validation.schema import (
     to_line,
     to_text,
 )
+from kraken_sim.program.ops import DType
 from validation.store import append, resume
 
 if TYPE_CHECKING:
@@ -171,8 +171,8 @@ def test_conditions_say_the_same_to_nccl_and_to_a_scenario() -> None:
 
 def test_reading_measurements_needs_no_torch() -> None:
     script = (
-        "import sys; sys.modules['torch'] = None; import validation.schema, validation.records; "
-        "print(len(validation.schema.CONDITIONS))"
+        "import sys; sys.modules['torch'] = None; from kraken_sim.measurements import records, schema; "
+        "print(len(schema.CONDITIONS))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.distributed as dist
 
+from kraken_sim.measurements.records import PassCase
 from kraken_sim.models.config import TransformerConfig
 from validation.models import build_model
 from validation.models.kernels import record_gemms, record_kernels
@@ -18,7 +19,6 @@ from validation.models.reference import Reference, random_weights
 from validation.models.sharding import padded_vocab_size, split_heads
 from validation.models.weights import load_weights, shard_weights
 from validation.passes import PrefillPass, pass_model
-from validation.records import PassCase
 
 if TYPE_CHECKING:
     from validation.models.decoder import Decoder

@@ -131,7 +131,8 @@ def gemm_section(
     measured = measured_gemms(microbench, profile)
     serial = [c for c in graph.comparisons if c.architecture != KRAKEN_NAME]
     lines = []
-    for (tokens, size), own in sorted(_by_tokens_and_size(serial).items()):
+    groups = grouped(sorted(serial, key=lambda c: c.record.context_length), _tokens_and_size)
+    for own in groups.values():
         errors, shares = [], []
         for c in own:
             scenario = scenario_of(c.record, conditions[c.condition] or {}, graph.hardware)
@@ -139,7 +140,8 @@ def gemm_section(
             errors.append((c.predicted_s + shift_s) / c.measured_s - 1.0)
             shares.append(share)
         before = f"{100 * fmean(c.error for c in own):+.1f}"
-        lines.append(line((str(tokens), size), errors, extra=(before, f"{100 * fmean(shares):.0f} %")))
+        labels = (str(own[0].record.context_length), own[0].size)
+        lines.append(line(labels, errors, extra=(before, f"{100 * fmean(shares):.0f} %")))
     note = (
         "The fitted time of each GEMM is replaced by that measured alone at the boost clock, times the predicted "
         "slowdown of the clock. Bias that goes is the GEMM fit's; bias that stays has another cause: the clock under "
@@ -150,8 +152,5 @@ def gemm_section(
     return Section("measured_gemms", title, ("tokens", "size"), tuple(lines), extra, note=note)
 
 
-def _by_tokens_and_size(comparisons: Sequence[Comparison]) -> dict[tuple[int, str], list[Comparison]]:
-    groups: dict[tuple[int, str], list[Comparison]] = defaultdict(list)
-    for c in comparisons:
-        groups[c.record.context_length, c.size].append(c)
-    return groups
+def _tokens_and_size(c: Comparison) -> tuple[int, str]:
+    return c.record.context_length, c.size

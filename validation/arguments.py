@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kraken_sim.errors import InputError, closest
+from kraken_sim.measurements.schema import CONDITIONS
 from validation.microbench.plan import SUITES
-from validation.schema import CONDITIONS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

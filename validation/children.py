@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from validation.schema import CONDITIONS
+from kraken_sim.measurements.schema import CONDITIONS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

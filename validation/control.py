@@ -52,10 +52,6 @@ class Control:
         """Rank 0's value, on every rank."""
         return self.gather(value if self.rank == 0 else None)[0]
 
-    def agree(self, ok: bool) -> bool:
-        """Whether all ranks are well."""
-        return all(self.gather(ok))
-
 
 def connect(environment: Mapping[str, str], prefix: str) -> Control:
     """Join the ranks that torchrun started (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT), under a prefix.

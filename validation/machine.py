@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 import torch.distributed as dist
 
+from kraken_sim.measurements.schema import CONDITIONS, Clocks, Header, Host, MachineTopology
 from validation import nvml as sensors
-from validation.schema import CONDITIONS, Clocks, Header, Host, MachineTopology
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

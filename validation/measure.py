@@ -16,6 +16,8 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from kraken_sim.errors import InputError, KrakenSimError
+from kraken_sim.measurements.records import NoteRecord
+from kraken_sim.measurements.schema import CONDITIONS, MeasurementWarning
 from validation import machine
 from validation.arguments import Arguments, parse
 from validation.children import Child, outcome_of
@@ -23,15 +25,13 @@ from validation.control import Control, below, connect, serve
 from validation.job import Job
 from validation.microbench.plan import START_S, Machine, default_conditions, plan, remaining
 from validation.progress import duration, say
-from validation.records import NoteRecord
-from validation.schema import CONDITIONS, MeasurementWarning
 from validation.store import append, resume
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from kraken_sim.measurements.records import Record
     from validation.microbench.plan import Block
-    from validation.records import Record
 
 MAX_RESTARTS = 2
 _LEAST_SHARE = 0.4

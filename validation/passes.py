@@ -23,6 +23,8 @@ import torch
 import torch.distributed as dist
 
 from kraken_sim.errors import InputError, closest
+from kraken_sim.measurements.records import Launch, PassCase
+from kraken_sim.measurements.schema import CPU_CONDITION, DEFAULT_CONDITION
 from kraken_sim.models.kraken_width import kraken_config_for_latency
 from kraken_sim.models.presets import preset
 from kraken_sim.program.ops import DType
@@ -30,8 +32,6 @@ from kraken_sim.scenario import scenario_from
 from kraken_sim.scenario_resolve import memory_of, resolve_model
 from validation.models import build_model
 from validation.models.kraken import KrakenDecoder
-from validation.records import Launch, PassCase
-from validation.schema import CPU_CONDITION, DEFAULT_CONDITION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -7,8 +7,8 @@ import warnings
 from typing import TYPE_CHECKING
 
 from kraken_sim.errors import InputError, Problem
-from validation.records import NoteRecord, Record
-from validation.schema import IDENTITY, Header, MeasurementWarning, read_measurements, to_text
+from kraken_sim.measurements.records import NoteRecord, Record
+from kraken_sim.measurements.schema import IDENTITY, Header, MeasurementWarning, read_measurements, to_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 
 from kraken_sim.errors import InputError
+from kraken_sim.measurements.schema import read_measurements
 from validation.control import TIMEOUT, Control, connect
 from validation.job import Job
 from validation.microbench import kernels
@@ -27,16 +28,15 @@ from validation.microbench.opening import open_bench
 from validation.microbench.plan import SECONDS
 from validation.microbench.runners import RUN, Attempt, Ranks, attempt, record_of
 from validation.progress import Reporter, say
-from validation.schema import read_measurements
 from validation.store import append
 from validation.watchdog import LOST, Watchdog
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from kraken_sim.measurements.records import Case, Record
     from validation.microbench.bench import Bench
     from validation.microbench.plan import Block
-    from validation.records import Case, Record
 
 _ANSWER: Final = timedelta(seconds=20)
 _MARGIN_S: Final = 2.0

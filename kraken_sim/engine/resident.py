@@ -122,7 +122,9 @@ class ComputeKernel:
     def start(self, free_sms: int, *, alone: bool) -> None:
         """Start pending CTAs on `free_sms` SMs; `alone` when nothing else waits for SMs."""
         width = min(self.pending, free_sms * self.cost.ctas_per_sm)
-        delay_s = 0.0 if self.started else self.cost.fixed_s
+        # CTAs that find an SM while the kernel is still starting wait for the rest of its start.
+        starting_s = max((lump.delay_s for lump in self.lumps), default=0.0)
+        delay_s = starting_s if self.started else self.cost.fixed_s
         self.started = True
         whole = width == self.pending
         if self.cost.persistent and not (whole and alone and not self.lumps):

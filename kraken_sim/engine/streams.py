@@ -82,7 +82,6 @@ class Rank:
     join: Callable[[int, AllReduce], tuple[CollectiveCost, JointCollective]]
     spans: list[Span] = field(default_factory=list)
     queues: dict[int, StreamQueue] = field(default_factory=dict)
-    host_end_ps: int = 0
 
     def start(self, program: Program) -> list[simpy.Process]:
         """Start the host and the streams; the processes end when their work has."""
@@ -104,7 +103,6 @@ class Rank:
             elif isinstance(step, WaitEvent):
                 item.event = recordings.get(step.event)
             self.queues[step.stream].push(item)
-        self.host_end_ps = now_ps(env)
         for queue in self.queues.values():
             queue.close()
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from kraken_sim.measurements.records import AllReduceCase, Launch
 from validation.microbench.bench import Bench, Outcome
-from validation.records import AllReduceCase, Launch
 from validation.timing import time_eager, time_graph
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as nnf
 from torch.nn.attention import SDPBackend
 
+from kraken_sim.measurements.records import AttentionCase, Launch
 from validation.microbench.bench import Bench, Outcome, SkipCase, chain_length
-from validation.records import AttentionCase, Launch
 from validation.timing import time_eager, time_graph
 
 if TYPE_CHECKING:

@@ -176,10 +176,3 @@ class Bench:
 def chain_length(estimate_s: float, *, least: int = 4, most: int = 40, target_s: float = 250e-6) -> int:
     """Calls in a chain: enough that its ends do not matter, few enough that capturing stays cheap."""
     return max(least, min(most, math.ceil(target_s / max(estimate_s, 1e-6))))
-
-
-def torch_dtype(dtype: DType) -> torch.dtype:
-    """The torch dtype of the same name."""
-    found = getattr(torch, dtype.value)
-    assert isinstance(found, torch.dtype)
-    return found

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from kraken_sim.measurements.records import GemmCase, Launch
 from validation.microbench.bench import Bench, Outcome, chain_length
-from validation.records import GemmCase, Launch
 from validation.timing import time_eager, time_graph
 
 if TYPE_CHECKING:

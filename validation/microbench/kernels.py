@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from kraken_sim.measurements.records import AllReduceCase, AttentionCase, GemmCase, Kernel, MemoryBoundCase
 from validation.microbench import all_reduce, attention, gemm, memory_bound
 from validation.microbench.bench import Bench, SkipCase
-from validation.records import AllReduceCase, AttentionCase, GemmCase, Kernel, MemoryBoundCase
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from validation.records import Case
+    from kraken_sim.measurements.records import Case
 
     Call = Callable[[], object]
 

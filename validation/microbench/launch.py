@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from validation.records import LaunchCase
+    from kraken_sim.measurements.records import LaunchCase
 
     Call = Callable[[], object]
     Measured = tuple[list[float], int]

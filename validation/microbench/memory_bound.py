@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as nnf
 
+from kraken_sim.measurements.records import Launch, MemoryBoundCase
 from validation.microbench.bench import Bench, Outcome, chain_length
-from validation.records import Launch, MemoryBoundCase
 from validation.timing import time_eager, time_graph
 
 if TYPE_CHECKING:

@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 
+from kraken_sim.measurements.records import AttentionOp, GemmOp, Launch, PairCase
 from validation.microbench import attention, gemm, memory_bound
 from validation.microbench.bench import Bench, Outcome
-from validation.records import AttentionOp, GemmOp, Launch, PairCase
 from validation.timing import time_graph
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from kraken_sim.measurements.records import ComputeOp
     from kraken_sim.program.ops import DType
-    from validation.records import ComputeOp
 
     Call = Callable[[], object]
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Final, Literal
 
+from kraken_sim.measurements.records import AttentionOp, GemmOp, Launch, MemoryBoundOp, PairCase
+from kraken_sim.measurements.schema import DEFAULT_CONDITION
 from kraken_sim.program.ops import DType
 from validation.microbench.shapes import spread
-from validation.records import AttentionOp, GemmOp, Launch, MemoryBoundOp, PairCase
-from validation.schema import DEFAULT_CONDITION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from validation.records import ComputeOp
+    from kraken_sim.measurements.records import ComputeOp
 
 Family = Literal["gemm", "attention", "memory_bound", "mixed"]
 Chain = tuple["ComputeOp", ...]

@@ -9,14 +9,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from itertools import chain, zip_longest
-from typing import TYPE_CHECKING, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Final, Literal
 
 from kraken_sim.errors import InputError
-from kraken_sim.models.presets import PRESETS
-from kraken_sim.program.ops import DType
-from validation.microbench import launch, shapes
-from validation.microbench.pairs import pair_cases, sustained_chains
-from validation.records import (
+from kraken_sim.measurements.records import (
     AllReduceCase,
     AttentionCase,
     Case,
@@ -27,12 +23,15 @@ from validation.records import (
     MemoryBoundCase,
     SustainedCase,
 )
-from validation.schema import CPU_CONDITION, DEFAULT_CONDITION
+from kraken_sim.measurements.schema import CPU_CONDITION, DEFAULT_CONDITION
+from kraken_sim.models.presets import PRESETS
+from kraken_sim.program.ops import DType
+from validation.microbench import launch, shapes
+from validation.microbench.pairs import pair_cases, sustained_chains
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-Suite = Literal["quick", "full", "passes"]
 SUITES: Final = ("quick", "full", "passes")
 QUICK_CONDITIONS: Final = (DEFAULT_CONDITION, "channels-4")
 
@@ -53,7 +52,6 @@ START_S: Final = 15.0
 """A guess at what a condition costs before its first case: importing torch, making contexts and communicators."""
 
 _BLOCK: Final = {"gemm": 48, "attention": 24, "memory_bound": 48, "all_reduce": 10, "pair": 8, "kernels": 160}
-CaseType = TypeVar("CaseType", bound=Case)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import torch
 
-from validation.microbench import all_reduce, attention, gemm, launch, memory_bound, pair, sustained
-from validation.microbench.bench import Outcome, SkipCase
-from validation.records import (
+from kraken_sim.measurements.records import (
     AllReduceRecord,
     AttentionRecord,
     GemmRecord,
@@ -21,13 +19,15 @@ from validation.records import (
     PassRecord,
     SustainedRecord,
 )
+from validation.microbench import all_reduce, attention, gemm, launch, memory_bound, pair, sustained
+from validation.microbench.bench import Outcome, SkipCase
 from validation.timing import quartiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from kraken_sim.measurements.records import Case, Record
     from validation.microbench.bench import Bench
-    from validation.records import Case, Record
 
 RUN: Final[Mapping[str, Callable[[Bench, Any], Outcome]]] = {
     "gemm": gemm.run,

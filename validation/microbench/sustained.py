@@ -16,7 +16,7 @@ from validation.nvml import Sensors, open_sensors
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from validation.records import SustainedCase
+    from kraken_sim.measurements.records import SustainedCase
 
 _FIRST_CHUNK_S = 2e-3
 _CHUNK_GROWTH = 1.2

@@ -18,8 +18,8 @@ from validation.timing import time_eager
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from kraken_sim.measurements.records import PassCase
     from validation.models.decoder import Decoder
-    from validation.records import PassCase
 
 _BUDGET_S = 0.6
 _REPEATS = (7, 21)
