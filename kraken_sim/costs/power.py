@@ -3,11 +3,13 @@
 A card runs at its boost clock for some tens of milliseconds whatever it does; then its power controller lowers
 the clock until the average power meets the limit. Formulas:
 
-    P(f)   = idle + f^a · Σ_k share_k · (active + tensor · flops_k / peak + hbm · bytes_k / bandwidth)
-    t_k(f) = t_k · f^(-b)
+    P(f)   = idle + f^a · Σ_k share_k · (active · sms_k + tensor · flops_k / peak) + hbm · bytes / bandwidth
+    t_k(f) = t_k · max(1, clocked_k · f^(-b))
 
-with f the clock over the boost clock, share_k the part of the time that kernel k runs, flops_k and bytes_k per
-second. b is below 1: at the boost clock kernels are held back by more than their clock (memory, L2, current).
+with f the clock over the boost clock, share_k the part of the time that kernel k runs, sms_k the share of the SMs
+that it fills, flops_k and bytes per second. Memory has a clock of its own, which stays: clocked_k is the time that a
+kernel's arithmetic would need over the time that it takes, so a kernel that waits for HBM loses nothing until the
+SMs are as slow. b is below 1: at the boost clock kernels are held back by more than their clock (L2, current).
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ class PowerConstants:
     """One card's power at its boost clock, and its controller.
 
     - `idle_w` without work; `active_w` more while a kernel fills the SMs; `tensor_w` more at the peak FLOP rate
-      and `hbm_w` at the peak HBM bandwidth of the datasheet.
+      and `hbm_w` at the peak HBM bandwidth of the datasheet. NVLink's power is in none of them.
     - `limit_w` is what the controller settles at.
     - `power_exponent` (a) and `rate_exponent` (b) as in the formulas of this module.
     - `settle_s`, `settle_shape`: after t seconds of load the clock has come 1 - exp(-(t / settle_s)^settle_shape)
@@ -50,20 +52,28 @@ class PowerConstants:
 
 
 class Load(NamedTuple):
-    """A kernel in a step: seconds it runs at the boost clock, and what it does in that time."""
+    """A kernel in a step: seconds it runs at the boost clock, and what it does in that time.
+
+    `sm_share` is the share of the SMs it fills, `clocked` the time its arithmetic needs over the time it takes.
+    """
 
     busy_s: float
     flops: float
     hbm_bytes: float
+    sm_share: float = 1.0
+    clocked: float = 1.0
 
 
-def dynamic_w(load: Load, peak_flops: float, hbm_bandwidth_bytes_per_s: float, c: PowerConstants) -> float:
-    """Power above idle while the kernel runs at the boost clock."""
+def clock_factor(clocked: float, stretch: float) -> float:
+    """How much longer a kernel takes where pure arithmetic takes `stretch` times as long."""
+    return max(1.0, clocked * stretch)
+
+
+def clocked_w(load: Load, peak_flops: float, c: PowerConstants) -> float:
+    """Power above idle of the SMs while the kernel runs at the boost clock."""
     if load.busy_s <= 0.0:
         return 0.0
-    tensor = load.flops / load.busy_s / peak_flops
-    hbm = load.hbm_bytes / load.busy_s / hbm_bandwidth_bytes_per_s
-    return c.active_w + c.tensor_w * min(1.0, tensor) + c.hbm_w * min(1.0, hbm)
+    return c.active_w * load.sm_share + c.tensor_w * min(1.0, load.flops / load.busy_s / peak_flops)
 
 
 def settled_clock(
@@ -79,18 +89,18 @@ def settled_clock(
     `transfers` are collectives, which take as long at any clock, beside compute or not; `other_s` is the time
     of the step without compute kernels: gaps, blocking collectives.
     """
-    powers = [(load.busy_s, dynamic_w(load, peak_flops, hbm_bandwidth_bytes_per_s, c)) for load in loads]
-    compute_s = sum(busy_s for busy_s, _ in powers)
-    energy_j = sum(busy_s * watts for busy_s, watts in powers)
-    transfer_j = sum(load.busy_s * dynamic_w(load, peak_flops, hbm_bandwidth_bytes_per_s, c) for load in transfers)
+    parts = [(load.busy_s, load.clocked, clocked_w(load, peak_flops, c)) for load in loads]
+    transfer_j = sum(load.busy_s * clocked_w(load, peak_flops, c) for load in transfers)
+    hbm_j = c.hbm_w * sum(load.hbm_bytes for load in (*loads, *transfers)) / hbm_bandwidth_bytes_per_s
 
     def average_w(clock: float) -> float:
-        stretch = float(clock**-c.rate_exponent)
-        duration_s = compute_s * stretch + other_s
+        stretch, scale = float(clock**-c.rate_exponent), float(clock**c.power_exponent)
+        times = [busy_s * clock_factor(clocked, stretch) for busy_s, clocked, _ in parts]
+        duration_s = sum(times) + other_s
         if duration_s <= 0.0:
             return c.idle_w
-        dynamic_j = energy_j * stretch + transfer_j
-        return c.idle_w + dynamic_j * float(clock**c.power_exponent) / duration_s
+        sms_j = sum(time_s * watts for time_s, (_, _, watts) in zip(times, parts, strict=True)) + transfer_j
+        return c.idle_w + (scale * sms_j + hbm_j) / duration_s
 
     if average_w(1.0) <= c.limit_w:
         return 1.0
@@ -102,7 +112,7 @@ def settled_clock(
 
 
 def slowdown(clock: float, step_s: float, c: PowerConstants) -> float:
-    """How much longer kernels take in the `repeats`-th of equal steps of `step_s` seconds, at least 1."""
+    """How much longer arithmetic takes in the `repeats`-th of equal steps of `step_s` seconds, at least 1."""
     load_s = c.repeats * step_s
     way_down = 1.0 - exp(-((load_s / c.settle_s) ** c.settle_shape))
     return float((1.0 - way_down * (1.0 - clock)) ** -c.rate_exponent)

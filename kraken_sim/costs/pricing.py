@@ -10,7 +10,7 @@ from kraken_sim.costs.collectives import all_reduce_cost
 from kraken_sim.costs.collectives.policy import CollectivePolicy, Transport
 from kraken_sim.costs.gemm import gemm_cost
 from kraken_sim.costs.memory_bound import memory_bound_cost
-from kraken_sim.costs.power import Load, settled_clock, slowdown
+from kraken_sim.costs.power import Load, clock_factor, settled_clock, slowdown
 from kraken_sim.program.ops import AllReduce, Attention, Gemm
 from kraken_sim.program.program import MAIN_STREAM
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class Pricing:
     """Costs of ops on `profile`, each op priced once.
 
-    `slowdown` is how much longer compute kernels take than at the clock they were measured at.
+    `slowdown` is how much longer arithmetic takes than at the clock the kernels were measured at.
     """
 
     profile: HardwareProfile
@@ -73,12 +73,14 @@ class Pricing:
             for kernel in segment.kernels:
                 if isinstance(kernel.op, AllReduce):
                     reduce = self.collective(kernel.op)
-                    transfers.append(Load(segment.repeat * reduce.busy_s, 0.0, segment.repeat * reduce.hbm_bytes))
+                    share = min(1.0, reduce.channels / device.num_sms)
+                    work = (segment.repeat * reduce.busy_s, 0.0, segment.repeat * reduce.hbm_bytes)
+                    transfers.append(Load(*work, sm_share=share))
                     if kernel.stream == MAIN_STREAM:
                         other_s += segment.repeat * reduce.busy_s
                     continue
                 cost = self.kernel(kernel.op)
-                loads.append(Load(*(segment.repeat * x for x in (cost.busy_s, cost.flops, cost.hbm_bytes))))
+                loads.append(load_of(cost, device.num_sms, segment.repeat))
                 compute_s += segment.repeat * cost.busy_s
                 other_s += segment.repeat * (launch.graph_node_gap_s + launch.kernel_switch_s)
                 if isinstance(kernel.op, Gemm):
@@ -89,12 +91,20 @@ class Pricing:
         return Pricing(self.profile, self.policy, factor, {}, self._collectives) if factor > 1.0 else self
 
 
+def load_of(cost: KernelCost, num_sms: int, repeat: int = 1) -> Load:
+    """What `repeat` such kernels mean to the card's power."""
+    share = min(1.0, cost.ctas / num_sms)
+    work = (repeat * cost.busy_s, repeat * cost.flops, repeat * cost.hbm_bytes)
+    return Load(*work, sm_share=share, clocked=clocked_share(cost))
+
+
+def clocked_share(cost: KernelCost) -> float:
+    """What the kernel's arithmetic needs of the time that its slower side takes."""
+    longest_s = max(cost.compute_s, cost.memory_s)
+    return cost.compute_s / longest_s if longest_s > 0.0 else 1.0
+
+
 def slower(cost: KernelCost, factor: float) -> KernelCost:
-    """The same kernel taking `factor` times as long, whatever limits it."""
-    return replace(
-        cost,
-        busy_s=cost.busy_s * factor,
-        fixed_s=cost.fixed_s * factor,
-        compute_s=cost.compute_s * factor,
-        memory_s=cost.memory_s * factor,
-    )
+    """The same kernel where arithmetic takes `factor` times as long; HBM keeps its pace."""
+    own = clock_factor(clocked_share(cost), factor)
+    return replace(cost, busy_s=cost.busy_s * own, fixed_s=cost.fixed_s * own, compute_s=cost.compute_s * factor)
