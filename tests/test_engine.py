@@ -145,6 +145,29 @@ def test_the_same_program_gives_the_same_timeline():
     assert first == run(program(*steps), given_machine, eager=False, exact=True)
 
 
+def test_a_narrow_memory_bound_kernel_ends_though_its_last_work_takes_less_than_half_a_picosecond():
+    # The 24 displaced CTAs may run at 1/0.3 of their usual speed; rounding once left work that rounds to 0 ps.
+    steps = (*FORK, collective(COMM_STREAM), *AFTER, compute(1), *JOIN)
+    contention = replace(NO_INTERFERENCE, memory_saturation_fraction=0.3)
+    for number in range(200):
+        busy_s = (20 + number / 7.0) * US
+        gemm = kernel_cost(busy_s, tiles=1000, persistent=True, memory_fraction=1.0)
+        given_machine = machine({op(9): SHORT, op(1): gemm}, collective_cost(busy_s / 3.0, 24), contention=contention)
+        assert busy_s <= run(program(*steps), given_machine, eager=False).duration_s < 3.0 * busy_s
+
+
+def test_a_clock_that_stands_still_is_an_error_that_names_what_runs(monkeypatch):
+    # What a kernel's end would look like if rounding never let it be reached.
+    monkeypatch.setattr("kraken_sim.engine.resident.Lump.done", property(lambda _: False))
+    monkeypatch.setattr("kraken_sim.engine.device.DeviceState._arm", _arm_at_once)
+    with pytest.raises(SimulationError, match=r"stands still at 0 ps .* rank 0 stream 0: layer\[0\] kernel_1"):
+        run(program(compute(1)), machine(kernel_cost(1 * US)), eager=False, exact=True)
+
+
+def _arm_at_once(device):
+    device.env.timeout(0).callbacks.append(lambda _: device.settle())
+
+
 kernel_costs = st.builds(
     kernel_cost,
     st.floats(1e-6, 300e-6),

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 FIRST_REPEATS = 5
 """Repetitions simulated at first: one to start, three to compare, one that meets the next segment."""
 
+EVENTS_PER_INSTANT = 100_000
+"""Far more events than a rank can have at one time of the clock: beyond it, something keeps the clock from advancing."""
+
 
 @dataclass(frozen=True, slots=True)
 class Machine:
@@ -105,21 +108,32 @@ def _group(rank: int, op: AllReduce) -> int:
 
 def _run_to_end(env: simpy.Environment, processes: list[simpy.Process], ranks: list[Rank]) -> int:
     """Step until every process has ended and return the number of events."""
-    num_events = 0
+    num_events = at_this_instant = 0
+    instant: float = 0
     finished = env.all_of(processes)
     while not finished.triggered:
         try:
             env.step()
         except simpy.core.EmptySchedule:
-            waiting = [
-                f"rank {rank.number} stream {stream}: {queue.waiting_for or 'its host'}"
-                for rank in ranks
-                for stream, queue in rank.queues.items()
-                if queue.waiting_for is not None or not queue.closed
-            ]
-            raise SimulationError("the simulation cannot finish; waiting: " + "; ".join(waiting)) from None
+            raise SimulationError("the simulation cannot finish; waiting: " + _waiting(ranks)) from None
         num_events += 1
+        if env.now != instant:
+            instant, at_this_instant = env.now, 0
+        at_this_instant += 1
+        if at_this_instant > EVENTS_PER_INSTANT * len(ranks):
+            message = f"the simulation stands still at {instant} ps after {num_events} events; waiting: "
+            raise SimulationError(message + _waiting(ranks))
     return num_events
+
+
+def _waiting(ranks: list[Rank]) -> str:
+    """What every stream that has not ended is doing."""
+    return "; ".join(
+        f"rank {rank.number} stream {stream}: {queue.waiting_for or 'its host'}"
+        for rank in ranks
+        for stream, queue in rank.queues.items()
+        if queue.waiting_for is not None or not queue.closed
+    )
 
 
 def _shorten(program: Program, repeats: int) -> Program:
