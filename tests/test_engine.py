@@ -8,9 +8,12 @@ from engine_support import (
     NO_INTERFERENCE,
     NUM_SMS,
     US,
+    any_cost,
     collective,
     collective_cost,
+    collectives,
     compute,
+    contentions,
     kernel_cost,
     machine,
     op,
@@ -19,7 +22,6 @@ from engine_support import (
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from kraken_sim.costs.contention import ContentionConstants
 from kraken_sim.engine.simulation import run
 from kraken_sim.engine.timeline import SpanKind
 from kraken_sim.errors import SimulationError
@@ -166,34 +168,6 @@ def test_a_clock_that_stands_still_is_an_error_that_names_what_runs(monkeypatch)
 
 def _arm_at_once(device):
     device.env.timeout(0).callbacks.append(lambda _: device.settle())
-
-
-kernel_costs = st.builds(
-    kernel_cost,
-    st.floats(1e-6, 300e-6),
-    ctas=st.integers(1, 900),
-    ctas_per_sm=st.integers(1, 4),
-    memory_fraction=st.sampled_from([0.0, 0.3, 0.8, 1.0]),
-    fixed_s=st.floats(0.0, 0.5e-6),
-)
-persistent_costs = st.builds(
-    kernel_cost,
-    st.floats(1e-6, 300e-6),
-    ctas=st.integers(1, NUM_SMS),
-    tiles=st.integers(100, 1000),
-    persistent=st.just(True),
-)
-any_cost = st.one_of(kernel_costs, persistent_costs)
-collectives = st.builds(collective_cost, st.floats(2e-6, 300e-6), st.integers(0, 32), st.floats(0.0, 1e7))
-contentions = st.builds(
-    ContentionConstants,
-    compute_slowdown=st.floats(0.0, 3.0),
-    collective_slowdown=st.floats(0.0, 1.0),
-    collective_memory_slowdown=st.floats(0.0, 2.0),
-    memory_saturation_fraction=st.floats(0.3, 1.0),
-    collective_dispatch_s=st.floats(0.0, 5e-6),
-    stranded_sms=st.integers(0, 8),
-)
 
 
 @settings(max_examples=60, deadline=None)
