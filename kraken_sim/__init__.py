@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from kraken_sim.errors import InfeasibleError as InfeasibleError
     from kraken_sim.errors import InputError as InputError
     from kraken_sim.errors import KrakenSimError as KrakenSimError
+    from kraken_sim.explore.sweep import sweep as sweep
     from kraken_sim.prediction import Prediction as Prediction
     from kraken_sim.scenario import Scenario as Scenario
     from kraken_sim.scenario import load_scenario as load_scenario
@@ -28,6 +29,7 @@ _HOMES = {
     "compare": "api",
     "simulate": "api",
     "predict_op": "single_op",
+    "sweep": "explore.sweep",
 }
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "load_scenario",
     "predict_op",
     "simulate",
+    "sweep",
 ]
 
 

@@ -27,6 +27,7 @@ OPTIONS = {
     "profiles new": ["--from", "--out"],
     "calibrate": ["--base", "--name", "--out", "MEASUREMENTS"],
     "validate": ["--hardware", "--html", "--json", "MEASUREMENTS"],
+    "sweep": ["--cluster", "--jobs", "--out", "--yes", "SCENARIO"],
     "schema": ["kind"],
 }
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from kraken_sim import simulate
 from kraken_sim.calibration.power import START, SustainedSample, fit_power
-from kraken_sim.costs.power import Load, PowerConstants, clock_factor, clocked_w, settled_clock, slowdown
+from kraken_sim.costs.power import LOWEST_CLOCK, Load, PowerConstants, clock_factor, clocked_w, settled_clock, slowdown
 from kraken_sim.costs.pricing import Pricing, slower
 from kraken_sim.hardware.load import load_profile
 from kraken_sim.program.ops import DType, Norm
@@ -35,6 +35,28 @@ def test_the_settled_clock_meets_the_power_limit():
     # Memory moves the same bytes in a longer second.
     hbm_w = 0.1 * START.hbm_w * clock**START.rate_exponent
     assert START.idle_w + sms_w + hbm_w == pytest.approx(START.limit_w, rel=1e-6)
+
+
+@given(
+    st.lists(st.tuples(st.floats(0.01, 1.0), st.floats(0.0, 0.9), st.floats(0.1, 1.0)), min_size=1, max_size=6),
+    st.floats(0.0, 0.5),
+)
+def test_the_clock_is_the_highest_that_meets_the_limit(parts: list[tuple[float, float, float]], other_s: float):
+    """Checked against what the formula says of the power at that clock, kernel by kernel."""
+    loads = [Load(busy_s, rate * busy_s * PEAK, 0.3 * busy_s * HBM, 1.0, clocked) for busy_s, rate, clocked in parts]
+
+    def average_w(clock: float) -> float:
+        stretch = clock**-START.rate_exponent
+        times = [load.busy_s * max(1.0, load.clocked * stretch) for load in loads]
+        sms_j = sum(t * clocked_w(load, PEAK, START) for t, load in zip(times, loads, strict=True))
+        hbm_j = START.hbm_w * sum(load.hbm_bytes for load in loads) / HBM
+        return START.idle_w + (sms_j * clock**START.power_exponent + hbm_j) / (sum(times) + other_s)
+
+    clock = settled_clock(loads, [], other_s, PEAK, HBM, START)
+    if clock == 1.0:
+        assert average_w(1.0) <= START.limit_w * (1 + 1e-12)
+    elif clock > LOWEST_CLOCK:
+        assert average_w(clock) == pytest.approx(START.limit_w, rel=1e-9)
 
 
 def test_rests_between_kernels_allow_a_higher_clock():

@@ -30,7 +30,7 @@ from kraken_sim.scenario import (
 )
 
 SCENARIOS = Path(__file__).parent.parent / "scenarios"
-SINGLE = [path for path in sorted(SCENARIOS.glob("*.yaml")) if not path.stem.endswith("_grid")]
+SINGLE = [path for path in sorted(SCENARIOS.glob("*.yaml")) if not path.stem.endswith(("_grid", "-sweep"))]
 
 
 def test_the_contract_s_scenario_is_read_as_written() -> None:

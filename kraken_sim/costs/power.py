@@ -19,10 +19,12 @@ from math import exp
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 LOWEST_CLOCK = 0.3
-_STEPS = 40
+_STEPS = 60
+_CLOCK_PRECISION = 1e-13
+_POWER_PRECISION_W = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,26 +91,60 @@ def settled_clock(
     `transfers` are collectives, which take as long at any clock, beside compute or not; `other_s` is the time
     of the step without compute kernels: gaps, blocking collectives.
     """
-    parts = [(load.busy_s, load.clocked, clocked_w(load, peak_flops, c)) for load in loads]
+    always_s = always_j = sometimes_s = sometimes_j = 0.0
+    sometimes = []
+    for load in loads:
+        watts = clocked_w(load, peak_flops, c)
+        if load.clocked == 1.0:
+            always_s += load.busy_s
+            always_j += load.busy_s * watts
+        else:
+            sometimes.append((load.busy_s, load.clocked, watts))
+            sometimes_s += load.busy_s
+            sometimes_j += load.busy_s * watts
     transfer_j = sum(load.busy_s * clocked_w(load, peak_flops, c) for load in transfers)
     hbm_j = c.hbm_w * sum(load.hbm_bytes for load in (*loads, *transfers)) / hbm_bandwidth_bytes_per_s
-
-    def average_w(clock: float) -> float:
-        stretch, scale = float(clock**-c.rate_exponent), float(clock**c.power_exponent)
-        times = [busy_s * clock_factor(clocked, stretch) for busy_s, clocked, _ in parts]
-        duration_s = sum(times) + other_s
-        if duration_s <= 0.0:
-            return c.idle_w
-        sms_j = sum(time_s * watts for time_s, (_, _, watts) in zip(times, parts, strict=True)) + transfer_j
-        return c.idle_w + (scale * sms_j + hbm_j) / duration_s
-
-    if average_w(1.0) <= c.limit_w:
+    boost_s = always_s + sometimes_s + other_s
+    if boost_s <= 0.0 or c.idle_w + (always_j + sometimes_j + transfer_j + hbm_j) / boost_s <= c.limit_w:
         return 1.0
-    low, high = LOWEST_CLOCK, 1.0
+
+    def excess_w(clock: float) -> float:
+        stretch = float(clock**-c.rate_exponent)
+        duration_s, sms_j = always_s * stretch + other_s, always_j * stretch + transfer_j
+        for busy_s, clocked, watts in sometimes:
+            time_s = busy_s * clock_factor(clocked, stretch)
+            duration_s += time_s
+            sms_j += time_s * watts
+        return c.idle_w + (float(clock**c.power_exponent) * sms_j + hbm_j) / duration_s - c.limit_w
+
+    return _root(excess_w, LOWEST_CLOCK, 1.0)
+
+
+def _root(rising: Callable[[float], float], low: float, high: float) -> float:
+    """Where a rising function that is positive at `high` crosses zero; `low` if it is positive there too.
+
+    Regula falsi with the Illinois rule: a dozen calls where bisection takes forty.
+    """
+    at_low, at_high = rising(low), rising(high)
+    if at_low >= 0.0:
+        return low
+    side = 0
     for _ in range(_STEPS):
-        middle = 0.5 * (low + high)
-        low, high = (middle, high) if average_w(middle) <= c.limit_w else (low, middle)
-    return low
+        middle = (low * at_high - high * at_low) / (at_high - at_low)
+        at_middle = rising(middle)
+        if at_middle == 0.0 or high - low < _CLOCK_PRECISION:
+            return middle
+        if at_middle > 0.0:
+            high, at_high = middle, at_middle
+            at_low = at_low / 2.0 if side > 0 else at_low
+            side = 1
+        else:
+            low, at_low = middle, at_middle
+            at_high = at_high / 2.0 if side < 0 else at_high
+            side = -1
+        if abs(at_middle) < _POWER_PRECISION_W:
+            return middle
+    return 0.5 * (low + high)
 
 
 def slowdown(clock: float, step_s: float, c: PowerConstants) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from kraken_sim.costs.attention import attention_cost
@@ -11,14 +11,19 @@ from kraken_sim.costs.collectives.policy import CollectivePolicy, Transport
 from kraken_sim.costs.gemm import gemm_cost
 from kraken_sim.costs.memory_bound import memory_bound_cost
 from kraken_sim.costs.power import Load, clock_factor, settled_clock, slowdown
+from kraken_sim.costs.types import KernelCost
 from kraken_sim.program.ops import AllReduce, Attention, Gemm
 from kraken_sim.program.program import MAIN_STREAM
 
 if TYPE_CHECKING:
-    from kraken_sim.costs.types import CollectiveCost, KernelCost
+    from kraken_sim.costs.types import CollectiveCost
     from kraken_sim.hardware.profile import HardwareProfile
     from kraken_sim.program.ops import ComputeOp
     from kraken_sim.program.program import Program
+
+
+MOST_PRICES = 20_000
+"""Prices of a kind that are kept, some 10 MB; then all are dropped, so that memory stays flat in a long sweep."""
 
 
 @dataclass(slots=True)
@@ -32,16 +37,25 @@ class Pricing:
     policy: CollectivePolicy = field(default_factory=CollectivePolicy)
     slowdown: float = 1.0
     _kernels: dict[ComputeOp, KernelCost] = field(default_factory=dict)
+    """Without the slowdown; others on the same profile may share it."""
+    _slowed: dict[ComputeOp, KernelCost] = field(default_factory=dict)
     _collectives: dict[AllReduce, CollectiveCost] = field(default_factory=dict)
 
     def kernel(self, op: ComputeOp) -> KernelCost:
         """The cost of a compute kernel alone on the device."""
+        if self.slowdown != 1.0:
+            cost = self._slowed.get(op)
+            if cost is None:
+                cost = self._slowed[op] = slower(self._at_boost(op), self.slowdown)
+            return cost
+        return self._at_boost(op)
+
+    def _at_boost(self, op: ComputeOp) -> KernelCost:
         cost = self._kernels.get(op)
         if cost is None:
-            cost = self._kernel(op)
-            if self.slowdown != 1.0:
-                cost = slower(cost, self.slowdown)
-            self._kernels[op] = cost
+            if len(self._kernels) >= MOST_PRICES:
+                self._kernels.clear()
+            cost = self._kernels[op] = self._kernel(op)
         return cost
 
     def _kernel(self, op: ComputeOp) -> KernelCost:
@@ -56,6 +70,8 @@ class Pricing:
         """The cost of an AllReduce alone on the machine."""
         cost = self._collectives.get(op)
         if cost is None:
+            if len(self._collectives) >= MOST_PRICES:
+                self._collectives.clear()
             p2p = self.policy.transport is not Transport.SHM
             interconnect = self.profile.topology.interconnect(op.num_devices, op.stride, p2p)
             cost = self._collectives[op] = all_reduce_cost(
@@ -69,33 +85,36 @@ class Pricing:
         if power is None:
             return self
         loads, transfers, dtypes, compute_s, other_s = [], [], set(), 0.0, 0.0
+        gap_s = launch.graph_node_gap_s + launch.kernel_switch_s
         for segment in program.segments:
+            repeat = segment.repeat
             for kernel in segment.kernels:
-                if isinstance(kernel.op, AllReduce):
-                    reduce = self.collective(kernel.op)
+                op = kernel.op
+                if isinstance(op, AllReduce):
+                    reduce = self.collective(op)
                     share = min(1.0, reduce.channels / device.num_sms)
-                    work = (segment.repeat * reduce.busy_s, 0.0, segment.repeat * reduce.hbm_bytes)
-                    transfers.append(Load(*work, sm_share=share))
+                    transfers.append(Load(repeat * reduce.busy_s, 0.0, repeat * reduce.hbm_bytes, share))
                     if kernel.stream == MAIN_STREAM:
-                        other_s += segment.repeat * reduce.busy_s
+                        other_s += repeat * reduce.busy_s
                     continue
-                cost = self.kernel(kernel.op)
-                loads.append(load_of(cost, device.num_sms, segment.repeat))
-                compute_s += segment.repeat * cost.busy_s
-                other_s += segment.repeat * (launch.graph_node_gap_s + launch.kernel_switch_s)
-                if isinstance(kernel.op, Gemm):
-                    dtypes.add(kernel.op.dtype)
+                cost = self._at_boost(op)
+                loads.append(load_of(cost, device.num_sms, repeat))
+                compute_s += repeat * cost.busy_s
+                other_s += repeat * gap_s
+                if isinstance(op, Gemm):
+                    dtypes.add(op.dtype)
         peak_flops = min((device.peak_flops[dtype] for dtype in dtypes), default=1.0)
         clock = settled_clock(loads, transfers, other_s, peak_flops, device.hbm_bandwidth_bytes_per_s, power)
         factor = slowdown(clock, compute_s + other_s, power)
-        return Pricing(self.profile, self.policy, factor, {}, self._collectives) if factor > 1.0 else self
+        return (
+            Pricing(self.profile, self.policy, factor, self._kernels, {}, self._collectives) if factor > 1.0 else self
+        )
 
 
 def load_of(cost: KernelCost, num_sms: int, repeat: int = 1) -> Load:
     """What `repeat` such kernels mean to the card's power."""
     share = min(1.0, cost.ctas / num_sms)
-    work = (repeat * cost.busy_s, repeat * cost.flops, repeat * cost.hbm_bytes)
-    return Load(*work, sm_share=share, clocked=clocked_share(cost))
+    return Load(repeat * cost.busy_s, repeat * cost.flops, repeat * cost.hbm_bytes, share, clocked_share(cost))
 
 
 def clocked_share(cost: KernelCost) -> float:
@@ -107,4 +126,16 @@ def clocked_share(cost: KernelCost) -> float:
 def slower(cost: KernelCost, factor: float) -> KernelCost:
     """The same kernel where arithmetic takes `factor` times as long; HBM keeps its pace."""
     own = clock_factor(clocked_share(cost), factor)
-    return replace(cost, busy_s=cost.busy_s * own, fixed_s=cost.fixed_s * own, compute_s=cost.compute_s * factor)
+    return KernelCost(
+        cost.busy_s * own,
+        cost.ctas,
+        cost.ctas_per_sm,
+        cost.tiles,
+        cost.persistent,
+        cost.flops,
+        cost.hbm_bytes,
+        cost.fixed_s * own,
+        cost.compute_s * factor,
+        cost.memory_s,
+        cost.detail,
+    )
