@@ -81,6 +81,7 @@ def program_of(scenario: Scenario, resolved: ResolvedModel) -> Program:
         phase=Phase(scenario.phase.value),
         dtype=scenario.dtype,
         overlap=scenario.runtime.overlap,
+        overlap_copies=scenario.runtime.overlap_copies,
     )
     return build_program(resolved.kind.value, resolved.config, resolved.kraken, work)
 

@@ -3,96 +3,86 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from typing import TYPE_CHECKING, Any
 
 from kraken_sim.api import simulate
-from kraken_sim.hardware.load import data_dir, load_profile
+from kraken_sim.hardware.load import load_profile
 from kraken_sim.models.config import ArchitectureKind
+from kraken_sim.models.kraken_width import widths_within_tolerance
+from kraken_sim.paper_grid import Grid, OverlapModel, Widths, load_grid
+from kraken_sim.paper_machine import machine_of, with_interconnect
+from kraken_sim.paper_overlap import ideal_overlap_saving_s
+from kraken_sim.program.program import Category
 from kraken_sim.scenario import RuntimeSpec, scenario_from
-from kraken_sim.scenario_errors import problems_of
 from kraken_sim.scenario_resolve import resolve_model
-from kraken_sim.yaml_files import read_yaml
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from kraken_sim.hardware.profile import HardwareProfile
+    from kraken_sim.paper_grid import Assumption, GridModel, InterconnectSpec, Setup
     from kraken_sim.prediction import Prediction
     from kraken_sim.scenario import Scenario
 
+__all__ = ["Cell", "GridResult", "geomean_percent", "load_grid", "run_grid", "tensor_parallel_predictions"]
+
 KINDS = (ArchitectureKind.STANDARD, ArchitectureKind.PARALLEL, ArchitectureKind.KRAKEN)
-
-Count = Annotated[int, Field(strict=True, ge=1)]
-
-
-class _Spec(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class GridModel(_Spec):
-    """One model of the grid, perhaps with part of its layers only."""
-
-    preset: str
-    layers_fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-
-
-class Reported(_Spec):
-    """What the publication says about the grid, in per cent."""
-
-    min_speedup_percent: float
-    max_speedup_percent: float
-    geomean_speedup_percent: float
-    source: str
-
-
-class Assumption(_Spec):
-    """A named alternative: the same grid under another runtime."""
-
-    name: str
-    description: str
-    runtime: RuntimeSpec
-
-
-class Grid(_Spec):
-    """Models x context lengths x numbers of devices, each as standard, parallel and Kraken."""
-
-    name: str
-    hardware: str
-    models: tuple[GridModel, ...] = Field(min_length=1)
-    context_lengths: tuple[Count, ...] = Field(min_length=1)
-    num_devices: tuple[Count, ...] = Field(min_length=1)
-    batch_size: Count = 1
-    dtype: str = "float16"
-    runtime: RuntimeSpec = Field(default_factory=RuntimeSpec)
-    reported: Reported | None = None
-    assumptions: tuple[Assumption, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One model, context length and number of devices."""
+    """One model, context length and number of devices.
+
+    Under ideal overlap Kraken's `predictions` are those of a blocking AllReduce, and `ttft_s` and
+    `breakdown_s` have what hides taken off.
+    """
 
     model: str
     context_length: int
     num_devices: int
-    predictions: dict[ArchitectureKind, Prediction]
+    predictions: Mapping[ArchitectureKind, Prediction]
+    ttft_s: Mapping[ArchitectureKind, float]
+    breakdown_s: Mapping[ArchitectureKind, Mapping[str, float]]
 
     def speedup_percent(self, kind: ArchitectureKind) -> float:
         """How much faster than standard, in per cent: TTFT_standard / TTFT - 1."""
-        standard = self.predictions[ArchitectureKind.STANDARD].latency_s
-        return 100.0 * (standard / self.predictions[kind].latency_s - 1.0)
+        return 100.0 * (self.ttft_s[ArchitectureKind.STANDARD] / self.ttft_s[kind] - 1.0)
+
+    @property
+    def all_reduce_share(self) -> float:
+        """Share of AllReduce in the standard model's forward pass."""
+        standard = ArchitectureKind.STANDARD
+        return self.breakdown_s[standard][Category.ALL_REDUCE] / self.ttft_s[standard]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The contract's JSON of a cell."""
+        shape = self.predictions[ArchitectureKind.KRAKEN].resolved.kraken
+        return {
+            "model": self.model,
+            "context_length": self.context_length,
+            "num_devices": self.num_devices,
+            "ttft_s": {kind.value: seconds for kind, seconds in self.ttft_s.items()},
+            "kraken_hidden_size": None if shape is None else shape.hidden_size,
+            "kraken_speedup_percent": self.speedup_percent(ArchitectureKind.KRAKEN),
+            "parallel_speedup_percent": self.speedup_percent(ArchitectureKind.PARALLEL),
+            "breakdown_s": {kind.value: dict(parts) for kind, parts in self.breakdown_s.items()},
+        }
+
+
+Cells = tuple[Cell, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class GridResult:
-    """Every cell of the grid, and the geometric mean of each assumption."""
+    """Every cell of the grid, under its set-up, under each assumption and over each interconnect."""
 
     grid: Grid
-    cells: tuple[Cell, ...]
-    assumptions: tuple[tuple[str, tuple[Cell, ...]], ...]
+    profile: HardwareProfile
+    cells: Cells
+    assumptions: tuple[tuple[Assumption, Cells], ...]
+    interconnects: tuple[tuple[InterconnectSpec, Cells], ...] = ()
 
     @property
     def geomean_kraken_speedup_percent(self) -> float:
@@ -101,89 +91,167 @@ class GridResult:
 
     def as_dict(self) -> dict[str, Any]:
         """The contract's JSON."""
+        from kraken_sim.paper_summary import summary_dict
+
+        reported = self.grid.reported
         return {
             "name": self.grid.name,
             "hardware": self.grid.hardware,
-            "cells": [_cell_dict(cell) for cell in self.cells],
-            "geomean_kraken_speedup_percent": self.geomean_kraken_speedup_percent,
-            "reported": None if self.grid.reported is None else self.grid.reported.model_dump(),
+            **_cells_dict(self.cells),
+            "reported": None if reported is None else reported.model_dump(),
+            "summary": summary_dict(self),
             "assumptions": [
                 {
-                    "name": name,
-                    "geomean_kraken_speedup_percent": geomean_percent(cells),
-                    "cells": [_cell_dict(cell) for cell in cells],
+                    "name": assumption.name,
+                    "description": assumption.description,
+                    "change_of": assumption.change_of,
+                    **_cells_dict(cells),
                 }
-                for name, cells in self.assumptions
+                for assumption, cells in self.assumptions
+            ],
+            "interconnects": [
+                {"name": spec.name, "device_bytes_per_s": spec.device_bytes_per_s, **_cells_dict(cells)}
+                for spec, cells in self.interconnects
             ],
         }
 
 
-def geomean_percent(cells: tuple[Cell, ...]) -> float:
-    """Geometric mean of Kraken's speed-ups over the cells, in per cent."""
-    logs = [math.log1p(cell.speedup_percent(ArchitectureKind.KRAKEN) / 100.0) for cell in cells]
+def geomean_percent(cells: Sequence[Cell], kind: ArchitectureKind = ArchitectureKind.KRAKEN) -> float:
+    """Geometric mean of an architecture's speed-ups over the cells, in per cent."""
+    logs = [math.log1p(cell.speedup_percent(kind) / 100.0) for cell in cells]
     return 100.0 * math.expm1(sum(logs) / len(logs))
 
 
-def load_grid(name_or_path: str | None = None) -> Grid:
-    """A grid's file; by default the paper's.
-
-    Raises:
-        InputError: The file is missing or wrong, with every problem.
-    """
-    path = data_dir("scenarios") / "paper_grid.yaml" if name_or_path is None else Path(name_or_path)
-    document = read_yaml(path)
-    try:
-        return Grid.model_validate(document.data)
-    except ValidationError as error:
-        raise document.error(problems_of(error, Grid)) from None
-
-
 def run_grid(grid: Grid) -> GridResult:
-    """Predict every cell under the grid's own runtime and under each assumption.
+    """Predict every cell under the grid's own set-up, under each assumption and over each interconnect.
 
     Raises:
         InputError, InfeasibleError: see `simulate`.
     """
     profile = load_profile(grid.hardware)
-    cells = _run_cells(grid, grid.runtime, profile)
-    alternatives = tuple(
-        (assumption.name, _run_cells(grid, assumption.runtime, profile)) for assumption in grid.assumptions
+    runner = _Runner(grid, profile)
+    cells = runner.cells(grid.setup)
+    alternatives = tuple((assumption, runner.cells(setup)) for assumption, setup in grid.setups())
+    others = tuple(
+        (spec, _Runner(grid, with_interconnect(profile, spec)).cells(grid.setup)) for spec in grid.interconnects
     )
-    return GridResult(grid, cells, alternatives)
+    return GridResult(grid, profile, cells, alternatives, others)
 
 
-def _run_cells(grid: Grid, runtime: RuntimeSpec, profile: HardwareProfile) -> tuple[Cell, ...]:
-    return tuple(
-        _run_cell(grid, runtime, profile, model, context_length, num_devices)
-        for model, num_devices, context_length in product(grid.models, grid.num_devices, grid.context_lengths)
-    )
+def tensor_parallel_predictions(
+    result: GridResult, preset: str, degrees: Sequence[int]
+) -> dict[tuple[int, int], Prediction]:
+    """The standard model by context length and devices, one device included, under the main set-up.
+
+    Raises:
+        InputError, InfeasibleError: see `simulate`.
+    """
+    grid, standard = result.grid, ArchitectureKind.STANDARD
+    model = next(model for model in grid.models if model.preset == preset)
+    runner = _Runner(grid, result.profile)
+    return {
+        (tokens, degree): runner.predict(grid.setup, standard, model, tokens, degree)
+        for tokens, degree in product(grid.context_lengths, degrees)
+    }
 
 
-def _run_cell(
-    grid: Grid,
-    runtime: RuntimeSpec,
-    profile: HardwareProfile,
-    model: GridModel,
-    context_length: int,
-    num_devices: int,
-) -> Cell:
-    predictions = {}
-    for kind in KINDS:
+@dataclass(slots=True)
+class _Runner:
+    """Runs the grid on one machine; a scenario that several set-ups share is simulated once."""
+
+    grid: Grid
+    profile: HardwareProfile
+    _machines: dict[tuple[object, ...], HardwareProfile] = field(default_factory=dict)
+    _done: dict[tuple[object, ...], Prediction] = field(default_factory=dict)
+
+    def cells(self, setup: Setup) -> Cells:
+        """Every cell under one set-up."""
+        grid = self.grid
+        return tuple(
+            self._cell(setup, model, context_length, num_devices)
+            for model, num_devices, context_length in product(grid.models, grid.num_devices, grid.context_lengths)
+        )
+
+    def _cell(self, setup: Setup, model: GridModel, context_length: int, num_devices: int) -> Cell:
+        predictions = {kind: self.predict(setup, kind, model, context_length, num_devices) for kind in KINDS}
+        ttft_s = {kind: prediction.latency_s for kind, prediction in predictions.items()}
+        breakdown_s = {kind: prediction.breakdown_s for kind, prediction in predictions.items()}
+        if setup.overlap_model is OverlapModel.IDEAL and setup.runtime.overlap:
+            kraken = ArchitectureKind.KRAKEN
+            saved_s = ideal_overlap_saving_s(predictions[kraken].timeline)
+            ttft_s[kraken] -= saved_s
+            exposed_s = breakdown_s[kraken][Category.ALL_REDUCE] - saved_s
+            breakdown_s[kraken] = {**breakdown_s[kraken], Category.ALL_REDUCE.value: exposed_s}
+        return Cell(model.preset, context_length, num_devices, predictions, ttft_s, breakdown_s)
+
+    def predict(
+        self, setup: Setup, kind: ArchitectureKind, model: GridModel, context_length: int, num_devices: int
+    ) -> Prediction:
+        """One architecture in one cell; under ideal overlap, Kraken with a blocking AllReduce."""
+        runtime = _runtime_for(setup, kind)
+        key = (setup.launch_costs, setup.nccl_latency)
+        if key not in self._machines:
+            self._machines[key] = machine_of(self.profile, setup)
+        widths = setup.kraken_widths if kind is ArchitectureKind.KRAKEN else None
+        cell = (key, runtime, kind, widths, model.preset, context_length, num_devices)
+        if cell not in self._done:
+            scenario = self._scenario(setup, runtime, kind, model, context_length, num_devices)
+            self._done[cell] = simulate(scenario, profile=self._machines[key])
+        return self._done[cell]
+
+    def _scenario(
+        self,
+        setup: Setup,
+        runtime: RuntimeSpec,
+        kind: ArchitectureKind,
+        model: GridModel,
+        context_length: int,
+        num_devices: int,
+    ) -> Scenario:
         scenario = scenario_from(
             {
                 "name": f"{kind}-{model.preset}-{num_devices}x{context_length}",
-                "hardware": grid.hardware,
+                "hardware": self.grid.hardware,
                 "model": {"preset": model.preset},
                 "architecture": {"kind": kind.value},
                 "num_devices": num_devices,
-                "batch_size": grid.batch_size,
+                "batch_size": self.grid.batch_size,
                 "context_length": context_length,
-                "dtype": grid.dtype,
+                "dtype": self.grid.dtype,
                 "runtime": runtime.model_dump(mode="json"),
             }
         )
-        predictions[kind] = simulate(with_layers_fraction(scenario, model.layers_fraction), profile=profile)
-    return Cell(model.preset, context_length, num_devices, predictions)
+        if kind is ArchitectureKind.KRAKEN:
+            scenario = _with_width(scenario, _width(setup, model, scenario))
+        return with_layers_fraction(scenario, model.layers_fraction)
+
+
+def _runtime_for(setup: Setup, kind: ArchitectureKind) -> RuntimeSpec:
+    """The part of the runtime that matters to an architecture, so that equal runs are recognised."""
+    runtime = setup.runtime
+    if kind is not ArchitectureKind.KRAKEN:
+        unused = RuntimeSpec()
+        return runtime.model_copy(update={"overlap": unused.overlap, "overlap_copies": unused.overlap_copies})
+    if setup.overlap_model is OverlapModel.IDEAL:
+        return runtime.model_copy(update={"overlap": False})
+    return runtime
+
+
+def _width(setup: Setup, model: GridModel, scenario: Scenario) -> int | None:
+    """The width of a sub-layer that the grid or the set-up says; None for the budget's."""
+    assert scenario.num_devices is not None
+    given = model.kraken_hidden_size.get(scenario.num_devices)
+    if given is not None or setup.kraken_widths is Widths.BUDGET:
+        return given
+    widths = widths_within_tolerance(resolve_model(scenario).config, scenario.num_devices)
+    return widths[0] if setup.kraken_widths is Widths.NARROWEST else widths[-1]
+
+
+def _with_width(scenario: Scenario, hidden_size: int | None) -> Scenario:
+    if hidden_size is None:
+        return scenario
+    architecture = scenario.architecture.model_copy(update={"hidden_size": hidden_size})
+    return scenario.model_copy(update={"architecture": architecture})
 
 
 def with_layers_fraction(scenario: Scenario, fraction: float) -> Scenario:
@@ -205,16 +273,8 @@ def with_layers_fraction(scenario: Scenario, fraction: float) -> Scenario:
     return scenario.model_copy(update={"model": model, "architecture": architecture})
 
 
-def _cell_dict(cell: Cell) -> dict[str, Any]:
-    kraken = cell.predictions[ArchitectureKind.KRAKEN]
-    shape = kraken.resolved.kraken
+def _cells_dict(cells: Cells) -> dict[str, Any]:
     return {
-        "model": cell.model,
-        "context_length": cell.context_length,
-        "num_devices": cell.num_devices,
-        "ttft_s": {kind.value: prediction.ttft_s for kind, prediction in cell.predictions.items()},
-        "kraken_hidden_size": None if shape is None else shape.hidden_size,
-        "kraken_speedup_percent": cell.speedup_percent(ArchitectureKind.KRAKEN),
-        "parallel_speedup_percent": cell.speedup_percent(ArchitectureKind.PARALLEL),
-        "breakdown_s": {kind.value: prediction.breakdown_s for kind, prediction in cell.predictions.items()},
+        "geomean_kraken_speedup_percent": geomean_percent(cells),
+        "cells": [cell.as_dict() for cell in cells],
     }
