@@ -11,9 +11,9 @@ from kraken_sim.api import simulate
 from kraken_sim.hardware.load import load_profile
 from kraken_sim.models.config import ArchitectureKind
 from kraken_sim.models.kraken_width import widths_within_tolerance
+from kraken_sim.paper_adjust import gemm_delays_s, ideal_overlap_saving_s
 from kraken_sim.paper_grid import Grid, OverlapModel, Widths, load_grid
 from kraken_sim.paper_machine import machine_of, with_interconnect
-from kraken_sim.paper_overlap import ideal_overlap_saving_s
 from kraken_sim.program.program import Category
 from kraken_sim.scenario import RuntimeSpec, scenario_from
 from kraken_sim.scenario_resolve import resolve_model
@@ -35,8 +35,8 @@ KINDS = (ArchitectureKind.STANDARD, ArchitectureKind.PARALLEL, ArchitectureKind.
 class Cell:
     """One model, context length and number of devices.
 
-    Under ideal overlap Kraken's `predictions` are those of a blocking AllReduce, and `ttft_s` and
-    `breakdown_s` have what hides taken off.
+    `ttft_s` and `breakdown_s` are those of the simulated `predictions` with what the set-up changes afterwards: under
+    ideal overlap Kraken is simulated with a blocking AllReduce, and what hides is taken off.
     """
 
     model: str
@@ -174,14 +174,13 @@ class _Runner:
 
     def _cell(self, setup: Setup, model: GridModel, context_length: int, num_devices: int) -> Cell:
         predictions = {kind: self.predict(setup, kind, model, context_length, num_devices) for kind in KINDS}
-        ttft_s = {kind: prediction.latency_s for kind, prediction in predictions.items()}
-        breakdown_s = {kind: prediction.breakdown_s for kind, prediction in predictions.items()}
-        if setup.overlap_model is OverlapModel.IDEAL and setup.runtime.overlap:
-            kraken = ArchitectureKind.KRAKEN
-            saved_s = ideal_overlap_saving_s(predictions[kraken].timeline)
-            ttft_s[kraken] -= saved_s
-            exposed_s = breakdown_s[kraken][Category.ALL_REDUCE] - saved_s
-            breakdown_s[kraken] = {**breakdown_s[kraken], Category.ALL_REDUCE.value: exposed_s}
+        ttft_s, breakdown_s = {}, {}
+        for kind, prediction in predictions.items():
+            changes_s = _changes_s(setup, kind, prediction)
+            ttft_s[kind] = prediction.latency_s + sum(changes_s.values())
+            breakdown_s[kind] = {
+                category: seconds + changes_s.get(category, 0.0) for category, seconds in prediction.breakdown_s.items()
+            }
         return Cell(model.preset, context_length, num_devices, predictions, ttft_s, breakdown_s)
 
     def predict(
@@ -224,6 +223,15 @@ class _Runner:
         if kind is ArchitectureKind.KRAKEN:
             scenario = _with_width(scenario, _width(setup, model, scenario))
         return with_layers_fraction(scenario, model.layers_fraction)
+
+
+def _changes_s(setup: Setup, kind: ArchitectureKind, prediction: Prediction) -> dict[str, float]:
+    """What the set-up changes of a simulated pass afterwards, in seconds by category."""
+    changes_s = gemm_delays_s(prediction.timeline, setup.gemm_factors) if setup.gemm_factors else {}
+    ideal = setup.overlap_model is OverlapModel.IDEAL and setup.runtime.overlap
+    if ideal and kind is ArchitectureKind.KRAKEN:
+        changes_s[Category.ALL_REDUCE.value] = -ideal_overlap_saving_s(prediction.timeline)
+    return changes_s
 
 
 def _runtime_for(setup: Setup, kind: ArchitectureKind) -> RuntimeSpec:

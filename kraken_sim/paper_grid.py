@@ -42,9 +42,10 @@ from kraken_sim.units import Dimension, parse_quantity
 from kraken_sim.yaml_files import YamlDocument, read_yaml
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 Count = Annotated[int, Field(strict=True, ge=1)]
+GemmShape = Annotated[str, Field(pattern=r"^\d+x\d+x\d+$")]
 Name = Annotated[StrictStr, Field(min_length=1, max_length=200)]
 
 
@@ -137,6 +138,9 @@ class _SetupSpec(_Spec):
     nccl_latency: NcclLatency = NcclLatency.BACK_TO_BACK
     overlap_model: OverlapModel = OverlapModel.SIMULATED
     kraken_widths: Widths = Widths.BUDGET
+    gemm_factors: dict[GemmShape, Annotated[float, Field(gt=0.0)]] = Field(
+        default_factory=dict, description="How many times as long GEMMs of some shapes take as the model says."
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +152,7 @@ class Setup:
     nccl_latency: NcclLatency
     overlap_model: OverlapModel
     kraken_widths: Widths
+    gemm_factors: Mapping[str, float]
 
 
 class Assumption(_SetupSpec):

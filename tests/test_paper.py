@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from kraken_sim import predict_op
 from kraken_sim.cli import main
+from kraken_sim.metrics import main_stream_slices
 from kraken_sim.models.config import ArchitectureKind
 from kraken_sim.paper import GridResult, geomean_percent, load_grid, run_grid, tensor_parallel_predictions
-from kraken_sim.paper_overlap import ideal_overlap_saving_s
+from kraken_sim.paper_adjust import gemm_delays_s, ideal_overlap_saving_s
 from kraken_sim.paper_summary import (
     bracket,
     effects,
@@ -20,13 +24,14 @@ from kraken_sim.paper_summary import (
     mean_by_degree,
     speedups_percent,
 )
+from kraken_sim.program.ops import Gemm
 from kraken_sim.program.program import Category
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from kraken_sim.paper import Cells
 
+PUBLIC_DATA = Path(__file__).resolve().parents[2] / "shared" / "reference" / "public_data"
+GEMM_TABLE = PUBLIC_DATA / "gemm_bf16_a100sxm80_trtllm.csv"
 STANDARD, PARALLEL, KRAKEN = ArchitectureKind.STANDARD, ArchitectureKind.PARALLEL, ArchitectureKind.KRAKEN
 
 
@@ -159,6 +164,46 @@ def test_the_reported_mean_lies_in_the_bracket_of_all_assumptions(result: GridRe
 def test_an_error_in_the_standard_models_gemms_moves_the_mean_by_less_than_its_size(result: GridResult):
     residual, points = gemm_error_points(result)
     assert 0.0 < points < 100.0 * residual * (1.0 + result.geomean_kraken_speedup_percent / 100.0)
+
+
+def gemm_shapes(cells: Cells) -> dict[str, Gemm]:
+    """Every GEMM of a grid with more than one row, by its shape."""
+    spans = (span for cell in cells for run in cell.predictions.values() for span in run.timeline.simulated)
+    ops = {span.op for span in spans if isinstance(span.op, Gemm) and span.op.m > 1}
+    return {f"{op.m}x{op.n}x{op.k}": op for op in ops}
+
+
+def test_slower_gemms_of_some_shapes_delay_what_runs_them_by_their_excess(result: GridResult, runs: dict[str, Cells]):
+    factors = next(spec.gemm_factors for spec, _ in result.assumptions if spec.name == "gemm-anomalies")
+    assert set(factors) <= set(gemm_shapes(result.cells))
+    for plain, slower in zip(result.cells, runs["gemm-anomalies"], strict=True):
+        for kind, prediction in plain.predictions.items():
+            delay_s = sum(gemm_delays_s(prediction.timeline, factors).values())
+            assert slower.ttft_s[kind] - plain.ttft_s[kind] == pytest.approx(delay_s)
+            assert sum(slower.breakdown_s[kind].values()) == pytest.approx(slower.ttft_s[kind])
+    standard = result.cells[0].predictions[STANDARD].timeline
+    one_percent = dict.fromkeys(gemm_shapes(result.cells), 1.01)
+    gemm_s = sum(
+        part.span.alone_s * part.weight
+        for part in main_stream_slices(standard)
+        if isinstance(part.span.op, Gemm) and part.span.op.m > 1
+    )
+    assert sum(gemm_delays_s(standard, one_percent).values()) == pytest.approx(0.01 * gemm_s)
+
+
+@pytest.mark.skipif(not GEMM_TABLE.is_file(), reason="needs the published GEMM table")
+def test_the_anomalies_are_the_shapes_far_off_in_the_published_table(result: GridResult):
+    lines = (line for line in GEMM_TABLE.read_text(encoding="utf-8").splitlines() if not line.startswith("#"))
+    published = {f"{row['m']}x{row['n']}x{row['k']}": 1e-3 * float(row["latency_ms"]) for row in csv.DictReader(lines)}
+    found = {}
+    for shape, op in gemm_shapes(result.cells).items():
+        if shape in published:
+            sizes = {"m": op.m, "n": op.n, "k": op.k}
+            ratio = published[shape] / predict_op("a100-sxm4-80gb-x8", {"op": "gemm", **sizes, "dtype": "float16"})
+            if abs(ratio - 1.0) > 0.1:
+                found[shape] = ratio
+    factors = next(spec.gemm_factors for spec, _ in result.assumptions if spec.name == "gemm-anomalies")
+    assert factors == pytest.approx(found, rel=0.01)
 
 
 def test_tensor_parallelism_shortens_ttft_although_all_reduce_takes_its_share(result: GridResult):
