@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from kraken_sim.api import simulate
 from kraken_sim.hardware.load import load_profile
+from kraken_sim.ideal_overlap import ideal_overlap
 from kraken_sim.models.config import ArchitectureKind
 from kraken_sim.models.kraken_width import widths_within_tolerance
-from kraken_sim.paper_adjust import gemm_delays_s, ideal_overlap_saving_s
+from kraken_sim.paper_gemm import gemm_delays_s
 from kraken_sim.paper_grid import Grid, OverlapModel, Widths, load_grid
 from kraken_sim.paper_machine import machine_of, with_interconnect
 from kraken_sim.program.program import Category
@@ -35,8 +36,7 @@ KINDS = (ArchitectureKind.STANDARD, ArchitectureKind.PARALLEL, ArchitectureKind.
 class Cell:
     """One model, context length and number of devices.
 
-    `ttft_s` and `breakdown_s` are those of the simulated `predictions` with what the set-up changes afterwards: under
-    ideal overlap Kraken is simulated with a blocking AllReduce, and what hides is taken off.
+    `ttft_s` and `breakdown_s` are those of the `predictions` unless the set-up changes GEMM times afterwards.
     """
 
     model: str
@@ -176,17 +176,17 @@ class _Runner:
         predictions = {kind: self.predict(setup, kind, model, context_length, num_devices) for kind in KINDS}
         ttft_s, breakdown_s = {}, {}
         for kind, prediction in predictions.items():
-            changes_s = _changes_s(setup, kind, prediction)
-            ttft_s[kind] = prediction.latency_s + sum(changes_s.values())
+            delays_s = gemm_delays_s(prediction.timeline, setup.gemm_factors) if setup.gemm_factors else {}
+            ttft_s[kind] = prediction.latency_s + sum(delays_s.values())
             breakdown_s[kind] = {
-                category: seconds + changes_s.get(category, 0.0) for category, seconds in prediction.breakdown_s.items()
+                category: seconds + delays_s.get(category, 0.0) for category, seconds in prediction.breakdown_s.items()
             }
         return Cell(model.preset, context_length, num_devices, predictions, ttft_s, breakdown_s)
 
     def predict(
         self, setup: Setup, kind: ArchitectureKind, model: GridModel, context_length: int, num_devices: int
     ) -> Prediction:
-        """One architecture in one cell; under ideal overlap, Kraken with a blocking AllReduce."""
+        """One architecture in one cell."""
         runtime = _runtime_for(setup, kind)
         key = (setup.launch_costs, setup.nccl_latency)
         if key not in self._machines:
@@ -196,7 +196,10 @@ class _Runner:
         if cell not in self._done:
             scenario = self._scenario(setup, runtime, kind, model, context_length, num_devices)
             self._done[cell] = simulate(scenario, profile=self._machines[key])
-        return self._done[cell]
+        prediction = self._done[cell]
+        if kind is ArchitectureKind.KRAKEN and setup.overlap_model is OverlapModel.IDEAL:
+            return replace(prediction, timeline=ideal_overlap(prediction.scenario, self._machines[key]))
+        return prediction
 
     def _scenario(
         self,
@@ -225,23 +228,12 @@ class _Runner:
         return with_layers_fraction(scenario, model.layers_fraction)
 
 
-def _changes_s(setup: Setup, kind: ArchitectureKind, prediction: Prediction) -> dict[str, float]:
-    """What the set-up changes of a simulated pass afterwards, in seconds by category."""
-    changes_s = gemm_delays_s(prediction.timeline, setup.gemm_factors) if setup.gemm_factors else {}
-    ideal = setup.overlap_model is OverlapModel.IDEAL and setup.runtime.overlap
-    if ideal and kind is ArchitectureKind.KRAKEN:
-        changes_s[Category.ALL_REDUCE.value] = -ideal_overlap_saving_s(prediction.timeline)
-    return changes_s
-
-
 def _runtime_for(setup: Setup, kind: ArchitectureKind) -> RuntimeSpec:
     """The part of the runtime that matters to an architecture, so that equal runs are recognised."""
     runtime = setup.runtime
     if kind is not ArchitectureKind.KRAKEN:
         unused = RuntimeSpec()
         return runtime.model_copy(update={"overlap": unused.overlap, "overlap_copies": unused.overlap_copies})
-    if setup.overlap_model is OverlapModel.IDEAL:
-        return runtime.model_copy(update={"overlap": False})
     return runtime
 
 

@@ -17,6 +17,7 @@ from kraken_sim.paper import geomean_percent, load_grid, run_grid
 from kraken_sim.paper_grid import Grid, InterconnectSpec, OverlapModel
 from kraken_sim.paper_machine import machine_of, with_interconnect
 from kraken_sim.paper_summary import speedups_percent
+from validation import paper_page
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -192,3 +193,20 @@ def test_kraken_gains_on_every_machine_and_most_without_nvlink():
         assert geomean_percent(cells, ArchitectureKind.PARALLEL) > 0.0
         means[name] = geomean_percent(cells)
     assert means["paper_grid_l40s"] > means["paper_grid_h100"]
+
+
+def test_the_page_is_filled_between_its_markers():
+    page = "# Title\n<!-- cells -->\nold\n<!-- end of cells -->\nprose\n"
+    once = paper_page.filled(page, {"cells": "| new |"})
+    assert once == "# Title\n<!-- cells -->\n| new |\n<!-- end of cells -->\nprose\n"
+    assert paper_page.filled(once, {"cells": "| new |"}) == once
+    with pytest.raises(InputError, match="effects"):
+        paper_page.filled(page, {"effects": ""})
+
+
+def test_the_page_of_the_papers_experiment_has_every_table():
+    page = paper_page.PAGE.read_text(encoding="utf-8")
+    for name in ("cells", "effects", "machines", "interconnects"):
+        assert len(page.split(f"<!-- {name} -->")[1].split(f"<!-- end of {name} -->")[0].splitlines()) > 4
+    names = [assumption.name for assumption in load_grid().assumptions]
+    assert all(f"`{name}`" in page for name in names)
