@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from kraken_sim.api import simulate
+from kraken_sim.errors import InfeasibleError, InputError
 from kraken_sim.hardware.load import load_profile
 from kraken_sim.ideal_overlap import ideal_overlap
 from kraken_sim.models.config import ArchitectureKind
@@ -20,7 +22,7 @@ from kraken_sim.scenario import RuntimeSpec, scenario_from
 from kraken_sim.scenario_resolve import resolve_model
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from kraken_sim.hardware.profile import HardwareProfile
     from kraken_sim.paper_grid import Assumption, GridModel, InterconnectSpec, Setup
@@ -194,8 +196,9 @@ class _Runner:
         widths = setup.kraken_widths if kind is ArchitectureKind.KRAKEN else None
         cell = (key, runtime, kind, widths, model.preset, context_length, num_devices)
         if cell not in self._done:
-            scenario = self._scenario(setup, runtime, kind, model, context_length, num_devices)
-            self._done[cell] = simulate(scenario, profile=self._machines[key])
+            with _named_errors(f"{kind} {model.preset}, {context_length} tokens on {num_devices} devices"):
+                scenario = self._scenario(setup, runtime, kind, model, context_length, num_devices)
+                self._done[cell] = simulate(scenario, profile=self._machines[key])
         prediction = self._done[cell]
         if kind is ArchitectureKind.KRAKEN and setup.overlap_model is OverlapModel.IDEAL:
             return replace(prediction, timeline=ideal_overlap(prediction.scenario, self._machines[key]))
@@ -226,6 +229,18 @@ class _Runner:
         if kind is ArchitectureKind.KRAKEN:
             scenario = _with_width(scenario, _width(setup, model, scenario))
         return with_layers_fraction(scenario, model.layers_fraction)
+
+
+@contextmanager
+def _named_errors(cell: str) -> Iterator[None]:
+    """Errors inside say which cell they are about."""
+    try:
+        yield
+    except InfeasibleError as error:
+        message = str(error).removesuffix(f"; limiting number: {error.limit}")
+        raise InfeasibleError(f"{cell}: {message}", error.limit) from None
+    except InputError as error:
+        raise InputError(replace(problem, message=f"{cell}: {problem.message}") for problem in error.problems) from None
 
 
 def _runtime_for(setup: Setup, kind: ArchitectureKind) -> RuntimeSpec:

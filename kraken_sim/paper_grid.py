@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -62,6 +63,15 @@ def _quantity(dimension: Dimension) -> BeforeValidator:
 
 Seconds = Annotated[float, _quantity(Dimension.TIME), Field(ge=0.0)]
 BytesPerS = Annotated[float, _quantity(Dimension.BANDWIDTH), Field(gt=0.0)]
+
+
+def _not_empty(items: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not items:
+        raise PydanticCustomError("empty", "must not be empty")
+    return items
+
+
+NOT_EMPTY = AfterValidator(_not_empty)
 
 
 class OverlapModel(StrEnum):
@@ -210,9 +220,9 @@ class Grid(_SetupSpec):
 
     name: Name
     hardware: Name
-    models: tuple[GridModel, ...] = Field(min_length=1)
-    context_lengths: tuple[Count, ...] = Field(min_length=1)
-    num_devices: tuple[Count, ...] = Field(min_length=1)
+    models: Annotated[tuple[GridModel, ...], NOT_EMPTY] = Field(examples=["[{preset: 6.7B}]"])
+    context_lengths: Annotated[tuple[Count, ...], NOT_EMPTY] = Field(examples=["[128, 2048]"])
+    num_devices: Annotated[tuple[Count, ...], NOT_EMPTY] = Field(examples=["[4, 8]"])
     batch_size: Count = 1
     dtype: DType = DType.FLOAT16
     reported: Reported | None = None

@@ -71,6 +71,24 @@ def test_all_problems_of_a_file_are_named_with_their_lines(tmp_path: Path):
         assert words in text
 
 
+def test_a_wrong_item_does_not_make_its_list_empty(tmp_path: Path):
+    text = problems(tmp_path, SMALL.replace("{preset: 1.3B}", "{preset: 1.3B, layers_fraction: 2}"))
+    assert text.count("\n  - ") == 1
+    assert "models: line 4: must not be empty" in problems(tmp_path, SMALL.replace("{preset: 1.3B}", ""))
+
+
+def test_errors_of_a_cell_name_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    asked = [
+        (SMALL.replace("1.3B", "175B"), 3, "standard 175B, 128 tokens on 4 devices: the model does not fit"),
+        (SMALL.replace("[4]", "[16]"), 2, "on 16 devices: a100-sxm4-40gb-x8 has 8 devices"),
+        (SMALL.replace("[128]", "[4096]"), 2, "standard 1.3B, 4096 tokens on 4 devices: the model has 2048"),
+        (SMALL.replace("1.3B", "1.3B, kraken_hidden_size: {4: 1283}"), 2, "kraken 1.3B, 128 tokens"),
+    ]
+    for text, code, words in asked:
+        assert main(["paper", "--grid", written(tmp_path, text)]) == code
+        assert words in capsys.readouterr().err
+
+
 def test_unknown_machines_and_models_are_named_with_a_guess(tmp_path: Path):
     text = problems(tmp_path, SMALL.replace(A100, "a100-sxm-40gb-x8").replace("1.3B", "1.2B"))
     assert f"did you mean '{A100}'" in text
