@@ -232,4 +232,5 @@ def test_json_has_the_contracts_names(tmp_path: Path, capsys: pytest.CaptureFixt
     for words in ("What it rests on", "The mean rests on, in points", "the reported mean", "host"):
         assert words.lower() in text.lower()
     titles = page.read_text(encoding="utf-8")
+    assert "Every cell under every assumption" in titles
     assert [number for number in range(1, 9) if f"After figure {number} of the paper" in titles] == [2, 4, 5, 6, 7]

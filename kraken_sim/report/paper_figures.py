@@ -139,6 +139,34 @@ def effects_figure(result: GridResult, found: Sequence[Effect]) -> Any:
     return _styled(figure, 130 + 36 * len(rows), margin={"l": 270, "r": 20, "t": 40, "b": 50})
 
 
+def cells_figure(result: GridResult, found: Sequence[Effect]) -> Any:
+    """Kraken's speed-up in every cell under the main set-up and every assumption, as a map of numbers."""
+    import plotly.graph_objects as go
+
+    runs = {assumption.name: cells for assumption, cells in result.assumptions}
+    rows = {"main prediction": result.cells, **{_named(effect): runs[effect.name] for effect in found}}
+    values = [speedups_percent(cells) for cells in rows.values()]
+    names = [f"{cell.model}<br>{cell.context_length}<br>{cell.num_devices}-way" for cell in result.cells]
+    most = max(abs(value) for row in values for value in row)
+    figure = go.Figure(
+        go.Heatmap(
+            x=names,
+            y=list(rows),
+            z=values,
+            text=[[f"{value:.0f}" for value in row] for row in values],
+            texttemplate="%{text}",
+            hovertemplate="%{y}, %{x}: %{z:.1f} %<extra></extra>",
+            colorscale="RdBu",
+            zmin=-most,
+            zmax=most,
+            showscale=False,
+        )
+    )
+    figure.update_yaxes(autorange="reversed")
+    figure.update_xaxes(side="top", tickfont_size=10)
+    return _styled(figure, 130 + 30 * len(rows), margin={"l": 270, "r": 20, "t": 80, "b": 20})
+
+
 def _named(effect: Effect) -> str:
     return effect.name if effect.change_of is None else f"{effect.name} (from {effect.change_of})"
 

@@ -10,6 +10,7 @@ from kraken_sim.paper_summary import effects
 from kraken_sim.report.paper import headline, in_order, what_it_rests_on, where_it_pays
 from kraken_sim.report.paper_figures import (
     breakdown_figure,
+    cells_figure,
     effects_figure,
     interconnect_figure,
     speedup_figure,
@@ -68,6 +69,8 @@ def _figures(result: GridResult) -> Iterator[tuple[str, str, Any]]:
         found = in_order(effects(result))
         text = _lines(what_it_rests_on(result))
         yield "What the result rests on", text, effects_figure(result, found)
+        cells = "Kraken over standard, per cent, in every cell under every assumption."
+        yield "Every cell under every assumption", cells, cells_figure(result, found)
     yield from _paper_figures(result)
 
 
