@@ -44,7 +44,10 @@ def build_parser() -> argparse.ArgumentParser:
     _add_outputs(compare)
 
     paper = commands.add_parser("paper", help="the Kraken paper's latency experiment, predicted against reported")
-    paper.add_argument("--grid", metavar="FILE", help="another grid than the paper's (default: paper_grid)")
+    what_ifs = "paper_grid_h100, paper_grid_interconnects, ..."
+    paper.add_argument(
+        "--grid", metavar="FILE", help=f"a grid's file, or one that ships: {what_ifs} (default: the paper's)"
+    )
     _add_outputs(paper)
 
     _add_measured(commands)

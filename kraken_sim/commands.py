@@ -139,7 +139,7 @@ def paper_command(args: argparse.Namespace) -> None:
     if args.json is not None:
         write_json(args.json, result.as_dict())
     if args.html is not None:
-        from kraken_sim.report.paper import paper_html
+        from kraken_sim.report.paper_html import paper_html
 
         write_text(args.html, paper_html(result))
         sys.stderr.write(f"report: {args.html}\n")

@@ -156,6 +156,7 @@ def workload_of(scenario: Scenario, resolved: ResolvedModel) -> Workload:
         phase=scenario.phase,
         dtype=scenario.dtype,
         overlap=scenario.runtime.overlap,
+        overlap_copies=scenario.runtime.overlap_copies,
     )
 
 

@@ -229,6 +229,12 @@ class RuntimeSpec(_Spec):
     overlap: StrictBool = Field(
         default=True, description="Kraken: run the AllReduce beside the attention, or block on it."
     )
+    overlap_copies: Annotated[int, Field(strict=True, ge=0, le=2)] = Field(
+        default=1,
+        description="Kraken: copies of the activation a layer around its AllReduce: 0 if it writes its sum elsewhere, "
+        "1 into a buffer that it sums in place (PyTorch), 2 into and out of a buffer (TensorRT-LLM's plugins).",
+        examples=[1],
+    )
     collective: CollectiveSpec = Field(default_factory=CollectiveSpec)
 
 

@@ -20,7 +20,7 @@ COMM_STREAM = 1
 
 
 class Category(StrEnum):
-    """The Kraken paper's breakdown of a forward pass (its figures 5 to 7)."""
+    """The Kraken paper's breakdown of a forward pass (its figures 6 and 7)."""
 
     NORM = "norm"
     GEMM = "gemm"
