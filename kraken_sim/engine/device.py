@@ -10,22 +10,21 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from kraken_sim.costs.contention import fill_speed, max_min_shares
-from kraken_sim.engine.clock import now_ps, to_ps, to_s
+from kraken_sim.engine.clock import now_ps, set_timer, to_ps, to_s
 from kraken_sim.engine.resident import CollectiveKernel, ComputeKernel
 
 if TYPE_CHECKING:
-    import simpy
-
     from kraken_sim.costs.contention import ContentionConstants
     from kraken_sim.costs.types import CollectiveCost, KernelCost
     from kraken_sim.engine.collective import JointCollective
+    from kraken_sim.engine.light import Clock, Event
 
 
 @dataclass(slots=True)
 class DeviceState:
     """The kernels on one device; times are integer picoseconds of the SimPy clock."""
 
-    env: simpy.Environment
+    env: Clock
     num_sms: int
     hbm_bandwidth_bytes_per_s: float
     contention: ContentionConstants
@@ -35,7 +34,7 @@ class DeviceState:
     _order: int = 0
     _timer: int = 0
 
-    def launch(self, cost: KernelCost, priority: int) -> simpy.Event:
+    def launch(self, cost: KernelCost, priority: int) -> Event:
         """Dispatch a compute kernel; the event succeeds when its last CTA has ended."""
         self._order += 1
         saturation = self.contention.memory_saturation_fraction
@@ -43,7 +42,13 @@ class DeviceState:
         kernel = ComputeKernel.create(cost, finished, priority, self._order, self.num_sms, saturation)
         self._advance()
         self.compute.append(kernel)
-        self.settle()
+        if len(self.compute) == 1 and not self.collectives:
+            # What `settle` would come to on an idle device.
+            kernel.start(self.num_sms, alone=True)
+            kernel.speed = self._alone_speed(kernel)
+            self._arm()
+        else:
+            self.settle()
         return finished
 
     def launch_collective(self, cost: CollectiveCost, joint: JointCollective, priority: int) -> None:
@@ -77,6 +82,9 @@ class DeviceState:
         """After any change: retire what ended, place what waits, set speeds, arm the timer."""
         self._advance()
         self._retire()
+        if not self.compute and not self.collectives:
+            self._timer += 1
+            return
         joined = self._dispatch()
         self.set_speeds()
         for kernel in joined:
@@ -114,7 +122,7 @@ class DeviceState:
         slower = self.contention.collective_slowdown * occupied + self.contention.collective_memory_slowdown * loaded
         for transfer, scale in zip(transfers, scales[len(running) :], strict=True):
             transfer.limit = scale / (1.0 + slower)
-            transfer.joint.refresh()
+            transfer.joint.refresh(self)
         traffic = sum(kernel.hbm_fraction * kernel.joint.speed for kernel in transfers)
         slowdown = 1.0 + self.contention.compute_slowdown * traffic
         for kernel, speed, scale in zip(running, speeds, scales, strict=False):
@@ -204,8 +212,7 @@ class DeviceState:
         delay_ps = to_ps(min(lump.time_left_s(speed) for lump, speed in lumps))
         if delay_ps == 0 and not any(lump.done for lump, _ in lumps):
             delay_ps = 1
-        event = self.env.timeout(delay_ps)
-        event.callbacks.append(lambda _: self._expire(timer))
+        set_timer(self.env, delay_ps, lambda _: self._expire(timer))
 
     def _expire(self, timer: int) -> None:
         if timer == self._timer:

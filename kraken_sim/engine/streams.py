@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kraken_sim.engine.clock import now_ps, to_ps
 from kraken_sim.engine.timeline import Span, SpanKind
@@ -15,11 +15,10 @@ from kraken_sim.program.program import COMM_STREAM, MAIN_STREAM, Category, Kerne
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 
-    import simpy
-
     from kraken_sim.costs.types import CollectiveCost, KernelCost
     from kraken_sim.engine.collective import JointCollective
     from kraken_sim.engine.device import DeviceState
+    from kraken_sim.engine.light import Clock, Event, Process
     from kraken_sim.hardware.device import LaunchCosts
     from kraken_sim.program.ops import ComputeOp, Op
     from kraken_sim.program.program import Program, Step
@@ -74,14 +73,14 @@ class Enqueued:
     segment: str
     iteration: int
     queued_ps: int
-    event: simpy.Event | None = None
+    event: Event | None = None
 
 
 @dataclass(slots=True)
 class StreamQueue:
     """A FIFO between the host and a stream."""
 
-    env: simpy.Environment
+    env: Clock
     items: deque[Enqueued] = field(default_factory=deque)
     closed: bool = False
     waiting_for: str | None = None
@@ -89,7 +88,7 @@ class StreamQueue:
     """The last step that the stream ran had ended."""
     ready_ps: int = 0
     """The stream's next kernel starts no earlier."""
-    _wake: simpy.Event | None = None
+    _wake: Event | None = None
 
     def push(self, item: Enqueued) -> None:
         """Enqueue one step."""
@@ -106,7 +105,7 @@ class StreamQueue:
             wake, self._wake = self._wake, None
             wake.succeed()
 
-    def wait(self) -> simpy.Event:
+    def wait(self) -> Event:
         """An event that succeeds at the next push or close."""
         self._wake = self.env.event()
         return self._wake
@@ -116,7 +115,7 @@ class StreamQueue:
 class Rank:
     """One rank: its host process, its streams and its device."""
 
-    env: simpy.Environment
+    env: Clock
     number: int
     device: DeviceState
     launch: LaunchCosts
@@ -129,9 +128,7 @@ class Rank:
     """By launch, when its stream was ready to take it."""
     queues: dict[int, StreamQueue] = field(default_factory=dict)
 
-    def start(
-        self, launches: Iterable[Launch], ready_ps: Mapping[int, int] = MappingProxyType({})
-    ) -> list[simpy.Process]:
+    def start(self, launches: Iterable[Launch], ready_ps: Mapping[int, int] = MappingProxyType({})) -> list[Process]:
         """Start the host and the streams; the processes end when their work has.
 
         Args:
@@ -144,13 +141,13 @@ class Rank:
         streams = [self.env.process(self._stream(stream)) for stream in self.queues]
         return [self.env.process(self._host(launches)), *streams]
 
-    def _host(self, launches: Iterable[Launch]) -> Generator[simpy.Event, object, None]:
+    def _host(self, launches: Iterable[Launch]) -> Generator[Any, object, None]:
         """Enqueue every step when its time has come."""
-        env, recordings = self.env, dict[str, "simpy.Event"]()
+        env, recordings = self.env, dict[str, "Event"]()
         for number, launch in enumerate(launches):
             self.asked_ps.append(0)
             if launch.queued_ps > env.now:
-                yield env.timeout(launch.queued_ps - env.now)
+                yield env.timeout(launch.queued_ps - now_ps(env))
             step = launch.step
             item = Enqueued(number, step, launch.segment, launch.iteration, launch.queued_ps)
             if isinstance(step, RecordEvent):
@@ -161,7 +158,7 @@ class Rank:
         for queue in self.queues.values():
             queue.close()
 
-    def _stream(self, stream: int) -> Generator[simpy.Event, object, None]:
+    def _stream(self, stream: int) -> Generator[Any, object, None]:
         """Run the queue in order; two kernels of a stream are a gap apart."""
         env, queue = self.env, self.queues[stream]
         gap_ps, edge_ps = node_gap_ps(self.launch, eager=self.eager), to_ps(self.launch.graph_edge_s)
@@ -187,23 +184,23 @@ class Rank:
                 queue.ready_ps = now_ps(env) + gap_ps
             queue.waiting_for = None
 
-    def _wait(self, item: Enqueued, step: WaitEvent) -> Generator[simpy.Event, object, int]:
+    def _wait(self, item: Enqueued, step: WaitEvent) -> Generator[Any, object, int]:
         """Stand still until the event's recording has completed; returns when that was."""
         begin_ps = now_ps(self.env)
         if item.event is None:
             return 0
         if not item.event.processed:
             yield item.event
-        if self.env.now > begin_ps:
+        if self.env.now > begin_ps and step.stream == MAIN_STREAM:
             self._record(item, step.event, step.category, step.stream, begin_ps, SpanKind.WAIT)
         recorded_ps = item.event.value
         assert isinstance(recorded_ps, int)
         return recorded_ps
 
-    def _kernel(self, item: Enqueued, step: Kernel, ready_ps: int) -> Generator[simpy.Event, object, None]:
+    def _kernel(self, item: Enqueued, step: Kernel, ready_ps: int) -> Generator[Any, object, None]:
         env = self.env
         if ready_ps > env.now:
-            yield env.timeout(ready_ps - env.now)
+            yield env.timeout(ready_ps - now_ps(env))
         start_ps, priority = now_ps(env), PRIORITY[step.stream]
         kind, alone_s, detail = SpanKind.COMPUTE, 0.0, ""
         if isinstance(step.op, AllReduce):
