@@ -34,6 +34,11 @@ class DeviceState:
     _order: int = 0
     _timer: int = 0
 
+    @property
+    def is_idle(self) -> bool:
+        """No kernel is on the device."""
+        return not self.compute and not self.collectives
+
     def launch(self, cost: KernelCost, priority: int) -> Event:
         """Dispatch a compute kernel; the event succeeds when its last CTA has ended."""
         self._order += 1

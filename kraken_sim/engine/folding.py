@@ -30,9 +30,10 @@ from kraken_sim.program.ops import AllReduce
 from kraken_sim.program.program import COMM_STREAM, MAIN_STREAM
 
 if TYPE_CHECKING:
-    from kraken_sim.costs.types import CollectiveCost, KernelCost
+    from kraken_sim.costs.types import CollectiveCost
     from kraken_sim.engine.pieces import Piece
     from kraken_sim.engine.ranks import Machine, Simulated
+    from kraken_sim.program.ops import Op
     from kraken_sim.program.program import Kernel, Program, Segment, Step
 
 _ALWAYS = 1 << 62
@@ -66,6 +67,15 @@ class _State(NamedTuple):
     host_ps: int | None
 
 
+class _Price(NamedTuple):
+    """What a kernel takes on an idle machine; `duration_ps` None where that has to be simulated."""
+
+    kind: SpanKind
+    duration_ps: int | None
+    busy_s: float
+    detail: str
+
+
 class _Piece(NamedTuple):
     """A window's simulation and where it begins."""
 
@@ -95,6 +105,7 @@ class _Walk:
     lead_ps: int = _ALWAYS
     """The least time, in this layer, from a step's launch by the host to the moment when its stream asks for it."""
     gap_ps: int = 0
+    prices: dict[Op, _Price] = field(default_factory=dict)
     windows: dict[tuple[object, ...], Simulated] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -153,33 +164,39 @@ class _Walk:
 
     def _alone(self, step: Kernel, segment: str, iteration: int) -> None:
         """A kernel of the main stream that starts and ends on an idle device."""
-        op, machine = step.op, self.machine
-        cost: KernelCost | CollectiveCost
-        if isinstance(op, AllReduce):
-            cost, kind = machine.collective_cost(op), SpanKind.COLLECTIVE
-            duration_ps = _all_reduce_ps(cost, machine.contention.collective_dispatch_s)
-        else:
-            cost, kind = machine.kernel_cost(op), SpanKind.COMPUTE
-            kernel_s = alone_s(cost, machine.num_sms)
-            if kernel_s is None:
-                self._window((step,), segment, iteration, step)
-                return
-            duration_ps = to_ps(kernel_s)
+        op = step.op
+        price = self.prices.get(op)
+        if price is None:
+            price = self.prices[op] = self._price(op)
+        if price.duration_ps is None:
+            self._window((step,), segment, iteration, step)
+            return
         if self.eager:
-            self.host_ps += launch_ps(step, machine.launch)
-        queued_ps = self.host_ps
-        self.lead_ps = min(self.lead_ps, max(self.end_ps, self.ready_ps) - queued_ps)
-        start_ps = max(self.end_ps, self.ready_ps, queued_ps)
-        end_ps = start_ps + duration_ps
+            self.host_ps += launch_ps(step, self.machine.launch)
+        queued_ps, end_ps, ready_ps = self.host_ps, self.end_ps, self.ready_ps
+        asked_ps = ready_ps if ready_ps > end_ps else end_ps
+        if asked_ps - queued_ps < self.lead_ps:
+            self.lead_ps = asked_ps - queued_ps
+        start_ps = queued_ps if queued_ps > asked_ps else asked_ps
+        self.end_ps = end_ps = start_ps + price.duration_ps
+        self.ready_ps = end_ps + self.gap_ps
+        self.num_events += 1
         self.spans.append(
             Span(
-                kind, step.name, step.category, 0, MAIN_STREAM, segment, iteration,
-                start_ps, end_ps, queued_ps, cost.busy_s, cost.detail, op,
+                price.kind, step.name, step.category, 0, MAIN_STREAM, segment, iteration,
+                start_ps, end_ps, queued_ps, price.busy_s, price.detail, op,
             )
         )  # fmt: skip
-        self.num_events += 1
-        self.end_ps = end_ps
-        self.ready_ps = end_ps + self.gap_ps
+
+    def _price(self, op: Op) -> _Price:
+        machine = self.machine
+        if isinstance(op, AllReduce):
+            reduce = machine.collective_cost(op)
+            duration_ps = _all_reduce_ps(reduce, machine.contention.collective_dispatch_s)
+            return _Price(SpanKind.COLLECTIVE, duration_ps, reduce.busy_s, reduce.detail)
+        cost = machine.kernel_cost(op)
+        kernel_s = alone_s(cost, machine.num_sms)
+        return _Price(SpanKind.COMPUTE, None if kernel_s is None else to_ps(kernel_s), cost.busy_s, cost.detail)
 
     def _window(self, steps: tuple[Step, ...], segment: str, iteration: int, piece: Piece) -> None:
         """Steps of both streams, simulated by events unless an equal window was before."""

@@ -97,7 +97,7 @@ def simulate_ranks(
     processes: list[Process] = []
     for number in range(num_ranks):
         device = DeviceState(env, machine.num_sms, machine.hbm_bandwidth_bytes_per_s, machine.contention)
-        rank = Rank(env, number, device, machine.launch, eager, machine.kernel_cost, join)
+        rank = Rank(env, number, device, machine.launch, eager, machine.kernel_cost, join, light)
         processes += rank.start(launches, ready_ps)
         ranks.append(rank)
     num_events = _run_to_end(env, processes, ranks)

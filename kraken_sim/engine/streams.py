@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kraken_sim.engine.clock import now_ps, to_ps
+from kraken_sim.engine.resident import alone_s
 from kraken_sim.engine.timeline import Span, SpanKind
 from kraken_sim.program.ops import AllReduce
 from kraken_sim.program.program import COMM_STREAM, MAIN_STREAM, Category, Kernel, RecordEvent, WaitEvent
@@ -83,6 +84,8 @@ class StreamQueue:
     env: Clock
     items: deque[Enqueued] = field(default_factory=deque)
     closed: bool = False
+    ended: bool = False
+    """The stream has run all that will ever be enqueued."""
     waiting_for: str | None = None
     end_ps: int = 0
     """The last step that the stream ran had ended."""
@@ -122,6 +125,8 @@ class Rank:
     eager: bool
     cost_of: Callable[[ComputeOp], KernelCost]
     join: Callable[[int, AllReduce], tuple[CollectiveCost, JointCollective]]
+    light: bool = False
+    """Kernels that nothing can run beside take one event."""
     spans: list[tuple[int, Span]] = field(default_factory=list)
     """With the number of the launch they belong to."""
     asked_ps: list[int] = field(default_factory=list)
@@ -138,23 +143,37 @@ class Rank:
         self.queues = {
             stream: StreamQueue(self.env, ready_ps=ready_ps.get(stream, 0)) for stream in (MAIN_STREAM, COMM_STREAM)
         }
+        host = None
+        if all(launch.queued_ps <= 0 for launch in launches):
+            for item in self._items(launches):
+                self.queues[item.step.stream].items.append(item)
+            self._close()
+        else:
+            host = self._host(launches)
         streams = [self.env.process(self._stream(stream)) for stream in self.queues]
-        return [self.env.process(self._host(launches)), *streams]
+        return streams if host is None else [self.env.process(host), *streams]
+
+    def _items(self, launches: Iterable[Launch]) -> Iterator[Enqueued]:
+        """What the host enqueues, with the recordings that waits are for."""
+        recordings: dict[str, Event] = {}
+        for number, (step, segment, iteration, queued_ps) in enumerate(launches):
+            self.asked_ps.append(0)
+            event = None
+            if isinstance(step, RecordEvent):
+                event = recordings[step.event] = self.env.event()
+            elif isinstance(step, WaitEvent):
+                event = recordings.get(step.event)
+            yield Enqueued(number, step, segment, iteration, queued_ps, event)
 
     def _host(self, launches: Iterable[Launch]) -> Generator[Any, object, None]:
         """Enqueue every step when its time has come."""
-        env, recordings = self.env, dict[str, "Event"]()
-        for number, launch in enumerate(launches):
-            self.asked_ps.append(0)
-            if launch.queued_ps > env.now:
-                yield env.timeout(launch.queued_ps - now_ps(env))
-            step = launch.step
-            item = Enqueued(number, step, launch.segment, launch.iteration, launch.queued_ps)
-            if isinstance(step, RecordEvent):
-                item.event = recordings[step.event] = env.event()
-            elif isinstance(step, WaitEvent):
-                item.event = recordings.get(step.event)
-            self.queues[step.stream].push(item)
+        for item in self._items(launches):
+            if item.queued_ps > (now := now_ps(self.env)):
+                yield self.env.timeout(item.queued_ps - now)
+            self.queues[item.step.stream].push(item)
+        self._close()
+
+    def _close(self) -> None:
         for queue in self.queues.values():
             queue.close()
 
@@ -166,6 +185,7 @@ class Rank:
             queue.end_ps = asked_ps = now_ps(env)
             while not queue.items:
                 if queue.closed:
+                    queue.ended = True
                     return
                 yield queue.wait()
             item = queue.items.popleft()
@@ -202,19 +222,28 @@ class Rank:
         if ready_ps > env.now:
             yield env.timeout(ready_ps - now_ps(env))
         start_ps, priority = now_ps(env), PRIORITY[step.stream]
-        kind, alone_s, detail = SpanKind.COMPUTE, 0.0, ""
+        kind, busy_s, detail = SpanKind.COMPUTE, 0.0, ""
         if isinstance(step.op, AllReduce):
             cost, joint = self.join(self.number, step.op)
-            kind, alone_s, detail = SpanKind.COLLECTIVE, cost.busy_s, cost.detail
+            kind, busy_s, detail = SpanKind.COLLECTIVE, cost.busy_s, cost.detail
             dispatch_s = min(cost.busy_s, self.device.contention.collective_dispatch_s)
             yield env.timeout(to_ps(dispatch_s))
             self.device.launch_collective(cost, joint, priority)
             yield joint.finished
         else:
             kernel_cost = self.cost_of(step.op)
-            alone_s, detail = kernel_cost.busy_s, kernel_cost.detail
-            yield self.device.launch(kernel_cost, priority)
-        self._record(item, step.name, step.category, step.stream, start_ps, kind, alone_s, detail, step.op)
+            busy_s, detail = kernel_cost.busy_s, kernel_cost.detail
+            duration_ps = self._alone_ps(kernel_cost, step.stream) if self.light else None
+            yield self.device.launch(kernel_cost, priority) if duration_ps is None else env.timeout(duration_ps)
+        self._record(item, step.name, step.category, step.stream, start_ps, kind, busy_s, detail, step.op)
+
+    def _alone_ps(self, cost: KernelCost, stream: int) -> int | None:
+        """Duration of a kernel that nothing can run beside any more; None while something may."""
+        others_ended = all(queue.ended for other, queue in self.queues.items() if other != stream)
+        if not others_ended or not self.device.is_idle:
+            return None
+        duration_s = alone_s(cost, self.device.num_sms)
+        return None if duration_s is None else to_ps(duration_s)
 
     def _record(
         self,
@@ -224,12 +253,12 @@ class Rank:
         stream: int,
         start_ps: int,
         kind: SpanKind,
-        alone_s: float = 0.0,
+        busy_s: float = 0.0,
         detail: str = "",
         op: Op | None = None,
     ) -> None:
         span = Span(
             kind, name, category, self.number, stream, item.segment, item.iteration,
-            start_ps, now_ps(self.env), item.queued_ps, alone_s, detail, op,
+            start_ps, now_ps(self.env), item.queued_ps, busy_s, detail, op,
         )  # fmt: skip
         self.spans.append((item.number, span))
