@@ -54,7 +54,7 @@ class JointCollective:
         now = now_ps(self.env)
         self.remaining_s -= to_s(now - self._updated_ps) * self.speed
         self._updated_ps = now
-        speed = min(kernel.limit for _, kernel in self.members)
+        speed = min([kernel.limit for _, kernel in self.members])
         changed = abs(speed - self.speed) > 1e-12
         self.speed = speed
         self._timer += 1

@@ -112,12 +112,18 @@ class ComputeKernel:
     @property
     def active_ctas(self) -> int:
         """CTAs that are running now."""
-        return sum(min(lump.width, lump.ctas) for lump in self.lumps)
+        count = 0
+        for lump in self.lumps:
+            count += lump.width if lump.width < lump.ctas else lump.ctas
+        return count
 
     @property
     def sms_filled(self) -> int:
         """SMs that its running CTAs would fill if they were packed: what other compute cannot have."""
-        return sum(lump.sms for lump in self.lumps)
+        count = 0
+        for lump in self.lumps:
+            count += lump.sms
+        return count
 
     @property
     def sms_touched(self) -> int:

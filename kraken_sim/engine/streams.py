@@ -86,12 +86,22 @@ class StreamQueue:
     closed: bool = False
     ended: bool = False
     """The stream has run all that will ever be enqueued."""
-    waiting_for: str | None = None
+    item: Enqueued | None = None
+    """The kernel or wait that the stream is at."""
     end_ps: int = 0
     """The last step that the stream ran had ended."""
     ready_ps: int = 0
     """The stream's next kernel starts no earlier."""
     _wake: Event | None = None
+
+    @property
+    def waiting_for(self) -> str | None:
+        """What the stream is at, in words."""
+        if self.item is None:
+            return None
+        step = self.item.step
+        what = step.name if isinstance(step, Kernel) else f"event {step.event}"
+        return f"{self.item.segment}[{self.item.iteration}] {what}"
 
     def push(self, item: Enqueued) -> None:
         """Enqueue one step."""
@@ -195,14 +205,13 @@ class Rank:
                 if item.event is not None:
                     item.event.succeed(env.now)
                 continue
-            what = step.name if isinstance(step, Kernel) else f"event {step.event}"
-            queue.waiting_for = f"{item.segment}[{item.iteration}] {what}"
+            queue.item = item
             if isinstance(step, WaitEvent):
                 queue.ready_ps = max(queue.ready_ps, (yield from self._wait(item, step)) + edge_ps)
             else:
                 yield from self._kernel(item, step, queue.ready_ps)
                 queue.ready_ps = now_ps(env) + gap_ps
-            queue.waiting_for = None
+            queue.item = None
 
     def _wait(self, item: Enqueued, step: WaitEvent) -> Generator[Any, object, int]:
         """Stand still until the event's recording has completed; returns when that was."""
