@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from kraken_sim.engine.clock import to_s
+from kraken_sim.engine.clock import PS_PER_S
 from kraken_sim.engine.timeline import SpanKind
 from kraken_sim.program.ops import Attention, Gemm
 from kraken_sim.program.program import MAIN_STREAM, Category
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from kraken_sim.engine.timeline import Span, Timeline
 
 BLOCKS = ("gemm", "attention", "memory_bound", "collectives", "contention", "launch")
 """The blocks of constants of a profile that seconds are charged to."""
+
+_BLOCK_OF: Mapping[type, str] = MappingProxyType({Gemm: "gemm", Attention: "attention"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,42 +89,44 @@ def totals(timeline: Timeline) -> Totals:
         here = (span.segment, span.iteration)
         fold = folds.get(here)
         weight = 1 if fold is None else 1 + fold.count
-        duration_s = to_s(span.end_ps - span.start_ps)
+        duration_s = (span.end_ps - span.start_ps) / PS_PER_S
         if span.stream != MAIN_STREAM:
             if span.kind is SpanKind.COLLECTIVE:
                 found.beside_s += duration_s * weight
                 found.alone_s += span.alone_s * weight
                 found.collective_slowdown_s += (duration_s - span.alone_s) * weight
             continue
-        left = folds.get(before) if before != here else None
-        hole_ps = 0 if left is None else left.count * left.period_ps
-        _charge(found, span, duration_s, to_s(span.end_ps - cursor_ps - hole_ps), weight)
+        slice_ps = span.end_ps - cursor_ps
+        if before != here and before in folds:
+            slice_ps -= folds[before].count * folds[before].period_ps
+        _charge(found, span, duration_s, slice_ps / PS_PER_S, weight)
         cursor_ps, before = span.end_ps, here
     breakdown_s = found.breakdown_s
-    breakdown_s[Category.OTHER.value] += timeline.duration_s - sum(breakdown_s.values())
+    breakdown_s[Category.OTHER] += timeline.duration_s - sum(breakdown_s.values())
     return found
 
 
 def _charge(found: Totals, span: Span, duration_s: float, slice_s: float, weight: int) -> None:
     """Add one span of the main stream, whose slice of the time is `slice_s`, launch gap included."""
-    kind, blocks_s = span.kind, found.blocks_s
-    found.breakdown_s[span.category.value] += slice_s * weight
-    if kind is SpanKind.WAIT:
-        found.exposed_s += slice_s * weight
-        found.waiting_s += duration_s * weight
-        blocks_s["contention"] += slice_s * weight
-        return
-    if kind is SpanKind.COLLECTIVE:
-        found.exposed_s += slice_s * weight
-        found.alone_s += span.alone_s * weight
-        block = "collectives"
+    kind, blocks_s, alone_s, weighted_s = span.kind, found.blocks_s, span.alone_s, slice_s * weight
+    found.breakdown_s[span.category] += weighted_s
+    if kind is SpanKind.COMPUTE:
+        found.compute_slowdown_s += (duration_s - alone_s) * weight
+        block = _BLOCK_OF.get(type(span.op), "memory_bound")
     else:
-        found.compute_slowdown_s += (duration_s - span.alone_s) * weight
-        op = span.op
-        block = "gemm" if isinstance(op, Gemm) else "attention" if isinstance(op, Attention) else "memory_bound"
+        found.exposed_s += weighted_s
+        if kind is SpanKind.WAIT:
+            found.waiting_s += duration_s * weight
+            blocks_s["contention"] += weighted_s
+            return
+        found.alone_s += alone_s * weight
+        block = "collectives"
     if span.start_ps == span.queued_ps:
         found.host_wait_s += (slice_s - duration_s) * weight
-    alone_s = min(span.alone_s, duration_s)
-    blocks_s[block] += alone_s * weight
-    blocks_s["contention"] += (duration_s - alone_s) * weight
-    blocks_s["launch"] += max(0.0, slice_s - duration_s) * weight
+    if alone_s < duration_s:
+        blocks_s[block] += alone_s * weight
+        blocks_s["contention"] += (duration_s - alone_s) * weight
+    else:
+        blocks_s[block] += duration_s * weight
+    if slice_s > duration_s:
+        blocks_s["launch"] += (slice_s - duration_s) * weight

@@ -32,6 +32,8 @@ class Phase(StrEnum):
     PREFILL = "prefill"
     DECODE = "decode"
 
+    __hash__ = str.__hash__  # faster than Enum's
+
 
 @dataclass(frozen=True, slots=True)
 class Workload:

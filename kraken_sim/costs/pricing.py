@@ -43,12 +43,12 @@ class Pricing:
 
     def kernel(self, op: ComputeOp) -> KernelCost:
         """The cost of a compute kernel alone on the device."""
-        if self.slowdown != 1.0:
-            cost = self._slowed.get(op)
-            if cost is None:
-                cost = self._slowed[op] = slower(self._at_boost(op), self.slowdown)
-            return cost
-        return self._at_boost(op)
+        if self.slowdown == 1.0:
+            return self._kernels.get(op) or self._at_boost(op)
+        cost = self._slowed.get(op)
+        if cost is None:
+            cost = self._slowed[op] = slower(self._at_boost(op), self.slowdown)
+        return cost
 
     def _at_boost(self, op: ComputeOp) -> KernelCost:
         cost = self._kernels.get(op)
@@ -85,7 +85,7 @@ class Pricing:
         if power is None:
             return self
         loads, transfers, dtypes, compute_s, other_s = [], [], set(), 0.0, 0.0
-        gap_s = launch.graph_node_gap_s + launch.kernel_switch_s
+        gap_s, kernels = launch.graph_node_gap_s + launch.kernel_switch_s, self._kernels
         for segment in program.segments:
             repeat = segment.repeat
             for kernel in segment.kernels:
@@ -97,7 +97,7 @@ class Pricing:
                     if kernel.stream == MAIN_STREAM:
                         other_s += repeat * reduce.busy_s
                     continue
-                cost = self._at_boost(op)
+                cost = kernels.get(op) or self._at_boost(op)
                 loads.append(load_of(cost, device.num_sms, repeat))
                 compute_s += repeat * cost.busy_s
                 other_s += repeat * gap_s

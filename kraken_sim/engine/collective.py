@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from kraken_sim.engine.clock import now_ps, to_ps, to_s
+from kraken_sim.engine.clock import now_ps, set_timer, to_ps, to_s
 from kraken_sim.engine.resident import DONE_S
 
 if TYPE_CHECKING:
-    import simpy
-
     from kraken_sim.costs.types import CollectiveCost
     from kraken_sim.engine.device import DeviceState
+    from kraken_sim.engine.light import Clock, Event
     from kraken_sim.engine.resident import CollectiveKernel
 
 
@@ -20,10 +19,10 @@ if TYPE_CHECKING:
 class JointCollective:
     """The shared progress of one collective over `num_ranks` ranks (one, when ranks are folded)."""
 
-    env: simpy.Environment
+    env: Clock
     cost: CollectiveCost
     num_ranks: int
-    finished: simpy.Event
+    finished: Event
     members: list[tuple[DeviceState, CollectiveKernel]] = field(default_factory=list)
     started_ps: int | None = None
     remaining_s: float = 0.0
@@ -48,23 +47,24 @@ class JointCollective:
         """The transfer is under way."""
         return self.started_ps is not None and not self.finished.triggered
 
-    def refresh(self) -> None:
-        """Take the pace of the slowest rank and set the timer of the end anew."""
+    def refresh(self, caller: DeviceState | None = None) -> None:
+        """Take the pace of the slowest rank, set the timer of the end anew and tell the devices but the caller."""
         if not self.running:
             return
         now = now_ps(self.env)
         self.remaining_s -= to_s(now - self._updated_ps) * self.speed
         self._updated_ps = now
-        speed = min(kernel.limit for _, kernel in self.members)
+        speed = min([kernel.limit for _, kernel in self.members])
         changed = abs(speed - self.speed) > 1e-12
         self.speed = speed
         self._timer += 1
         timer = self._timer
-        event = self.env.timeout(max(0, to_ps(max(0.0, self.remaining_s) / speed)))
-        event.callbacks.append(lambda _: self._expire(timer))
+        delay_ps = max(0, to_ps(max(0.0, self.remaining_s) / speed))
+        set_timer(self.env, delay_ps, lambda _: self._expire(timer))
         if changed:
             for device, _ in self.members:
-                device.set_speeds()
+                if device is not caller:
+                    device.set_speeds()
 
     def _expire(self, timer: int) -> None:
         if timer != self._timer or not self.running:

@@ -27,12 +27,13 @@ from kraken_sim.engine.resident import alone_s
 from kraken_sim.engine.streams import Launch, launch_ps, node_gap_ps
 from kraken_sim.engine.timeline import Fold, Span, SpanKind, Timeline
 from kraken_sim.program.ops import AllReduce
-from kraken_sim.program.program import COMM_STREAM, MAIN_STREAM, WaitEvent
+from kraken_sim.program.program import COMM_STREAM, MAIN_STREAM
 
 if TYPE_CHECKING:
-    from kraken_sim.costs.types import CollectiveCost, KernelCost
+    from kraken_sim.costs.types import CollectiveCost
     from kraken_sim.engine.pieces import Piece
     from kraken_sim.engine.ranks import Machine, Simulated
+    from kraken_sim.program.ops import Op
     from kraken_sim.program.program import Kernel, Program, Segment, Step
 
 _ALWAYS = 1 << 62
@@ -62,9 +63,17 @@ class _State(NamedTuple):
     """Where a walk stands, in picoseconds after the main stream's last step; None where it doesn't matter."""
 
     ready_ps: int
-    side_end_ps: int | None
     side_ready_ps: int | None
     host_ps: int | None
+
+
+class _Price(NamedTuple):
+    """What a kernel takes on an idle machine; `duration_ps` None where that has to be simulated."""
+
+    kind: SpanKind
+    duration_ps: int | None
+    busy_s: float
+    detail: str
 
 
 class _Piece(NamedTuple):
@@ -88,14 +97,15 @@ class _Walk:
     end_ps: int = 0
     """The main stream has ended its last step."""
     ready_ps: int = 0
-    """The main stream may start its next kernel; the same two times of the side stream follow."""
-    side_end_ps: int = 0
+    """The main stream may start its next kernel."""
     side_ready_ps: int = 0
+    """The side stream may start its next kernel."""
     host_ps: int = 0
     """The host has enqueued its last step."""
     lead_ps: int = _ALWAYS
     """The least time, in this layer, from a step's launch by the host to the moment when its stream asks for it."""
     gap_ps: int = 0
+    prices: dict[Op, _Price] = field(default_factory=dict)
     windows: dict[tuple[object, ...], Simulated] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -103,7 +113,7 @@ class _Walk:
         if not self.eager:
             # A graph has all of its steps enqueued at once, and nothing asks for one before.
             start_ps = to_ps(self.machine.launch.graph_launch_s)
-            self.host_ps = self.end_ps = self.ready_ps = self.side_end_ps = self.side_ready_ps = start_ps
+            self.host_ps = self.end_ps = self.ready_ps = self.side_ready_ps = start_ps
 
     def segment(self, segment: Segment, pieces: tuple[Piece, ...]) -> None:
         """Run the repetitions of a segment, equal ones once."""
@@ -130,7 +140,6 @@ class _Walk:
         end_ps = self.end_ps
         return _State(
             self.ready_ps - end_ps,
-            self.side_end_ps - end_ps if forks else None,
             max(0, self.side_ready_ps - end_ps) if forks else None,
             self.host_ps - end_ps if self.eager else None,
         )
@@ -151,38 +160,43 @@ class _Walk:
         self.ready_ps += time_ps
         self.host_ps += host_time_ps
         if forks:
-            self.side_end_ps += time_ps
             self.side_ready_ps += time_ps
 
     def _alone(self, step: Kernel, segment: str, iteration: int) -> None:
         """A kernel of the main stream that starts and ends on an idle device."""
-        op, machine = step.op, self.machine
-        cost: KernelCost | CollectiveCost
-        if isinstance(op, AllReduce):
-            cost, kind = machine.collective_cost(op), SpanKind.COLLECTIVE
-            duration_ps = _all_reduce_ps(cost, machine.contention.collective_dispatch_s)
-        else:
-            cost, kind = machine.kernel_cost(op), SpanKind.COMPUTE
-            kernel_s = alone_s(cost, machine.num_sms)
-            if kernel_s is None:
-                self._window((step,), segment, iteration, step)
-                return
-            duration_ps = to_ps(kernel_s)
+        op = step.op
+        price = self.prices.get(op)
+        if price is None:
+            price = self.prices[op] = self._price(op)
+        if price.duration_ps is None:
+            self._window((step,), segment, iteration, step)
+            return
         if self.eager:
-            self.host_ps += launch_ps(step, machine.launch)
-        queued_ps = self.host_ps
-        self.lead_ps = min(self.lead_ps, max(self.end_ps, self.ready_ps) - queued_ps)
-        start_ps = max(self.end_ps, self.ready_ps, queued_ps)
-        end_ps = start_ps + duration_ps
+            self.host_ps += launch_ps(step, self.machine.launch)
+        queued_ps, end_ps, ready_ps = self.host_ps, self.end_ps, self.ready_ps
+        asked_ps = ready_ps if ready_ps > end_ps else end_ps
+        if asked_ps - queued_ps < self.lead_ps:
+            self.lead_ps = asked_ps - queued_ps
+        start_ps = queued_ps if queued_ps > asked_ps else asked_ps
+        self.end_ps = end_ps = start_ps + price.duration_ps
+        self.ready_ps = end_ps + self.gap_ps
+        self.num_events += 1
         self.spans.append(
             Span(
-                kind, step.name, step.category, 0, MAIN_STREAM, segment, iteration,
-                start_ps, end_ps, queued_ps, cost.busy_s, cost.detail, op,
+                price.kind, step.name, step.category, 0, MAIN_STREAM, segment, iteration,
+                start_ps, end_ps, queued_ps, price.busy_s, price.detail, op,
             )
         )  # fmt: skip
-        self.num_events += 1
-        self.end_ps = end_ps
-        self.ready_ps = end_ps + self.gap_ps
+
+    def _price(self, op: Op) -> _Price:
+        machine = self.machine
+        if isinstance(op, AllReduce):
+            reduce = machine.collective_cost(op)
+            duration_ps = _all_reduce_ps(reduce, machine.contention.collective_dispatch_s)
+            return _Price(SpanKind.COLLECTIVE, duration_ps, reduce.busy_s, reduce.detail)
+        cost = machine.kernel_cost(op)
+        kernel_s = alone_s(cost, machine.num_sms)
+        return _Price(SpanKind.COMPUTE, None if kernel_s is None else to_ps(kernel_s), cost.busy_s, cost.detail)
 
     def _window(self, steps: tuple[Step, ...], segment: str, iteration: int, piece: Piece) -> None:
         """Steps of both streams, simulated by events unless an equal window was before."""
@@ -206,7 +220,7 @@ class _Walk:
         end_ps, ready_ps = result.end_ps, result.ready_ps
         self.end_ps, self.ready_ps = begin_ps + end_ps[MAIN_STREAM], begin_ps + ready_ps[MAIN_STREAM]
         if any(step.stream == COMM_STREAM for step in steps):
-            self.side_end_ps, self.side_ready_ps = begin_ps + end_ps[COMM_STREAM], begin_ps + ready_ps[COMM_STREAM]
+            self.side_ready_ps = begin_ps + ready_ps[COMM_STREAM]
 
     def _simulated(self, steps: tuple[Step, ...], later: list[int], ready: tuple[int, int], piece: Piece) -> Simulated:
         key = (id(piece), ready, tuple(later))
@@ -214,36 +228,19 @@ class _Walk:
         if result is None:
             launches = [Launch(step, "window", 0, queued) for step, queued in zip(steps, later, strict=True)]
             starts = {MAIN_STREAM: ready[0], COMM_STREAM: ready[1]}
-            result = simulate_ranks(launches, self.machine, eager=self.eager, num_ranks=1, ready_ps=starts)
+            result = simulate_ranks(launches, self.machine, eager=self.eager, num_ranks=1, ready_ps=starts, light=True)
             self.windows[key] = result
             self.num_events += result.num_events
         return result
 
     def _add(self, window: _Piece, segment: str, iteration: int) -> None:
-        """The spans of a window; the side stream has waited for its fork since it ended what it did before."""
+        """The spans of a window."""
         begin_ps, queued_ps = window.begin_ps, window.queued_ps
-        first = next((index for index, step in enumerate(window.steps) if step.stream == COMM_STREAM), None)
-        forked_ps = 0 if first is None else begin_ps + window.result.asked_ps[first]
         for index, span in window.result.spans:
-            if index == first:
-                forked_ps = begin_ps + span.end_ps
-                continue
             self.spans.append(
                 span._replace(
                     segment=segment, iteration=iteration, queued_ps=queued_ps[index],
                     start_ps=begin_ps + span.start_ps, end_ps=begin_ps + span.end_ps,
-                )
-            )  # fmt: skip
-        if first is None:
-            return
-        waited_ps = max(self.side_end_ps, queued_ps[first])
-        self.lead_ps = min(self.lead_ps, self.side_end_ps - queued_ps[first])
-        fork = window.steps[first]
-        if waited_ps < forked_ps and isinstance(fork, WaitEvent):
-            self.spans.append(
-                Span(
-                    SpanKind.WAIT, fork.event, fork.category, 0, COMM_STREAM, segment, iteration,
-                    waited_ps, forked_ps, queued_ps[first], 0.0, "", None,
                 )
             )  # fmt: skip
 

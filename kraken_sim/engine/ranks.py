@@ -1,14 +1,15 @@
-"""Ranks on SimPy's clock: what each host enqueues runs on the streams and devices until all of it has ended."""
+"""Ranks on one clock: what each host enqueues runs on the streams and devices until all of it has ended."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import simpy
 
 from kraken_sim.engine.collective import JointCollective
 from kraken_sim.engine.device import DeviceState
+from kraken_sim.engine.light import LightEnvironment, StandsStillError
 from kraken_sim.engine.streams import Rank
 from kraken_sim.errors import SimulationError
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from kraken_sim.costs.contention import ContentionConstants
     from kraken_sim.costs.types import CollectiveCost, KernelCost
+    from kraken_sim.engine.light import Clock, Process
     from kraken_sim.engine.streams import Launch
     from kraken_sim.engine.timeline import Span
     from kraken_sim.hardware.device import LaunchCosts
@@ -60,6 +62,7 @@ def simulate_ranks(
     eager: bool,
     num_ranks: int,
     ready_ps: Mapping[int, int],
+    light: bool = False,
 ) -> Simulated:
     """Simulate `launches` on each of `num_ranks` ranks from an idle machine on.
 
@@ -69,11 +72,12 @@ def simulate_ranks(
         eager: which gap lies between kernels.
         num_ranks: 1 simulates one rank for all, which is exact as long as all are alike.
         ready_ps: by stream, when its first kernel may start.
+        light: on the light clock instead of SimPy's, with the same answer.
 
     Raises:
         SimulationError: some operations wait for each other, or the clock stands still; names them.
     """
-    env = simpy.Environment(initial_time=0)
+    env: Clock = LightEnvironment() if light else simpy.Environment(initial_time=0)
     groups: dict[tuple[object, ...], JointCollective] = {}
     calls: dict[tuple[int, int, int], int] = {}
 
@@ -90,10 +94,10 @@ def simulate_ranks(
         return groups[key].cost, groups[key]
 
     ranks = []
-    processes: list[simpy.Process] = []
+    processes: list[Process] = []
     for number in range(num_ranks):
         device = DeviceState(env, machine.num_sms, machine.hbm_bandwidth_bytes_per_s, machine.contention)
-        rank = Rank(env, number, device, machine.launch, eager, machine.kernel_cost, join)
+        rank = Rank(env, number, device, machine.launch, eager, machine.kernel_cost, join, light)
         processes += rank.start(launches, ready_ps)
         ranks.append(rank)
     num_events = _run_to_end(env, processes, ranks)
@@ -114,23 +118,31 @@ def _group(rank: int, op: AllReduce) -> int:
     return rank // (op.stride * op.num_devices) * op.stride + rank % op.stride
 
 
-def _run_to_end(env: simpy.Environment, processes: list[simpy.Process], ranks: list[Rank]) -> int:
-    """Step until every process has ended and return the number of events."""
-    num_events = at_this_instant = 0
-    instant: float = 0
+def _run_to_end(env: Clock, processes: list[Process], ranks: list[Rank]) -> int:
+    """Take events until every process has ended and return how many there were."""
+    most = EVENTS_PER_INSTANT * len(ranks)
+    try:
+        return env.run(len(processes), most) if isinstance(env, LightEnvironment) else _run_simpy(env, processes, most)
+    except simpy.core.EmptySchedule:
+        raise SimulationError("the simulation cannot finish; waiting: " + _waiting(ranks)) from None
+    except StandsStillError as error:
+        instant, num_events = error.args
+        message = f"the simulation stands still at {instant} ps after {num_events} events; waiting: "
+        raise SimulationError(message + _waiting(ranks)) from None
+
+
+def _run_simpy(env: simpy.Environment, processes: list[Any], most_per_instant: int) -> int:
+    """`LightEnvironment.run` on SimPy's clock."""
+    num_events = first = 0
+    instant = env.now
     finished = env.all_of(processes)
     while not finished.triggered:
-        try:
-            env.step()
-        except simpy.core.EmptySchedule:
-            raise SimulationError("the simulation cannot finish; waiting: " + _waiting(ranks)) from None
-        num_events += 1
+        env.step()
         if env.now != instant:
-            instant, at_this_instant = env.now, 0
-        at_this_instant += 1
-        if at_this_instant > EVENTS_PER_INSTANT * len(ranks):
-            message = f"the simulation stands still at {instant} ps after {num_events} events; waiting: "
-            raise SimulationError(message + _waiting(ranks))
+            instant, first = env.now, num_events
+        num_events += 1
+        if num_events - first > most_per_instant:
+            raise StandsStillError(instant, num_events)
     return num_events
 
 

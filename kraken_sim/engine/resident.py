@@ -12,10 +12,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import simpy
-
     from kraken_sim.costs.types import CollectiveCost, KernelCost
     from kraken_sim.engine.collective import JointCollective
+    from kraken_sim.engine.light import Event
 
 DONE_S = 1e-12
 """Work below a picosecond is finished: the clock cannot resolve it."""
@@ -72,7 +71,7 @@ class ComputeKernel:
     """A compute kernel from its dispatch to its end."""
 
     cost: KernelCost
-    finished: simpy.Event
+    finished: Event
     priority: int
     order: int
     full_width: int
@@ -91,7 +90,7 @@ class ComputeKernel:
     def create(
         cls,
         cost: KernelCost,
-        finished: simpy.Event,
+        finished: Event,
         priority: int,
         order: int,
         num_sms: int,
@@ -113,12 +112,18 @@ class ComputeKernel:
     @property
     def active_ctas(self) -> int:
         """CTAs that are running now."""
-        return sum(min(lump.width, lump.ctas) for lump in self.lumps)
+        count = 0
+        for lump in self.lumps:
+            count += lump.width if lump.width < lump.ctas else lump.ctas
+        return count
 
     @property
     def sms_filled(self) -> int:
         """SMs that its running CTAs would fill if they were packed: what other compute cannot have."""
-        return sum(lump.sms for lump in self.lumps)
+        count = 0
+        for lump in self.lumps:
+            count += lump.sms
+        return count
 
     @property
     def sms_touched(self) -> int:

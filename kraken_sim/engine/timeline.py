@@ -21,7 +21,7 @@ class SpanKind(StrEnum):
     COMPUTE = "compute"
     COLLECTIVE = "collective"
     WAIT = "wait"
-    """The stream stood still until an event of another stream."""
+    """The main stream stood still until an event of another stream; a side stream idles when it has nothing to do."""
 
 
 class Span(NamedTuple):
