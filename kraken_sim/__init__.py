@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from kraken_sim.api import compare as compare
     from kraken_sim.api import simulate as simulate
+    from kraken_sim.concurrent import simulate_concurrent as simulate_concurrent
     from kraken_sim.errors import InfeasibleError as InfeasibleError
     from kraken_sim.errors import InputError as InputError
     from kraken_sim.errors import KrakenSimError as KrakenSimError
@@ -28,6 +29,7 @@ _HOMES = {
     "compare": "api",
     "simulate": "api",
     "predict_op": "single_op",
+    "simulate_concurrent": "concurrent",
 }
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "load_scenario",
     "predict_op",
     "simulate",
+    "simulate_concurrent",
 ]
 
 

@@ -15,8 +15,11 @@ from kraken_sim.program.ops import AllReduce, Attention, Gemm
 from kraken_sim.program.program import MAIN_STREAM
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from kraken_sim.costs.types import CollectiveCost, KernelCost
     from kraken_sim.hardware.profile import HardwareProfile
+    from kraken_sim.links.side_by_side import SideBySide
     from kraken_sim.program.ops import ComputeOp
     from kraken_sim.program.program import Program
 
@@ -25,14 +28,18 @@ if TYPE_CHECKING:
 class Pricing:
     """Costs of ops on `profile`, each op priced once.
 
-    `slowdown` is how much longer compute kernels take than at the clock they were measured at.
+    `num_devices` is how many run the program: an AllReduce over fewer runs in several groups at once, which
+    share links. `slowdown` is how much longer compute kernels take than at the clock they were measured at.
     """
 
     profile: HardwareProfile
     policy: CollectivePolicy = field(default_factory=CollectivePolicy)
+    num_devices: int = 0
     slowdown: float = 1.0
     _kernels: dict[ComputeOp, KernelCost] = field(default_factory=dict)
     _collectives: dict[AllReduce, CollectiveCost] = field(default_factory=dict)
+    _alone: dict[AllReduce, CollectiveCost] = field(default_factory=dict)
+    _link_speeds: dict[frozenset[AllReduce], Mapping[AllReduce, float]] = field(default_factory=dict)
 
     def kernel(self, op: ComputeOp) -> KernelCost:
         """The cost of a compute kernel alone on the device."""
@@ -53,15 +60,38 @@ class Pricing:
         return memory_bound_cost(op, profile.device, profile.memory_bound)
 
     def collective(self, op: AllReduce) -> CollectiveCost:
-        """The cost of an AllReduce alone on the machine."""
+        """The cost of an AllReduce, alone on the machine but for its other groups."""
         cost = self._collectives.get(op)
         if cost is None:
-            p2p = self.policy.transport is not Transport.SHM
-            interconnect = self.profile.topology.interconnect(op.num_devices, op.stride, p2p)
-            cost = self._collectives[op] = all_reduce_cost(
+            interconnect = self.profile.topology.interconnect(op.num_devices, op.stride, self._p2p)
+            cost = all_reduce_cost(
                 op.num_bytes, interconnect, self.profile.device, self.profile.collectives, self.policy
             )
+            self._alone[op] = cost
+            if 1 < op.num_devices < self.num_devices:
+                cost = self._side_by_side().shared(op, cost)
+            self._collectives[op] = cost
         return cost
+
+    def link_speeds(self, ops: frozenset[AllReduce]) -> Mapping[AllReduce, float]:
+        """The pace of each of several AllReduces under way at once, relative to its `collective`."""
+        speeds = self._link_speeds.get(ops)
+        if speeds is None:
+            for op in ops:
+                self.collective(op)
+            running = {op: self._alone[op] for op in sorted(ops, key=lambda op: (op.num_bytes, op.num_devices))}
+            speeds = self._link_speeds[ops] = self._side_by_side().speeds(running)
+        return speeds
+
+    @property
+    def _p2p(self) -> bool:
+        return self.policy.transport is not Transport.SHM
+
+    def _side_by_side(self) -> SideBySide:
+        from kraken_sim.links.side_by_side import SideBySide
+
+        profile = self.profile
+        return SideBySide(profile.topology, profile.collectives, self.num_devices, p2p=self._p2p)
 
     def under_sustained_load(self, program: Program) -> Pricing:
         """The same machine at the clock that it keeps while the program runs again and again."""
@@ -86,7 +116,9 @@ class Pricing:
         peak_flops = min((device.peak_flops[dtype] for dtype in dtypes), default=1.0)
         clock = settled_clock(loads, transfers, other_s, peak_flops, device.hbm_bandwidth_bytes_per_s, power)
         factor = slowdown(clock, compute_s + other_s, power)
-        return Pricing(self.profile, self.policy, factor, {}, self._collectives) if factor > 1.0 else self
+        if factor <= 1.0:
+            return self
+        return replace(self, slowdown=factor, _kernels={})
 
 
 def slower(cost: KernelCost, factor: float) -> KernelCost:

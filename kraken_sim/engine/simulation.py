@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import simpy
 
-from kraken_sim.engine.collective import JointCollective
+from kraken_sim.engine.collective import JointCollective, LinkState
 from kraken_sim.engine.device import DeviceState
 from kraken_sim.engine.streams import Rank
 from kraken_sim.engine.timeline import Fold, Span, Timeline
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from kraken_sim.costs.contention import ContentionConstants
     from kraken_sim.costs.types import CollectiveCost, KernelCost
+    from kraken_sim.engine.collective import LinkSpeeds
     from kraken_sim.hardware.device import LaunchCosts
     from kraken_sim.program.ops import AllReduce, ComputeOp
     from kraken_sim.program.program import Program
@@ -43,6 +44,8 @@ class Machine:
     contention: ContentionConstants
     kernel_cost: Callable[[ComputeOp], KernelCost]
     collective_cost: Callable[[AllReduce], CollectiveCost]
+    link_speeds: LinkSpeeds | None = None
+    """The pace that different collectives leave each other on the links they share; None: they share none."""
 
 
 def run(program: Program, machine: Machine, *, eager: bool, exact: bool = False) -> Timeline:
@@ -69,6 +72,7 @@ def _simulate(program: Program, machine: Machine, *, eager: bool, num_ranks: int
     env = simpy.Environment(initial_time=0)
     groups: dict[tuple[object, ...], JointCollective] = {}
     calls: dict[tuple[int, int, int], int] = {}
+    links = None if machine.link_speeds is None else LinkState(machine.link_speeds)
 
     def join(rank: int, op: AllReduce) -> tuple[CollectiveCost, JointCollective]:
         """The collective that this rank's next call on its group belongs to."""
@@ -79,7 +83,7 @@ def _simulate(program: Program, machine: Machine, *, eager: bool, num_ranks: int
         if key not in groups:
             cost = machine.collective_cost(op)
             members = op.num_devices if num_ranks > 1 else 1
-            groups[key] = JointCollective(env, cost, members, env.event())
+            groups[key] = JointCollective(env, cost, members, env.event(), op, links)
         return groups[key].cost, groups[key]
 
     ranks = []

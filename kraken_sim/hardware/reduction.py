@@ -61,7 +61,7 @@ def _kind(topology: Topology, ring: Ring, links: Iterable[Link]) -> Interconnect
 
 def _through_host(topology: Topology, finder: RingFinder, order: Sequence[str]) -> Interconnect:
     """Every GPU writes to its host's memory and reads from the host of the GPU before it."""
-    hosts = {gpu: _nearest_host(topology, finder, gpu) for gpu in order}
+    hosts = {gpu: nearest_host(topology, finder, gpu) for gpu in order}
     ways = [finder.route(gpu, hosts[gpu]) for gpu in order]
     # The order of hosts along the ring decides how often the link between sockets is crossed.
     ordered = sorted(order, key=lambda gpu: (list(hosts.values()).index(hosts[gpu]), order.index(gpu)))
@@ -84,7 +84,7 @@ def _through_host(topology: Topology, finder: RingFinder, order: Sequence[str]) 
     )
 
 
-def _nearest_host(topology: Topology, finder: RingFinder, gpu: str) -> str:
+def nearest_host(topology: Topology, finder: RingFinder, gpu: str) -> str:
     """The root of the PCIe tree that the GPU hangs in."""
     for host in (node.name for node in topology.nodes if node.kind is NodeKind.HOST):
         way = finder.pcie_way(gpu, host)

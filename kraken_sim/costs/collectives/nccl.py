@@ -55,14 +55,24 @@ def line_rate_bytes_per_s(interconnect: Interconnect, constants: CollectiveConst
     GPUs that meet only at host bridges or in host memory share what passes there.
     """
     line = interconnect.bandwidth_bytes_per_s
-    links = constants.shared_fabric_links.get(LINK_CLASS[interconnect.kind])
-    n = interconnect.num_devices
-    if links is None or n <= constants.switch_group_size:
+    fabric = fabric_bytes_per_s(interconnect, constants)
+    if fabric is None:
         return line
-    if interconnect.crosses_sockets:
-        links *= constants.socket_crossing_efficiency
-    full_link = PCIE_X16_LINE_GBPS.get(interconnect.pcie_gen, line * 1e-9) * 1e9
-    return min(line, full_link * links / n)
+    crossing = constants.socket_crossing_efficiency if interconnect.crosses_sockets else 1.0
+    return min(line, fabric * crossing / interconnect.num_devices)
+
+
+def fabric_bytes_per_s(interconnect: Interconnect, constants: CollectiveConstants) -> float | None:
+    """What host bridges and host memory pass for all GPUs together; None where the group does not need them.
+
+    The GPUs of one PCIe switch, `switch_group_size` of them, do not, unless they sit on different sockets.
+    """
+    links = constants.shared_fabric_links.get(LINK_CLASS[interconnect.kind])
+    small = interconnect.num_devices <= constants.switch_group_size and not interconnect.crosses_sockets
+    if links is None or small:
+        return None
+    line = interconnect.bandwidth_bytes_per_s
+    return PCIE_X16_LINE_GBPS.get(interconnect.pcie_gen, line * 1e-9) * 1e9 * links
 
 
 def extra_flight_s(interconnect: Interconnect, constants: CollectiveConstants) -> float:
