@@ -98,13 +98,14 @@ class LinkSharing:
 
     def flow(self, gpus: tuple[str, ...], kind: CollectiveKind, cost: CollectiveCost, *, p2p: bool = True) -> Flow:
         """The flow of a collective whose cost alone is known; its limit is its rate alone."""
-        return self._flow(group_traffic(self.topology, gpus, kind, cost.algorithm, p2p), len(gpus), cost)
+        return self.flow_of(group_traffic(self.topology, gpus, kind, cost.algorithm, p2p), len(gpus), cost)
 
     def transfer_flow(self, source: str, target: str, cost: CollectiveCost, *, p2p: bool = True) -> Flow:
         """The flow of a copy from one GPU to another: all of its bytes one way."""
-        return self._flow(transfer_traffic(self.topology, source, target, p2p), 1, cost)
+        return self.flow_of(transfer_traffic(self.topology, source, target, p2p), 1, cost)
 
-    def _flow(self, traffic: GroupTraffic, num_senders: int, cost: CollectiveCost) -> Flow:
+    def flow_of(self, traffic: GroupTraffic, num_senders: int, cost: CollectiveCost) -> Flow:
+        """The flow of some traffic in which `num_senders` GPUs send as much as the busiest."""
         usage: dict[Hashable, float] = {}
         fabric = fabric_bytes_per_s(traffic.interconnect, self.constants)
         if fabric is not None:

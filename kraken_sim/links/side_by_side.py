@@ -7,12 +7,14 @@ AllReduces that overlap in time (on two streams) share links while both are unde
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from kraken_sim.costs.collectives.kinds import CollectiveKind
 from kraken_sim.links.fair import max_min_rates
-from kraken_sim.links.sharing import GROUPS_CACHED, LinkSharing, group_traffic, groups_of, slowed
+from kraken_sim.links.sharing import GROUPS_CACHED, GroupTraffic, LinkSharing, group_traffic, groups_of, slowed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,17 +28,21 @@ if TYPE_CHECKING:
 KIND = CollectiveKind.ALL_REDUCE
 
 
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """The groups of one AllReduce; `meet` says whether two use one direction of a link, or one host's fabric."""
+
+    groups: tuple[GroupTraffic, ...]
+    meet: bool
+
+
 @lru_cache(maxsize=GROUPS_CACHED)
-def _groups_meet(topology: Topology, groups: tuple[tuple[str, ...], ...], algorithm: str, p2p: bool) -> bool:
-    """Whether two groups use one direction of a link, or the fabric of one host."""
-    seen: set[object] = set()
-    for gpus in groups:
-        traffic = group_traffic(topology, gpus, KIND, algorithm, p2p)
-        used: set[object] = {*traffic.usage, *traffic.hosts}
-        if used & seen:
-            return True
-        seen |= used
-    return False
+def pattern_of(topology: Topology, num_devices: int, stride: int, total: int, algorithm: str, p2p: bool) -> Pattern:
+    """The traffic of all groups of an AllReduce in a program on `total` devices, whatever its size."""
+    groups = groups_of(topology, num_devices, stride, total)
+    traffics = tuple(group_traffic(topology, gpus, KIND, algorithm, p2p) for gpus in groups)
+    used = Counter(resource for traffic in traffics for resource in (*traffic.usage, *traffic.hosts))
+    return Pattern(traffics, max(used.values(), default=0) > 1)
 
 
 class SideBySide:
@@ -49,13 +55,11 @@ class SideBySide:
 
     def shared(self, op: AllReduce, cost: CollectiveCost) -> CollectiveCost:
         """The cost of an AllReduce whose groups all run it at once; as it was where they have no link in common."""
-        groups = self._groups(op)
-        if len(groups) < 2 or cost.transfer_s <= 0.0:
-            return cost
-        if not _groups_meet(self._links.topology, groups, cost.algorithm, self._p2p):
+        pattern = self._pattern(op, cost)
+        if not pattern.meet or cost.transfer_s <= 0.0:
             return cost
         speed = min(self._links.speeds(self._flows(op, cost)))
-        return slowed(cost, speed, len(groups))
+        return slowed(cost, speed, len(pattern.groups))
 
     def speeds(self, running: Mapping[AllReduce, CollectiveCost]) -> dict[AllReduce, float]:
         """The pace of each AllReduce while all of these are under way, relative to its pace without the others.
@@ -71,8 +75,10 @@ class SideBySide:
             found[op] = min(1.0, min(rate / before for before, rate in zip(own, together, strict=False)))
         return found
 
-    def _groups(self, op: AllReduce) -> tuple[tuple[str, ...], ...]:
-        return tuple(groups_of(self._links.topology, op.num_devices, op.stride, self._num_devices))
+    def _pattern(self, op: AllReduce, cost: CollectiveCost) -> Pattern:
+        topology = self._links.topology
+        return pattern_of(topology, op.num_devices, op.stride, self._num_devices, cost.algorithm, self._p2p)
 
     def _flows(self, op: AllReduce, cost: CollectiveCost) -> list[Flow]:
-        return [self._links.flow(gpus, KIND, cost, p2p=self._p2p) for gpus in self._groups(op)]
+        traffics = self._pattern(op, cost).groups
+        return [self._links.flow_of(traffic, op.num_devices, cost) for traffic in traffics]
