@@ -154,6 +154,13 @@ def validate_command(args: argparse.Namespace) -> None:
     validate(args)
 
 
+def collective_command(args: argparse.Namespace) -> None:
+    """`kraken-sim collective`: nccl-tests' table, predicted."""
+    from kraken_sim.commands_collective import collective
+
+    collective(args)
+
+
 def profiles_command(args: argparse.Namespace) -> None:
     """`kraken-sim profiles list|show|check|new`."""
     from kraken_sim.hardware.load import check_profile, load_profile

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kraken_sim.costs.attention import serving_attention_cost
 from kraken_sim.costs.collectives import CollectiveKind, collective_cost
 from kraken_sim.costs.collectives.policy import CollectivePolicy, Library, Selection, Transport
 from kraken_sim.costs.gemm import gemm_cost
 from kraken_sim.costs.pricing import Pricing
-from kraken_sim.errors import InputError
+from kraken_sim.errors import InputError, closest
 from kraken_sim.hardware.load import load_profile
 from kraken_sim.program.ops import Attention, Copy, DType, Elementwise, Embedding, Gemm, Norm
 from kraken_sim.scenario_errors import problems_of
@@ -106,16 +106,16 @@ class CollectiveSpec(_Op):
     selection: Selection = Selection.FASTEST
 
 
-OpSpec = Annotated[
-    GemmSpec | AttentionSpec | NormSpec | ElementwiseSpec | CopySpec | EmbeddingSpec | CollectiveSpec,
-    Field(discriminator="op"),
-]
-
-
-class _Question(BaseModel):
-    """A wrapper, so that errors carry dotted paths."""
-
-    op: OpSpec
+OpSpec = GemmSpec | AttentionSpec | NormSpec | ElementwiseSpec | CopySpec | EmbeddingSpec | CollectiveSpec
+MODELS: Mapping[str, type[OpSpec]] = {
+    "gemm": GemmSpec,
+    "attention": AttentionSpec,
+    "norm": NormSpec,
+    "elementwise": ElementwiseSpec,
+    "copy": CopySpec,
+    "embedding": EmbeddingSpec,
+    **{kind.value: CollectiveSpec for kind in CollectiveKind},
+}
 
 
 def predict_op(hardware: str | Path | HardwareProfile, spec: Mapping[str, Any]) -> float:
@@ -137,10 +137,7 @@ def predict_op(hardware: str | Path | HardwareProfile, spec: Mapping[str, Any]) 
     from pathlib import Path
 
     profile = load_profile(hardware) if isinstance(hardware, str | Path) else hardware
-    try:
-        question = TypeAdapter(OpSpec).validate_python(dict(spec))
-    except ValidationError as error:
-        raise InputError(problems_of(error, _Question), source="op") from None
+    question = _validated(spec)
     gap_s = profile.launch.graph_node_gap_s
     if isinstance(question, CollectiveSpec):
         busy_s = collective_cost_on(profile, question).busy_s
@@ -153,6 +150,30 @@ def predict_op(hardware: str | Path | HardwareProfile, spec: Mapping[str, Any]) 
         constants = profile.serving_attention or profile.attention
         return serving_attention_cost(op, profile.device, constants).busy_s + gap_s
     return Pricing(profile).kernel(op).busy_s + gap_s
+
+
+def _validated(spec: Mapping[str, Any]) -> OpSpec:
+    op = spec.get("op")
+    model = MODELS.get(op) if isinstance(op, str) else None
+    if model is None:
+        guess = closest(op, list(MODELS)) if isinstance(op, str) else None
+        raise InputError.single("op", f"must be one of {', '.join(MODELS)}", op, '{"op": "gemm", ...}', guess, "op")
+    try:
+        return model.model_validate(dict(spec))
+    except ValidationError as error:
+        raise InputError(problems_of(error, model), source="op") from None
+
+
+def collective_spec(spec: Mapping[str, Any]) -> CollectiveSpec:
+    """A collective from its plain description.
+
+    Raises:
+        InputError: see `predict_op`; or it is another op.
+    """
+    question = _validated(spec)
+    if not isinstance(question, CollectiveSpec):
+        raise InputError.single("op", "must be a collective", question.op, "all_reduce")
+    return question
 
 
 def collective_cost_on(profile: HardwareProfile, spec: CollectiveSpec) -> CollectiveCost:
