@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from kraken_sim.costs.collectives.kinds import ring_bytes
 from kraken_sim.costs.collectives.nccl import fabric_bytes_per_s, line_rate_bytes_per_s
 from kraken_sim.hardware.interconnect import InterconnectKind
 from kraken_sim.hardware.reduction import nearest_host, reduce_group
@@ -59,7 +60,10 @@ def group_traffic(
     interconnect = reduce_group(topology, gpus, p2p)
     staged = interconnect.kind is InterconnectKind.HOST
     moved = link_bytes(topology, gpus, kind, algorithm, 1.0, staged=staged)
-    if algorithm in IN_SWITCH:
+    if interconnect.across is not None:
+        # Between nodes a group's progress is counted by what a rank sends, whichever rails that takes.
+        unit = sends = ring_bytes(kind, len(gpus), 1.0)
+    elif algorithm in IN_SWITCH:
         unit, (sends, _) = max(moved.values()), switch_bytes(kind, len(gpus), 1.0)
     else:
         pairs = pair_bytes(kind, algorithm, len(gpus), 1.0)

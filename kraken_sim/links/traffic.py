@@ -14,9 +14,11 @@ from kraken_sim.costs.collectives.custom import MULTIMEM, ONE_SHOT, TWO_SHOT
 from kraken_sim.costs.collectives.kinds import CollectiveKind, ring_bytes
 from kraken_sim.costs.collectives.tuning import NVLS, RING, SEND_RECV, TREE
 from kraken_sim.errors import InputError
+from kraken_sim.hardware.nodes import nodes_of
 from kraken_sim.hardware.reduction import nearest_host
 from kraken_sim.hardware.rings import RingFinder
 from kraken_sim.hardware.topology import LinkKind, NodeKind
+from kraken_sim.links.network_traffic import NetworkTraffic
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -99,8 +101,9 @@ def link_bytes(
 ) -> dict[DirectedLink, float]:
     """Bytes over every directed link that a collective of these GPUs uses.
 
-    Rings follow the best ring of the topology, and in a mesh the further ones, each with the part of the bytes
-    that its bandwidth deserves. `staged` sends every hop through host memory, as NCCL's SHM transport does.
+    Rings follow the best ring of the topology (between nodes one ring a rail, see `network_traffic`), and in a
+    mesh the further ones, each with the part of the bytes that its bandwidth deserves. `staged` sends every hop
+    through host memory, as NCCL's SHM transport does.
 
     Raises:
         InputError: Some GPUs cannot reach each other; an algorithm that the collective does not have; or no
@@ -109,6 +112,8 @@ def link_bytes(
     if len(gpus) < 2:
         return {}
     router = _Router(topology, staged)
+    if len(nodes_of(topology, gpus)) > 1:
+        return router.between_nodes(gpus, kind, algorithm, num_bytes)
     if algorithm in IN_SWITCH:
         return router.through_switch(gpus, *switch_bytes(kind, len(gpus), num_bytes))
     moved: dict[DirectedLink, float] = defaultdict(float)
@@ -166,6 +171,13 @@ class _Router:
         between = self._finder.route(first, last) if first != last else ()
         up, down = self._finder.route(source, first), self._finder.route(last, target)
         return self._directed((*up, *between, *down))
+
+    def between_nodes(
+        self, gpus: Sequence[str], kind: CollectiveKind, algorithm: str, num_bytes: float
+    ) -> dict[DirectedLink, float]:
+        """What a group of several nodes moves."""
+        moved = NetworkTraffic(self._topology, self._finder, gpus).bytes_of(kind, algorithm, num_bytes)
+        return dict(zip(self._directed(moved), moved.values(), strict=True))
 
     def _directed(self, arcs: Iterable[Arc]) -> list[DirectedLink]:
         found = []

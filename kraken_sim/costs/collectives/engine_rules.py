@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kraken_sim.costs.collectives.custom import MULTIMEM, ONE_SHOT, TWO_SHOT
+from kraken_sim.costs.collectives.custom import CUSTOM_ALGORITHMS, MULTIMEM, ONE_SHOT, TWO_SHOT
 from kraken_sim.costs.collectives.policy import Library, Selection
-from kraken_sim.costs.collectives.tuning import ALGORITHMS
 from kraken_sim.errors import InputError
 from kraken_sim.hardware.interconnect import InterconnectKind
 
@@ -41,7 +40,7 @@ def custom_kernel(
     if policy.library is Library.NCCL:
         return ""
     if policy.algorithm is not None:
-        return "" if policy.algorithm in ALGORITHMS else _forced(policy.algorithm, interconnect, constants)
+        return "" if policy.algorithm not in CUSTOM_ALGORITHMS else _forced(policy.algorithm, interconnect, constants)
     if policy.selection is Selection.TENSORRT_LLM_LEGACY:
         return _tensorrt_llm_legacy(num_bytes, interconnect, constants)
     if policy.selection is Selection.VLLM:

@@ -10,10 +10,12 @@ from kraken_sim.costs.collectives.engine_rules import custom_kernel, usable_kern
 from kraken_sim.costs.collectives.graph import nvls_ctas, search_rings
 from kraken_sim.costs.collectives.kinds import CollectiveKind
 from kraken_sim.costs.collectives.nccl import nccl_cost, require_nvls
+from kraken_sim.costs.collectives.network import network_cost
 from kraken_sim.costs.collectives.policy import Library, Transport
 from kraken_sim.costs.collectives.send_recv import all_to_all_cost
 from kraken_sim.costs.collectives.tuning import (
     ALGORITHMS,
+    HIERARCHICAL,
     LL128,
     NVLS,
     PROTOCOLS,
@@ -96,6 +98,8 @@ def collective_cost(
     if interconnect.num_devices <= 1 or num_bytes == 0:
         return NOTHING
     interconnect = staged(interconnect, policy)
+    if interconnect.across is not None:
+        return network_cost(kind, num_bytes, interconnect, device, constants, policy)
     if kind is CollectiveKind.ALL_TO_ALL:
         return all_to_all_cost(num_bytes, interconnect, device, constants, policy)
     choice = nccl_choice(num_bytes, interconnect, device, constants, policy, kind)
@@ -119,7 +123,7 @@ def check_policy(policy: CollectivePolicy) -> None:
         InputError: An algorithm or protocol that does not exist, no channels: every problem.
     """
     problems: list[Problem] = []
-    known = (*ALGORITHMS, SEND_RECV, *CUSTOM_ALGORITHMS)
+    known = (*ALGORITHMS, HIERARCHICAL, SEND_RECV, *CUSTOM_ALGORITHMS)
     if policy.algorithm is not None and policy.algorithm not in known:
         problems.append(_unknown("algorithm", policy.algorithm, known))
     if policy.protocol is not None and policy.protocol not in PROTOCOLS:
@@ -181,6 +185,9 @@ def nccl_choice(
     """
     minor = constants.nccl_minor_version
     graph = search_rings(interconnect, device, minor)
+    if policy.algorithm == HIERARCHICAL:
+        message = "is for groups spread evenly over several nodes, and this one is within a node or uneven"
+        raise InputError.single(f"{PATH}.algorithm", message, policy.algorithm, f"algorithm: {RING}")
     if policy.algorithm == SEND_RECV:
         message = f"sends and receives make an all_to_all, not {kind}"
         raise InputError.single(f"{PATH}.algorithm", message, policy.algorithm, f"algorithm: {RING}")
@@ -235,5 +242,7 @@ def _nccl(
     constants: CollectiveConstants,
     policy: CollectivePolicy,
 ) -> CollectiveCost:
+    if interconnect.across is not None:
+        return network_cost(CollectiveKind.ALL_REDUCE, num_bytes, interconnect, device, constants, policy)
     choice = nccl_choice(num_bytes, interconnect, device, constants, policy)
     return nccl_cost(CollectiveKind.ALL_REDUCE, num_bytes, choice, interconnect, constants)

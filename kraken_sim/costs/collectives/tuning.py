@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 RING, TREE, NVLS = "ring", "tree", "nvls"
 LL, LL128, SIMPLE = "ll", "ll128", "simple"
-SEND_RECV = "send_recv"
+SEND_RECV, HIERARCHICAL = "send_recv", "hierarchical"
 ALGORITHMS = (RING, TREE, NVLS)
 PROTOCOLS = (LL, LL128, SIMPLE)
 
@@ -99,7 +99,8 @@ class NcclChoice:
     parallelism: float
 
 
-def _generation_index(compute_capability: int) -> int:
+def generation_index(compute_capability: int) -> int:
+    """Row of NCCL's tables: Volta, Ampere, Hopper, Blackwell."""
     return (compute_capability >= 80) + (compute_capability >= 90) + (compute_capability >= 100)
 
 
@@ -122,7 +123,7 @@ def ring_entries(
     NCCL counts 2(n-1) steps for an AllReduce, n-1 for an AllGather or a ReduceScatter, n for a Broadcast,
     and of a Broadcast's latency only one.
     """
-    index, bus = _generation_index(graph.compute_capability), graph.bus_gbps
+    index, bus = generation_index(graph.compute_capability), graph.bus_gbps
     broadcast = kind is CollectiveKind.BROADCAST
     steps = num_devices if broadcast else num_steps(kind, num_devices)
     bandwidth = {
@@ -148,7 +149,7 @@ def _ring_ll128_gbps(index: int, minor: int) -> float:
 
 def tree_entries(graph: NcclGraph, num_devices: int, minor: int) -> list[TuningEntry]:
     """Tree x {LL, LL128, Simple}; within a node the tree is a chain of 2(n-1) steps."""
-    index, steps = _generation_index(graph.compute_capability), 2 * (num_devices - 1)
+    index, steps = generation_index(graph.compute_capability), 2 * (num_devices - 1)
     bus = min(LL128_RATE * graph.bus_gbps, graph.channels * TREE_CHANNEL_GBPS[index])
     bandwidth = {
         LL: min(bus / 3.8, _ll_max_gbps(index, minor)),
@@ -168,7 +169,7 @@ def tree_entries(graph: NcclGraph, num_devices: int, minor: int) -> list[TuningE
 def nvls_entry(interconnect: Interconnect, device: Device, graph: NcclGraph, minor: int) -> TuningEntry | None:
     """NVLS, or None where NCCL does not consider it (no multicast switch, 2 ranks before 2.28)."""
     n = interconnect.num_devices
-    efficiency = NVLS_EFFICIENCY[_generation_index(graph.compute_capability)]
+    efficiency = NVLS_EFFICIENCY[generation_index(graph.compute_capability)]
     if interconnect.kind is not InterconnectKind.NVSWITCH or efficiency == 0.0 or (n < 3 and minor < 28):
         return None
     channel = nvls_channel_gbps(interconnect, device, minor)
