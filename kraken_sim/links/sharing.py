@@ -120,7 +120,7 @@ class LinkSharing:
                 self.capacity["fabric", host] = fabric
         for link, share in traffic.usage.items():
             usage[link] = share
-            self.capacity[link] = self.topology.links[link.index].total_bytes_per_s
+            self.capacity[link] = link.bytes_per_s
         wanted = cost.line_bytes_per_s or line_rate_bytes_per_s(traffic.interconnect, self.constants)
         alone = max_min_rates([Flow(usage, wanted / traffic.sends)], self.capacity)
         return Flow(usage, alone[0])

@@ -33,12 +33,12 @@ IN_SWITCH = (NVLS, MULTIMEM)
 
 @dataclass(frozen=True, slots=True)
 class DirectedLink:
-    """One direction of a link of the topology; `index` is the link's place in `Topology.links`."""
+    """One direction of the links between two nodes, and its line rate."""
 
     source: str
     target: str
     kind: LinkKind
-    index: int
+    bytes_per_s: float
 
     def __str__(self) -> str:
         return f"{self.source} -> {self.target} ({self.kind})"
@@ -181,28 +181,19 @@ class _Router:
 
     def _directed(self, arcs: Iterable[Arc]) -> list[DirectedLink]:
         found = []
-        for index, forward in arcs:
-            link = self._topology.links[index]
+        for arc in arcs:
+            (link,), forward = self._finder.links_of((arc,)), arc[1]
             ends = (link.a, link.b) if forward else (link.b, link.a)
-            found.append(DirectedLink(*ends, link.kind, index))
+            found.append(DirectedLink(*ends, link.kind, link.total_bytes_per_s))
         return found
 
     def through_switch(self, gpus: Sequence[str], up: float, down: float) -> dict[DirectedLink, float]:
-        """What each GPU exchanges with the NVSwitches, spread over its links by their bandwidth."""
-        kinds, moved = self._topology.kinds, dict[DirectedLink, float]()
-        for gpu in gpus:
-            ways = [
-                (index, link, link.b if link.a == gpu else link.a)
-                for index, link in enumerate(self._topology.links)
-                if gpu in (link.a, link.b) and link.kind is LinkKind.NVLINK
-            ]
-            ways = [way for way in ways if kinds[way[2]] is NodeKind.NVSWITCH]
-            total = sum(link.total_bytes_per_s for _, link, _ in ways)
-            if not ways:
-                message = f"needs NVSwitch, and {gpu} has no link to one"
-                raise InputError.single("algorithm", message, NVLS, RING)
-            for index, link, switch in ways:
-                share = link.total_bytes_per_s / total
-                moved[DirectedLink(gpu, switch, link.kind, index)] = up * share
-                moved[DirectedLink(switch, gpu, link.kind, index)] = down * share
+        """What each GPU exchanges with the NVSwitch; its way there is the first link of its way to another GPU."""
+        moved = {}
+        for gpu, other in zip(gpus, [*gpus[1:], gpus[0]], strict=True):
+            link = next(iter(self.links(gpu, other)))
+            if link.kind is not LinkKind.NVLINK or self._topology.kinds[link.target] is not NodeKind.NVSWITCH:
+                raise InputError.single("algorithm", f"needs NVSwitch, and {gpu} has no link to one", NVLS, RING)
+            moved[link] = up
+            moved[DirectedLink(link.target, gpu, link.kind, link.bytes_per_s)] = down
         return moved
