@@ -99,6 +99,7 @@ def _add_collective(commands: argparse._SubParsersAction[_Parser]) -> None:
     collective.add_argument("--protocol", metavar="P", help="ll, ll128 or simple")
     collective.add_argument("--channels", metavar="N", type=int, help="NCCL_MAX_NCHANNELS")
     collective.add_argument("--transport", metavar="T", help="auto, p2p or shm")
+    collective.add_argument("--nccl-version", metavar="2.N", help="whose choice of algorithms (default: the profile's)")
     collective.add_argument("--selection", metavar="RULE", help="custom kernels: fastest, vllm, tensorrt_llm_legacy")
     collective.add_argument("--against", metavar="FILE", help="nccl-tests' output or a CSV, to compare with")
     collective.add_argument("--where", metavar="COLUMN=VALUE", action="append", default=[], help="rows of that CSV")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from kraken_sim.single_op import collective_spec
 if TYPE_CHECKING:
     import argparse
 
+    from kraken_sim.hardware.profile import HardwareProfile
     from kraken_sim.measurements.nccl_tests import MeasuredCollective
     from kraken_sim.single_op import CollectiveSpec
 
@@ -29,7 +31,7 @@ def collective(args: argparse.Namespace) -> None:
     """Predict a collective at every size, print it as nccl-tests does, and write what is asked for."""
     kind = collective_kind(args.op)
     dtype = element_type(args.dtype)
-    profile = load_profile(args.hardware)
+    profile = _with_version(load_profile(args.hardware), args.nccl_version)
     num_devices = len(profile.topology.gpus) if args.num_devices is None else args.num_devices
     fields = {
         name: value
@@ -52,6 +54,17 @@ def collective(args: argparse.Namespace) -> None:
     if args.html is not None:
         write_text(args.html, collective_html(table))
         sys.stderr.write(f"report: {args.html}\n")
+
+
+def _with_version(profile: HardwareProfile, version: str | None) -> HardwareProfile:
+    """The machine with another NCCL's choices; its speeds stay those that were fitted."""
+    if version is None:
+        return profile
+    match = re.fullmatch(r"2\.(\d{1,3})(\.\d+)*", version)
+    if match is None:
+        raise InputError.single("--nccl-version", "must be a version of NCCL 2", version, "--nccl-version 2.27")
+    constants = replace(profile.collectives, nccl_minor_version=int(match[1]))
+    return replace(profile, collectives=constants)
 
 
 def _sizes(args: argparse.Namespace, begin: int, end: int) -> list[int]:

@@ -126,6 +126,15 @@ class TestTable:
         (row,) = table(capsys, "all_reduce", *H100, *options)["rows"]
         assert (row["algorithm"], row["protocol"], row["channels"]) == ("tree", "ll128", 4)
 
+    def test_nccl_2_20_gave_ll_less_and_left_it_earlier(self, capsys):
+        """Before 2.21 NCCL took LL for half as fast on rings and capped it lower on Hopper."""
+
+        def switch(version):
+            rows = table(capsys, "all_reduce", *H100, "--num-devices", "4", "--nccl-version", version)["rows"]
+            return next(row["size_bytes"] for row in rows if row["protocol"] != "ll")
+
+        assert switch("2.20.5") < switch("2.29")
+
     def test_files_are_written(self, capsys, tmp_path):
         page, data = tmp_path / "out" / "page.html", tmp_path / "table.json"
         against = ["--hardware", "a100-sxm4-80gb-x8", "--against", str(DATA)]
@@ -220,6 +229,7 @@ class TestAgainst:
         (["all_reduce", *H100, "--num-devices", "0"], 2, "--num-devices"),
         (["all_reduce", *H100, "-b", "1M", "-e", "1K"], 2, "-b 8 -e 512M -f 2"),
         (["all_reduce", *H100, "-f", "1"], 2, "-f: must be above 1"),
+        (["all_reduce", *H100, "--nccl-version", "3.1"], 2, "--nccl-version 2.27"),
         (["all_reduce", *H100, "--dtype", "flaot"], 2, "did you mean 'float'"),
         (["all_reduce", *H100, "--algorithm", "rign"], 2, "--algorithm: must be one of"),
         (["all_reduce", "--hardware", "l40s-x8", "--algorithm", "nvls"], 2, "--algorithm ring"),

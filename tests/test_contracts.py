@@ -39,6 +39,7 @@ OPTIONS = {
         "--html",
         "--json",
         "--library",
+        "--nccl-version",
         "--num-devices",
         "--protocol",
         "--selection",
