@@ -20,17 +20,21 @@ from kraken_sim.costs.collectives.policy import CollectivePolicy, Library, Selec
 from kraken_sim.costs.collectives.transfer import transfer_cost
 from kraken_sim.engine.link_flows import LinkJob, run_link_jobs
 from kraken_sim.errors import InfeasibleError, InputError, Problem
+from kraken_sim.hardware.interconnect import InterconnectKind
 from kraken_sim.hardware.load import load_profile
 from kraken_sim.hardware.reduction import reduce_group
 from kraken_sim.links.fair import Flow
 from kraken_sim.links.sharing import LinkSharing
+from kraken_sim.links.traffic import link_bytes
 from kraken_sim.scenario_errors import problems_of
+from kraken_sim.single_op import collective_cost_on, collective_spec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from kraken_sim.costs.types import CollectiveCost
     from kraken_sim.hardware.profile import HardwareProfile
+    from kraken_sim.links.traffic import DirectedLink
 
 Count = Annotated[int, Field(strict=True, ge=1)]
 Rank = Annotated[int, Field(strict=True, ge=0)]
@@ -104,6 +108,29 @@ def simulate_concurrent(
     priced = [_price(spec, profile, links) for spec in specs]
     ends = run_link_jobs([job for job, _ in priced], links.speeds)
     return [_result(spec, cost, end_s) for spec, (_, cost), end_s in zip(specs, priced, ends, strict=True)]
+
+
+def link_traffic(hardware: str | Path | HardwareProfile, spec: Mapping[str, Any]) -> dict[DirectedLink, float]:
+    """Bytes that a collective moves over each direction of each link, with the algorithm that its library picks.
+
+    Args:
+        hardware: a profile, its name, or the path of its file.
+        spec: a collective as `predict_op` takes it.
+
+    Returns:
+        Payload bytes by link; `str(link)` is such as `gpu0 -> nvswitch (nvlink)`.
+
+    Raises:
+        InputError, InfeasibleError: see `predict_op`.
+    """
+    profile = load_profile(hardware) if isinstance(hardware, str | Path) else hardware
+    question = collective_spec(spec)
+    cost = collective_cost_on(profile, question)
+    gpus = profile.topology.group(question.num_devices)
+    p2p = question.transport is not Transport.SHM
+    staged = reduce_group(profile.topology, gpus, p2p).kind is InterconnectKind.HOST
+    kind = CollectiveKind(question.op)
+    return link_bytes(profile.topology, gpus, kind, cost.algorithm, question.bytes, staged=staged)
 
 
 def _check_ranks(specs: Sequence[JobSpec], num_gpus: int) -> None:

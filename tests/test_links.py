@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter, defaultdict
 
@@ -10,7 +11,7 @@ from collective_support import constants, gpu
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kraken_sim import simulate, simulate_concurrent
+from kraken_sim import link_traffic, simulate, simulate_concurrent
 from kraken_sim.costs.collectives.kinds import CollectiveKind
 from kraken_sim.errors import InfeasibleError, InputError
 from kraken_sim.hardware.load import load_profile
@@ -113,6 +114,23 @@ class TestBytesOnLinks:
         assert list(sent.values()) == [pytest.approx(6.0)] * 4
         line = topology.interconnect(4).bandwidth_bytes_per_s
         assert max(found.values()) / 50e9 == pytest.approx(6.0 / line, rel=1e-9)
+
+    @pytest.mark.parametrize("hardware", ["h100-sxm-x8", "l40s-x8"])
+    @pytest.mark.parametrize("op", list(CollectiveKind))
+    def test_the_traffic_of_a_library_is_what_its_cost_says(self, hardware, op):
+        """Whatever NCCL picks: the links out of a GPU carry the bytes that the cost counts."""
+        for n, size in itertools.product((2, 4, 8), (1024, 64 * MIB)):
+            found = link_traffic(hardware, {"op": op.value, "bytes": size, "num_devices": n})
+            leaving = {str(link): amount for link, amount in found.items() if link.source.startswith("gpu")}
+            sent = sum(leaving.values())
+            ring = 2 * (n - 1) if op is AR else n - 1
+            nvls = (n + 1) if op is AR and hardware == "h100-sxm-x8" and n > 2 and size > MIB else ring
+            assert sent == pytest.approx(ring * size) or sent == pytest.approx(nvls * size)
+        assert link_traffic(hardware, {"op": op.value, "bytes": 8, "num_devices": 1}) == {}
+
+    def test_shm_goes_through_the_hosts(self):
+        spec = {"op": "all_reduce", "bytes": 1024, "num_devices": 2, "transport": "shm"}
+        assert all("host" in str(link) for link in link_traffic("h100-sxm-x8", spec))
 
     @pytest.mark.parametrize(
         ("topology", "kind", "algorithm"),

@@ -8,7 +8,8 @@ of the network being NCCL's own estimates where nothing was measured. Not here: 
 
 from __future__ import annotations
 
-from math import ceil, log2
+from dataclasses import dataclass
+from math import ceil, inf, log2
 from typing import TYPE_CHECKING
 
 from kraken_sim.costs.collectives.constants import LINK_CLASS, link_value
@@ -151,7 +152,7 @@ def network_cost(
     most = graph.ctas if policy.channels is None else min(graph.ctas, policy.channels)
     counted = RING if algorithm in (HIERARCHICAL, SEND_RECV) else algorithm
     channels, parallelism = channel_count(num_bytes, counted, protocol, interconnect.num_devices, graph, most, kind)
-    phases = _Phases(interconnect, constants, protocol, parallelism)
+    phases = phases_of(_across(interconnect), constants, protocol, parallelism)
     if algorithm == HIERARCHICAL:
         latency_s, transfer_s = hierarchical_all_reduce(num_bytes, phases)
     elif algorithm == TREE:
@@ -202,50 +203,72 @@ def _choice(
     if not wanted:
         message = "LL128 needs NVLink within the nodes"
         raise InputError.single("runtime.collective.protocol", message, policy.protocol, f"protocol: {SIMPLE}")
-    best = min(wanted, key=lambda entry: _time_us(entry, num_bytes, interconnect, graph))
+    plateau = PLATEAU_BYTES * graph.channels * interconnect.num_devices
+    late = kind is CollectiveKind.ALL_REDUCE and num_bytes >= plateau
+    best = min(wanted, key=lambda entry: _time_us(entry, num_bytes, late=late))
     return best.algorithm, best.protocol
 
 
-def _time_us(entry: TuningEntry, num_bytes: int, interconnect: Interconnect, graph: NcclGraph) -> float:
-    plateau = PLATEAU_BYTES * graph.channels * interconnect.num_devices
-    late = entry.algorithm == RING and entry.protocol == SIMPLE and num_bytes >= plateau
+def _time_us(entry: TuningEntry, num_bytes: int, *, late: bool) -> float:
+    """NCCL's estimate; `late` adds the plateau of an AllReduce by Ring Simple."""
+    late = late and entry.algorithm == RING and entry.protocol == SIMPLE
     return entry.time_us(num_bytes) + (entry.latency_us * (PLATEAU_FACTOR - 1.0) if late else 0.0)
 
 
-class _Phases:
-    """Latencies and payload rates inside a node and between nodes, for one protocol."""
+@dataclass(frozen=True, slots=True)
+class Phases:
+    """What a message meets inside a node of `num_local` GPUs and between `num_nodes` of them, for one protocol.
 
-    def __init__(
-        self, interconnect: Interconnect, constants: CollectiveConstants, protocol: str, parallelism: float
-    ) -> None:
-        self.across = across = _across(interconnect)
-        self.num_devices, self.num_local = interconnect.num_devices, across.node.num_devices
-        alone = self.num_local == 1
-        link_class = NETWORK if alone else LINK_CLASS[across.node.kind]
-        self.base_s = link_value(constants, "base_s", link_class, protocol) + constants.nccl_call_s
-        self.node_step_s = 0.0 if alone else link_value(constants, "step_s", link_class, protocol)
-        flight_s = max(0.0, across.latency_s - constants.link_latency_s.get(NETWORK, 0.0))
-        self.network_step_s = link_value(constants, "step_s", NETWORK, protocol) + flight_s
-        self.network_efficiency = link_value(constants, "link_efficiency", NETWORK, protocol)
-        self.network_rate = across.network_bytes_per_s * self.network_efficiency
-        """Payload that leaves a node, all rails together."""
-        self.node_rate = float("inf")
-        """Payload that each GPU sends within its node."""
-        if not alone:
-            link = line_rate_bytes_per_s(across.node, constants)
-            link *= link_value(constants, "link_efficiency", link_class, protocol)
-            self.node_rate = soft_min(
-                parallelism * link_value(constants, "channel_bytes_per_s", link_class, protocol), link
-            )
+    `node_rate` is the payload that each GPU sends within its node, `network_rate` what leaves a node over all
+    its rails, both in bytes/s; `network_efficiency` is payload over line rate there.
+    """
+
+    num_nodes: int
+    num_local: int
+    base_s: float
+    node_step_s: float
+    network_step_s: float
+    node_rate: float
+    network_rate: float
+    network_efficiency: float
+
+    @property
+    def num_devices(self) -> int:
+        """GPUs of the whole group."""
+        return self.num_nodes * self.num_local
 
 
-def network_ring(kind: CollectiveKind, num_bytes: int, phases: _Phases) -> tuple[float, float]:
+def phases_of(across: Across, constants: CollectiveConstants, protocol: str, parallelism: float) -> Phases:
+    """The constants of a protocol on a group's links; a node of one GPU has only the network."""
+    alone = across.node.num_devices == 1
+    link_class = NETWORK if alone else LINK_CLASS[across.node.kind]
+    flight_s = max(0.0, across.latency_s - constants.link_latency_s.get(NETWORK, 0.0))
+    efficiency = link_value(constants, "link_efficiency", NETWORK, protocol)
+    node_rate, node_step_s = inf, 0.0
+    if not alone:
+        link = line_rate_bytes_per_s(across.node, constants)
+        link *= link_value(constants, "link_efficiency", link_class, protocol)
+        channels = parallelism * link_value(constants, "channel_bytes_per_s", link_class, protocol)
+        node_rate, node_step_s = soft_min(channels, link), link_value(constants, "step_s", link_class, protocol)
+    return Phases(
+        num_nodes=across.num_nodes,
+        num_local=across.node.num_devices,
+        base_s=link_value(constants, "base_s", link_class, protocol) + constants.nccl_call_s,
+        node_step_s=node_step_s,
+        network_step_s=link_value(constants, "step_s", NETWORK, protocol) + flight_s,
+        node_rate=node_rate,
+        network_rate=across.network_bytes_per_s * efficiency,
+        network_efficiency=efficiency,
+    )
+
+
+def network_ring(kind: CollectiveKind, num_bytes: int, phases: Phases) -> tuple[float, float]:
     """Latency and transfer of rings through all GPUs; each node's NICs together carry what a hop carries.
 
     Of the steps of a ring of n GPUs on m nodes, m in n go through the network.
     """
-    across, n = phases.across, phases.num_devices
-    steps, inter = num_steps(kind, n), num_steps(kind, across.num_nodes)
+    n = phases.num_devices
+    steps, inter = num_steps(kind, n), num_steps(kind, phases.num_nodes)
     latency_s = phases.base_s + (steps - inter) * phases.node_step_s + inter * phases.network_step_s
     rate = min(phases.node_rate, phases.network_rate)
     return latency_s, ring_bytes(kind, n, num_bytes) / rate
@@ -260,31 +283,30 @@ def tree_network_bytes(num_nodes: int, num_bytes: float) -> float:
     return (2.0 if num_nodes > 2 else 1.0) * num_bytes
 
 
-def network_tree_all_reduce(num_bytes: int, phases: _Phases) -> tuple[float, float]:
+def network_tree_all_reduce(num_bytes: int, phases: Phases) -> tuple[float, float]:
     """Chains within the nodes, double binary trees between them: log2 of the nodes is the depth."""
-    across, g = phases.across, phases.num_local
-    depth = ceil(log2(across.num_nodes))
+    g, depth = phases.num_local, ceil(log2(phases.num_nodes))
     latency_s = phases.base_s + 2 * ((g - 1) * phases.node_step_s + depth * phases.network_step_s)
     inside_s = 2.0 * num_bytes / phases.node_rate
-    outside_s = tree_network_bytes(across.num_nodes, num_bytes) / phases.network_rate
+    outside_s = tree_network_bytes(phases.num_nodes, num_bytes) / phases.network_rate
     return latency_s, max(inside_s, outside_s)
 
 
-def hierarchical_all_reduce(num_bytes: int, phases: _Phases) -> tuple[float, float]:
+def hierarchical_all_reduce(num_bytes: int, phases: Phases) -> tuple[float, float]:
     """Reduce-scatter in the node, AllReduce of every GPU's share with its peers over its rail, all-gather.
 
     Between m nodes of g GPUs each rail moves 2(m-1)/m of S/g, as a ring or a tree, whichever has less latency;
     the three phases follow each other.
     """
-    across, g, m = phases.across, phases.num_local, phases.across.num_nodes
+    g, m = phases.num_local, phases.num_nodes
     inside = (g - 1) / g * num_bytes / phases.node_rate if g > 1 else 0.0
     outside = 2.0 * (m - 1) / m * num_bytes / phases.network_rate
-    inter_steps = min(2 * (m - 1), 2 * ceil(log2(across.num_nodes)))
+    inter_steps = 2 * min(m - 1, ceil(log2(m)))
     latency_s = phases.base_s + 2 * (g - 1) * phases.node_step_s + inter_steps * phases.network_step_s
     return latency_s, 2.0 * inside + outside
 
 
-def network_all_to_all(num_bytes: int, phases: _Phases) -> tuple[float, float]:
+def network_all_to_all(num_bytes: int, phases: Phases) -> tuple[float, float]:
     """Sends and receives: of a GPU's n shares g-1 stay in the node and n-g leave it, at the same time."""
     n, g = phases.num_devices, phases.num_local
     inside_s = (g - 1) / n * num_bytes / phases.node_rate
