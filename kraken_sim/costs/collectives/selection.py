@@ -6,13 +6,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kraken_sim.costs.collectives.custom import CUSTOM_ALGORITHMS, custom_all_reduce
-from kraken_sim.costs.collectives.engine_rules import custom_kernel, usable_kernels
 from kraken_sim.costs.collectives.graph import nvls_ctas, search_rings
 from kraken_sim.costs.collectives.kinds import CollectiveKind
 from kraken_sim.costs.collectives.nccl import nccl_cost, require_nvls
 from kraken_sim.costs.collectives.network import network_cost
 from kraken_sim.costs.collectives.policy import Library, Transport
 from kraken_sim.costs.collectives.send_recv import all_to_all_cost
+from kraken_sim.costs.collectives.serving_rules import custom_kernel, usable_kernels
 from kraken_sim.costs.collectives.tuning import (
     ALGORITHMS,
     HIERARCHICAL,
