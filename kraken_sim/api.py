@@ -48,7 +48,7 @@ def simulate(
     memory = memory_of(scenario, resolved)
     check_memory(memory, machine.device.hbm_capacity_bytes)
     program = program_of(scenario, resolved)
-    pricing = Pricing(machine, scenario.runtime.collective.policy(), program.num_devices).under_sustained_load(program)
+    pricing = Pricing(machine, scenario.runtime.collective.policy()).under_sustained_load(program)
     eager = scenario.runtime.launch is Launch.EAGER
     timeline = run(program, engine_machine(machine, pricing), eager=eager, exact=exact)
     return Prediction(

@@ -111,7 +111,7 @@ def _latency_s(
 ) -> float:
     resolved = resolve_model(scenario, len(profile.topology.gpus))
     program = program_of(scenario, resolved)
-    pricing = Pricing(profile, scenario.runtime.collective.policy(), program.num_devices).under_sustained_load(program)
+    pricing = Pricing(profile, scenario.runtime.collective.policy()).under_sustained_load(program)
     machine = _without(engine_machine(profile, pricing), keep_sms=keep_sms, keep_interference=keep_interference)
     return run(program, machine, eager=scenario.runtime.launch is Launch.EAGER).duration_s
 

@@ -28,17 +28,17 @@ if TYPE_CHECKING:
 class Pricing:
     """Costs of ops on `profile`, each op priced once.
 
-    `num_devices` is how many run the program: an AllReduce over fewer runs in several groups at once, which
-    share links. `slowdown` is how much longer compute kernels take than at the clock they were measured at.
+    `slowdown` is how much longer compute kernels take than at the clock they were measured at. `num_devices` is
+    how many run the program: an AllReduce over fewer runs in several groups at once, which share links.
     """
 
     profile: HardwareProfile
     policy: CollectivePolicy = field(default_factory=CollectivePolicy)
-    num_devices: int = 0
     slowdown: float = 1.0
     _kernels: dict[ComputeOp, KernelCost] = field(default_factory=dict)
     _collectives: dict[AllReduce, CollectiveCost] = field(default_factory=dict)
-    _alone: dict[AllReduce, CollectiveCost] = field(default_factory=dict)
+    num_devices: int = 0
+    _shared: dict[AllReduce, CollectiveCost] = field(default_factory=dict)
     _link_speeds: dict[frozenset[AllReduce], Mapping[AllReduce, float]] = field(default_factory=dict)
 
     def kernel(self, op: ComputeOp) -> KernelCost:
@@ -60,26 +60,28 @@ class Pricing:
         return memory_bound_cost(op, profile.device, profile.memory_bound)
 
     def collective(self, op: AllReduce) -> CollectiveCost:
-        """The cost of an AllReduce, alone on the machine but for its other groups."""
+        """The cost of an AllReduce, alone on the machine but for the program's other groups that run it too."""
+        if not 1 < op.num_devices < self.num_devices:
+            return self._alone(op)
+        cost = self._shared.get(op)
+        if cost is None:
+            cost = self._shared[op] = self._side_by_side().shared(op, self._alone(op))
+        return cost
+
+    def _alone(self, op: AllReduce) -> CollectiveCost:
         cost = self._collectives.get(op)
         if cost is None:
             interconnect = self.profile.topology.interconnect(op.num_devices, op.stride, self._p2p)
-            cost = all_reduce_cost(
+            cost = self._collectives[op] = all_reduce_cost(
                 op.num_bytes, interconnect, self.profile.device, self.profile.collectives, self.policy
             )
-            self._alone[op] = cost
-            if 1 < op.num_devices < self.num_devices:
-                cost = self._side_by_side().shared(op, cost)
-            self._collectives[op] = cost
         return cost
 
     def link_speeds(self, ops: frozenset[AllReduce]) -> Mapping[AllReduce, float]:
         """The pace of each of several AllReduces under way at once, relative to its `collective`."""
         speeds = self._link_speeds.get(ops)
         if speeds is None:
-            for op in ops:
-                self.collective(op)
-            running = {op: self._alone[op] for op in sorted(ops, key=lambda op: (op.num_bytes, op.num_devices))}
+            running = {op: self._alone(op) for op in sorted(ops, key=lambda op: (op.num_bytes, op.num_devices))}
             speeds = self._link_speeds[ops] = self._side_by_side().speeds(running)
         return speeds
 
@@ -93,8 +95,16 @@ class Pricing:
         profile = self.profile
         return SideBySide(profile.topology, profile.collectives, self.num_devices, p2p=self._p2p)
 
+    def for_program(self, program: Program) -> Pricing:
+        """The same prices, with the groups of a program's collectives side by side."""
+        if self.num_devices == program.num_devices:
+            return self
+        return replace(self, num_devices=program.num_devices, _shared={}, _link_speeds={})
+
     def under_sustained_load(self, program: Program) -> Pricing:
-        """The same machine at the clock that it keeps while the program runs again and again."""
+        """The prices `for_program` at the clock that the machine keeps while it runs again and again."""
+        if self.num_devices != program.num_devices:
+            return self.for_program(program).under_sustained_load(program)
         power, device, launch = self.profile.power, self.profile.device, self.profile.launch
         if power is None:
             return self
