@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from kraken_sim.errors import InfeasibleError as InfeasibleError
     from kraken_sim.errors import InputError as InputError
     from kraken_sim.errors import KrakenSimError as KrakenSimError
+    from kraken_sim.explore.sweep import sweep as sweep
     from kraken_sim.prediction import Prediction as Prediction
     from kraken_sim.scenario import Scenario as Scenario
     from kraken_sim.scenario import load_scenario as load_scenario
@@ -32,6 +33,7 @@ _HOMES = {
     "predict_op": "single_op",
     "link_traffic": "concurrent",
     "simulate_concurrent": "concurrent",
+    "sweep": "explore.sweep",
 }
 
 __all__ = [
@@ -46,6 +48,7 @@ __all__ = [
     "predict_op",
     "simulate",
     "simulate_concurrent",
+    "sweep",
 ]
 
 

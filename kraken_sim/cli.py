@@ -49,6 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     _add_measured(commands)
     _add_collective(commands)
+    _add_sweep(commands)
 
     profiles = commands.add_parser("profiles", help="the machines that ship, and files of your own")
     verbs = profiles.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=_Parser)
@@ -104,6 +105,16 @@ def _add_collective(commands: argparse._SubParsersAction[_Parser]) -> None:
     collective.add_argument("--against", metavar="FILE", help="nccl-tests' output or a CSV, to compare with")
     collective.add_argument("--where", metavar="COLUMN=VALUE", action="append", default=[], help="rows of that CSV")
     _add_outputs(collective)
+
+
+def _add_sweep(commands: argparse._SubParsersAction[_Parser]) -> None:
+    """Many points at once."""
+    sweep = commands.add_parser("sweep", help="every point of a scenario whose fields may be lists, to Parquet")
+    sweep.add_argument("scenario", metavar="SCENARIO", help="a scenario's file, or the name of one that ships")
+    sweep.add_argument("--out", metavar="FILE", required=True, help="Parquet file; an unfinished one is gone on with")
+    sweep.add_argument("--jobs", metavar="N", type=int, help="processes (default: as many as cores)")
+    sweep.add_argument("--cluster", metavar="URL", help="run on dask://host:port or ray://host:port instead")
+    sweep.add_argument("--yes", action="store_true", help="run however many points there are")
 
 
 def _add_outputs(parser: argparse.ArgumentParser) -> None:

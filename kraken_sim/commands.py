@@ -60,10 +60,9 @@ def _write_html(path: str, predictions: Sequence[Prediction]) -> None:
     sys.stderr.write(f"report: {path}\n")
 
 
-def _scenario(name_or_path: str) -> Scenario:
+def scenario_path(name_or_path: str) -> Path:
     """A scenario's file, or one that ships, by its name."""
     from kraken_sim.hardware.load import data_dir
-    from kraken_sim.scenario import load_scenario
 
     path = Path(name_or_path)
     if not path.exists() and path.name == name_or_path and path.suffix not in (".yaml", ".yml"):
@@ -73,7 +72,13 @@ def _scenario(name_or_path: str) -> Scenario:
             guess = closest(name_or_path, list(shipped))
             raise InputError.single("SCENARIO", message, name_or_path, ", ".join(sorted(shipped)[:1]), guess)
         path = shipped[name_or_path]
-    return load_scenario(path)
+    return path
+
+
+def _scenario(name_or_path: str) -> Scenario:
+    from kraken_sim.scenario import load_scenario
+
+    return load_scenario(scenario_path(name_or_path))
 
 
 def run_command(args: argparse.Namespace) -> None:
@@ -159,6 +164,13 @@ def collective_command(args: argparse.Namespace) -> None:
     from kraken_sim.commands_collective import collective
 
     collective(args)
+
+
+def sweep_command(args: argparse.Namespace) -> None:
+    """`kraken-sim sweep`: every point of a scenario with lists."""
+    from kraken_sim.commands_sweep import sweep
+
+    sweep(args)
 
 
 def profiles_command(args: argparse.Namespace) -> None:

@@ -48,6 +48,7 @@ OPTIONS = {
         "--where",
         "OP",
     ],
+    "sweep": ["--cluster", "--jobs", "--out", "--yes", "SCENARIO"],
     "schema": ["kind"],
 }
 

@@ -191,13 +191,20 @@ class DeviceState:
         return min(self.num_sms, kernel.sms_for(kernel.pending))
 
     def _arm(self) -> None:
-        """Set the timer to the next end of a lump; older timers are ignored when they fire."""
+        """Set the timer to the next end of a lump; older timers are ignored when they fire.
+
+        A lump that is not done keeps the timer from firing at once: at more than twice its usual speed (a narrow
+        memory-bound kernel) what is left can take less than half a picosecond, and the clock must advance.
+        """
         self._timer += 1
-        ends = [lump.time_left_s(kernel.speed) for kernel in self.compute for lump in kernel.lumps]
-        if not ends:
+        lumps = [(lump, kernel.speed) for kernel in self.compute for lump in kernel.lumps]
+        if not lumps:
             return
         timer = self._timer
-        event = self.env.timeout(max(0, to_ps(min(ends))))
+        delay_ps = to_ps(min(lump.time_left_s(speed) for lump, speed in lumps))
+        if delay_ps == 0 and not any(lump.done for lump, _ in lumps):
+            delay_ps = 1
+        event = self.env.timeout(delay_ps)
         event.callbacks.append(lambda _: self._expire(timer))
 
     def _expire(self, timer: int) -> None:

@@ -21,6 +21,25 @@ DONE_S = 1e-12
 """Work below a picosecond is finished: the clock cannot resolve it."""
 
 
+def launch_shape(cost: KernelCost, num_sms: int) -> tuple[int, int, float]:
+    """CTAs of a kernel, how many of them run at once with the device to themselves, and the life of one."""
+    ctas = max(1, cost.ctas)
+    full_width = min(ctas, cost.ctas_per_sm * num_sms)
+    body_s = max(cost.busy_s - cost.fixed_s, 1e-12)
+    return ctas, full_width, body_s / -(-ctas // full_width)
+
+
+def alone_s(cost: KernelCost, num_sms: int) -> float | None:
+    """Duration of a kernel that has the device to itself: the one timer that its one lump then sets.
+
+    None for a persistent grid of more CTAs than run at once, which ends in several steps.
+    """
+    ctas, full_width, life_s = launch_shape(cost, num_sms)
+    if cost.persistent and ctas > full_width:
+        return None
+    return cost.fixed_s + -(-ctas // full_width) * life_s
+
+
 @dataclass(slots=True)
 class Lump:
     """`ctas` CTAs run `width` at a time, one wave of them lives `life_s`; `sms` are held meanwhile."""
@@ -79,9 +98,7 @@ class ComputeKernel:
         saturation: float,
     ) -> ComputeKernel:
         """Derive the launch shape: waves, life of a CTA, and what limits it."""
-        ctas = max(1, cost.ctas)
-        full_width = min(ctas, cost.ctas_per_sm * num_sms)
-        waves = -(-ctas // full_width)
+        ctas, full_width, life_s = launch_shape(cost, num_sms)
         body_s = max(cost.busy_s - cost.fixed_s, 1e-12)
         memory_bound = cost.memory_s > cost.compute_s
         memory_fraction = min(1.0, cost.memory_s / body_s)
@@ -89,7 +106,7 @@ class ComputeKernel:
         if memory_bound:
             compute_fraction = min(1.0, max(cost.compute_s / body_s, saturation))
         return cls(
-            cost, finished, priority, order, full_width, body_s / waves, compute_fraction,
+            cost, finished, priority, order, full_width, life_s, compute_fraction,
             memory_fraction, pending=ctas, num_sms=num_sms,
         )  # fmt: skip
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
 
 from kraken_sim.engine.clock import now_ps, to_ps
 from kraken_sim.engine.timeline import Span, SpanKind
@@ -12,7 +13,7 @@ from kraken_sim.program.ops import AllReduce
 from kraken_sim.program.program import COMM_STREAM, MAIN_STREAM, Category, Kernel, RecordEvent, WaitEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 
     import simpy
 
@@ -21,17 +22,55 @@ if TYPE_CHECKING:
     from kraken_sim.engine.device import DeviceState
     from kraken_sim.hardware.device import LaunchCosts
     from kraken_sim.program.ops import ComputeOp, Op
-    from kraken_sim.program.program import Program
+    from kraken_sim.program.program import Program, Step
 
 PRIORITY = {MAIN_STREAM: 0, COMM_STREAM: -1}
 """The collective's stream has the lower priority, as in the paper's appendix A.2."""
 
 
+class Launch(NamedTuple):
+    """A step that the host enqueues at `queued_ps`."""
+
+    step: Step
+    segment: str
+    iteration: int
+    queued_ps: int
+
+
+def launches_of(program: Program, costs: LaunchCosts, *, eager: bool) -> Iterator[Launch]:
+    """Every step in program order: eager launches cost host time each, a graph costs once.
+
+    The host waits for nothing, so its times do not depend on the device.
+    """
+    now_ps = 0 if eager else to_ps(costs.graph_launch_s)
+    for segment, iteration, step in program.steps():
+        if eager:
+            now_ps += launch_ps(step, costs)
+        yield Launch(step, segment, iteration, now_ps)
+
+
+def launch_ps(step: Step, costs: LaunchCosts) -> int:
+    """Host time of an eager launch."""
+    if not isinstance(step, Kernel):
+        return to_ps(costs.eager_event_s)
+    if isinstance(step.op, AllReduce):
+        beside = costs.eager_side_collective_s if step.stream == COMM_STREAM else 0.0
+        return to_ps(max(beside, costs.eager_collective_s))
+    return to_ps(costs.eager_kernel_s)
+
+
+def node_gap_ps(costs: LaunchCosts, *, eager: bool) -> int:
+    """Time between two kernels of one stream."""
+    gap_s = costs.eager_kernel_gap_s if eager else costs.graph_node_gap_s
+    return to_ps(gap_s + costs.kernel_switch_s)
+
+
 @dataclass(slots=True)
 class Enqueued:
-    """A step in a stream's queue; `event` is the recording it makes or waits for."""
+    """A step in a stream's queue, the number of its launch, and the recording it makes or waits for."""
 
-    step: Kernel | RecordEvent | WaitEvent
+    number: int
+    step: Step
     segment: str
     iteration: int
     queued_ps: int
@@ -46,6 +85,10 @@ class StreamQueue:
     items: deque[Enqueued] = field(default_factory=deque)
     closed: bool = False
     waiting_for: str | None = None
+    end_ps: int = 0
+    """The last step that the stream ran had ended."""
+    ready_ps: int = 0
+    """The stream's next kernel starts no earlier."""
     _wake: simpy.Event | None = None
 
     def push(self, item: Enqueued) -> None:
@@ -80,24 +123,36 @@ class Rank:
     eager: bool
     cost_of: Callable[[ComputeOp], KernelCost]
     join: Callable[[int, AllReduce], tuple[CollectiveCost, JointCollective]]
-    spans: list[Span] = field(default_factory=list)
+    spans: list[tuple[int, Span]] = field(default_factory=list)
+    """With the number of the launch they belong to."""
+    asked_ps: list[int] = field(default_factory=list)
+    """By launch, when its stream was ready to take it."""
     queues: dict[int, StreamQueue] = field(default_factory=dict)
 
-    def start(self, program: Program) -> list[simpy.Process]:
-        """Start the host and the streams; the processes end when their work has."""
-        self.queues = {stream: StreamQueue(self.env) for stream in (MAIN_STREAM, COMM_STREAM)}
-        streams = [self.env.process(self._stream(stream)) for stream in self.queues]
-        return [self.env.process(self._host(program)), *streams]
+    def start(
+        self, launches: Iterable[Launch], ready_ps: Mapping[int, int] = MappingProxyType({})
+    ) -> list[simpy.Process]:
+        """Start the host and the streams; the processes end when their work has.
 
-    def _host(self, program: Program) -> Generator[simpy.Event, object, None]:
-        """Enqueue every step in program order; eager launches cost host time each, a graph costs once."""
+        Args:
+            launches: what the host enqueues; see `Launch`.
+            ready_ps: by stream, when its first kernel may start; streams that have run nothing may at once.
+        """
+        self.queues = {
+            stream: StreamQueue(self.env, ready_ps=ready_ps.get(stream, 0)) for stream in (MAIN_STREAM, COMM_STREAM)
+        }
+        streams = [self.env.process(self._stream(stream)) for stream in self.queues]
+        return [self.env.process(self._host(launches)), *streams]
+
+    def _host(self, launches: Iterable[Launch]) -> Generator[simpy.Event, object, None]:
+        """Enqueue every step when its time has come."""
         env, recordings = self.env, dict[str, "simpy.Event"]()
-        if not self.eager:
-            yield env.timeout(to_ps(self.launch.graph_launch_s))
-        for segment, iteration, step in program.steps():
-            if self.eager:
-                yield env.timeout(to_ps(self._launch_s(step)))
-            item = Enqueued(step, segment, iteration, now_ps(env))
+        for number, launch in enumerate(launches):
+            self.asked_ps.append(0)
+            if launch.queued_ps > env.now:
+                yield env.timeout(launch.queued_ps - env.now)
+            step = launch.step
+            item = Enqueued(number, step, launch.segment, launch.iteration, launch.queued_ps)
             if isinstance(step, RecordEvent):
                 item.event = recordings[step.event] = env.event()
             elif isinstance(step, WaitEvent):
@@ -106,27 +161,18 @@ class Rank:
         for queue in self.queues.values():
             queue.close()
 
-    def _launch_s(self, step: Kernel | RecordEvent | WaitEvent) -> float:
-        if not isinstance(step, Kernel):
-            return self.launch.eager_event_s
-        if isinstance(step.op, AllReduce):
-            beside = self.launch.eager_side_collective_s if step.stream == COMM_STREAM else 0.0
-            return max(beside, self.launch.eager_collective_s)
-        return self.launch.eager_kernel_s
-
     def _stream(self, stream: int) -> Generator[simpy.Event, object, None]:
         """Run the queue in order; two kernels of a stream are a gap apart."""
         env, queue = self.env, self.queues[stream]
-        gap_s = self.launch.eager_kernel_gap_s if self.eager else self.launch.graph_node_gap_s
-        gap_ps = to_ps(gap_s + self.launch.kernel_switch_s)
-        edge_ps = to_ps(self.launch.graph_edge_s)
-        ready_ps = 0
+        gap_ps, edge_ps = node_gap_ps(self.launch, eager=self.eager), to_ps(self.launch.graph_edge_s)
         while True:
+            queue.end_ps = asked_ps = now_ps(env)
             while not queue.items:
                 if queue.closed:
                     return
                 yield queue.wait()
             item = queue.items.popleft()
+            self.asked_ps[item.number] = asked_ps
             step = item.step
             if isinstance(step, RecordEvent):
                 if item.event is not None:
@@ -135,10 +181,10 @@ class Rank:
             what = step.name if isinstance(step, Kernel) else f"event {step.event}"
             queue.waiting_for = f"{item.segment}[{item.iteration}] {what}"
             if isinstance(step, WaitEvent):
-                ready_ps = max(ready_ps, (yield from self._wait(item, step)) + edge_ps)
+                queue.ready_ps = max(queue.ready_ps, (yield from self._wait(item, step)) + edge_ps)
             else:
-                yield from self._kernel(item, step, ready_ps)
-                ready_ps = now_ps(env) + gap_ps
+                yield from self._kernel(item, step, queue.ready_ps)
+                queue.ready_ps = now_ps(env) + gap_ps
             queue.waiting_for = None
 
     def _wait(self, item: Enqueued, step: WaitEvent) -> Generator[simpy.Event, object, int]:
@@ -185,9 +231,8 @@ class Rank:
         detail: str = "",
         op: Op | None = None,
     ) -> None:
-        self.spans.append(
-            Span(
-                kind, name, category, self.number, stream, item.segment, item.iteration,
-                start_ps, now_ps(self.env), item.queued_ps, alone_s, detail, op,
-            )
+        span = Span(
+            kind, name, category, self.number, stream, item.segment, item.iteration,
+            start_ps, now_ps(self.env), item.queued_ps, alone_s, detail, op,
         )  # fmt: skip
+        self.spans.append((item.number, span))
