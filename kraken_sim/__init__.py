@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from kraken_sim.api import compare as compare
     from kraken_sim.api import simulate as simulate
+    from kraken_sim.concurrent import link_traffic as link_traffic
+    from kraken_sim.concurrent import simulate_concurrent as simulate_concurrent
     from kraken_sim.errors import InfeasibleError as InfeasibleError
     from kraken_sim.errors import InputError as InputError
     from kraken_sim.errors import KrakenSimError as KrakenSimError
@@ -29,6 +31,8 @@ _HOMES = {
     "compare": "api",
     "simulate": "api",
     "predict_op": "single_op",
+    "link_traffic": "concurrent",
+    "simulate_concurrent": "concurrent",
     "sweep": "explore.sweep",
 }
 
@@ -39,9 +43,11 @@ __all__ = [
     "Prediction",
     "Scenario",
     "compare",
+    "link_traffic",
     "load_scenario",
     "predict_op",
     "simulate",
+    "simulate_concurrent",
     "sweep",
 ]
 

@@ -159,6 +159,13 @@ def validate_command(args: argparse.Namespace) -> None:
     validate(args)
 
 
+def collective_command(args: argparse.Namespace) -> None:
+    """`kraken-sim collective`: nccl-tests' table, predicted."""
+    from kraken_sim.commands_collective import collective
+
+    collective(args)
+
+
 def sweep_command(args: argparse.Namespace) -> None:
     """`kraken-sim sweep`: every point of a scenario with lists."""
     from kraken_sim.commands_sweep import sweep

@@ -174,4 +174,5 @@ def engine_machine(profile: HardwareProfile, pricing: Pricing) -> Machine:
         contention=profile.contention,
         kernel_cost=pricing.kernel,
         collective_cost=pricing.collective,
+        link_speeds=pricing.link_speeds,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from kraken_sim.costs.attention import attention_cost
@@ -16,8 +16,11 @@ from kraken_sim.program.ops import AllReduce, Attention, Gemm
 from kraken_sim.program.program import MAIN_STREAM
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from kraken_sim.costs.types import CollectiveCost
     from kraken_sim.hardware.profile import HardwareProfile
+    from kraken_sim.links.side_by_side import SideBySide
     from kraken_sim.program.ops import ComputeOp
     from kraken_sim.program.program import Program
 
@@ -30,7 +33,8 @@ MOST_PRICES = 20_000
 class Pricing:
     """Costs of ops on `profile`, each op priced once.
 
-    `slowdown` is how much longer arithmetic takes than at the clock the kernels were measured at.
+    `slowdown` is how much longer arithmetic takes than at the clock the kernels were measured at. `num_devices` is
+    how many run the program: an AllReduce over fewer runs in several groups at once, which share links.
     """
 
     profile: HardwareProfile
@@ -40,6 +44,11 @@ class Pricing:
     """Without the slowdown; others on the same profile may share it."""
     _slowed: dict[ComputeOp, KernelCost] = field(default_factory=dict)
     _collectives: dict[AllReduce, CollectiveCost] = field(default_factory=dict)
+    num_devices: int = 0
+    _shared: dict[AllReduce, CollectiveCost] = field(default_factory=dict)
+    _link_speeds: dict[frozenset[AllReduce], Mapping[AllReduce, float]] = field(default_factory=dict)
+    _programs: dict[int, Pricing] = field(default_factory=dict)
+    """The same prices for programs on other numbers of devices."""
 
     def kernel(self, op: ComputeOp) -> KernelCost:
         """The cost of a compute kernel alone on the device."""
@@ -67,20 +76,61 @@ class Pricing:
         return memory_bound_cost(op, profile.device, profile.memory_bound)
 
     def collective(self, op: AllReduce) -> CollectiveCost:
-        """The cost of an AllReduce alone on the machine."""
+        """The cost of an AllReduce, alone on the machine but for the program's other groups that run it too."""
+        if not 1 < op.num_devices < self.num_devices:
+            return self._alone(op)
+        cost = self._shared.get(op)
+        if cost is None:
+            if len(self._shared) >= MOST_PRICES:
+                self._shared.clear()
+            cost = self._shared[op] = self._side_by_side().shared(op, self._alone(op))
+        return cost
+
+    def _alone(self, op: AllReduce) -> CollectiveCost:
         cost = self._collectives.get(op)
         if cost is None:
             if len(self._collectives) >= MOST_PRICES:
                 self._collectives.clear()
-            p2p = self.policy.transport is not Transport.SHM
-            interconnect = self.profile.topology.interconnect(op.num_devices, op.stride, p2p)
+            interconnect = self.profile.topology.interconnect(op.num_devices, op.stride, self._p2p)
             cost = self._collectives[op] = all_reduce_cost(
                 op.num_bytes, interconnect, self.profile.device, self.profile.collectives, self.policy
             )
         return cost
 
+    def link_speeds(self, ops: frozenset[AllReduce]) -> Mapping[AllReduce, float]:
+        """The pace of each of several AllReduces under way at once, relative to its `collective`."""
+        speeds = self._link_speeds.get(ops)
+        if speeds is None:
+            if len(self._link_speeds) >= MOST_PRICES:
+                self._link_speeds.clear()
+            running = {op: self._alone(op) for op in sorted(ops, key=lambda op: (op.num_bytes, op.num_devices))}
+            speeds = self._link_speeds[ops] = self._side_by_side().speeds(running)
+        return speeds
+
+    @property
+    def _p2p(self) -> bool:
+        return self.policy.transport is not Transport.SHM
+
+    def _side_by_side(self) -> SideBySide:
+        from kraken_sim.links.side_by_side import SideBySide
+
+        profile = self.profile
+        return SideBySide(profile.topology, profile.collectives, self.num_devices, p2p=self._p2p)
+
+    def for_program(self, program: Program) -> Pricing:
+        """The same prices, with the groups of a program's collectives side by side."""
+        if self.num_devices == program.num_devices:
+            return self
+        priced = self._programs.get(program.num_devices)
+        if priced is None:
+            priced = replace(self, num_devices=program.num_devices, _shared={}, _link_speeds={}, _programs={})
+            self._programs[program.num_devices] = priced
+        return priced
+
     def under_sustained_load(self, program: Program) -> Pricing:
-        """The same machine at the clock that it keeps while the program runs again and again."""
+        """The prices `for_program` at the clock that the machine keeps while it runs again and again."""
+        if self.num_devices != program.num_devices:
+            return self.for_program(program).under_sustained_load(program)
         power, device, launch = self.profile.power, self.profile.device, self.profile.launch
         if power is None:
             return self
@@ -106,9 +156,7 @@ class Pricing:
         peak_flops = min((device.peak_flops[dtype] for dtype in dtypes), default=1.0)
         clock = settled_clock(loads, transfers, other_s, peak_flops, device.hbm_bandwidth_bytes_per_s, power)
         factor = slowdown(clock, compute_s + other_s, power)
-        return (
-            Pricing(self.profile, self.policy, factor, self._kernels, {}, self._collectives) if factor > 1.0 else self
-        )
+        return replace(self, slowdown=factor, _slowed={}) if factor > 1.0 else self
 
 
 def load_of(cost: KernelCost, num_sms: int, repeat: int = 1) -> Load:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import simpy
 
-from kraken_sim.engine.collective import JointCollective
+from kraken_sim.engine.collective import JointCollective, LinkState
 from kraken_sim.engine.device import DeviceState
 from kraken_sim.engine.light import LightEnvironment, StandsStillError
 from kraken_sim.engine.streams import Rank
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from kraken_sim.costs.contention import ContentionConstants
     from kraken_sim.costs.types import CollectiveCost, KernelCost
+    from kraken_sim.engine.collective import LinkSpeeds
     from kraken_sim.engine.light import Clock, Process
     from kraken_sim.engine.streams import Launch
     from kraken_sim.engine.timeline import Span
@@ -38,6 +39,8 @@ class Machine:
     contention: ContentionConstants
     kernel_cost: Callable[[ComputeOp], KernelCost]
     collective_cost: Callable[[AllReduce], CollectiveCost]
+    link_speeds: LinkSpeeds | None = None
+    """The pace that different collectives leave each other on the links they share; None: they share none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,7 @@ def simulate_ranks(
     env: Clock = LightEnvironment() if light else simpy.Environment(initial_time=0)
     groups: dict[tuple[object, ...], JointCollective] = {}
     calls: dict[tuple[int, int, int], int] = {}
+    links = None if machine.link_speeds is None else LinkState(machine.link_speeds)
 
     def join(rank: int, op: AllReduce) -> tuple[CollectiveCost, JointCollective]:
         """The collective that this rank's next call on its group belongs to."""
@@ -90,7 +94,7 @@ def simulate_ranks(
         if key not in groups:
             cost = machine.collective_cost(op)
             members = op.num_devices if num_ranks > 1 else 1
-            groups[key] = JointCollective(env, cost, members, env.event())
+            groups[key] = JointCollective(env, cost, members, env.event(), op, links)
         return groups[key].cost, groups[key]
 
     ranks = []

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from kraken_sim.errors import InputError
-from kraken_sim.hardware.interconnect import Interconnect, InterconnectKind
+from kraken_sim.hardware.interconnect import Across, Interconnect, InterconnectKind
+from kraken_sim.hardware.nodes import network_bytes_per_s, nodes_of, rail_of
 from kraken_sim.hardware.rings import RingFinder
 from kraken_sim.hardware.topology import Link, LinkKind, NodeKind, P2PLevel
 
@@ -28,7 +30,9 @@ def reduce_group(topology: Topology, gpus: Sequence[str], p2p: bool) -> Intercon
     ring = finder.best(gpus)
     crosses_network = any(link.kind is LinkKind.NETWORK for hop in ring.hops for link in hop.links)
     reachable = all(_LEVELS.index(hop.p2p_level) <= _LEVELS.index(topology.p2p_level) for hop in ring.hops)
-    if (p2p and reachable) or crosses_network:
+    if crosses_network:
+        return replace(_of_ring(topology, ring), across=_across(topology, finder, gpus, p2p))
+    if p2p and reachable:
         return _of_ring(topology, ring)
     return _through_host(topology, finder, ring.order)
 
@@ -46,6 +50,21 @@ def _of_ring(topology: Topology, ring: Ring) -> Interconnect:
     )
 
 
+def _across(topology: Topology, finder: RingFinder, gpus: Sequence[str], p2p: bool) -> Across | None:
+    """How a group is spread over nodes; None where unevenly."""
+    nodes = nodes_of(topology, gpus)
+    if len({len(members) for members in nodes}) > 1:
+        return None
+    first = nodes[0]
+    rails = {gpu: rail_of(topology, finder, first, gpu) for gpu in first}
+    there = rail_of(topology, finder, nodes[1], nodes[1][0])
+    ways = (finder.route(first[0], rails[first[0]]), finder.route(rails[first[0]], there))
+    used = list(dict.fromkeys(rails.values()))
+    flight_s = 2 * _latency(finder, ways[0]) + _latency(finder, ways[1])
+    node = reduce_group(topology, first, p2p)
+    return Across(len(nodes), node, network_bytes_per_s(topology, used), len(used), flight_s)
+
+
 def _kind(topology: Topology, ring: Ring, links: Iterable[Link]) -> InterconnectKind:
     kinds = {link.kind for link in links}
     if LinkKind.NETWORK in kinds:
@@ -61,7 +80,7 @@ def _kind(topology: Topology, ring: Ring, links: Iterable[Link]) -> Interconnect
 
 def _through_host(topology: Topology, finder: RingFinder, order: Sequence[str]) -> Interconnect:
     """Every GPU writes to its host's memory and reads from the host of the GPU before it."""
-    hosts = {gpu: _nearest_host(topology, finder, gpu) for gpu in order}
+    hosts = {gpu: nearest_host(topology, finder, gpu) for gpu in order}
     ways = [finder.route(gpu, hosts[gpu]) for gpu in order]
     # The order of hosts along the ring decides how often the link between sockets is crossed.
     ordered = sorted(order, key=lambda gpu: (list(hosts.values()).index(hosts[gpu]), order.index(gpu)))
@@ -84,7 +103,7 @@ def _through_host(topology: Topology, finder: RingFinder, order: Sequence[str]) 
     )
 
 
-def _nearest_host(topology: Topology, finder: RingFinder, gpu: str) -> str:
+def nearest_host(topology: Topology, finder: RingFinder, gpu: str) -> str:
     """The root of the PCIe tree that the GPU hangs in."""
     for host in (node.name for node in topology.nodes if node.kind is NodeKind.HOST):
         way = finder.pcie_way(gpu, host)

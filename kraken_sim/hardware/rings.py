@@ -108,6 +108,15 @@ class RingFinder:
         further = 0.0 if tree or not _all_nvlink(hops) else self._further(gpus, arcs, bandwidth)
         return Ring(hops, bandwidth, self._links[slowest[0]], further)
 
+    def all_rings(self, gpus: Sequence[str]) -> list[tuple[tuple[str, ...], float]]:
+        """The best ring and, in a mesh, those on the links that it leaves: order and bandwidth of each."""
+        best = self.best(gpus)
+        rings = [(best.order, best.bandwidth_bytes_per_s)]
+        if best.further_bytes_per_s > 0.0:
+            arcs = self._ring_arcs(best.order, self._capacity)
+            rings += self._further_rings(gpus, arcs, best.bandwidth_bytes_per_s)
+        return rings
+
     def route(self, source: str, target: str, capacity: Mapping[Arc, float] | None = None) -> tuple[Arc, ...]:
         """The way from one node to another: NVLink where it leads there, then fewest hops, then widest.
 
@@ -219,7 +228,12 @@ class RingFinder:
 
     def _further(self, gpus: Sequence[str], arcs: Iterable[tuple[Arc, ...]], first: float) -> float:
         """Bandwidth of further NVLink rings on what the first one leaves."""
-        left, total, bandwidth = dict(self._capacity), 0.0, first
+        return sum((bandwidth for _, bandwidth in self._further_rings(gpus, arcs, first)), 0.0)
+
+    def _further_rings(
+        self, gpus: Sequence[str], arcs: Iterable[tuple[Arc, ...]], first: float
+    ) -> Iterator[tuple[tuple[str, ...], float]]:
+        left, bandwidth = dict(self._capacity), first
         for _ in range(_MAX_RINGS):
             for arc, load in Counter(arc for way in arcs for arc in way).items():
                 left[arc] -= bandwidth * load
@@ -229,8 +243,7 @@ class RingFinder:
             nvlink = all(link.kind is LinkKind.NVLINK for way in arcs for link in self.links_of(way))
             if not nvlink or bandwidth <= first * _TOLERANCE:
                 break
-            total += bandwidth
-        return total
+            yield order, bandwidth
 
 
 def _pairs(order: Sequence[str]) -> list[tuple[str, str]]:
