@@ -42,22 +42,24 @@ class Pricing:
     slowdown: float = 1.0
     _kernels: dict[ComputeOp, KernelCost] = field(default_factory=dict)
     """Without the slowdown; others on the same profile may share it."""
-    _slowed: dict[ComputeOp, KernelCost] = field(default_factory=dict)
     _collectives: dict[AllReduce, CollectiveCost] = field(default_factory=dict)
     num_devices: int = 0
     _shared: dict[AllReduce, CollectiveCost] = field(default_factory=dict)
     _link_speeds: dict[frozenset[AllReduce], Mapping[AllReduce, float]] = field(default_factory=dict)
     _programs: dict[int, Pricing] = field(default_factory=dict)
     """The same prices for programs on other numbers of devices."""
+    _program: Program | None = None
+    """The program that the slowdown is of."""
+    _own: dict[int, KernelCost] = field(default_factory=dict)
+    """Costs of that program's ops by their identity, which is faster to look up than their value."""
 
     def kernel(self, op: ComputeOp) -> KernelCost:
         """The cost of a compute kernel alone on the device."""
-        if self.slowdown == 1.0:
-            return self._kernels.get(op) or self._at_boost(op)
-        cost = self._slowed.get(op)
-        if cost is None:
-            cost = self._slowed[op] = slower(self._at_boost(op), self.slowdown)
-        return cost
+        cost = self._own.get(id(op))
+        if cost is not None:
+            return cost
+        cost = self._at_boost(op)
+        return cost if self.slowdown == 1.0 else slower(cost, self.slowdown)
 
     def _at_boost(self, op: ComputeOp) -> KernelCost:
         cost = self._kernels.get(op)
@@ -136,6 +138,7 @@ class Pricing:
             return self
         loads, transfers, dtypes, compute_s, other_s = [], [], set(), 0.0, 0.0
         gap_s, kernels = launch.graph_node_gap_s + launch.kernel_switch_s, self._kernels
+        own: dict[int, KernelCost] = {}
         for segment in program.segments:
             repeat = segment.repeat
             for kernel in segment.kernels:
@@ -147,7 +150,7 @@ class Pricing:
                     if kernel.stream == MAIN_STREAM:
                         other_s += repeat * reduce.busy_s
                     continue
-                cost = kernels.get(op) or self._at_boost(op)
+                cost = own[id(op)] = kernels.get(op) or self._at_boost(op)
                 loads.append(load_of(cost, device.num_sms, repeat))
                 compute_s += repeat * cost.busy_s
                 other_s += repeat * gap_s
@@ -156,7 +159,10 @@ class Pricing:
         peak_flops = min((device.peak_flops[dtype] for dtype in dtypes), default=1.0)
         clock = settled_clock(loads, transfers, other_s, peak_flops, device.hbm_bandwidth_bytes_per_s, power)
         factor = slowdown(clock, compute_s + other_s, power)
-        return replace(self, slowdown=factor, _slowed={}) if factor > 1.0 else self
+        if factor > 1.0:
+            slowed = {id(cost): slower(cost, factor) for cost in own.values()}
+            own = {number: slowed[id(cost)] for number, cost in own.items()}
+        return replace(self, slowdown=max(1.0, factor), _program=program, _own=own)
 
 
 def load_of(cost: KernelCost, num_sms: int, repeat: int = 1) -> Load:

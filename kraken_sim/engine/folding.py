@@ -20,6 +20,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from kraken_sim.costs.types import CollectiveCost
 from kraken_sim.engine.clock import to_ps
 from kraken_sim.engine.pieces import Window, pieces_of
 from kraken_sim.engine.ranks import simulate_ranks
@@ -30,10 +31,9 @@ from kraken_sim.program.ops import AllReduce
 from kraken_sim.program.program import COMM_STREAM, MAIN_STREAM
 
 if TYPE_CHECKING:
-    from kraken_sim.costs.types import CollectiveCost
+    from kraken_sim.costs.types import KernelCost
     from kraken_sim.engine.pieces import Piece
     from kraken_sim.engine.ranks import Machine, Simulated
-    from kraken_sim.program.ops import Op
     from kraken_sim.program.program import Kernel, Program, Segment, Step
 
 _ALWAYS = 1 << 62
@@ -72,8 +72,7 @@ class _Price(NamedTuple):
 
     kind: SpanKind
     duration_ps: int | None
-    busy_s: float
-    detail: str
+    cost: KernelCost | CollectiveCost
 
 
 class _Piece(NamedTuple):
@@ -105,7 +104,8 @@ class _Walk:
     lead_ps: int = _ALWAYS
     """The least time, in this layer, from a step's launch by the host to the moment when its stream asks for it."""
     gap_ps: int = 0
-    prices: dict[Op, _Price] = field(default_factory=dict)
+    prices: dict[int, _Price] = field(default_factory=dict)
+    """By the identity of the cost, which equal ops share; the price keeps the cost alive."""
     windows: dict[tuple[object, ...], Simulated] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -165,9 +165,10 @@ class _Walk:
     def _alone(self, step: Kernel, segment: str, iteration: int) -> None:
         """A kernel of the main stream that starts and ends on an idle device."""
         op = step.op
-        price = self.prices.get(op)
+        cost = self.machine.collective_cost(op) if isinstance(op, AllReduce) else self.machine.kernel_cost(op)
+        price = self.prices.get(id(cost))
         if price is None:
-            price = self.prices[op] = self._price(op)
+            price = self.prices[id(cost)] = self._price(cost)
         if price.duration_ps is None:
             self._window((step,), segment, iteration, step)
             return
@@ -184,19 +185,17 @@ class _Walk:
         self.spans.append(
             Span(
                 price.kind, step.name, step.category, 0, MAIN_STREAM, segment, iteration,
-                start_ps, end_ps, queued_ps, price.busy_s, price.detail, op,
+                start_ps, end_ps, queued_ps, cost.busy_s, cost.detail, op,
             )
         )  # fmt: skip
 
-    def _price(self, op: Op) -> _Price:
+    def _price(self, cost: KernelCost | CollectiveCost) -> _Price:
         machine = self.machine
-        if isinstance(op, AllReduce):
-            reduce = machine.collective_cost(op)
-            duration_ps = _all_reduce_ps(reduce, machine.contention.collective_dispatch_s)
-            return _Price(SpanKind.COLLECTIVE, duration_ps, reduce.busy_s, reduce.detail)
-        cost = machine.kernel_cost(op)
+        if isinstance(cost, CollectiveCost):
+            duration_ps = _all_reduce_ps(cost, machine.contention.collective_dispatch_s)
+            return _Price(SpanKind.COLLECTIVE, duration_ps, cost)
         kernel_s = alone_s(cost, machine.num_sms)
-        return _Price(SpanKind.COMPUTE, None if kernel_s is None else to_ps(kernel_s), cost.busy_s, cost.detail)
+        return _Price(SpanKind.COMPUTE, None if kernel_s is None else to_ps(kernel_s), cost)
 
     def _window(self, steps: tuple[Step, ...], segment: str, iteration: int, piece: Piece) -> None:
         """Steps of both streams, simulated by events unless an equal window was before."""
