@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter, defaultdict
+from dataclasses import replace
 
 import pytest
 from collective_support import constants, gpu
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kraken_sim import link_traffic, simulate, simulate_concurrent
+from kraken_sim import link_traffic, predict_op, simulate, simulate_concurrent
 from kraken_sim.costs.collectives.kinds import CollectiveKind
 from kraken_sim.errors import InfeasibleError, InputError
 from kraken_sim.hardware.load import load_profile
@@ -141,6 +142,19 @@ class TestBytesOnLinks:
             moved(topology, 4, kind, algorithm)
 
 
+def test_a_ring_that_cannot_exist_is_named_with_its_repair():
+    """Three GPUs in a row over NVLink: GPUs do not forward, so the ends never meet."""
+    gpus = tuple(Node(f"gpu{i}", NodeKind.GPU) for i in range(3))
+    links = tuple(Link(f"gpu{i}", f"gpu{i + 1}", LinkKind.NVLINK, 25e9, 2.5e-7, 4) for i in range(2))
+    row = replace(load_profile("h100-sxm-x8"), topology=Topology(gpus, links))
+    for op in CollectiveKind:
+        with pytest.raises(InputError, match="leads through another GPU") as caught:
+            predict_op(row, {"op": op.value, "bytes": 1024, "num_devices": 3})
+        assert caught.value.problems[0].example
+    with pytest.raises(InputError, match="leads through another GPU"):
+        simulate_concurrent(row, [job([0, 2], op="transfer")])
+
+
 def some_flows():
     usage = st.dictionaries(st.integers(0, 4), st.floats(0.1, 4.0), min_size=1, max_size=4)
     return st.lists(st.builds(Flow, usage, st.one_of(st.just(math.inf), st.floats(0.1, 20.0))), min_size=1, max_size=6)
@@ -199,8 +213,6 @@ class TestMaxMinFairness:
 
 def narrow_box(num_gpus=4, socket_bytes_per_s=16e9):
     """A machine whose only bottleneck is the link between the sockets."""
-    from dataclasses import replace
-
     bare = replace(constants(27, 0), shared_fabric_links={}, switch_group_size=8)
     profile = load_profile("l40s-x8")
     return replace(profile, topology=pcie_tree(num_gpus, socket_bytes_per_s), collectives=bare, device=gpu("ada"))
