@@ -16,6 +16,7 @@ from pydantic_core import PydanticCustomError
 from kraken_sim.architectures.workload import Phase
 from kraken_sim.costs.collectives.policy import CollectivePolicy, Library, Selection, Transport
 from kraken_sim.errors import InputError
+from kraken_sim.hardware.load import is_path
 from kraken_sim.models.config import ArchitectureKind
 from kraken_sim.models.hf import FAMILIES, SIZE_LIMIT
 from kraken_sim.program.ops import DType
@@ -300,15 +301,11 @@ def _with_absolute_paths(data: object, folder: Path) -> object:
         return data
     resolved = dict(data)
     hardware, model = data.get("hardware"), data.get("model")
-    if isinstance(hardware, str) and _is_path(hardware):
+    if isinstance(hardware, str) and is_path(hardware):
         resolved["hardware"] = str(folder / hardware)
     if isinstance(model, dict) and isinstance(model.get("config"), str):
         resolved["model"] = {**model, "config": str(folder / model["config"])}
     return resolved
-
-
-def _is_path(hardware: str) -> bool:
-    return "/" in hardware or "\\" in hardware or hardware.endswith((".yaml", ".yml"))
 
 
 def _fields_error(message: str, *names: str) -> PydanticCustomError:
