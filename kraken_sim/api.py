@@ -9,6 +9,7 @@ from kraken_sim.architectures.workload import Phase, Workload
 from kraken_sim.costs.pricing import Pricing
 from kraken_sim.engine.simulation import Machine, run
 from kraken_sim.hardware.load import load_profile
+from kraken_sim.hardware.placement import placed
 from kraken_sim.models.config import ArchitectureKind
 from kraken_sim.models.counts import parameter_count
 from kraken_sim.prediction import Prediction
@@ -45,6 +46,7 @@ def simulate(
         scenario = scenario_from(scenario)
     machine = load_profile(scenario.hardware) if profile is None else profile
     resolved = resolve_model(scenario, len(machine.topology.gpus))
+    machine = placed(machine, scenario.placement, resolved.num_devices)
     memory = memory_of(scenario, resolved)
     check_memory(memory, machine.device.hbm_capacity_bytes)
     program = program_of(scenario, resolved)

@@ -17,6 +17,7 @@ from kraken_sim.architectures.workload import Phase
 from kraken_sim.costs.collectives.policy import CollectivePolicy, Library, Selection, Transport
 from kraken_sim.errors import InputError
 from kraken_sim.hardware.load import is_path
+from kraken_sim.hardware.placement import Placement
 from kraken_sim.models.config import ArchitectureKind
 from kraken_sim.models.hf import FAMILIES, SIZE_LIMIT
 from kraken_sim.program.ops import DType
@@ -243,6 +244,11 @@ class Scenario(_Spec):
     )
     num_devices: DeviceCount | None = Field(
         default=None, description="Devices used; default: all of the machine.", examples=[2]
+    )
+    placement: Placement | None = Field(
+        default=None,
+        description="The GPU of each rank as in CUDA_VISIBLE_DEVICES; default: the machine's first ones.",
+        examples=['"0,1,4,5"'],
     )
     phase: Phase = Field(default=Phase.PREFILL, description="Prefill (TTFT) or one step of decode (TPOT).")
     batch_size: Annotated[int, Field(strict=True, ge=1, le=BATCH_LIMIT)] = Field(

@@ -18,10 +18,12 @@ from kraken_sim.hardware.datasheet import is_datasheet, parse_datasheet
 from kraken_sim.hardware.device import Device
 from kraken_sim.hardware.gemm_transfer import carry_over_gemm
 from kraken_sim.hardware.interconnect import InterconnectKind
-from kraken_sim.hardware.link_transfer import NETWORK_SOURCE, with_network, with_rows_of
+from kraken_sim.hardware.islands import node_islands, nvlink_islands
+from kraken_sim.hardware.link_transfer import NETWORK_SOURCE, with_bridges, with_network, with_rows_of
 from kraken_sim.hardware.load import is_path, list_profiles, load_profile, profile_path
 from kraken_sim.hardware.profile import HardwareProfile, Provenance, ProvenanceKind
 from kraken_sim.hardware.schema import BLOCKS, GENERATIONS
+from kraken_sim.hardware.topology import NodeKind
 from kraken_sim.hardware.transfer import (
     carry_over_attention,
     carry_over_collectives,
@@ -32,9 +34,10 @@ from kraken_sim.hardware.write import BlockText, block_yaml, device_yaml, sectio
 from kraken_sim.yaml_files import read_yaml
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from kraken_sim.hardware.datasheet import Datasheet
+    from kraken_sim.hardware.islands import Islands
     from kraken_sim.hardware.topology import Topology
     from kraken_sim.yaml_files import YamlDocument
 
@@ -247,16 +250,28 @@ def _collectives(machine: _Machine) -> _Carried:
     base, linked, kind = machine.base, machine.linked, _link_kind(machine.topology)
     if machine.device == base.device and kind == _link_kind(base.topology):
         return _Carried(base.collectives, None)
-    constants = carry_over_collectives(linked.collectives, multicast=kind is InterconnectKind.NVSWITCH)
+    constants = carry_over_collectives(linked.collectives, multicast=_has_nvswitch(machine.topology))
     sources = [f"carried over from {linked.name} ({linked.device.name})"]
     if linked is not base:
         constants = with_rows_of(constants, base.collectives, "nvlink")
         sources.append(f"nvlink rows from {base.name}")
     error = _error("collectives", linked)
     if kind is InterconnectKind.NETWORK:
-        constants, error = with_network(constants), NETWORK_ERROR
+        constants, error = with_network(constants, _mean_size(node_islands, machine.topology)), NETWORK_ERROR
         sources.append(NETWORK_SOURCE)
+    bridged = _mean_size(nvlink_islands, machine.topology)
+    if kind in (InterconnectKind.PCIE, InterconnectKind.HOST) and bridged > 1.0:
+        constants = with_bridges(constants, bridged)
+        sources.append(f"bridged groups of {bridged:g} GPUs pass the host bridges as one")
     return _Carried(constants, Provenance(ProvenanceKind.FITTED, "; ".join(sources), error))
+
+
+def _has_nvswitch(topology: Topology) -> bool:
+    return NodeKind.NVSWITCH in topology.kinds.values()
+
+
+def _mean_size(islands: Callable[[Topology, Sequence[str]], Islands], topology: Topology) -> float:
+    return len(topology.gpus) / len(islands(topology, topology.gpus))
 
 
 def _provenance(block: str, source: HardwareProfile) -> Provenance:

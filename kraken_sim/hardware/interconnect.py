@@ -23,7 +23,10 @@ class Interconnect:
 
     `bandwidth_bytes_per_s` is the line rate per GPU and direction of the ring's slowest hop, all parallel
     links added; `num_links` how many links add up to it; `latency_s` the time of flight over the slowest hop.
-    `crosses_sockets` marks a hop over the inter-socket link. `pcie_gen` is 0 where no hop is PCIe.
+    `crosses_sockets` marks a hop over the inter-socket link. `pcie_gen` is 0 where no hop is PCIe,
+    and between nodes.
+    A group that spans `num_nodes` machines has in `node` what the ranks of its largest machine communicate over; its
+    bandwidth is that of the rings over all rails together, and `num_links` counts the rails.
     """
 
     kind: InterconnectKind
@@ -33,3 +36,5 @@ class Interconnect:
     latency_s: float
     crosses_sockets: bool = False
     pcie_gen: int = 0
+    num_nodes: int = 1
+    node: Interconnect | None = None

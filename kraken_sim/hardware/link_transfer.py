@@ -29,18 +29,37 @@ NETWORK_SOURCE: Final = (
 )
 
 
-def with_network(constants: CollectiveConstants) -> CollectiveConstants:
-    """The constants with a network's rows.
+def with_network(constants: CollectiveConstants, gpus_per_node: float) -> CollectiveConstants:
+    """The constants with a network's rows, for rings through whole nodes.
 
-    What one SM copies into a NIC's buffer is what it copies over NVLink: the channel rates are those of that row.
+    Of a ring's steps one in `gpus_per_node` crosses the network and the others are those of NVLink (NCCL's tuning.cc
+    counts 2 · nodes network steps among 2(n - 1)); the row has their mean. What one SM copies into a NIC's buffer is
+    what it copies over NVLink: the channel rates are those of that row.
     """
+    inner = constants.step_s["nvlink"]
     rows: Mapping[str, Mapping[str, float]] = {
         "base_s": NETWORK_BASE_S,
-        "step_s": NETWORK_STEP_S,
-        "channel_bytes_per_s": {key: constants.channel_bytes_per_s["nvlink"][key] for key in NETWORK_STEP_S},
+        "step_s": {
+            protocol: (across + (gpus_per_node - 1.0) * min(inner[protocol], across)) / gpus_per_node
+            for protocol, across in NETWORK_STEP_S.items()
+        },
+        "channel_bytes_per_s": {
+            protocol: constants.channel_bytes_per_s["nvlink"][protocol] for protocol in NETWORK_STEP_S
+        },
         "link_efficiency": NETWORK_EFFICIENCY,
     }
     return _with_rows(constants, _NETWORK, rows)
+
+
+def with_bridges(constants: CollectiveConstants, gpus_per_bridge: float) -> CollectiveConstants:
+    """The constants for GPUs of which NVLink joins `gpus_per_bridge` at a time.
+
+    A ring passes the host bridges once for each bridged group and not once for each GPU, so that as many more GPUs
+    load what host bridges and host memory share only as much.
+    """
+    shared = {kind: links * gpus_per_bridge for kind, links in constants.shared_fabric_links.items()}
+    size = int(constants.switch_group_size * gpus_per_bridge)
+    return replace(constants, shared_fabric_links=shared, switch_group_size=size)
 
 
 def with_rows_of(constants: CollectiveConstants, other: CollectiveConstants, link_class: str) -> CollectiveConstants:

@@ -108,11 +108,10 @@ def check_profile(name_or_path: str | Path) -> list[Problem]:
 
 
 def _communication_problems(profile: HardwareProfile) -> list[Problem]:
-    for p2p in (True, False):
-        try:
-            profile.topology.interconnect(len(profile.topology.gpus), p2p=p2p)
-        except InputError as error:
-            return list(error.problems)
-        except InfeasibleError as error:
-            return [Problem("topology", str(error))]
+    try:
+        profile.topology.interconnect(len(profile.topology.gpus))
+    except InputError as error:
+        return list(error.problems)
+    except InfeasibleError as error:
+        return [Problem("topology", str(error))]
     return []

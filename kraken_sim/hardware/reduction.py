@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from kraken_sim.errors import InputError
 from kraken_sim.hardware.interconnect import Interconnect, InterconnectKind
+from kraken_sim.hardware.islands import node_islands
 from kraken_sim.hardware.rings import RingFinder
 from kraken_sim.hardware.topology import Link, LinkKind, NodeKind, P2PLevel
 
@@ -28,21 +30,27 @@ def reduce_group(topology: Topology, gpus: Sequence[str], p2p: bool) -> Intercon
     ring = finder.best(gpus)
     crosses_network = any(link.kind is LinkKind.NETWORK for hop in ring.hops for link in hop.links)
     reachable = all(_LEVELS.index(hop.p2p_level) <= _LEVELS.index(topology.p2p_level) for hop in ring.hops)
-    if (p2p and reachable) or crosses_network:
+    if crosses_network:
+        nodes = node_islands(topology, gpus)
+        node = reduce_group(topology, max(nodes, key=len), p2p)
+        return replace(_of_ring(topology, ring), num_nodes=len(nodes), node=node)
+    if p2p and reachable:
         return _of_ring(topology, ring)
     return _through_host(topology, finder, ring.order)
 
 
 def _of_ring(topology: Topology, ring: Ring) -> Interconnect:
     links = [link for hop in ring.hops for link in hop.links]
+    kind = _kind(topology, ring, links)
     return Interconnect(
-        kind=_kind(topology, ring, links),
+        kind=kind,
         num_devices=len(ring.hops),
         bandwidth_bytes_per_s=ring.total_bytes_per_s,
         num_links=max(1, round(ring.total_bytes_per_s / ring.slowest.bandwidth_bytes_per_s)),
         latency_s=max(hop.latency_s for hop in ring.hops),
         crosses_sockets=_crosses_sockets(links),
-        pcie_gen=_pcie_gen(links),
+        # PCIe between a GPU and its NIC does not decide what a ring over the network carries.
+        pcie_gen=0 if kind is InterconnectKind.NETWORK else _pcie_gen(links),
     )
 
 
@@ -61,20 +69,20 @@ def _kind(topology: Topology, ring: Ring, links: Iterable[Link]) -> Interconnect
 
 def _through_host(topology: Topology, finder: RingFinder, order: Sequence[str]) -> Interconnect:
     """Every GPU writes to its host's memory and reads from the host of the GPU before it."""
-    hosts = {gpu: _nearest_host(topology, finder, gpu) for gpu in order}
+    hosts = {gpu: nearest_host(topology, finder, gpu) for gpu in order}
     ways = [finder.route(gpu, hosts[gpu]) for gpu in order]
     # The order of hosts along the ring decides how often the link between sockets is crossed.
     ordered = sorted(order, key=lambda gpu: (list(hosts.values()).index(hosts[gpu]), order.index(gpu)))
     pairs = list(zip(ordered, [*ordered[1:], ordered[0]], strict=True))
-    between = [finder.route(hosts[a], hosts[b]) if hosts[a] != hosts[b] else () for a, b in pairs]
+    between = [_between_hosts(finder, hosts[a], hosts[b]) for a, b in pairs]
     loads = Counter(arc for way in (*ways, *between) for arc in way)
-    rates = {arc: topology.links[arc[0]].total_bytes_per_s / load for arc, load in loads.items()}
+    rates = [finder.links_of((arc,))[0].total_bytes_per_s / load for arc, load in loads.items()]
     latency = dict(zip(order, (_latency(finder, way) for way in ways), strict=True))
     links = finder.links_of(loads)
     return Interconnect(
         kind=InterconnectKind.HOST,
         num_devices=len(order),
-        bandwidth_bytes_per_s=min(rates.values()),
+        bandwidth_bytes_per_s=min(rates),
         num_links=1,
         latency_s=max(
             latency[a] + _latency(finder, way) + latency[b] for (a, b), way in zip(pairs, between, strict=True)
@@ -84,16 +92,27 @@ def _through_host(topology: Topology, finder: RingFinder, order: Sequence[str]) 
     )
 
 
-def _nearest_host(topology: Topology, finder: RingFinder, gpu: str) -> str:
+def _between_hosts(finder: RingFinder, a: str, b: str) -> tuple[Arc, ...]:
+    if a == b:
+        return ()
+    try:
+        return finder.route(a, b)
+    except InputError:
+        message = f"{a} and {b} are joined by GPUs only, so nothing can be staged through host memory"
+        example = f"{{from: {a}, to: {b}, kind: socket, bandwidth: 32 GB/s}}, or transport: auto"
+        raise InputError.single("topology.links", message, example=example) from None
+
+
+def nearest_host(topology: Topology, finder: RingFinder, gpu: str) -> str:
     """The root of the PCIe tree that the GPU hangs in."""
     for host in (node.name for node in topology.nodes if node.kind is NodeKind.HOST):
-        way = finder.pcie_way(gpu, host)
+        way = finder.host_way(gpu, host)
         if way is not None:
             return host
     raise InputError.single(
         "topology.links",
-        f"{gpu} has no PCIe link to a host, so nothing can be staged through host memory",
-        example='{from: "gpu*", to: host, kind: pcie, gen: 5, lanes: 16, ...}',
+        f"{gpu} has no PCIe or C2C link to a host, so nothing can be staged through host memory",
+        example='{from: "gpu*", to: host, kind: pcie, gen: 5}',
     )
 
 

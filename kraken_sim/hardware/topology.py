@@ -42,6 +42,8 @@ class LinkKind(StrEnum):
     PCIE = "pcie"
     SOCKET = "socket"
     """Between the sockets of one machine: UPI, Infinity Fabric."""
+    C2C = "c2c"
+    """NVLink-C2C between a GPU and the Grace CPU beside it."""
     NETWORK = "network"
 
 
@@ -64,6 +66,7 @@ ENDPOINTS: Final[Mapping[LinkKind, frozenset[NodeKind]]] = {
     LinkKind.NVLINK: frozenset({NodeKind.GPU, NodeKind.NVSWITCH}),
     LinkKind.PCIE: frozenset({NodeKind.GPU, NodeKind.PCIE_SWITCH, NodeKind.HOST, NodeKind.NIC}),
     LinkKind.SOCKET: frozenset({NodeKind.HOST}),
+    LinkKind.C2C: frozenset({NodeKind.GPU, NodeKind.HOST}),
     LinkKind.NETWORK: frozenset({NodeKind.NIC, NodeKind.NETWORK_SWITCH}),
 }
 """The nodes that each kind of link may join."""
@@ -115,6 +118,7 @@ class Topology:
     _cache: dict[tuple[int, int, bool], Interconnect] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
+    _placed: dict[tuple[int, ...], Topology] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         problems = find_problems(self.nodes, self.links)
@@ -156,6 +160,19 @@ class Topology:
             apart = f", {stride} ranks apart" if stride > 1 else ""
             raise InfeasibleError(f"{num_devices} devices{apart} do not fit on this machine", f"{len(self.gpus)} GPUs")
         return self.gpus[: (num_devices - 1) * stride + 1 : stride]
+
+    def with_ranks_on(self, gpus: tuple[int, ...]) -> Topology:
+        """The same machine with these GPUs counted first, in this order, and the others behind them.
+
+        Args:
+            gpus: different numbers of GPUs, counted from 0.
+        """
+        if gpus not in self._placed:
+            first = [self.gpus[number] for number in gpus]
+            rank = {name: index for index, name in enumerate(first)}
+            nodes = sorted(self.nodes, key=lambda node: rank.get(node.name, len(rank)))
+            self._placed[gpus] = Topology(tuple(nodes), self.links, self.p2p_level)
+        return self._placed[gpus]
 
     def best_ring(self, num_devices: int, stride: int = 1) -> Ring:
         """The best ring through the group: most bandwidth first, then least latency.
@@ -254,13 +271,14 @@ def _repeated(links: Sequence[Link], where: Callable[[int], str]) -> list[Proble
     return problems
 
 
-class _UnionFind:
+class UnionFind:
     """Connected components while links are added one by one."""
 
     def __init__(self) -> None:
         self._parent: dict[str, str] = {}
 
     def find(self, name: str) -> str:
+        """The node that stands for the component of this one."""
         while (parent := self._parent.get(name, name)) != name:
             name = parent
         return name
@@ -273,7 +291,7 @@ class _UnionFind:
 
 
 def _pcie_cycles(links: Sequence[Link], kinds: Mapping[str, NodeKind], where: Callable[[int], str]) -> list[Problem]:
-    trees, problems = _UnionFind(), []
+    trees, problems = UnionFind(), []
     # All hosts count as one root, so that a second way up to another host closes a cycle too.
     root = {name: "host" if kind is NodeKind.HOST else f"node {name}" for name, kind in kinds.items()}
     for index, link in enumerate(links):
@@ -284,7 +302,7 @@ def _pcie_cycles(links: Sequence[Link], kinds: Mapping[str, NodeKind], where: Ca
 
 
 def _disconnected(nodes: Sequence[Node], links: Sequence[Link]) -> list[Problem]:
-    parts = _UnionFind()
+    parts = UnionFind()
     for link in links:
         parts.join(link.a, link.b)
     islands: dict[str, list[str]] = defaultdict(list)
