@@ -54,6 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     verbs.add_parser("list", help="every machine that ships")
     show = verbs.add_parser("show", help="one machine, each number with its source")
     show.add_argument("profile", metavar="PROFILE", help="a profile's name, or its file")
+    show.add_argument("--html", metavar="FILE", help="draw the machine: nodes, links, the best ring")
     check = verbs.add_parser("check", help="all problems of a profile's file at once")
     check.add_argument("profile", metavar="PROFILE", help="a profile's name, or its file")
 

@@ -162,7 +162,14 @@ def profiles_command(args: argparse.Namespace) -> None:
     if args.verb == "list":
         print_report(profiles_table())
     elif args.verb == "show":
-        print_report(profile_text(load_profile(args.profile)))
+        profile = load_profile(args.profile)
+        if args.html is None:
+            print_report(profile_text(profile))
+        else:
+            from kraken_sim.report.topology import topology_html
+
+            write_text(args.html, topology_html(profile))
+            sys.stderr.write(f"drawing: {args.html}\n")
     elif args.verb == "new":
         from kraken_sim.commands_calibration import new_profile
 

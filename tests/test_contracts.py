@@ -22,7 +22,7 @@ OPTIONS = {
     "paper": ["--grid", "--html", "--json"],
     "profiles": ["VERB"],
     "profiles list": [],
-    "profiles show": ["PROFILE"],
+    "profiles show": ["--html", "PROFILE"],
     "profiles check": ["PROFILE"],
     "profiles new": ["--from", "--out"],
     "calibrate": ["--base", "--name", "--out", "MEASUREMENTS"],

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from topology_support import (
     CUBE_MESH,
     GB,
+    MACHINES,
     US,
     bridged_pairs,
     cube_mesh,
@@ -33,15 +34,6 @@ from kraken_sim.hardware.interconnect import InterconnectKind
 from kraken_sim.hardware.ring_search import Ways, best_order, improved_order
 from kraken_sim.hardware.rings import RingFinder
 from kraken_sim.hardware.topology import Link, LinkKind, Node, NodeKind, P2PLevel, Topology
-
-MACHINES = {
-    "pcie": pcie_box(),
-    "switched": switched_tree(),
-    "nvswitch": nvswitch_box(),
-    "pairs": bridged_pairs(),
-    "cube mesh": cube_mesh(),
-}
-
 
 # Rings ----------------------------------------------------------------------------------------------------
 

@@ -77,6 +77,15 @@ def cube_mesh() -> Topology:
     return pcie_box(extra=[nvlink(f"gpu{a}", f"gpu{b}", count) for (a, b), count in CUBE_MESH.items()])
 
 
+MACHINES = {
+    "pcie": pcie_box(),
+    "switched": switched_tree(),
+    "nvswitch": nvswitch_box(),
+    "pairs": bridged_pairs(),
+    "cube mesh": cube_mesh(),
+}
+
+
 def renumbered(topology: Topology, order: list[int]) -> Topology:
     """The same machine with its GPUs counted in another order."""
     gpus = [node for node in topology.nodes if node.kind is NodeKind.GPU]

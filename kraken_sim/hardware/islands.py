@@ -58,12 +58,12 @@ def _parts(topology: Topology, gpus: Sequence[str], kinds: Collection[LinkKind])
         if link.kind in kinds and group.issuperset(ends):
             joined.join(link.a, link.b)
     parts: dict[str, list[str]] = defaultdict(list)
-    for name in sorted(gpus, key=_places(topology).__getitem__):
+    for name in sorted(gpus, key=board_places(topology).__getitem__):
         parts[joined.find(name)].append(name)
     return tuple(tuple(part) for part in parts.values())
 
 
-def _places(topology: Topology) -> dict[str, int]:
+def board_places(topology: Topology) -> dict[str, int]:
     """Where each GPU stands when the PCIe trees are walked through depth first, socket after socket."""
     neighbours: dict[str, list[str]] = defaultdict(list)
     for link in topology.links:

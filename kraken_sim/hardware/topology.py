@@ -84,7 +84,8 @@ class Node:
 class Link:
     """`count` parallel links between two nodes, each with the same bandwidth in both directions.
 
-    `bandwidth_bytes_per_s` is one link's, in one direction. `pcie_gen` is 0 unless the link is PCIe.
+    `bandwidth_bytes_per_s` is one link's, in one direction. `pcie_gen` is 0 unless the link is PCIe. `entry` is the
+    dotted path of the file's entry that declares it.
     """
 
     a: str
@@ -94,6 +95,7 @@ class Link:
     latency_s: float
     count: int = 1
     pcie_gen: int = 0
+    entry: str = field(default="", compare=False)
 
     @property
     def total_bytes_per_s(self) -> float:

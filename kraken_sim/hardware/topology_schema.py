@@ -203,7 +203,7 @@ def _links(entry: LinkEntry, names: Sequence[str], path: str, reading: Reading, 
     pairs = _pairs(left, right, entry.match, path, reading)
     if bandwidth is None or latency is None:
         return []
-    return [Link(a, b, entry.kind, bandwidth, latency, entry.count, entry.gen or 0) for a, b in pairs]
+    return [Link(a, b, entry.kind, bandwidth, latency, entry.count, entry.gen or 0, path) for a, b in pairs]
 
 
 def _bandwidth(entry: LinkEntry, path: str, reading: Reading, inherited: Provenance) -> float | None:
