@@ -12,7 +12,6 @@ from kraken_sim.costs.gemm import gemm_cost
 from kraken_sim.costs.pricing import Pricing
 from kraken_sim.errors import InputError
 from kraken_sim.hardware.load import load_profile
-from kraken_sim.hardware.placement import Placement, placed
 from kraken_sim.program.ops import AllReduce, Attention, Copy, DType, Elementwise, Embedding, Gemm, Norm
 from kraken_sim.scenario_errors import problems_of
 
@@ -103,7 +102,6 @@ class AllReduceSpec(_Op):
     algorithm: str | None = None
     protocol: str | None = None
     selection: Selection = Selection.FASTEST
-    placement: Placement | None = None
 
 
 OpSpec = Annotated[
@@ -151,7 +149,6 @@ def predict_op(hardware: str | Path | HardwareProfile, spec: Mapping[str, Any]) 
             question.selection,
         )
         reduce = AllReduce(question.bytes, question.num_devices)
-        profile = placed(profile, question.placement, question.num_devices)
         busy_s = Pricing(profile, policy).collective(reduce).busy_s
         return busy_s + gap_s if busy_s > 0.0 else 0.0
     op = _compute_op(question)

@@ -16,7 +16,7 @@ from kraken_sim import Scenario, predict_op, simulate
 from kraken_sim.errors import InputError
 from kraken_sim.hardware.interconnect import InterconnectKind
 from kraken_sim.hardware.load import list_profiles, load_profile
-from kraken_sim.hardware.placement import gpu_numbers
+from kraken_sim.hardware.placement import gpu_numbers, placed
 from kraken_sim.hardware.rings import RingFinder
 from kraken_sim.hardware.topology import Link, LinkKind, NodeKind, Topology
 
@@ -57,8 +57,10 @@ def test_all_rails_add_up_to_what_a_gpu_sends_between_nodes() -> None:
     assert found.kind is InterconnectKind.NETWORK
     assert found.bandwidth_bytes_per_s == pytest.approx(8 * 50 * GB)
     assert found.num_links == 8
-    assert found.num_nodes == 2
-    assert found.node == cluster(2).interconnect(8)
+    assert found.across is not None
+    assert (found.across.num_nodes, found.across.num_rails) == (2, 8)
+    assert found.across.node == cluster(2).interconnect(8)
+    assert found.across.network_bytes_per_s == pytest.approx(found.bandwidth_bytes_per_s)
 
 
 @pytest.mark.parametrize(("rails", "nic", "expected"), [(8, 50, 400), (4, 50, 200), (1, 50, 50), (8, 25, 200)])
@@ -76,14 +78,14 @@ def test_nvlinks_decide_where_the_nics_carry_more() -> None:
 def test_without_nvlink_pcie_and_the_network_share_the_ring() -> None:
     found = cluster(2, rails=2, nvlinks=0, nic=25 * GB).interconnect(16)
     assert found.bandwidth_bytes_per_s == pytest.approx(2 * 25 * GB)
-    assert found.node is not None
-    assert found.node.kind is InterconnectKind.PCIE
+    assert found.across is not None
+    assert found.across.node.kind is InterconnectKind.PCIE
 
 
 def test_ranks_of_one_node_do_not_use_the_network() -> None:
     found = cluster(4).interconnect(8)
     assert found.kind is InterconnectKind.NVSWITCH
-    assert (found.num_nodes, found.node) == (1, None)
+    assert found.across is None
 
 
 def test_a_node_that_is_used_in_part_limits_the_rails() -> None:
@@ -95,7 +97,11 @@ def test_a_node_that_is_used_in_part_limits_the_rails() -> None:
 @settings(max_examples=15, deadline=None)
 def test_numbering_within_and_across_nodes_does_not_matter(order: list[int]) -> None:
     machine = cluster(2, gpus=4, rails=4)
-    assert renumbered(machine, order).interconnect(8) == machine.interconnect(8)
+    shuffled, straight = renumbered(machine, order).interconnect(8), machine.interconnect(8)
+    assert replace(shuffled, across=None) == replace(straight, across=None)
+    assert shuffled.across is not None
+    assert straight.across is not None
+    assert shuffled.across.network_bytes_per_s == straight.across.network_bytes_per_s
 
 
 @given(st.integers(2, 4), st.sampled_from([1, 2, 4]), st.sampled_from([0, 4, 18]))
@@ -173,10 +179,11 @@ def test_the_first_gpus_are_the_best_placement(name: str, size: int) -> None:
 
 
 def test_an_allreduce_of_two_nodes_is_never_faster_than_one_of_the_same_ranks_in_a_node() -> None:
+    profile = load_profile("h100-sxm-2x8")
+    apart = placed(profile, "0,1,2,3,8,9,10,11", num_devices=8)
     for size in (2**13, 2**17, 2**20, 2**23, 2**26, 2**29):
         question = {"op": "all_reduce", "bytes": size, "num_devices": 8}
-        apart = predict_op("h100-sxm-2x8", question | {"placement": "0,1,2,3,8,9,10,11"})
-        assert apart > predict_op("h100-sxm-2x8", question)
+        assert predict_op(apart, question) > predict_op(profile, question)
 
 
 def test_a_scenario_can_say_where_its_ranks_sit() -> None:

@@ -63,8 +63,28 @@ class Pricing:
             )
         return cost
 
+    def check(self, program: Program) -> None:
+        """Prices every op once, so that what has no price is known before anything runs.
+
+        Raises:
+            InputError: The device does not compute with a number format of the program, or a collective cannot run.
+        """
+        for segment in program.segments:
+            for kernel in segment.kernels:
+                if isinstance(kernel.op, AllReduce):
+                    self.collective(kernel.op)
+                else:
+                    if isinstance(kernel.op, Gemm | Attention):
+                        self.profile.device.rate_flops(kernel.op.dtype)
+                    self.kernel(kernel.op)
+
     def under_sustained_load(self, program: Program) -> Pricing:
-        """The same machine at the clock that it keeps while the program runs again and again."""
+        """The same machine at the clock that it keeps while the program runs again and again.
+
+        Raises:
+            InputError: See `check`.
+        """
+        self.check(program)
         power, device, launch = self.profile.power, self.profile.device, self.profile.launch
         if power is None:
             return self

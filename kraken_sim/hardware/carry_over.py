@@ -18,7 +18,7 @@ from kraken_sim.hardware.datasheet import is_datasheet, parse_datasheet
 from kraken_sim.hardware.device import Device
 from kraken_sim.hardware.gemm_transfer import carry_over_gemm
 from kraken_sim.hardware.interconnect import InterconnectKind
-from kraken_sim.hardware.islands import node_islands, nvlink_islands
+from kraken_sim.hardware.islands import nvlink_islands
 from kraken_sim.hardware.link_transfer import NETWORK_SOURCE, with_bridges, with_network, with_rows_of
 from kraken_sim.hardware.load import is_path, list_profiles, load_profile, profile_path
 from kraken_sim.hardware.profile import HardwareProfile, Provenance, ProvenanceKind
@@ -34,10 +34,9 @@ from kraken_sim.hardware.write import BlockText, block_yaml, device_yaml, sectio
 from kraken_sim.yaml_files import read_yaml
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator
 
     from kraken_sim.hardware.datasheet import Datasheet
-    from kraken_sim.hardware.islands import Islands
     from kraken_sim.hardware.topology import Topology
     from kraken_sim.yaml_files import YamlDocument
 
@@ -257,9 +256,9 @@ def _collectives(machine: _Machine) -> _Carried:
         sources.append(f"nvlink rows from {base.name}")
     error = _error("collectives", linked)
     if kind is InterconnectKind.NETWORK:
-        constants, error = with_network(constants, _mean_size(node_islands, machine.topology)), NETWORK_ERROR
+        constants, error = with_network(constants), NETWORK_ERROR
         sources.append(NETWORK_SOURCE)
-    bridged = _mean_size(nvlink_islands, machine.topology)
+    bridged = len(machine.topology.gpus) / len(nvlink_islands(machine.topology, machine.topology.gpus))
     if kind in (InterconnectKind.PCIE, InterconnectKind.HOST) and bridged > 1.0:
         constants = with_bridges(constants, bridged)
         sources.append(f"bridged groups of {bridged:g} GPUs pass the host bridges as one")
@@ -268,10 +267,6 @@ def _collectives(machine: _Machine) -> _Carried:
 
 def _has_nvswitch(topology: Topology) -> bool:
     return NodeKind.NVSWITCH in topology.kinds.values()
-
-
-def _mean_size(islands: Callable[[Topology, Sequence[str]], Islands], topology: Topology) -> float:
-    return len(topology.gpus) / len(islands(topology, topology.gpus))
 
 
 def _provenance(block: str, source: HardwareProfile) -> Provenance:

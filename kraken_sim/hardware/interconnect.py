@@ -23,10 +23,8 @@ class Interconnect:
 
     `bandwidth_bytes_per_s` is the line rate per GPU and direction of the ring's slowest hop, all parallel
     links added; `num_links` how many links add up to it; `latency_s` the time of flight over the slowest hop.
-    `crosses_sockets` marks a hop over the inter-socket link. `pcie_gen` is 0 where no hop is PCIe,
-    and between nodes.
-    A group that spans `num_nodes` machines has in `node` what the ranks of its largest machine communicate over; its
-    bandwidth is that of the rings over all rails together, and `num_links` counts the rails.
+    `crosses_sockets` marks a hop over the inter-socket link. `pcie_gen` is 0 where no hop is PCIe.
+    Over a network, `across` says how the group is spread over nodes.
     """
 
     kind: InterconnectKind
@@ -36,5 +34,19 @@ class Interconnect:
     latency_s: float
     crosses_sockets: bool = False
     pcie_gen: int = 0
-    num_nodes: int = 1
-    node: Interconnect | None = None
+    across: Across | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Across:
+    """A group spread evenly over `num_nodes` nodes.
+
+    `node` is what the GPUs within one of them communicate over; `network_bytes_per_s` what one node's NICs send
+    together, `num_rails` how many of them its GPUs use, `latency_s` the time of flight from GPU to GPU.
+    """
+
+    num_nodes: int
+    node: Interconnect
+    network_bytes_per_s: float
+    num_rails: int
+    latency_s: float

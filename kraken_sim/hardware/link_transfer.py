@@ -29,23 +29,15 @@ NETWORK_SOURCE: Final = (
 )
 
 
-def with_network(constants: CollectiveConstants, gpus_per_node: float) -> CollectiveConstants:
-    """The constants with a network's rows, for rings through whole nodes.
+def with_network(constants: CollectiveConstants) -> CollectiveConstants:
+    """The constants with a network's rows.
 
-    Of a ring's steps one in `gpus_per_node` crosses the network and the others are those of NVLink (NCCL's tuning.cc
-    counts 2 · nodes network steps among 2(n - 1)); the row has their mean. What one SM copies into a NIC's buffer is
-    what it copies over NVLink: the channel rates are those of that row.
+    What one SM copies into a NIC's buffer is what it copies over NVLink: the channel rates are those of that row.
     """
-    inner = constants.step_s["nvlink"]
     rows: Mapping[str, Mapping[str, float]] = {
         "base_s": NETWORK_BASE_S,
-        "step_s": {
-            protocol: (across + (gpus_per_node - 1.0) * min(inner[protocol], across)) / gpus_per_node
-            for protocol, across in NETWORK_STEP_S.items()
-        },
-        "channel_bytes_per_s": {
-            protocol: constants.channel_bytes_per_s["nvlink"][protocol] for protocol in NETWORK_STEP_S
-        },
+        "step_s": NETWORK_STEP_S,
+        "channel_bytes_per_s": {key: constants.channel_bytes_per_s["nvlink"][key] for key in NETWORK_STEP_S},
         "link_efficiency": NETWORK_EFFICIENCY,
     }
     return _with_rows(constants, _NETWORK, rows)

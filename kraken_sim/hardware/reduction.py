@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from kraken_sim.errors import InputError
-from kraken_sim.hardware.interconnect import Interconnect, InterconnectKind
-from kraken_sim.hardware.islands import node_islands
+from kraken_sim.hardware.interconnect import Across, Interconnect, InterconnectKind
+from kraken_sim.hardware.nodes import network_bytes_per_s, nodes_of, rail_of
 from kraken_sim.hardware.rings import RingFinder
 from kraken_sim.hardware.topology import Link, LinkKind, NodeKind, P2PLevel
 
@@ -31,9 +31,7 @@ def reduce_group(topology: Topology, gpus: Sequence[str], p2p: bool) -> Intercon
     crosses_network = any(link.kind is LinkKind.NETWORK for hop in ring.hops for link in hop.links)
     reachable = all(_LEVELS.index(hop.p2p_level) <= _LEVELS.index(topology.p2p_level) for hop in ring.hops)
     if crosses_network:
-        nodes = node_islands(topology, gpus)
-        node = reduce_group(topology, max(nodes, key=len), p2p)
-        return replace(_of_ring(topology, ring), num_nodes=len(nodes), node=node)
+        return replace(_of_ring(topology, ring), across=_across(topology, finder, gpus, p2p))
     if p2p and reachable:
         return _of_ring(topology, ring)
     return _through_host(topology, finder, ring.order)
@@ -52,6 +50,21 @@ def _of_ring(topology: Topology, ring: Ring) -> Interconnect:
         # PCIe between a GPU and its NIC does not decide what a ring over the network carries.
         pcie_gen=0 if kind is InterconnectKind.NETWORK else _pcie_gen(links),
     )
+
+
+def _across(topology: Topology, finder: RingFinder, gpus: Sequence[str], p2p: bool) -> Across | None:
+    """How a group is spread over nodes; None where unevenly."""
+    nodes = nodes_of(topology, gpus)
+    if len({len(members) for members in nodes}) > 1:
+        return None
+    first = nodes[0]
+    rails = {gpu: rail_of(topology, finder, first, gpu) for gpu in first}
+    there = rail_of(topology, finder, nodes[1], nodes[1][0])
+    ways = (finder.route(first[0], rails[first[0]]), finder.route(rails[first[0]], there))
+    used = list(dict.fromkeys(rails.values()))
+    flight_s = 2 * _latency(finder, ways[0]) + _latency(finder, ways[1])
+    node = reduce_group(topology, first, p2p)
+    return Across(len(nodes), node, network_bytes_per_s(topology, used), len(used), flight_s)
 
 
 def _kind(topology: Topology, ring: Ring, links: Iterable[Link]) -> InterconnectKind:
@@ -106,7 +119,7 @@ def _between_hosts(finder: RingFinder, a: str, b: str) -> tuple[Arc, ...]:
 def nearest_host(topology: Topology, finder: RingFinder, gpu: str) -> str:
     """The root of the PCIe tree that the GPU hangs in."""
     for host in (node.name for node in topology.nodes if node.kind is NodeKind.HOST):
-        way = finder.host_way(gpu, host)
+        way = finder.pcie_way(gpu, host)
         if way is not None:
             return host
     raise InputError.single(

@@ -149,7 +149,7 @@ class RingFinder:
         example = '{from: "gpu*", to: host, kind: pcie, ...}'
         raise InputError.single("topology.links", message, example=example)
 
-    def host_way(self, source: str, target: str) -> tuple[Arc, ...] | None:
+    def pcie_way(self, source: str, target: str) -> tuple[Arc, ...] | None:
         """The way over PCIe or C2C links alone, None where there is none."""
         ways = self._shortest(source, target, _TO_HOST)
         return ways[0] if ways else None

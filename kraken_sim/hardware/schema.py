@@ -21,7 +21,7 @@ from kraken_sim.errors import closest
 from kraken_sim.hardware.blocks import Reading, read_fields, values_schema
 from kraken_sim.hardware.device import Device, LaunchCosts
 from kraken_sim.hardware.profile import HardwareProfile, Provenance, ProvenanceKind
-from kraken_sim.hardware.topology_schema import FilePart, Text, TopologyFile, build_topology
+from kraken_sim.hardware.topology_schema import FilePart, Text, TopologyFile, build_topology, check_quantities
 from kraken_sim.scenario_errors import problems_of
 
 if TYPE_CHECKING:
@@ -148,7 +148,8 @@ def read_topology(raw: object, reading: Reading) -> Topology | None:
     try:
         file = TopologyFile.model_validate(raw)
     except ValidationError:
-        return None  # reported with the outline
+        check_quantities(raw, reading)
+        return None  # the outline is reported by whoever checks it
     return build_topology(file, reading)
 
 

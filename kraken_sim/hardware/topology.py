@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from kraken_sim.errors import InfeasibleError, InputError, Problem, closest
+from kraken_sim.units import format_bandwidth
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -244,8 +245,7 @@ def _link_problems(link: Link, kinds: Mapping[str, NodeKind], path: str) -> list
             known = list(kinds)
             problems.append(Problem(path, "no such node", end, suggestion=closest(end, known)))
         elif kinds[end] not in ENDPOINTS[link.kind]:
-            allowed = " and ".join(sorted(ENDPOINTS[link.kind]))
-            problems.append(Problem(path, f"a {link.kind} link joins {allowed}, not a {kinds[end]}", end))
+            problems.append(_wrong_end(link, end, kinds, path))
     if link.a == link.b:
         problems.append(Problem(path, "a link joins two different nodes", link.a))
     rate, latency = link.bandwidth_bytes_per_s, link.latency_s
@@ -258,6 +258,14 @@ def _link_problems(link: Link, kinds: Mapping[str, NodeKind], path: str) -> list
     return problems
 
 
+def _wrong_end(link: Link, end: str, kinds: Mapping[str, NodeKind], path: str) -> Problem:
+    allowed = " and ".join(sorted(ENDPOINTS[link.kind]))
+    ends = {kinds.get(name) for name in (link.a, link.b)}
+    fitting = [str(kind) for kind, joined in ENDPOINTS.items() if ends <= joined]
+    example = f"kind: {' or '.join(fitting)}" if fitting else None
+    return Problem(path, f"a {link.kind} link joins {allowed}, not a {kinds[end]}", end, example)
+
+
 def _repeated(links: Sequence[Link], where: Callable[[int], str]) -> list[Problem]:
     first: dict[tuple[frozenset[str], LinkKind], Link] = {}
     problems = []
@@ -266,8 +274,10 @@ def _repeated(links: Sequence[Link], where: Callable[[int], str]) -> list[Proble
         if other is link:
             continue
         if other.a == link.b and other.total_bytes_per_s != link.total_bytes_per_s:
-            message = f"{link}: asymmetric, the other direction has another bandwidth; a link has one for both"
-            problems.append(Problem(where(index), message, link.total_bytes_per_s))
+            rates = f"{format_bandwidth(other.total_bytes_per_s)} and {format_bandwidth(link.total_bytes_per_s)}"
+            message = f"{link}: asymmetric, {rates}; a link has one bandwidth for both directions"
+            example = f"one entry with the smaller: {{from: {other.a}, to: {other.b}, ...}}"
+            problems.append(Problem(where(index), message, example=example))
         else:
             problems.append(Problem(where(index), f"{link}: declared twice; use count for parallel links"))
     return problems
@@ -313,5 +323,16 @@ def _disconnected(nodes: Sequence[Node], links: Sequence[Link]) -> list[Problem]
     if len(islands) == 1:
         return []
     shown = "; ".join(", ".join(names[:4]) + (", ..." if len(names) > 4 else "") for names in islands.values())
-    example = "{from: host0, to: host1, kind: socket, ...}"
-    return [Problem("links", f"the machine falls into {len(islands)} unconnected parts: {shown}", example=example)]
+    kinds = {node.name: node.kind for node in nodes}
+    first, second, *_ = islands.values()
+    message = f"the machine falls into {len(islands)} unconnected parts: {shown}"
+    return [Problem("links", message, example=_joining(first, second, kinds))]
+
+
+def _joining(a: Sequence[str], b: Sequence[str], kinds: Mapping[str, NodeKind]) -> str | None:
+    """A link that would join two parts of a machine."""
+    for kind in (LinkKind.SOCKET, LinkKind.PCIE, LinkKind.NVLINK, LinkKind.NETWORK):
+        ends = [next((name for name in part if kinds[name] in ENDPOINTS[kind]), None) for part in (a, b)]
+        if all(ends):
+            return f"{{from: {ends[0]}, to: {ends[1]}, kind: {kind}, ...}}"
+    return None

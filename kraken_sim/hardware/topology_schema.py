@@ -18,12 +18,13 @@ from __future__ import annotations
 
 import fnmatch
 import re
+from dataclasses import replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError, WithJsonSchema
 
-from kraken_sim.errors import closest
+from kraken_sim.errors import Problem, closest
 from kraken_sim.hardware.blocks import Reading, quantity_schema, sourced_schema
 from kraken_sim.hardware.profile import Provenance, ProvenanceKind
 from kraken_sim.hardware.topology import Link, LinkKind, Node, NodeKind, P2PLevel, Topology, find_problems
@@ -153,8 +154,28 @@ def build_topology(file: TopologyFile, reading: Reading) -> Topology | None:
         links += made
         where += [path] * len(made)
     if len(reading.problems) == before:
-        reading.problems += find_problems(nodes, links, where.__getitem__)
+        found = find_problems(nodes, links, where.__getitem__)
+        found = [p if p.path.startswith("topology.") else replace(p, path=f"topology.{p.path}") for p in found]
+        # One entry makes many links, which are wrong in the same way.
+        reading.problems += list({(p.path, _general(p, nodes)): p for p in reversed(found)}.values())[::-1]
     return None if len(reading.problems) > before else Topology(tuple(nodes), tuple(links), file.p2p_level)
+
+
+def _general(problem: Problem, nodes: Sequence[Node]) -> str:
+    """What a problem says without the names of nodes."""
+    names = {node.name for node in nodes}
+    return " ".join(word for word in problem.message.split() if word not in names)
+
+
+def check_quantities(raw: object, reading: Reading) -> None:
+    """Notes what is wrong with the numbers of a topology's links where other parts of its outline are wrong."""
+    links = raw.get("links") if isinstance(raw, dict) else None
+    for index, link in enumerate(links if isinstance(links, list) else ()):
+        try:
+            entry = LinkEntry.model_validate(link)
+        except ValidationError:
+            continue  # reported with the outline
+        _quantities(entry, f"topology.links.{index}", reading, Provenance(ProvenanceKind.DATASHEET, ""))
 
 
 def _expand_preset(
@@ -191,19 +212,25 @@ def _nodes(groups: dict[str, NodeGroup]) -> list[Node]:
 
 
 def _links(entry: LinkEntry, names: Sequence[str], path: str, reading: Reading, inherited: Provenance) -> list[Link]:
-    bandwidth = _bandwidth(entry, path, reading, inherited)
-    latency = _latency(entry, path, reading, inherited)
-    reading.note(f"{path}.count", inherited)
-    if entry.kind is LinkKind.PCIE and entry.gen is None:
-        reading.add(f"{path}.gen", "is required for a PCIe link", example="5")
-    if entry.kind is not LinkKind.PCIE and entry.gen is not None:
-        reading.add(f"{path}.gen", f"only PCIe links have a generation, not {entry.kind}", entry.gen)
+    bandwidth, latency = _quantities(entry, path, reading, inherited)
     left = _matching(entry.from_, names, f"{path}.from", reading)
     right = _matching(entry.to, names, f"{path}.to", reading)
     pairs = _pairs(left, right, entry.match, path, reading)
     if bandwidth is None or latency is None:
         return []
     return [Link(a, b, entry.kind, bandwidth, latency, entry.count, entry.gen or 0, path) for a, b in pairs]
+
+
+def _quantities(
+    entry: LinkEntry, path: str, reading: Reading, inherited: Provenance
+) -> tuple[float | None, float | None]:
+    """Bandwidth and latency of an entry's links, None where wrong."""
+    reading.note(f"{path}.count", inherited)
+    if entry.kind is LinkKind.PCIE and entry.gen is None:
+        reading.add(f"{path}.gen", "is required for a PCIe link", example="5")
+    if entry.kind is not LinkKind.PCIE and entry.gen is not None:
+        reading.add(f"{path}.gen", f"only PCIe links have a generation, not {entry.kind}", entry.gen)
+    return _bandwidth(entry, path, reading, inherited), _latency(entry, path, reading, inherited)
 
 
 def _bandwidth(entry: LinkEntry, path: str, reading: Reading, inherited: Provenance) -> float | None:

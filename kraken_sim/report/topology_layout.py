@@ -59,7 +59,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The place of every node, and the height of every kind's first row."""
+    """The place of every node, and the middle height of every kind's rows."""
 
     places: Mapping[str, Place]
     rows: Mapping[NodeKind, float]
@@ -174,17 +174,17 @@ def _stacked(topology: Topology, spans: Mapping[str, Place], below: Mapping[str,
     top, bottom = max([1.2, *(height + 0.6 for height in arcs)]), -1.4
     for kind in (NodeKind.NVSWITCH, NodeKind.NETWORK_SWITCH):
         if named[kind]:
-            rows[kind] = top
-            top = _place_rows(named[kind], spans, places, top, step=0.5) + 1.1
+            last = _place_rows(named[kind], spans, places, top, step=0.5)
+            rows[kind], top = (top + last) / 2.0, last + 1.1
     if named[NodeKind.NIC]:
         rows[NodeKind.NIC] = bottom + 0.4
         places |= {name: replace(spans[name], y=bottom + 0.4) for name in named[NodeKind.NIC]}
         bottom -= 0.4
     for kind in (NodeKind.PCIE_SWITCH, NodeKind.HOST):
         if named[kind]:
-            rows[kind] = bottom
             inner_first = sorted(named[kind], key=lambda name: len(_descendants(name, below)))
-            bottom = _place_rows(inner_first, spans, places, bottom, step=-0.7) - 1.0
+            last = _place_rows(inner_first, spans, places, bottom, step=-0.7)
+            rows[kind], bottom = (bottom + last) / 2.0, last - 1.0
     return Layout(places, rows)
 
 
