@@ -62,8 +62,8 @@ def build_parser() -> argparse.ArgumentParser:
     new.add_argument("--from", metavar="DATASHEET", required=True, dest="datasheet", help="name, device and topology")
     new.add_argument("--out", metavar="FILE", required=True, help="the profile to write")
 
-    schema = commands.add_parser("schema", help="JSON schema of a scenario or a hardware profile")
-    schema.add_argument("kind", choices=("scenario", "profile"), nargs="?", default="scenario")
+    schema = commands.add_parser("schema", help="JSON schema of a scenario, a profile or a machine's datasheet")
+    schema.add_argument("kind", choices=("scenario", "profile", "machine"), nargs="?", default="scenario")
     return parser
 
 

@@ -187,6 +187,10 @@ def schema_command(args: argparse.Namespace) -> None:
         from kraken_sim.hardware.schema import profile_json_schema
 
         write_json("-", profile_json_schema())
+    elif args.kind == "machine":
+        from kraken_sim.hardware.datasheet import datasheet_json_schema
+
+        write_json("-", datasheet_json_schema())
     else:
         from kraken_sim.scenario import scenario_json_schema
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -138,3 +140,23 @@ def test_constants_come_from_calibrated_profiles_only() -> None:
     for name in calibrated_profiles():
         assert not any("carried over from h100" in w.source for w in load_profile(name).provenance.values())
     assert {"a100-sxm4-80gb-x8", "h100-sxm-x8", "h200-sxm-x8", "l40s-x8"} <= set(calibrated_profiles())
+
+
+def test_every_command_of_the_page_on_machines_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = Path(__file__).parent.parent
+    page = (root / "docs" / "machines.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "scenarios").symlink_to(root / "scenarios")
+    (block,) = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+    for line in block.splitlines():
+        assert main(line.split("#", maxsplit=1)[0].split()[1:]) == 0, line
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(compile(code, "machines.md", "exec"), {})
+
+
+def test_the_schema_of_a_machine_knows_its_parts(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schema", "machine"]) == 0
+    schema = json.loads(capsys.readouterr().out)
+    assert set(schema["properties"]) == {"name", "description", "base", "device", "topology"}
+    named = schema["properties"]["device"]["anyOf"][1]
+    assert named["required"] == ["kind", "source"]
