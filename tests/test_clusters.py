@@ -10,7 +10,16 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from topology_support import GB, bridged_pairs, cluster, nvswitch_box, pcie_box, renumbered, socket_crossings
+from topology_support import (
+    GB,
+    bridged_pairs,
+    cluster,
+    nvswitch_box,
+    pcie_box,
+    renumbered,
+    socket_crossings,
+    two_cube_meshes,
+)
 
 from kraken_sim import Scenario, predict_op, simulate
 from kraken_sim.errors import InputError
@@ -18,7 +27,7 @@ from kraken_sim.hardware.interconnect import InterconnectKind
 from kraken_sim.hardware.load import list_profiles, load_profile
 from kraken_sim.hardware.placement import gpu_numbers, placed
 from kraken_sim.hardware.rings import RingFinder
-from kraken_sim.hardware.topology import Link, LinkKind, NodeKind, Topology
+from kraken_sim.hardware.topology import Link, LinkKind, NodeKind, P2PLevel, Topology
 
 
 def rails_of(machine: Topology, order: tuple[str, ...]) -> Counter[Link]:
@@ -80,6 +89,13 @@ def test_without_nvlink_pcie_and_the_network_share_the_ring() -> None:
     assert found.bandwidth_bytes_per_s == pytest.approx(2 * 25 * GB)
     assert found.across is not None
     assert found.across.node.kind is InterconnectKind.PCIE
+
+
+def test_two_cube_meshes_keep_the_doubled_links_within_and_use_all_nics_between() -> None:
+    machine = two_cube_meshes()
+    assert machine.interconnect(16).bandwidth_bytes_per_s == pytest.approx(4 * 12.5 * GB)
+    inner = [hop.links[0].count for hop in machine.best_ring(16).hops if hop.p2p_level is P2PLevel.NVL]
+    assert inner == [2] * 14
 
 
 def test_ranks_of_one_node_do_not_use_the_network() -> None:

@@ -124,3 +124,20 @@ def cluster(num_nodes: int = 2, gpus: int = 8, rails: int = 8, nvlinks: int = 18
             if nvlinks:
                 links.append(nvlink(gpu, f"nvswitch{node}", nvlinks))
     return Topology(tuple(nodes), tuple(links))
+
+
+def two_cube_meshes() -> Topology:
+    """Two DGX-1: four NICs a node, each beside the two GPUs of a PCIe switch."""
+    nodes, links = gpu_nodes(16), []
+    for node in range(2):
+        hosts = [f"host{node}.0", f"host{node}.1"]
+        nodes += [Node(host, NodeKind.HOST) for host in hosts]
+        links.append(socket(*hosts))
+        links += [nvlink(f"gpu{8 * node + a}", f"gpu{8 * node + b}", count) for (a, b), count in CUBE_MESH.items()]
+        for index in range(4):
+            switch, card = f"switch{node}.{index}", f"nic{node}.{index}"
+            nodes += [Node(switch, NodeKind.PCIE_SWITCH), Node(card, NodeKind.NIC)]
+            links += [pcie(switch, hosts[index // 2], 15.75 * GB, 3), pcie(card, switch, 15.75 * GB, 3)]
+            links += [pcie(f"gpu{8 * node + 2 * index + i}", switch, 15.75 * GB, 3) for i in range(2)]
+            links.append(network(card, "leaf", 12.5 * GB))
+    return Topology((*nodes, Node("leaf", NodeKind.NETWORK_SWITCH)), tuple(links))

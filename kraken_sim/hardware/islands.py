@@ -11,7 +11,8 @@ from collections import defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from kraken_sim.hardware.topology import LinkKind, NodeKind, UnionFind
+from kraken_sim.hardware.topology import LinkKind, NodeKind
+from kraken_sim.hardware.topology_problems import UnionFind
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -90,19 +91,20 @@ def together(nodes: Islands, islands: Islands) -> Islands:
     return tuple(tuple(gpu for island in islands if set(island) & set(node) for gpu in island) for node in nodes)
 
 
-def rail_orders(nodes: Islands) -> Iterator[tuple[str, ...]]:
+def rail_orders(nodes: Islands, *, both_ways: bool = False) -> Iterator[tuple[str, ...]]:
     """Rings through all nodes that leave and enter each of them once, every one by another rail.
 
     The k-th ring enters a node at its k-th GPU and leaves it at the one before; every other node is passed through
-    backwards, so that the GPU that sends and the one that receives hang on the same rail.
+    backwards, so that the GPU that sends and the one that receives hang on the same rail. With `both_ways` each is
+    followed by its reverse.
     """
     shared = min(map(len, nodes))
     for turn in range(shared):
-        yield tuple(
-            gpu
-            for index, node in enumerate(nodes)
-            for gpu in _turned(node, turn, shared)[:: 1 if index % 2 == 0 else -1]
-        )
+        turned = [_turned(node, turn, shared) for node in nodes]
+        order = tuple(gpu for index, node in enumerate(turned) for gpu in (node[::-1] if index % 2 else node))
+        yield order
+        if both_ways:
+            yield (order[0], *order[:0:-1])
 
 
 def _turned(node: Sequence[str], turn: int, shared: int) -> tuple[str, ...]:

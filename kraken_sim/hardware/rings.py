@@ -126,7 +126,9 @@ class RingFinder:
         nodes = node_islands(self._topology, gpus)
         if len(nodes) > 1:
             islands = nvlink_islands(self._topology, gpus)
-            return self._packed(rail_orders(together(nodes, tuple(map(self._within, islands)))))
+            grouped = together(nodes, tuple(map(self._within, islands)))
+            packings = (self._packed(rail_orders(grouped, both_ways=both)) for both in (False, True))
+            return max(packings, key=lambda rings: sum(bandwidth for _, bandwidth in rings))
         ring = self._ring(self._search(gpus, self._capacity))
         if not _all_nvlink(ring.hops):
             return [(ring.order, ring.bandwidth_bytes_per_s)]

@@ -27,7 +27,8 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, Validat
 from kraken_sim.errors import Problem, closest
 from kraken_sim.hardware.blocks import Reading, quantity_schema, sourced_schema
 from kraken_sim.hardware.profile import Provenance, ProvenanceKind
-from kraken_sim.hardware.topology import Link, LinkKind, Node, NodeKind, P2PLevel, Topology, find_problems
+from kraken_sim.hardware.topology import Link, LinkKind, Node, NodeKind, P2PLevel, Topology
+from kraken_sim.hardware.topology_problems import find_problems
 from kraken_sim.units import Dimension
 
 if TYPE_CHECKING:
