@@ -59,6 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     verbs.add_parser("list", help="every machine that ships")
     show = verbs.add_parser("show", help="one machine, each number with its source")
     show.add_argument("profile", metavar="PROFILE", help="a profile's name, or its file")
+    show.add_argument("--html", metavar="FILE", help="draw the machine: nodes, links, the best ring")
     check = verbs.add_parser("check", help="all problems of a profile's file at once")
     check.add_argument("profile", metavar="PROFILE", help="a profile's name, or its file")
 
@@ -66,8 +67,8 @@ def build_parser() -> argparse.ArgumentParser:
     new.add_argument("--from", metavar="DATASHEET", required=True, dest="datasheet", help="name, device and topology")
     new.add_argument("--out", metavar="FILE", required=True, help="the profile to write")
 
-    schema = commands.add_parser("schema", help="JSON schema of a scenario or a hardware profile")
-    schema.add_argument("kind", choices=("scenario", "profile"), nargs="?", default="scenario")
+    schema = commands.add_parser("schema", help="JSON schema of a scenario, a profile or a machine's datasheet")
+    schema.add_argument("kind", choices=("scenario", "profile", "machine"), nargs="?", default="scenario")
     return parser
 
 

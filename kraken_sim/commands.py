@@ -181,7 +181,14 @@ def profiles_command(args: argparse.Namespace) -> None:
     if args.verb == "list":
         print_report(profiles_table())
     elif args.verb == "show":
-        print_report(profile_text(load_profile(args.profile)))
+        profile = load_profile(args.profile)
+        if args.html is None:
+            print_report(profile_text(profile))
+        else:
+            from kraken_sim.report.topology import topology_html
+
+            write_text(args.html, topology_html(profile))
+            sys.stderr.write(f"drawing: {args.html}\n")
     elif args.verb == "new":
         from kraken_sim.commands_calibration import new_profile
 
@@ -199,6 +206,10 @@ def schema_command(args: argparse.Namespace) -> None:
         from kraken_sim.hardware.schema import profile_json_schema
 
         write_json("-", profile_json_schema())
+    elif args.kind == "machine":
+        from kraken_sim.hardware.datasheet import datasheet_json_schema
+
+        write_json("-", datasheet_json_schema())
     else:
         from kraken_sim.scenario import scenario_json_schema
 

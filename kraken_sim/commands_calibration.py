@@ -20,14 +20,14 @@ def calibrate(args: argparse.Namespace) -> None:
     """Fits a profile, writes it, and prints the errors on the records that no fit saw."""
     from kraken_sim.calibration.fit_profile import calibrate as fit
     from kraken_sim.calibration.profile_file import calibrated_yaml
-    from kraken_sim.hardware.load import load_profile, profile_path
+    from kraken_sim.hardware.carry_over import complete_text
+    from kraken_sim.hardware.load import load_profile
     from kraken_sim.report.calibration import calibration_report
 
     out = _profile_target(args.out)
     base = load_profile(args.base)
     result = fit(_measurements(args.measurements), base, args.name or out.stem)
-    base_text = profile_path(args.base).read_text(encoding="utf-8")
-    _write_profile(out, calibrated_yaml(result, base_text))
+    _write_profile(out, calibrated_yaml(result, complete_text(args.base)))
     print_report(calibration_report(result))
     sys.stderr.write(f"profile: {out}\n")
 
@@ -49,7 +49,7 @@ def validate(args: argparse.Namespace) -> None:
 
 def new_profile(args: argparse.Namespace) -> None:
     """Writes a profile for a GPU that nobody measured."""
-    from kraken_sim.calibration.datasheet import profile_from_datasheet
+    from kraken_sim.hardware.carry_over import profile_from_datasheet
 
     out = _profile_target(args.out)
     carried = profile_from_datasheet(Path(args.datasheet), out.stem)

@@ -15,6 +15,7 @@ from kraken_sim.architectures.workload import Workload
 from kraken_sim.costs.pricing import Pricing
 from kraken_sim.engine.simulation import Machine, run
 from kraken_sim.hardware.load import load_profile
+from kraken_sim.hardware.placement import placed
 from kraken_sim.models.counts import parameter_count
 from kraken_sim.prediction import Prediction
 from kraken_sim.program.ops import AllReduce
@@ -87,6 +88,8 @@ class Predictor:
         """
         machine = self._machine(scenario.hardware)
         resolved, num_parameters = self._resolved(scenario, machine)
+        machine.device.rate_flops(scenario.dtype)
+        machine = self._placed(scenario, machine, resolved.num_devices)
         memory = memory_of(scenario, resolved)
         check_memory(memory, machine.device.hbm_capacity_bytes)
         program = self._program(scenario, resolved)
@@ -123,6 +126,13 @@ class Predictor:
     def _machine(self, hardware: str) -> HardwareProfile:
         return self.profile or self._profiles.get(hardware, lambda: load_profile(hardware))
 
+    def _placed(self, scenario: Scenario, machine: HardwareProfile, num_devices: int) -> HardwareProfile:
+        """The machine with its ranks where the scenario puts them."""
+        if scenario.placement is None:
+            return machine
+        key = (scenario.hardware, scenario.placement, num_devices)
+        return self._profiles.get(key, lambda: placed(machine, scenario.placement, num_devices))
+
     def _resolved(self, scenario: Scenario, machine: HardwareProfile) -> tuple[ResolvedModel, int]:
         """Shapes and parameters: they depend on the context in nothing but its limit."""
         devices = len(machine.topology.gpus)
@@ -144,7 +154,9 @@ class Predictor:
         """One pricing for each runtime; runtimes of a machine share what its kernels cost."""
         policy = scenario.runtime.collective.policy()
         kernels = self._kernels.get(scenario.hardware, dict)
-        return self._pricings.get((scenario.hardware, policy), lambda: Pricing(machine, policy, _kernels=kernels))
+        return self._pricings.get(
+            (scenario.hardware, scenario.placement, policy), lambda: Pricing(machine, policy, _kernels=kernels)
+        )
 
 
 def workload_of(scenario: Scenario, resolved: ResolvedModel) -> Workload:

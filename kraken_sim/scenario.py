@@ -16,6 +16,8 @@ from pydantic_core import PydanticCustomError
 from kraken_sim.architectures.workload import Phase
 from kraken_sim.costs.collectives.policy import CollectivePolicy, Library, Selection, Transport
 from kraken_sim.errors import InputError
+from kraken_sim.hardware.load import is_path
+from kraken_sim.hardware.placement import Placement
 from kraken_sim.models.config import ArchitectureKind
 from kraken_sim.models.hf import FAMILIES, SIZE_LIMIT
 from kraken_sim.program.ops import DType
@@ -254,6 +256,11 @@ class Scenario(_Spec):
     num_devices: DeviceCount | None = Field(
         default=None, description="Devices used; default: all of the machine.", examples=[2]
     )
+    placement: Placement | None = Field(
+        default=None,
+        description="The GPU of each rank as in CUDA_VISIBLE_DEVICES; default: the machine's first ones.",
+        examples=['"0,1,4,5"'],
+    )
     phase: Phase = Field(default=Phase.PREFILL, description="Prefill (TTFT) or one step of decode (TPOT).")
     batch_size: Annotated[int, Field(strict=True, ge=1, le=BATCH_LIMIT)] = Field(
         default=1, description="Sequences.", examples=[1]
@@ -323,15 +330,11 @@ def with_absolute_paths(data: Mapping[str, Any], folder: str | Path | None) -> d
     hardware, model = data.get("hardware"), data.get("model")
     if folder is None:
         return resolved
-    if isinstance(hardware, str) and _is_path(hardware):
+    if isinstance(hardware, str) and is_path(hardware):
         resolved["hardware"] = str(Path(folder) / hardware)
     if isinstance(model, dict) and isinstance(model.get("config"), str):
         resolved["model"] = {**model, "config": str(Path(folder) / model["config"])}
     return resolved
-
-
-def _is_path(hardware: str) -> bool:
-    return "/" in hardware or "\\" in hardware or hardware.endswith((".yaml", ".yml"))
 
 
 def _fields_error(message: str, *names: str) -> PydanticCustomError:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kraken_sim.errors import InputError, Problem
+from kraken_sim.hardware.placement import gpu_numbers
 from kraken_sim.models.config import ArchitectureKind
 from kraken_sim.models.hf import SYNONYMS, closest_divisor, config_from_fields, read_hf_fields
 from kraken_sim.models.kraken_width import kraken_config_for_latency
@@ -50,7 +51,7 @@ def resolve_model(scenario: Scenario, machine_devices: int | None = None) -> Res
         InputError: every problem of the model, the architecture and the number of devices together.
     """
     problems = list(_device_problems(scenario, machine_devices))
-    num_devices = scenario.num_devices or machine_devices or 1
+    num_devices = _num_devices(scenario) or machine_devices or 1
     if scenario.architecture.kind is ArchitectureKind.KRAKEN:
         problems.extend(_ways_problems(scenario, num_devices))
     try:
@@ -118,12 +119,19 @@ def _read_config(path: str) -> tuple[dict[str, object], str | None]:
 
 
 def _device_problems(scenario: Scenario, machine_devices: int | None) -> Iterator[Problem]:
-    wanted = scenario.num_devices
+    wanted = _num_devices(scenario)
     if wanted is None and machine_devices is None:
         yield Problem("num_devices", "is required where the machine is not known", example="2")
     if wanted is not None and machine_devices is not None and wanted > machine_devices:
         message = f"{scenario.hardware} has {machine_devices} devices"
         yield Problem("num_devices", message, wanted, str(machine_devices))
+
+
+def _num_devices(scenario: Scenario) -> int | None:
+    """What the scenario says about it, with its number or with its placement."""
+    if scenario.num_devices is None and scenario.placement is not None:
+        return len(gpu_numbers(scenario.placement))
+    return scenario.num_devices
 
 
 def _ways_problems(scenario: Scenario, num_devices: int) -> Iterator[Problem]:

@@ -22,7 +22,7 @@ OPTIONS = {
     "paper": ["--grid", "--html", "--json"],
     "profiles": ["VERB"],
     "profiles list": [],
-    "profiles show": ["PROFILE"],
+    "profiles show": ["--html", "PROFILE"],
     "profiles check": ["PROFILE"],
     "profiles new": ["--from", "--out"],
     "calibrate": ["--base", "--name", "--out", "MEASUREMENTS"],
@@ -79,7 +79,7 @@ def test_the_core_imports_neither_torch_nor_anything_slow():
         "assert not loaded, loaded\n"
         "from kraken_sim import Scenario, simulate, predict_op, load_scenario\n"
         "import kraken_sim.commands, kraken_sim.commands_calibration, kraken_sim.measurements.schema\n"
-        "import kraken_sim.calibration.fit_profile, kraken_sim.calibration.datasheet\n"
+        "import kraken_sim.calibration.fit_profile, kraken_sim.hardware.carry_over\n"
         "import kraken_sim.paper, kraken_sim.report.html, kraken_sim.report.text\n"
         "assert 'torch' not in sys.modules\n"
     )

@@ -10,101 +10,30 @@ import networkx as nx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from topology_support import (
+    CUBE_MESH,
+    GB,
+    MACHINES,
+    US,
+    bridged_pairs,
+    cube_mesh,
+    gpu_nodes,
+    nvlink,
+    nvswitch_box,
+    pcie,
+    pcie_box,
+    pcie_parts,
+    renumbered,
+    socket,
+    socket_crossings,
+    switched_tree,
+)
 
 from kraken_sim.errors import InfeasibleError, InputError
 from kraken_sim.hardware.interconnect import InterconnectKind
 from kraken_sim.hardware.ring_search import Ways, best_order, improved_order
-from kraken_sim.hardware.rings import Ring, RingFinder
+from kraken_sim.hardware.rings import RingFinder
 from kraken_sim.hardware.topology import Link, LinkKind, Node, NodeKind, P2PLevel, Topology
-
-GB = 1e9
-US = 1e-6
-CUBE_MESH = {
-    (0, 1): 1, (0, 2): 1, (0, 3): 2, (0, 4): 2, (1, 2): 2, (1, 3): 1, (1, 5): 2, (2, 3): 2,
-    (2, 6): 1, (3, 7): 1, (4, 5): 1, (4, 6): 1, (4, 7): 2, (5, 6): 2, (5, 7): 1, (6, 7): 2,
-}  # fmt: skip
-"""NVLinks between the GPUs of a DGX-1 with V100, as `nvidia-smi topo -m` shows them."""
-
-
-def gpu_nodes(count: int) -> list[Node]:
-    return [Node(f"gpu{i}", NodeKind.GPU) for i in range(count)]
-
-
-def pcie(a: str, b: str, bandwidth: float = 31.5 * GB, gen: int = 4) -> Link:
-    return Link(a, b, LinkKind.PCIE, bandwidth, 0.5 * US, pcie_gen=gen)
-
-
-def nvlink(a: str, b: str, count: int = 1, bandwidth: float = 25 * GB) -> Link:
-    return Link(a, b, LinkKind.NVLINK, bandwidth, 0.25 * US, count)
-
-
-def socket(a: str, b: str, bandwidth: float = 96 * GB) -> Link:
-    return Link(a, b, LinkKind.SOCKET, bandwidth, 0.2 * US)
-
-
-def pcie_parts(num_gpus: int, num_hosts: int = 2) -> tuple[list[Node], list[Link]]:
-    """GPUs in equal blocks below sockets that stand in a row."""
-    hosts = [Node(f"host{i}", NodeKind.HOST) for i in range(num_hosts)]
-    links = [pcie(f"gpu{i}", f"host{i * num_hosts // num_gpus}") for i in range(num_gpus)]
-    links += [socket(f"host{i}", f"host{i + 1}") for i in range(num_hosts - 1)]
-    return gpu_nodes(num_gpus) + hosts, links
-
-
-def pcie_box(num_gpus: int = 8, num_hosts: int = 2, extra: list[Link] | None = None) -> Topology:
-    nodes, links = pcie_parts(num_gpus, num_hosts)
-    return Topology(tuple(nodes), (*links, *(extra or [])))
-
-
-def switched_tree() -> Topology:
-    """Two sockets, two PCIe switches each, two GPUs each."""
-    nodes = gpu_nodes(8) + [Node(f"switch{i}", NodeKind.PCIE_SWITCH) for i in range(4)]
-    nodes += [Node(f"host{i}", NodeKind.HOST) for i in range(2)]
-    links = [pcie(f"gpu{i}", f"switch{i // 2}") for i in range(8)]
-    links += [pcie(f"switch{i}", f"host{i // 2}") for i in range(4)] + [socket("host0", "host1")]
-    return Topology(tuple(nodes), tuple(links))
-
-
-def nvswitch_box(num_gpus: int = 8, links_per_gpu: int = 18, planes: int = 1) -> Topology:
-    nodes, links = pcie_parts(num_gpus, 1)
-    nodes += [Node(f"nvswitch{i}", NodeKind.NVSWITCH) for i in range(planes)]
-    links += [
-        nvlink(f"gpu{i}", f"nvswitch{plane}", links_per_gpu // planes)
-        for i in range(num_gpus)
-        for plane in range(planes)
-    ]
-    return Topology(tuple(nodes), tuple(links))
-
-
-def bridged_pairs(num_gpus: int = 8) -> Topology:
-    bridges = [nvlink(f"gpu{i}", f"gpu{i + 1}", 4) for i in range(0, num_gpus, 2)]
-    return pcie_box(num_gpus, extra=bridges)
-
-
-def cube_mesh() -> Topology:
-    return pcie_box(extra=[nvlink(f"gpu{a}", f"gpu{b}", count) for (a, b), count in CUBE_MESH.items()])
-
-
-MACHINES = {
-    "pcie": pcie_box(),
-    "switched": switched_tree(),
-    "nvswitch": nvswitch_box(),
-    "pairs": bridged_pairs(),
-    "cube mesh": cube_mesh(),
-}
-
-
-def renumbered(topology: Topology, order: list[int]) -> Topology:
-    """The same machine with its GPUs counted in another order."""
-    gpus = [node for node in topology.nodes if node.kind is NodeKind.GPU]
-    rest = [node for node in topology.nodes if node.kind is not NodeKind.GPU]
-    names = {f"gpu{old}": f"gpu{new}" for new, old in enumerate(order)}
-    links = [replace(link, a=names.get(link.a, link.a), b=names.get(link.b, link.b)) for link in topology.links]
-    return Topology((*gpus, *rest), tuple(links))
-
-
-def socket_crossings(ring: Ring) -> int:
-    return sum(link.kind is LinkKind.SOCKET for hop in ring.hops for link in hop.links)
-
 
 # Rings ----------------------------------------------------------------------------------------------------
 
@@ -385,5 +314,5 @@ def test_ring_that_cannot_exist_is_an_error() -> None:
 
 def test_staging_without_a_host_is_an_error() -> None:
     pair = Topology(tuple(gpu_nodes(2)), (nvlink("gpu0", "gpu1"),))
-    with pytest.raises(InputError, match="no PCIe link to a host"):
+    with pytest.raises(InputError, match="no PCIe or C2C link to a host"):
         pair.interconnect(2, p2p=False)

@@ -83,7 +83,7 @@ def _prefill_cost(
 ) -> KernelCost:
     tiling = tiling_of(device.generation, op.head_dim)
     work = prefill_work(op, tiling, device.num_sms)
-    peak_flops = device.peak_flops[op.dtype]
+    peak_flops = device.rate_flops(op.dtype)
     times = prefill_times(work, prefill_rates(constants, op.head_dim), device, peak_flops, clock_ratio)
     extra_s = 0.0
     if serving:

@@ -113,11 +113,13 @@ def required_fields(cls: type) -> list[str]:
     ]
 
 
-def read_fields(cls: type, raw: object, path: str, reading: Reading, inherited: Provenance | None) -> dict[str, Any]:
+def read_fields(
+    cls: type, raw: object, path: str, reading: Reading, inherited: Provenance | None, *, complete: bool = True
+) -> dict[str, Any]:
     """The fields of dataclass `cls` from a mapping; every problem goes to `reading`.
 
     Returns:
-        Constructor arguments; complete only if `reading` got no new problem.
+        Constructor arguments; complete only if `reading` got no new problem, and `complete` is not given up.
     """
     types = field_types(cls)
     if not isinstance(raw, dict):
@@ -126,7 +128,7 @@ def read_fields(cls: type, raw: object, path: str, reading: Reading, inherited: 
     for name in raw:
         if name not in types:
             reading.add(f"{path}.{name}", "unknown field", suggestion=closest(name, list(types)))
-    for name in required_fields(cls):
+    for name in required_fields(cls) if complete else ():
         if name not in raw:
             reading.add(f"{path}.{name}", "is required", example=example_of(name, types[name]))
     return {

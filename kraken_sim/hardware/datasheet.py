@@ -1,9 +1,9 @@
-"""A machine as its datasheets describe it: the part of a profile that needs no measurement.
+"""A machine as its datasheets describe it: the part of a profile that needs no measurement, in about thirty lines.
 
 name: b200-sxm-x8
 description: Eight NVIDIA B200 on NVLink 5 and NVSwitch
-base: h200-sxm-x8          # optional: the profile whose constants are carried over
-device: {...}              # as in a profile
+base: h200-sxm-x8          # optional: the profile whose constants, and parts left out here, are carried over
+device: {...}              # as in a profile; over a base, only what differs
 topology: {...}            # as in a profile
 """
 
@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, ValidationError
 
 from kraken_sim.hardware.blocks import Reading
-from kraken_sim.hardware.device import Device
-from kraken_sim.hardware.schema import read_device, read_topology
+from kraken_sim.hardware.schema import BLOCKS, ProfileFile, device_schema, read_device, read_topology
 from kraken_sim.hardware.topology_schema import FilePart, Text, TopologyFile
 from kraken_sim.scenario_errors import problems_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from kraken_sim.hardware.profile import Provenance
     from kraken_sim.hardware.topology import Topology
     from kraken_sim.yaml_files import YamlDocument
 
@@ -31,18 +33,29 @@ class DatasheetFile(FilePart):
     name: Text | None = Field(default=None, examples=["b200-sxm-x8"])
     description: Text = Field(examples=['"Eight NVIDIA B200 on NVLink 5 and NVSwitch"'])
     base: Text | None = Field(default=None, examples=["h200-sxm-x8"])
-    device: dict[str, Any]
-    topology: TopologyFile
+    device: dict[str, Any] | None = None
+    topology: TopologyFile | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Datasheet:
-    """What a datasheet file says; `base` names the profile to carry constants over from, if it does."""
+    """What a datasheet file says.
 
+    `base` names the profile to carry over from, if the file does. `device` holds fields of a `Device`, all of
+    them unless there is a base; without a `topology` the base's counts. `provenance` is that of its own numbers.
+    """
+
+    name: str | None
     description: str
-    device: Device
-    topology: Topology
     base: str | None
+    device: Mapping[str, Any]
+    topology: Topology | None
+    provenance: Mapping[str, Provenance]
+
+
+def is_datasheet(data: object) -> bool:
+    """Whether a file describes a machine without any constants of cost models."""
+    return isinstance(data, dict) and not BLOCKS.keys() & data.keys() and bool(ProfileFile.model_fields.keys() & data)
 
 
 def parse_datasheet(document: YamlDocument) -> Datasheet:
@@ -58,8 +71,19 @@ def parse_datasheet(document: YamlDocument) -> Datasheet:
     except ValidationError as error:
         file = None
         reading.problems += problems_of(error, DatasheetFile)
-    device = read_device(data.get("device"), reading)
+    base = data.get("base")
+    for part in ("device", "topology"):
+        if base is None and data.get(part) is None:
+            reading.add(part, "is required where no base is named", example="base: h100-sxm-x8")
+    device = read_device(data.get("device"), reading, complete=base is None)
     topology = read_topology(data.get("topology"), reading)
-    if reading.problems or file is None or topology is None:
+    if reading.problems or file is None:
         raise document.error(reading.problems)
-    return Datasheet(file.description, Device(**device), topology, file.base)
+    return Datasheet(file.name, file.description, file.base, device, topology, reading.provenance)
+
+
+def datasheet_json_schema() -> dict[str, Any]:
+    """JSON schema of a datasheet file, for editors."""
+    schema = DatasheetFile.model_json_schema()
+    schema["properties"]["device"] = device_schema(complete=False)
+    return schema

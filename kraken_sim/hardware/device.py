@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kraken_sim.errors import InputError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -28,6 +30,19 @@ class Device:
     hbm_capacity_bytes: float
     l2_capacity_bytes: float
     tdp_w: float
+
+    def rate_flops(self, dtype: DType) -> float:
+        """The peak rate of a number format, in FLOP/s.
+
+        Raises:
+            InputError: The device has none for it.
+        """
+        rate = self.peak_flops.get(dtype)
+        if rate is None:
+            known = list(self.peak_flops)
+            message = f"{self.name} does not compute with it; device.peak_flops has {', '.join(known)}"
+            raise InputError.single("dtype", message, str(dtype), f"dtype: {known[0]}")
+        return rate
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ def profile_path(name_or_path: str | Path) -> Path:
         InputError: No shipped profile has this name.
     """
     text = str(name_or_path)
-    if isinstance(name_or_path, Path) or "/" in text or "\\" in text or text.endswith(_SUFFIXES):
+    if isinstance(name_or_path, Path) or is_path(text):
         return Path(name_or_path)
     known = list_profiles()
     if text not in known:
@@ -52,8 +52,15 @@ def profile_path(name_or_path: str | Path) -> Path:
     return data_dir(_PROFILES) / f"{text}.yaml"
 
 
+def is_path(name_or_path: str) -> bool:
+    """Whether a text is the path of a profile's file, and not the name of one that ships."""
+    return "/" in name_or_path or "\\" in name_or_path or name_or_path.endswith(_SUFFIXES)
+
+
 def load_profile(name_or_path: str | Path) -> HardwareProfile:
-    """Loads a hardware profile; the same file is read once per process unless it changes.
+    """Loads a hardware profile, or a datasheet with constants carried over from the nearest calibrated GPU.
+
+    The same file is read once per process unless it changes.
 
     Raises:
         InputError: No such profile, or everything that is wrong with its file.
@@ -68,10 +75,16 @@ def load_profile(name_or_path: str | Path) -> HardwareProfile:
 
 @lru_cache(maxsize=64)
 def _load(path: Path, mtime_ns: int, size: int) -> HardwareProfile:  # noqa: ARG001  (part of the cache key)
+    from kraken_sim.hardware.datasheet import is_datasheet
     from kraken_sim.hardware.schema import parse_profile
     from kraken_sim.yaml_files import read_yaml
 
-    return parse_profile(read_yaml(path))
+    document = read_yaml(path)
+    if is_datasheet(document.data):
+        from kraken_sim.hardware.carry_over import profile_of
+
+        return profile_of(document)
+    return parse_profile(document)
 
 
 def check_profile(name_or_path: str | Path) -> list[Problem]:
@@ -95,11 +108,10 @@ def check_profile(name_or_path: str | Path) -> list[Problem]:
 
 
 def _communication_problems(profile: HardwareProfile) -> list[Problem]:
-    for p2p in (True, False):
-        try:
-            profile.topology.interconnect(len(profile.topology.gpus), p2p=p2p)
-        except InputError as error:
-            return list(error.problems)
-        except InfeasibleError as error:
-            return [Problem("topology", str(error))]
+    try:
+        profile.topology.interconnect(len(profile.topology.gpus))
+    except InputError as error:
+        return list(error.problems)
+    except InfeasibleError as error:
+        return [Problem("topology", str(error))]
     return []

@@ -39,14 +39,16 @@ def reduce_group(topology: Topology, gpus: Sequence[str], p2p: bool) -> Intercon
 
 def _of_ring(topology: Topology, ring: Ring) -> Interconnect:
     links = [link for hop in ring.hops for link in hop.links]
+    kind = _kind(topology, ring, links)
     return Interconnect(
-        kind=_kind(topology, ring, links),
+        kind=kind,
         num_devices=len(ring.hops),
         bandwidth_bytes_per_s=ring.total_bytes_per_s,
         num_links=max(1, round(ring.total_bytes_per_s / ring.slowest.bandwidth_bytes_per_s)),
         latency_s=max(hop.latency_s for hop in ring.hops),
         crosses_sockets=_crosses_sockets(links),
-        pcie_gen=_pcie_gen(links),
+        # PCIe between a GPU and its NIC does not decide what a ring over the network carries.
+        pcie_gen=0 if kind is InterconnectKind.NETWORK else _pcie_gen(links),
     )
 
 
@@ -85,15 +87,15 @@ def _through_host(topology: Topology, finder: RingFinder, order: Sequence[str]) 
     # The order of hosts along the ring decides how often the link between sockets is crossed.
     ordered = sorted(order, key=lambda gpu: (list(hosts.values()).index(hosts[gpu]), order.index(gpu)))
     pairs = list(zip(ordered, [*ordered[1:], ordered[0]], strict=True))
-    between = [finder.route(hosts[a], hosts[b]) if hosts[a] != hosts[b] else () for a, b in pairs]
+    between = [_between_hosts(finder, hosts[a], hosts[b]) for a, b in pairs]
     loads = Counter(arc for way in (*ways, *between) for arc in way)
-    rates = {arc: topology.links[arc[0]].total_bytes_per_s / load for arc, load in loads.items()}
+    rates = [finder.links_of((arc,))[0].total_bytes_per_s / load for arc, load in loads.items()]
     latency = dict(zip(order, (_latency(finder, way) for way in ways), strict=True))
     links = finder.links_of(loads)
     return Interconnect(
         kind=InterconnectKind.HOST,
         num_devices=len(order),
-        bandwidth_bytes_per_s=min(rates.values()),
+        bandwidth_bytes_per_s=min(rates),
         num_links=1,
         latency_s=max(
             latency[a] + _latency(finder, way) + latency[b] for (a, b), way in zip(pairs, between, strict=True)
@@ -101,6 +103,17 @@ def _through_host(topology: Topology, finder: RingFinder, order: Sequence[str]) 
         crosses_sockets=_crosses_sockets(links),
         pcie_gen=_pcie_gen(links),
     )
+
+
+def _between_hosts(finder: RingFinder, a: str, b: str) -> tuple[Arc, ...]:
+    if a == b:
+        return ()
+    try:
+        return finder.route(a, b)
+    except InputError:
+        message = f"{a} and {b} are joined by GPUs only, so nothing can be staged through host memory"
+        example = f"{{from: {a}, to: {b}, kind: socket, bandwidth: 32 GB/s}}, or transport: auto"
+        raise InputError.single("topology.links", message, example=example) from None
 
 
 def nearest_host(topology: Topology, finder: RingFinder, gpu: str) -> str:
@@ -111,8 +124,8 @@ def nearest_host(topology: Topology, finder: RingFinder, gpu: str) -> str:
             return host
     raise InputError.single(
         "topology.links",
-        f"{gpu} has no PCIe link to a host, so nothing can be staged through host memory",
-        example='{from: "gpu*", to: host, kind: pcie, gen: 5, lanes: 16, ...}',
+        f"{gpu} has no PCIe or C2C link to a host, so nothing can be staged through host memory",
+        example='{from: "gpu*", to: host, kind: pcie, gen: 5}',
     )
 
 

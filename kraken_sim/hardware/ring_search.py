@@ -130,9 +130,9 @@ class _BranchAndBound:
             self.best, self.best_value = partial.order, value
 
 
-def improved_order(ranks: Sequence[str], ways: Ways) -> tuple[str, ...]:
-    """A good order: nearest neighbour (or the numbering), then segment reversals while they help."""
-    best = max((tuple(ranks), _nearest_neighbour(ranks, ways)), key=ways.value)
+def improved_order(ranks: Sequence[str], ways: Ways, guess: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """A good order: nearest neighbour (or the numbering, or `guess`), then segment reversals while they help."""
+    best = max((guess or tuple(ranks), tuple(ranks), _nearest_neighbour(ranks, ways)), key=ways.value)
     value, limit = ways.value(best), ceiling(ranks, ways)
     improved = True
     while improved and better(limit, value):

@@ -21,7 +21,7 @@ from kraken_sim.errors import closest
 from kraken_sim.hardware.blocks import Reading, read_fields, values_schema
 from kraken_sim.hardware.device import Device, LaunchCosts
 from kraken_sim.hardware.profile import HardwareProfile, Provenance, ProvenanceKind
-from kraken_sim.hardware.topology_schema import FilePart, Text, TopologyFile, build_topology
+from kraken_sim.hardware.topology_schema import FilePart, Text, TopologyFile, build_topology, check_quantities
 from kraken_sim.scenario_errors import problems_of
 
 if TYPE_CHECKING:
@@ -107,11 +107,20 @@ def parse_profile(document: YamlDocument) -> HardwareProfile:
     )
 
 
-def read_device(raw: object, reading: Reading) -> dict[str, Any]:
-    """The fields of a device; every problem goes to `reading`."""
+def read_device(raw: object, reading: Reading, *, complete: bool = True) -> dict[str, Any]:
+    """The fields of a device; every problem goes to `reading`.
+
+    A `kind` and `source` of the device hold for every value that has none of its own. Unless it must be
+    `complete`, fields may be missing.
+    """
     if not isinstance(raw, dict):
         return {}
-    fields = read_fields(Device, raw, "device", reading, inherited=None)
+    said = {key: value for key, value in raw.items() if key in ("kind", "source")}
+    inherited = reading.read_provenance(said, "device") if said else None
+    values = {key: value for key, value in raw.items() if key not in said}
+    if said and inherited is None:
+        inherited = Provenance(ProvenanceKind.DATASHEET, "")  # reported already, its numbers are read regardless
+    fields = read_fields(Device, values, "device", reading, inherited, complete=complete)
     generation = fields.get("generation")
     if isinstance(generation, str) and generation not in GENERATIONS:
         known = f"must be one of {', '.join(GENERATIONS)}"
@@ -139,7 +148,8 @@ def read_topology(raw: object, reading: Reading) -> Topology | None:
     try:
         file = TopologyFile.model_validate(raw)
     except ValidationError:
-        return None  # reported with the outline
+        check_quantities(raw, reading)
+        return None  # the outline is reported by whoever checks it
     return build_topology(file, reading)
 
 
@@ -150,5 +160,15 @@ def profile_json_schema() -> dict[str, Any]:
     for name, cls in BLOCKS.items():
         properties = {**block["properties"], "values": values_schema(cls)}
         schema["properties"][name] = {**block, "title": cls.__name__, "properties": properties}
-    schema["properties"]["device"] = values_schema(Device, sourced_only=True)
+    schema["properties"]["device"] = device_schema()
     return schema
+
+
+def device_schema(*, complete: bool = True) -> dict[str, Any]:
+    """JSON schema of a device; its numbers say where they are from, or the device does for all of them."""
+    sourced, named = values_schema(Device, sourced_only=True), values_schema(Device)
+    where = {"kind": {"enum": [str(kind) for kind in ProvenanceKind]}, "source": {"type": "string", "minLength": 1}}
+    named |= {"properties": where | named["properties"], "required": ["kind", "source", *named["required"]]}
+    if not complete:
+        sourced["required"], named["required"] = [], ["kind", "source"]
+    return {"anyOf": [sourced, named]}

@@ -1,23 +1,21 @@
 """A machine as a graph: GPUs, switches, hosts and NICs, and the links between them.
 
 A link has one bandwidth, the same in both directions, given for one direction; `count` parallel links add
-up. What a graph must satisfy to be a machine is said by `find_problems`. Which ring through a group of GPUs
+up. What a graph must satisfy to be a machine is said by `topology_problems`. Which ring through a group of GPUs
 is the best, and what it can carry, is `kraken_sim.hardware.rings`.
 """
 
 from __future__ import annotations
 
-import math
-from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
-from kraken_sim.errors import InfeasibleError, InputError, Problem, closest
+from kraken_sim.errors import InfeasibleError, InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping
 
     from kraken_sim.hardware.interconnect import Interconnect
     from kraken_sim.hardware.rings import Ring
@@ -42,6 +40,8 @@ class LinkKind(StrEnum):
     PCIE = "pcie"
     SOCKET = "socket"
     """Between the sockets of one machine: UPI, Infinity Fabric."""
+    C2C = "c2c"
+    """NVLink-C2C between a GPU and the Grace CPU beside it."""
     NETWORK = "network"
 
 
@@ -64,6 +64,7 @@ ENDPOINTS: Final[Mapping[LinkKind, frozenset[NodeKind]]] = {
     LinkKind.NVLINK: frozenset({NodeKind.GPU, NodeKind.NVSWITCH}),
     LinkKind.PCIE: frozenset({NodeKind.GPU, NodeKind.PCIE_SWITCH, NodeKind.HOST, NodeKind.NIC}),
     LinkKind.SOCKET: frozenset({NodeKind.HOST}),
+    LinkKind.C2C: frozenset({NodeKind.GPU, NodeKind.HOST}),
     LinkKind.NETWORK: frozenset({NodeKind.NIC, NodeKind.NETWORK_SWITCH}),
 }
 """The nodes that each kind of link may join."""
@@ -81,7 +82,8 @@ class Node:
 class Link:
     """`count` parallel links between two nodes, each with the same bandwidth in both directions.
 
-    `bandwidth_bytes_per_s` is one link's, in one direction. `pcie_gen` is 0 unless the link is PCIe.
+    `bandwidth_bytes_per_s` is one link's, in one direction. `pcie_gen` is 0 unless the link is PCIe. `entry` is the
+    dotted path of the file's entry that declares it.
     """
 
     a: str
@@ -91,6 +93,7 @@ class Link:
     latency_s: float
     count: int = 1
     pcie_gen: int = 0
+    entry: str = field(default="", compare=False)
 
     @property
     def total_bytes_per_s(self) -> float:
@@ -106,7 +109,7 @@ class Topology:
     """The graph of one machine; rank r of a scenario sits on the r-th GPU.
 
     Raises:
-        InputError: The graph is no machine; see `find_problems`.
+        InputError: The graph is no machine; see `topology_problems.find_problems`.
     """
 
     nodes: tuple[Node, ...]
@@ -115,8 +118,11 @@ class Topology:
     _cache: dict[tuple[int, int, bool], Interconnect] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
+    _placed: dict[tuple[int, ...], Topology] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        from kraken_sim.hardware.topology_problems import find_problems
+
         problems = find_problems(self.nodes, self.links)
         if problems:
             raise InputError(problems)
@@ -157,6 +163,19 @@ class Topology:
             raise InfeasibleError(f"{num_devices} devices{apart} do not fit on this machine", f"{len(self.gpus)} GPUs")
         return self.gpus[: (num_devices - 1) * stride + 1 : stride]
 
+    def with_ranks_on(self, gpus: tuple[int, ...]) -> Topology:
+        """The same machine with these GPUs counted first, in this order, and the others behind them.
+
+        Args:
+            gpus: different numbers of GPUs, counted from 0.
+        """
+        if gpus not in self._placed:
+            first = [self.gpus[number] for number in gpus]
+            rank = {name: index for index, name in enumerate(first)}
+            nodes = sorted(self.nodes, key=lambda node: rank.get(node.name, len(rank)))
+            self._placed[gpus] = Topology(tuple(nodes), self.links, self.p2p_level)
+        return self._placed[gpus]
+
     def best_ring(self, num_devices: int, stride: int = 1) -> Ring:
         """The best ring through the group: most bandwidth first, then least latency.
 
@@ -183,115 +202,3 @@ class Topology:
 
             self._cache[key] = reduce_group(self, self.group(num_devices, stride), p2p)
         return self._cache[key]
-
-
-def find_problems(
-    nodes: Sequence[Node], links: Sequence[Link], where: Callable[[int], str] = "links.{}".format
-) -> list[Problem]:
-    """Everything that keeps a graph from being a machine.
-
-    - Node names are unique, there is at least one GPU, links join two different nodes of kinds that fit.
-    - Bandwidths are positive and finite, latencies not negative, counts at least one.
-    - Two nodes have one entry per kind of link: two entries would make it asymmetric or count it twice.
-    - PCIe links form a forest in which every tree holds at most one host: a GPU, NIC or PCIe switch has
-      exactly one way up. Cycles that NVLink, socket or network links take part in are fine.
-    - Everything is connected with everything.
-
-    `where` turns a link's index into the path that its problems are reported at.
-    """
-    problems = _node_problems(nodes)
-    kinds = {node.name: node.kind for node in nodes}
-    for index, link in enumerate(links):
-        problems += _link_problems(link, kinds, where(index))
-    if problems:
-        return problems
-    problems = _repeated(links, where)
-    problems += _pcie_cycles(links, kinds, where)
-    return problems or _disconnected(nodes, links)
-
-
-def _node_problems(nodes: Sequence[Node]) -> list[Problem]:
-    twice = [name for name, number in Counter(node.name for node in nodes).items() if number > 1]
-    problems = [Problem("nodes", "two nodes have the same name", name) for name in twice]
-    if not any(node.kind is NodeKind.GPU for node in nodes):
-        problems.append(Problem("nodes", "a machine needs at least one GPU", example="gpu: {kind: gpu, count: 8}"))
-    return problems
-
-
-def _link_problems(link: Link, kinds: Mapping[str, NodeKind], path: str) -> list[Problem]:
-    problems = []
-    for end in (link.a, link.b):
-        if end not in kinds:
-            known = list(kinds)
-            problems.append(Problem(path, "no such node", end, suggestion=closest(end, known)))
-        elif kinds[end] not in ENDPOINTS[link.kind]:
-            allowed = " and ".join(sorted(ENDPOINTS[link.kind]))
-            problems.append(Problem(path, f"a {link.kind} link joins {allowed}, not a {kinds[end]}", end))
-    if link.a == link.b:
-        problems.append(Problem(path, "a link joins two different nodes", link.a))
-    rate, latency = link.bandwidth_bytes_per_s, link.latency_s
-    if not (rate > 0 and math.isfinite(rate)):
-        problems.append(Problem(path, f"{link}: bandwidth must be more than zero", rate, "25 GB/s"))
-    if not (latency >= 0 and math.isfinite(latency)):
-        problems.append(Problem(path, f"{link}: latency must not be negative", latency, "0.3 us"))
-    if link.count < 1:
-        problems.append(Problem(path, f"{link}: count must be at least 1", link.count, "18"))
-    return problems
-
-
-def _repeated(links: Sequence[Link], where: Callable[[int], str]) -> list[Problem]:
-    first: dict[tuple[frozenset[str], LinkKind], Link] = {}
-    problems = []
-    for index, link in enumerate(links):
-        other = first.setdefault((frozenset({link.a, link.b}), link.kind), link)
-        if other is link:
-            continue
-        if other.a == link.b and other.total_bytes_per_s != link.total_bytes_per_s:
-            message = f"{link}: asymmetric, the other direction has another bandwidth; a link has one for both"
-            problems.append(Problem(where(index), message, link.total_bytes_per_s))
-        else:
-            problems.append(Problem(where(index), f"{link}: declared twice; use count for parallel links"))
-    return problems
-
-
-class _UnionFind:
-    """Connected components while links are added one by one."""
-
-    def __init__(self) -> None:
-        self._parent: dict[str, str] = {}
-
-    def find(self, name: str) -> str:
-        while (parent := self._parent.get(name, name)) != name:
-            name = parent
-        return name
-
-    def join(self, a: str, b: str) -> bool:
-        """Joins two components; False when they were one already."""
-        a, b = self.find(a), self.find(b)
-        self._parent[a] = b
-        return a != b
-
-
-def _pcie_cycles(links: Sequence[Link], kinds: Mapping[str, NodeKind], where: Callable[[int], str]) -> list[Problem]:
-    trees, problems = _UnionFind(), []
-    # All hosts count as one root, so that a second way up to another host closes a cycle too.
-    root = {name: "host" if kind is NodeKind.HOST else f"node {name}" for name, kind in kinds.items()}
-    for index, link in enumerate(links):
-        if link.kind is LinkKind.PCIE and not trees.join(root[link.a], root[link.b]):
-            message = f"{link}: closes a cycle; PCIe is a tree, with one way up from each device to one host"
-            problems.append(Problem(where(index), message))
-    return problems
-
-
-def _disconnected(nodes: Sequence[Node], links: Sequence[Link]) -> list[Problem]:
-    parts = _UnionFind()
-    for link in links:
-        parts.join(link.a, link.b)
-    islands: dict[str, list[str]] = defaultdict(list)
-    for node in nodes:
-        islands[parts.find(node.name)].append(node.name)
-    if len(islands) == 1:
-        return []
-    shown = "; ".join(", ".join(names[:4]) + (", ..." if len(names) > 4 else "") for names in islands.values())
-    example = "{from: host0, to: host1, kind: socket, ...}"
-    return [Problem("links", f"the machine falls into {len(islands)} unconnected parts: {shown}", example=example)]

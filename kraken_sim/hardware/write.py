@@ -17,6 +17,7 @@ from kraken_sim.units import Dimension, dimension_of_field, format_quantity
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from kraken_sim.hardware.device import Device
     from kraken_sim.hardware.profile import Provenance
 
 WIDTH: Final = 120
@@ -48,6 +49,22 @@ def block_yaml(name: str, block: BlockText) -> str:
             lines.append(f"{_STEP * 2}{field.name}: {_sourced(_scalar(value, field.name), own)}")
         else:
             lines += _entry(field.name, value, dimension_of_field(field.name), _STEP * 2)
+    return "\n".join(lines) + "\n"
+
+
+def device_yaml(device: Device, provenance: Mapping[str, Provenance]) -> str:
+    """The device as lines of a profile file, every number with all its digits and its own source."""
+    lines = ["device:"]
+    for field in dataclasses.fields(device):
+        value, path = getattr(device, field.name), f"device.{field.name}"
+        if isinstance(value, str):
+            lines.append(f"{_STEP}{field.name}: {value}")
+        elif isinstance(value, Mapping):
+            lines.append(f"{_STEP}{field.name}:")
+            inner = ((key, number, provenance[f"{path}.{key}"]) for key, number in value.items())
+            lines += [f"{_STEP * 2}{key}: {_sourced(_exact(number, field.name), own)}" for key, number, own in inner]
+        else:
+            lines.append(f"{_STEP}{field.name}: {_sourced(_exact(value, field.name), provenance[path])}")
     return "\n".join(lines) + "\n"
 
 
@@ -92,6 +109,11 @@ def _dimension(outer: Dimension, key: str) -> Dimension:
 
 def _scalar(value: Any, field: str) -> str:
     return _number(value, dimension_of_field(field))
+
+
+def _exact(value: float, field: str) -> str:
+    dimension = dimension_of_field(field)
+    return f"{value:.12g}" if dimension is Dimension.DIMENSIONLESS else format_quantity(value, dimension, digits=12)
 
 
 def _number(value: Any, dimension: Dimension) -> str:

@@ -37,6 +37,7 @@ BLOCKS: Final = (
     *("device", "launch", "gemm", "attention", "serving_attention", "memory_bound", "collectives", "contention"),
     "power",
 )
+GROUP_COLUMNS: Final = ("GPUs", "best ring", "over", "one way", "hop latency", "through host memory")
 _UNKNOWN: Final = "?"
 
 
@@ -99,12 +100,19 @@ def _link_text(link: Link) -> str:
 
 def groups_table(profile: HardwareProfile) -> Table:
     """What groups of 2, 4, 8, ... GPUs communicate over, peer to peer and through host memory."""
-    table = Table("GPUs", "best ring", "over", "one way", "hop latency", "through host memory")
+    table = Table(*GROUP_COLUMNS)
+    for row in group_rows(profile):
+        table.add_row(*row)
+    return table
+
+
+def group_rows(profile: HardwareProfile) -> Iterator[tuple[str, ...]]:
+    """A row of text for each group of `groups_table`."""
     topology = profile.topology
     sizes = [size for size in (2, 4, 8, 16, 32, 64) if size < len(topology.gpus)]
     for size in [*sizes, len(topology.gpus)] if len(topology.gpus) > 1 else []:
         direct = topology.interconnect(size)
-        table.add_row(
+        yield (
             str(size),
             _order_text(topology.best_ring(size).order),
             _kind_text(direct),
@@ -112,7 +120,6 @@ def groups_table(profile: HardwareProfile) -> Table:
             format_seconds(direct.latency_s),
             _host_text(profile, size),
         )
-    return table
 
 
 def _order_text(order: Sequence[str]) -> str:

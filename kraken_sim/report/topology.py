@@ -1,0 +1,305 @@
+"""A machine as a picture: its nodes, its links and their bandwidth, the best ring, and where the numbers are from."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any, Final
+
+from kraken_sim.hardware.topology import Link, LinkKind, NodeKind
+from kraken_sim.report.page import Grid, figures_html, render_page
+from kraken_sim.report.profiles import GROUP_COLUMNS, group_rows
+from kraken_sim.report.topology_layout import Layout, arc_height, gpu_pairs, layout
+from kraken_sim.units import format_bandwidth, format_seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from kraken_sim.hardware.profile import HardwareProfile
+    from kraken_sim.hardware.rings import Ring
+    from kraken_sim.hardware.topology import Topology
+
+LINK_COLOURS: Final[Mapping[LinkKind, str]] = {
+    LinkKind.NVLINK: "#3f8f53",
+    LinkKind.PCIE: "#4c72b0",
+    LinkKind.SOCKET: "#8172b3",
+    LinkKind.C2C: "#2a9d8f",
+    LinkKind.NETWORK: "#c44e52",
+}
+NODE_COLOURS: Final[Mapping[NodeKind, str]] = {
+    NodeKind.GPU: "#33415c",
+    NodeKind.NVSWITCH: "#3f8f53",
+    NodeKind.PCIE_SWITCH: "#8fabd1",
+    NodeKind.HOST: "#7d7d7d",
+    NodeKind.NIC: "#c44e52",
+    NodeKind.NETWORK_SWITCH: "#dd8452",
+}
+LABELS: Final[Mapping[str, str]] = {
+    "gpu": "GPU",
+    "nvswitch": "NVSwitch",
+    "pcie_switch": "PCIe switch",
+    "host": "host (a socket)",
+    "nic": "NIC",
+    "network_switch": "network switch",
+    "nvlink": "NVLink",
+    "pcie": "PCIe",
+    "socket": "between sockets",
+    "c2c": "NVLink-C2C",
+    "network": "network",
+}
+RING_COLOUR: Final = "#f2b134"
+
+_ROW_PX: Final = 52
+_SLOT_PX: Final = (22.0, 84.0)
+_PAGE_PX: Final = 950.0
+_LEAST_PX: Final = 700
+_MARGIN_PX: Final = {"l": 120, "r": 30, "t": 30, "b": 20}
+_BAR: Final = 0.17
+_ARC_POINTS: Final = 24
+_SWITCHES: Final = (NodeKind.NVSWITCH, NodeKind.NETWORK_SWITCH)
+
+
+def topology_html(profile: HardwareProfile) -> str:
+    """A page with the machine's picture, its links with their sources, and what groups of GPUs communicate over."""
+    topology = profile.topology
+    sentences = [profile.description, *_ring_sentences(topology)]
+    drawing = f"<div style='overflow-x:auto'>{figures_html([topology_figure(topology)])[0]}</div>"
+    sections = [
+        ("The machine", drawing),
+        ("Links, bandwidth in one direction", _links_grid(profile).html()),
+        ("Groups of GPUs", Grid("", GROUP_COLUMNS, list(group_rows(profile)), num_left=3).html()),
+    ]
+    return render_page(profile.name, sentences, sections)
+
+
+def write_topology_html(profile: HardwareProfile, path: Path) -> None:
+    """Writes the page to `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(topology_html(profile), encoding="utf-8")
+
+
+def _ring_sentences(topology: Topology) -> list[str]:
+    if len(topology.gpus) < 2:
+        return ["One GPU communicates with nobody."]
+    ring = topology.best_ring(len(topology.gpus))
+    further = ""
+    if ring.further_bytes_per_s > 0.0:
+        further = f"; further rings over the links that it leaves make it {format_bandwidth(ring.total_bytes_per_s)}"
+    return [
+        f"The best ring through all {len(ring.order)} GPUs is {' '.join(ring.order)}. It carries "
+        f"{format_bandwidth(ring.bandwidth_bytes_per_s)} a GPU in one direction, limited by {ring.slowest}{further}."
+    ]
+
+
+def _links_grid(profile: HardwareProfile) -> Grid:
+    """A row for all links of one entry of the file that are alike."""
+    alike: dict[tuple[object, ...], list[Link]] = defaultdict(list)
+    for link in profile.topology.links:
+        alike[link.entry, link.kind, link.count, link.bandwidth_bytes_per_s, link.latency_s].append(link)
+    columns = ("from", "to", "kind", "bandwidth from", "latency from", "links", "one link", "together", "latency")
+    return Grid("", columns, [_links_row(profile, links) for links in alike.values()], num_left=5)
+
+
+def _links_row(profile: HardwareProfile, links: Sequence[Link]) -> tuple[str, ...]:
+    first = links[0]
+    gen = f" gen {first.pcie_gen}" if first.pcie_gen else ""
+
+    def source(field: str) -> str:
+        where = profile.provenance.get(f"{first.entry}.{field}")
+        return "?" if where is None else f"{where.kind}: {where.source}"
+
+    return (
+        _span([link.a for link in links]),
+        _span([link.b for link in links]),
+        LABELS[first.kind] + gen,
+        source("bandwidth"),
+        source("latency"),
+        f"{len(links)} x {first.count}",
+        format_bandwidth(first.bandwidth_bytes_per_s),
+        format_bandwidth(first.total_bytes_per_s),
+        format_seconds(first.latency_s),
+    )
+
+
+def _span(names: Sequence[str]) -> str:
+    different = list(dict.fromkeys(names))
+    return different[0] if len(different) == 1 else f"{different[0]} ... {different[-1]}"
+
+
+def topology_figure(topology: Topology) -> Any:
+    """The picture: bars for what joins others, lines as wide as their bandwidth, the best ring behind them."""
+    import plotly.graph_objects as go
+
+    plan = layout(topology)
+    slot_px = min(max(_PAGE_PX / plan.width, _SLOT_PX[0]), _SLOT_PX[1])
+    figure = go.Figure()
+    _add_links(figure, topology, plan)
+    _add_bars(figure, topology, plan, slot_px)
+    _add_points(figure, topology, plan, slot_px)
+    heights = [place.y for place in plan.places.values()]
+    arcs = [arc_height(plan.places[a].x, plan.places[b].x) for a, b in gpu_pairs(topology)]
+    top = max(heights + arcs)
+    for kind, y in plan.rows.items():
+        label = LABELS[kind].removesuffix(" (a socket)")
+        figure.add_annotation(x=0, xref="paper", xanchor="right", xshift=-8, y=y, text=label, showarrow=False)
+    figure.update_layout(
+        template="plotly_white",
+        width=max(round(plan.width * slot_px + _MARGIN_PX["l"] + _MARGIN_PX["r"]), _LEAST_PX),
+        height=round((top - min(heights) + 1.2) * _ROW_PX) + 110,
+        margin=_MARGIN_PX,
+        xaxis={"visible": False, "range": [-0.9, max(plan.width, _LEAST_PX / slot_px - 1.0) - 0.1]},
+        yaxis={"visible": False, "range": [min(heights) - 0.6, top + 0.6]},
+        legend={"orientation": "h", "yanchor": "top", "y": -0.02, "x": 0, "itemsizing": "constant"},
+        hovermode="closest",
+    )
+    return figure
+
+
+# Links ------------------------------------------------------------------------------------------------------
+
+
+def _add_links(figure: Any, topology: Topology, plan: Layout) -> None:
+    """One trace for all links that look alike, behind them the best ring, and points to hover over."""
+    on_ring = _ring_keys(topology)
+    paths = [(link, _path(topology, plan, link)) for link in topology.links]
+    ringed = [(link, path) for link, path in paths if _key(topology, link) in on_ring]
+    for width in sorted({_width(link) for link, _ in ringed}):
+        chosen = [path for link, path in ringed if _width(link) == width]
+        line = {"color": RING_COLOUR, "width": width + 6}
+        _add_lines(figure, chosen, line, "best ring through all GPUs", width == min(_width(link) for link, _ in ringed))
+    shown: set[LinkKind] = set()
+    for kind, width in sorted({(link.kind, _width(link)) for link, _ in paths}):
+        chosen = [path for link, path in paths if (link.kind, _width(link)) == (kind, width)]
+        line = {"color": LINK_COLOURS[kind], "width": width}
+        _add_lines(figure, chosen, line, LABELS[kind], kind not in shown)
+        shown.add(kind)
+    middles = [path[len(path) // 2] if len(path) > 2 else _middle(path) for _, path in paths]
+    figure.add_scatter(
+        x=[x for x, _ in middles],
+        y=[y for _, y in middles],
+        mode="markers",
+        marker={"size": 12, "opacity": 0},
+        text=[_hover(link) for link, _ in paths],
+        hovertemplate="%{text}<extra></extra>",
+        showlegend=False,
+    )
+
+
+def _add_lines(figure: Any, paths: Sequence[Sequence[tuple[float, float]]], line: Any, name: str, legend: bool) -> None:
+    xs: list[float | None] = []
+    ys: list[float | None] = []
+    for path in paths:
+        xs += [*(x for x, _ in path), None]
+        ys += [*(y for _, y in path), None]
+    figure.add_scatter(
+        x=xs, y=ys, mode="lines", line=line, name=name, legendgroup=name, showlegend=legend, hoverinfo="skip"
+    )
+
+
+def _middle(path: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    (ax, ay), (bx, by) = path
+    return (ax + bx) / 2.0, (ay + by) / 2.0
+
+
+def _width(link: Link) -> float:
+    """1.6 px for 25 GB/s, 5 px for 450 GB/s."""
+    return round(float(1.2 * (link.total_bytes_per_s / 12.5e9) ** 0.4), 1)
+
+
+def _hover(link: Link) -> str:
+    gen = f" gen {link.pcie_gen}" if link.pcie_gen else ""
+    each = f"{link.count} x {format_bandwidth(link.bandwidth_bytes_per_s)} = " if link.count > 1 else ""
+    rate = f"{each}{format_bandwidth(link.total_bytes_per_s)} in one direction"
+    return f"<b>{link.a} - {link.b}</b><br>{LABELS[link.kind]}{gen}: {rate}<br>{format_seconds(link.latency_s)}"
+
+
+def _path(topology: Topology, plan: Layout, link: Link) -> list[tuple[float, float]]:
+    """The points that a link's line runs through."""
+    a, b = plan.places[link.a], plan.places[link.b]
+    if topology.kinds[link.a] is topology.kinds[link.b] is NodeKind.GPU:
+        return list(_arc(a.x, b.x))
+    if link.kind is LinkKind.SOCKET and a.y == b.y:
+        left, right = (a, b) if a.x < b.x else (b, a)
+        return [(left.right, left.y), (right.left, right.y)]
+    x = min((a, b), key=lambda place: place.right - place.left).x
+    upper, lower = (a, b) if a.y > b.y else (b, a)
+    return [(x, upper.y - _BAR * upper.is_bar), (x, lower.y + _BAR * lower.is_bar)]
+
+
+def _arc(a: float, b: float) -> Iterator[tuple[float, float]]:
+    """An arc over the row of GPUs."""
+    from math import cos, pi, sin
+
+    for step in range(_ARC_POINTS + 1):
+        angle = pi * step / _ARC_POINTS
+        yield (a + b) / 2.0 - (b - a) / 2.0 * cos(angle), arc_height(a, b) * sin(angle)
+
+
+def _key(topology: Topology, link: Link) -> tuple[LinkKind, frozenset[str]]:
+    """Switches that join the same nodes work as one: the key tells their links from others only by the other end."""
+    names = (link.a, link.b)
+    return link.kind, frozenset(topology.kinds[n] if topology.kinds[n] in _SWITCHES else n for n in names)
+
+
+def _ring_keys(topology: Topology) -> set[tuple[LinkKind, frozenset[str]]]:
+    if len(topology.gpus) < 2:
+        return set()
+    ring: Ring = topology.best_ring(len(topology.gpus))
+    return {_key(topology, link) for hop in ring.hops for link in hop.links}
+
+
+# Nodes ------------------------------------------------------------------------------------------------------
+
+
+def _add_bars(figure: Any, topology: Topology, plan: Layout, slot_px: float) -> None:
+    for kind in NodeKind:
+        bars = [n for n in topology.nodes if n.kind is kind and plan.places[n.name].is_bar]
+        for node in bars:
+            place = plan.places[node.name]
+            corners = {"x0": place.left, "x1": place.right, "y0": place.y - _BAR, "y1": place.y + _BAR}
+            figure.add_shape(type="rect", **corners, fillcolor=NODE_COLOURS[kind], line_width=0, layer="below")
+        if bars:
+            middles = [plan.places[node.name] for node in bars]
+            texts = [_fitting(node.name, (p.right - p.left) * slot_px) for node, p in zip(bars, middles, strict=True)]
+            _add_nodes(figure, [n.name for n in bars], middles, texts, kind, {"size": 9, "symbol": "square"}, 11)
+
+
+def _fitting(name: str, width_px: float) -> str:
+    """The name, else its number, else nothing: what has room in a bar."""
+    number = re.sub(r"^\D*", "", name)
+    return next((text for text in (name, number) if text and 7.5 * len(text) <= width_px), "")
+
+
+def _add_points(figure: Any, topology: Topology, plan: Layout, slot_px: float) -> None:
+    size = min(34.0, 0.8 * slot_px)
+    for kind, symbol, scale in ((NodeKind.GPU, "square", 1.0), (NodeKind.NIC, "diamond", 0.55)):
+        names = [node.name for node in topology.nodes if node.kind is kind]
+        if names:
+            texts = [re.sub(r"^\D*", "", name) if kind is NodeKind.GPU else "" for name in names]
+            marker = {"size": scale * size, "symbol": symbol}
+            _add_nodes(
+                figure, names, [plan.places[n] for n in names], texts, kind, marker, round(min(13.0, size / 1.9))
+            )
+
+
+def _add_nodes(
+    figure: Any,
+    names: Sequence[str],
+    places: Sequence[Any],
+    texts: Sequence[str],
+    kind: NodeKind,
+    marker: Any,
+    font: int,
+) -> None:
+    figure.add_scatter(
+        x=[place.x for place in places],
+        y=[place.y for place in places],
+        mode="markers+text",
+        marker={"color": NODE_COLOURS[kind], "opacity": 1, **marker},
+        text=texts,
+        textfont={"color": "white", "size": font},
+        customdata=names,
+        hovertemplate=f"%{{customdata}}<extra>{LABELS[kind]}</extra>",
+        name=LABELS[kind],
+    )

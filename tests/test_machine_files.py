@@ -1,0 +1,162 @@
+"""Thirty lines are a machine: datasheets used wherever a profile is."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kraken_sim import Scenario, predict_op
+from kraken_sim.api import compare
+from kraken_sim.cli import main
+from kraken_sim.errors import InputError
+from kraken_sim.hardware.carry_over import LEFT_OUT_ERRORS, calibrated_profiles, complete_text
+from kraken_sim.hardware.load import check_profile, load_profile
+from kraken_sim.hardware.schema import BLOCKS, parse_profile
+from kraken_sim.yaml_files import parse_yaml
+
+SHEET = Path(__file__).parent / "data" / "b200-datasheet.yaml"
+FASTER_H100 = """
+name: faster-h100
+description: what if an H100 had the memory of an H200
+base: h100-sxm-x8
+device: {kind: datasheet, source: "a what-if", hbm_bandwidth_bytes_per_s: 4.8 TB/s}
+"""
+FOUR_H100 = """
+name: four-h100
+description: half a baseboard
+base: h100-sxm-x8
+topology:
+  kind: datasheet
+  source: "NVLink 4, PCIe 5"
+  nvswitch_node:
+    num_gpus: 4
+    pcie: {gen: 5, bandwidth: 63 GB/s, latency: 0.5 us}
+    nvlink: {count: 18, bandwidth: 25 GB/s, latency: 0.25 us}
+"""
+
+
+def written(tmp_path: Path, text: str, name: str = "mine.yaml") -> Path:
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_datasheet_is_a_machine_wherever_a_profile_is(tmp_path: Path) -> None:
+    path = written(tmp_path, SHEET.read_text(encoding="utf-8"), "b200-sxm-x8.yaml")
+    scenario = written(
+        tmp_path,
+        "hardware: ./b200-sxm-x8.yaml\nmodel: {preset: 6.7B}\nnum_devices: 4\ncontext_length: 512\n",
+        "question.yaml",
+    )
+    assert main(["run", str(scenario)]) == 0
+    assert main(["compare", str(scenario)]) == 0
+    assert main(["profiles", "show", str(path)]) == 0
+    assert main(["profiles", "check", str(path)]) == 0
+    assert predict_op(path, {"op": "all_reduce", "bytes": 2**20, "num_devices": 8}) > 0
+
+
+@pytest.mark.parametrize("text", [SHEET.read_text(encoding="utf-8"), FASTER_H100, FOUR_H100])
+def test_it_is_the_machine_that_profiles_new_writes(tmp_path: Path, text: str) -> None:
+    path = written(tmp_path, text)
+    short, full = load_profile(path), parse_profile(parse_yaml(complete_text(path)))
+    assert full.device == short.device
+    assert full.topology == short.topology
+    assert full.provenance.keys() == short.provenance.keys()
+    assert {p: where.source for p, where in full.provenance.items()} == {
+        p: where.source for p, where in short.provenance.items()
+    }
+    for spec in (
+        {"op": "gemm", "m": 512, "n": 4096, "k": 4096},
+        {"op": "norm", "num_tokens": 512, "hidden_size": 4096},
+        {"op": "all_reduce", "bytes": 2**22, "num_devices": 4},
+    ):
+        assert predict_op(full, spec) == pytest.approx(predict_op(short, spec), rel=1e-3)
+
+
+def test_what_stays_the_same_keeps_its_values_sources_and_errors(tmp_path: Path) -> None:
+    base, four = load_profile("h100-sxm-x8"), load_profile(written(tmp_path, FOUR_H100))
+    assert len(four.topology.gpus) == 4
+    for block in BLOCKS:
+        assert getattr(four, block) == getattr(base, block)
+    unchanged = {path for path in base.provenance if not path.startswith("topology.")}
+    assert all(four.provenance[path] == base.provenance[path] for path in unchanged)
+    question = {"op": "all_reduce", "bytes": 2**22, "num_devices": 4}
+    assert predict_op(four, question) == predict_op(base, question)
+
+
+def test_one_changed_number_of_a_device_changes_what_depends_on_it(tmp_path: Path) -> None:
+    base, faster = load_profile("h100-sxm-x8"), load_profile(written(tmp_path, FASTER_H100))
+    assert faster.device == replace(base.device, hbm_bandwidth_bytes_per_s=4.8e12)
+    assert faster.topology == base.topology
+    assert faster.provenance["device.hbm_bandwidth_bytes_per_s"].source == "a what-if"
+    assert faster.provenance["device.num_sms"] == base.provenance["device.num_sms"]
+    copy = {"op": "copy", "bytes": 2**32}
+    assert predict_op(base, copy) / predict_op(faster, copy) == pytest.approx(4.8 / 3.35, rel=0.02)
+
+
+def test_predictions_on_it_are_less_certain_than_on_its_base(tmp_path: Path) -> None:
+    question: dict[str, Any] = {"model": {"preset": "6.7B"}, "num_devices": 8, "context_length": 512}
+
+    def width(hardware: str) -> list[float]:
+        found = compare(Scenario.model_validate({"hardware": hardware, **question}))
+        return [(p.interval.high_s - p.interval.low_s) / p.latency_s for p in found]
+
+    path = written(tmp_path, SHEET.read_text(encoding="utf-8"))
+    assert all(new > 1.5 * old for new, old in zip(width(str(path)), width("h200-sxm-x8"), strict=True))
+
+
+def test_every_block_of_a_new_device_has_the_error_of_a_gpu_left_out(tmp_path: Path) -> None:
+    profile = load_profile(written(tmp_path, SHEET.read_text(encoding="utf-8")))
+    for block, error in LEFT_OUT_ERRORS.items():
+        residuals = {w.residual for path, w in profile.provenance.items() if path.startswith(f"{block}.")}
+        assert min(residual or 0.0 for residual in residuals) >= error
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (("base: h100-sxm-x8", "base: h100-smx-x8"), "base: line 4: unknown hardware profile"),
+        (("base: h100-sxm-x8", "base: ./mine.yaml"), "base: line 4: has no constants of its own"),
+        (("base: h100-sxm-x8\n", ""), "device: is required where no base is named"),
+        (("num_gpus: 4", "num_gpus: 0"), "topology.nvswitch_node.num_gpus"),
+        (("kind: datasheet", "kind: datashet"), "did you mean 'datasheet'"),
+        (("topology:", "topolgy:"), "did you mean 'topology'"),
+    ],
+)
+def test_what_is_wrong_with_it_is_named(tmp_path: Path, change: tuple[str, str], expected: str) -> None:
+    path = written(tmp_path, FOUR_H100.replace(*change))
+    with pytest.raises(InputError) as caught:
+        load_profile(path)
+    assert expected in str(caught.value)
+    assert check_profile(path) == list(caught.value.problems)
+
+
+def test_constants_come_from_calibrated_profiles_only() -> None:
+    for name in calibrated_profiles():
+        assert not any("carried over from h100" in w.source for w in load_profile(name).provenance.values())
+    assert {"a100-sxm4-80gb-x8", "h100-sxm-x8", "h200-sxm-x8", "l40s-x8"} <= set(calibrated_profiles())
+
+
+def test_every_command_of_the_page_on_machines_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = Path(__file__).parent.parent
+    page = (root / "docs" / "machines.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "scenarios").symlink_to(root / "scenarios")
+    (block,) = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+    for line in block.splitlines():
+        assert main(line.split("#", maxsplit=1)[0].split()[1:]) == 0, line
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(compile(code, "machines.md", "exec"), {})
+
+
+def test_the_schema_of_a_machine_knows_its_parts(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schema", "machine"]) == 0
+    schema = json.loads(capsys.readouterr().out)
+    assert set(schema["properties"]) == {"name", "description", "base", "device", "topology"}
+    named = schema["properties"]["device"]["anyOf"][1]
+    assert named["required"] == ["kind", "source"]
