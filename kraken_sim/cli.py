@@ -61,6 +61,8 @@ def build_parser() -> argparse.ArgumentParser:
     new.add_argument("--from", metavar="DATASHEET", required=True, dest="datasheet", help="name, device and topology")
     new.add_argument("--out", metavar="FILE", required=True, help="the profile to write")
 
+    _add_explore(commands)
+
     schema = commands.add_parser("schema", help="JSON schema of a scenario or a hardware profile")
     schema.add_argument("kind", choices=("scenario", "profile"), nargs="?", default="scenario")
     return parser
@@ -78,6 +80,28 @@ def _add_measured(commands: argparse._SubParsersAction[_Parser]) -> None:
     validate.add_argument("measurements", metavar="MEASUREMENTS", help="a file of validation.measure")
     validate.add_argument("--hardware", metavar="PROFILE", help="a profile (default: the one of the measured machine)")
     _add_outputs(validate)
+
+
+def _add_explore(commands: argparse._SubParsersAction[_Parser]) -> None:
+    """Questions about designs, one command each."""
+    explore = commands.add_parser("explore", help="find the best design, and how sure that is")
+    verbs = explore.add_subparsers(dest="verb", metavar="QUESTION", required=True, parser_class=_Parser)
+    channels = verbs.add_parser("channels", help="how many NCCL channels for an AllReduce beside the attention")
+    channels.add_argument(
+        "--measured", metavar="FILE", help="passes of validation.measure: predicted and measured best"
+    )
+    degree = verbs.add_parser("degree", help="over how many GPUs to spread a model, and wired how")
+    interconnect = verbs.add_parser("interconnect", help="below which bandwidth between GPUs Kraken is worth it")
+    interconnect.add_argument(
+        "--worth", metavar="PERCENT", type=float, default=10.0, help="the speed-up asked of Kraken (default: 10)"
+    )
+    for verb in (channels, degree, interconnect):
+        verb.add_argument("scenario", metavar="SCENARIO", nargs="?", help="a scenario that the options below change")
+        verb.add_argument("--hardware", metavar="PROFILE", nargs="+", help="machines: profiles' names or files")
+        verb.add_argument("--model", metavar="MODEL", nargs="+", help="presets, or paths of config.json")
+        verb.add_argument("--context-length", metavar="TOKENS", type=int, nargs="+", help="tokens of a prompt")
+        verb.add_argument("--num-devices", metavar="N", type=int, help="devices used (degree: the most)")
+        _add_outputs(verb)
 
 
 def _add_outputs(parser: argparse.ArgumentParser) -> None:

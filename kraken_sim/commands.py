@@ -31,14 +31,14 @@ def print_report(renderable: RenderableType) -> None:
     Console(highlight=False, width=width).print(renderable)
 
 
-def write_text(path: str, text: str) -> None:
-    """A whole text file, its folder made where missing."""
+def write_text(path: str, text: str, option: str = "--json") -> None:
+    """A whole text file, its folder made where missing; `option` is what asked for it."""
     target = Path(path)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise InputError.single("--json", f"cannot be written: {error.strerror}", path) from None
+        raise InputError.single(option, f"cannot be written: {error.strerror}", path) from None
 
 
 def write_json(path: str, data: Any) -> None:
@@ -60,7 +60,7 @@ def _write_html(path: str, predictions: Sequence[Prediction]) -> None:
     sys.stderr.write(f"report: {path}\n")
 
 
-def _scenario(name_or_path: str) -> Scenario:
+def named_scenario(name_or_path: str) -> Scenario:
     """A scenario's file, or one that ships, by its name."""
     from kraken_sim.hardware.load import data_dir
     from kraken_sim.scenario import load_scenario
@@ -81,7 +81,7 @@ def run_command(args: argparse.Namespace) -> None:
     from kraken_sim.api import simulate
     from kraken_sim.explain import explain_overlap, overlaps
 
-    prediction = simulate(_scenario(args.scenario), exact=args.exact)
+    prediction = simulate(named_scenario(args.scenario), exact=args.exact)
     advice = explain_overlap(prediction) if overlaps(prediction) else None
     if args.json != "-":
         from kraken_sim.report.text import prediction_report
@@ -106,7 +106,7 @@ def compare_command(args: argparse.Namespace) -> None:
     """`kraken-sim compare`: the three architectures on one scenario."""
     from kraken_sim.api import compare
 
-    predictions = compare(_scenario(args.scenario))
+    predictions = compare(named_scenario(args.scenario))
     if args.json != "-":
         from kraken_sim.report.text import comparison_report
 
@@ -152,6 +152,13 @@ def validate_command(args: argparse.Namespace) -> None:
     from kraken_sim.commands_calibration import validate
 
     validate(args)
+
+
+def explore_command(args: argparse.Namespace) -> None:
+    """`kraken-sim explore`: questions about designs."""
+    from kraken_sim.commands_explore import explore
+
+    explore(args)
 
 
 def profiles_command(args: argparse.Namespace) -> None:

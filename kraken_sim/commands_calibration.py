@@ -25,7 +25,7 @@ def calibrate(args: argparse.Namespace) -> None:
 
     out = _profile_target(args.out)
     base = load_profile(args.base)
-    result = fit(_measurements(args.measurements), base, args.name or out.stem)
+    result = fit(measurement_file(args.measurements), base, args.name or out.stem)
     base_text = profile_path(args.base).read_text(encoding="utf-8")
     _write_profile(out, calibrated_yaml(result, base_text))
     print_report(calibration_report(result))
@@ -37,7 +37,7 @@ def validate(args: argparse.Namespace) -> None:
     from kraken_sim.comparison import validate_passes
     from kraken_sim.report.validation import validation_html, validation_report
 
-    result = validate_passes(_measurements(args.measurements), args.hardware)
+    result = validate_passes(measurement_file(args.measurements), args.hardware)
     if args.json != "-":
         print_report(validation_report(result))
     if args.json is not None:
@@ -57,7 +57,7 @@ def new_profile(args: argparse.Namespace) -> None:
     sys.stdout.write(f"{out}: constants carried over from {', '.join(carried.sources)}\n")
 
 
-def _measurements(path: str) -> MeasurementFile:
+def measurement_file(path: str) -> MeasurementFile:
     """A measurement file; what is odd about it but spoils nothing goes to standard error."""
     from kraken_sim.measurements.schema import MeasurementWarning, read_measurements
 

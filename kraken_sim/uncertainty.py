@@ -87,14 +87,15 @@ def block_seconds(timeline: Timeline) -> dict[str, float]:
             seconds["contention"] += part.duration_s * part.weight
             continue
         alone_s = min(span.alone_s, span.duration_s)
-        block = "collectives" if span.kind is SpanKind.COLLECTIVE else _block_of(span.op)
+        block = "collectives" if span.kind is SpanKind.COLLECTIVE else block_of_op(span.op)
         seconds[block] += alone_s * part.weight
         seconds["contention"] += (span.duration_s - alone_s) * part.weight
         seconds["launch"] += max(0.0, part.duration_s - span.duration_s) * part.weight
     return seconds
 
 
-def _block_of(op: object) -> str:
+def block_of_op(op: object) -> str:
+    """The block of constants that prices a compute kernel."""
     if isinstance(op, Gemm):
         return "gemm"
     return "attention" if isinstance(op, Attention) else "memory_bound"

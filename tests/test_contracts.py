@@ -27,6 +27,28 @@ OPTIONS = {
     "profiles new": ["--from", "--out"],
     "calibrate": ["--base", "--name", "--out", "MEASUREMENTS"],
     "validate": ["--hardware", "--html", "--json", "MEASUREMENTS"],
+    "explore": ["QUESTION"],
+    "explore channels": [
+        "--context-length",
+        "--hardware",
+        "--html",
+        "--json",
+        "--measured",
+        "--model",
+        "--num-devices",
+        "SCENARIO",
+    ],
+    "explore degree": ["--context-length", "--hardware", "--html", "--json", "--model", "--num-devices", "SCENARIO"],
+    "explore interconnect": [
+        "--context-length",
+        "--hardware",
+        "--html",
+        "--json",
+        "--model",
+        "--num-devices",
+        "--worth",
+        "SCENARIO",
+    ],
     "schema": ["kind"],
 }
 

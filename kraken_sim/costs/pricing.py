@@ -47,10 +47,13 @@ class Pricing:
     def _kernel(self, op: ComputeOp) -> KernelCost:
         profile = self.profile
         if isinstance(op, Gemm):
-            return gemm_cost(op, profile.device, profile.gemm)
-        if isinstance(op, Attention):
-            return attention_cost(op, profile.device, profile.attention)
-        return memory_bound_cost(op, profile.device, profile.memory_bound)
+            block, cost = "gemm", gemm_cost(op, profile.device, profile.gemm)
+        elif isinstance(op, Attention):
+            block, cost = "attention", attention_cost(op, profile.device, profile.attention)
+        else:
+            block, cost = "memory_bound", memory_bound_cost(op, profile.device, profile.memory_bound)
+        factor = profile.time_factors.get(block, 1.0)
+        return cost if factor == 1.0 else slower(cost, factor)
 
     def collective(self, op: AllReduce) -> CollectiveCost:
         """The cost of an AllReduce alone on the machine."""
@@ -58,9 +61,13 @@ class Pricing:
         if cost is None:
             p2p = self.policy.transport is not Transport.SHM
             interconnect = self.profile.topology.interconnect(op.num_devices, op.stride, p2p)
-            cost = self._collectives[op] = all_reduce_cost(
+            cost = all_reduce_cost(
                 op.num_bytes, interconnect, self.profile.device, self.profile.collectives, self.policy
             )
+            factor = self.profile.time_factors.get("collectives", 1.0)
+            if factor != 1.0:
+                cost = slower_collective(cost, factor)
+            self._collectives[op] = cost
         return cost
 
     def under_sustained_load(self, program: Program) -> Pricing:
@@ -97,4 +104,11 @@ def slower(cost: KernelCost, factor: float) -> KernelCost:
         fixed_s=cost.fixed_s * factor,
         compute_s=cost.compute_s * factor,
         memory_s=cost.memory_s * factor,
+    )
+
+
+def slower_collective(cost: CollectiveCost, factor: float) -> CollectiveCost:
+    """The same collective taking `factor` times as long, start-up and transfer alike."""
+    return replace(
+        cost, busy_s=cost.busy_s * factor, latency_s=cost.latency_s * factor, transfer_s=cost.transfer_s * factor
     )

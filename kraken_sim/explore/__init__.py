@@ -1,0 +1,1 @@
+"""Exploring designs and machines: sweeps, searches, sensitivity, procurement."""
