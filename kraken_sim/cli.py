@@ -62,6 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     new.add_argument("--out", metavar="FILE", required=True, help="the profile to write")
 
     _add_explore(commands)
+    _add_procure(commands)
 
     schema = commands.add_parser("schema", help="JSON schema of a scenario or a hardware profile")
     schema.add_argument("kind", choices=("scenario", "profile"), nargs="?", default="scenario")
@@ -102,6 +103,13 @@ def _add_explore(commands: argparse._SubParsersAction[_Parser]) -> None:
         verb.add_argument("--context-length", metavar="TOKENS", type=int, nargs="+", help="tokens of a prompt")
         verb.add_argument("--num-devices", metavar="N", type=int, help="devices used (degree: the most)")
         _add_outputs(verb)
+
+
+def _add_procure(commands: argparse._SubParsersAction[_Parser]) -> None:
+    """Buying machines."""
+    procure = commands.add_parser("procure", help="which machines meet an SLA, how many, and what they cost")
+    procure.add_argument("request", metavar="REQUEST", help="workloads, SLA and priced candidates: a file, or a name")
+    _add_outputs(procure)
 
 
 def _add_outputs(parser: argparse.ArgumentParser) -> None:

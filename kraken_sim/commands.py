@@ -62,8 +62,18 @@ def _write_html(path: str, predictions: Sequence[Prediction]) -> None:
 
 def named_scenario(name_or_path: str) -> Scenario:
     """A scenario's file, or one that ships, by its name."""
-    from kraken_sim.hardware.load import data_dir
     from kraken_sim.scenario import load_scenario
+
+    return load_scenario(shipped_path(name_or_path, "SCENARIO"))
+
+
+def shipped_path(name_or_path: str, argument: str) -> Path:
+    """A file's path, or that of a file in `scenarios` that ships, by its name; `argument` is what errors call it.
+
+    Raises:
+        InputError: there is neither.
+    """
+    from kraken_sim.hardware.load import data_dir
 
     path = Path(name_or_path)
     if not path.exists() and path.name == name_or_path and path.suffix not in (".yaml", ".yml"):
@@ -71,9 +81,9 @@ def named_scenario(name_or_path: str) -> Scenario:
         if name_or_path not in shipped:
             message = "there is no such file, and no scenario of this name ships"
             guess = closest(name_or_path, list(shipped))
-            raise InputError.single("SCENARIO", message, name_or_path, ", ".join(sorted(shipped)[:1]), guess)
+            raise InputError.single(argument, message, name_or_path, ", ".join(sorted(shipped)[:1]), guess)
         path = shipped[name_or_path]
-    return load_scenario(path)
+    return path
 
 
 def run_command(args: argparse.Namespace) -> None:
@@ -159,6 +169,13 @@ def explore_command(args: argparse.Namespace) -> None:
     from kraken_sim.commands_explore import explore
 
     explore(args)
+
+
+def procure_command(args: argparse.Namespace) -> None:
+    """`kraken-sim procure`: which machines to buy."""
+    from kraken_sim.commands_procure import procure
+
+    procure(args)
 
 
 def profiles_command(args: argparse.Namespace) -> None:

@@ -133,17 +133,17 @@ class ModelSpec(_Spec):
     @model_validator(mode="after")
     def _has_one_source(self) -> Self:
         if self.preset is not None and self.config is not None:
-            raise _fields_error("give a preset or a config, not both", "config")
+            raise fields_error("give a preset or a config, not both", "config")
         based = self.preset is not None or self.config is not None
         if based and self.model_type is not None:
-            raise _fields_error("the preset or config already says the family", "model_type")
+            raise fields_error("the preset or config already says the family", "model_type")
         needed = ("num_hidden_layers", "hidden_size", "num_attention_heads")
         missing = [name for name in needed if getattr(self, name) is None]
         if not based and len(missing) == len(needed):
             message = "give a preset, the path of a config, or HF fields: " + ", ".join(needed)
             raise PydanticCustomError("model_source", "{message}", {"message": message})
         if not based and missing:
-            raise _fields_error("is required without a preset or config", *missing)
+            raise fields_error("is required without a preset or config", *missing)
         return self
 
 
@@ -173,11 +173,11 @@ class ArchitectureSpec(_Spec):
     @model_validator(mode="after")
     def _fields_fit_the_kind(self) -> Self:
         if self.kind is ArchitectureKind.LADDER:
-            raise _fields_error("ladder is not available yet; use standard, parallel or kraken", "kind")
+            raise fields_error("ladder is not available yet; use standard, parallel or kraken", "kind")
         names = ("ways", "hidden_size", "num_attention_heads", "num_key_value_heads")
         given = [name for name in names if getattr(self, name) is not None]
         if given and self.kind is not ArchitectureKind.KRAKEN:
-            raise _fields_error(f"is for kind kraken only, not for {self.kind}", *given)
+            raise fields_error(f"is for kind kraken only, not for {self.kind}", *given)
         return self
 
 
@@ -207,7 +207,7 @@ class CollectiveSpec(_Spec):
         custom = (Algorithm.ONE_SHOT, Algorithm.TWO_SHOT, Algorithm.MULTIMEM)
         if self.library is Library.NCCL and self.algorithm in custom:
             message = f"{self.algorithm} is not one of NCCL's algorithms; set library: custom, or use ring or tree"
-            raise _fields_error(message, "algorithm")
+            raise fields_error(message, "algorithm")
         return self
 
     def policy(self) -> CollectivePolicy:
@@ -300,18 +300,19 @@ def _with_absolute_paths(data: object, folder: Path) -> object:
         return data
     resolved = dict(data)
     hardware, model = data.get("hardware"), data.get("model")
-    if isinstance(hardware, str) and _is_path(hardware):
+    if isinstance(hardware, str) and is_path(hardware):
         resolved["hardware"] = str(folder / hardware)
     if isinstance(model, dict) and isinstance(model.get("config"), str):
         resolved["model"] = {**model, "config": str(folder / model["config"])}
     return resolved
 
 
-def _is_path(hardware: str) -> bool:
+def is_path(hardware: str) -> bool:
+    """Whether `hardware` is the path of a profile rather than the name of one that ships."""
     return "/" in hardware or "\\" in hardware or hardware.endswith((".yaml", ".yml"))
 
 
-def _fields_error(message: str, *names: str) -> PydanticCustomError:
+def fields_error(message: str, *names: str) -> PydanticCustomError:
     """An error about fields of the model that raises it; `problems_of` reports each under its own path."""
     context = {"fields": ", ".join(names), "message": message}
     return PydanticCustomError("fields", "{fields}: {message}", context)

@@ -49,6 +49,7 @@ OPTIONS = {
         "--worth",
         "SCENARIO",
     ],
+    "procure": ["--html", "--json", "REQUEST"],
     "schema": ["kind"],
 }
 
