@@ -96,6 +96,10 @@ def _add_explore(commands: argparse._SubParsersAction[_Parser]) -> None:
     interconnect.add_argument(
         "--worth", metavar="PERCENT", type=float, default=10.0, help="the speed-up asked of Kraken (default: 10)"
     )
+    design = verbs.add_parser("design", help="the best shapes, wirings and channels for a parameter budget")
+    design.add_argument("request", metavar="REQUEST", help="base, search, constraints, objectives: a file, or a name")
+    design.add_argument("--max-evaluations", metavar="N", type=int, help="simulate no more designs than this")
+    _add_outputs(design)
     for verb in (channels, degree, interconnect):
         verb.add_argument("scenario", metavar="SCENARIO", nargs="?", help="a scenario that the options below change")
         verb.add_argument("--hardware", metavar="PROFILE", nargs="+", help="machines: profiles' names or files")

@@ -6,7 +6,7 @@ import sys
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from kraken_sim.commands import named_scenario, print_report, write_json, write_text
+from kraken_sim.commands import named_scenario, print_report, shipped_path, write_json, write_text
 from kraken_sim.errors import InputError, Problem
 from kraken_sim.models.config import ArchitectureKind
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def explore(args: argparse.Namespace) -> None:
     """Answers the question that `args.verb` names."""
-    {"channels": _channels, "degree": _degree, "interconnect": _interconnect}[args.verb](args)
+    {"channels": _channels, "degree": _degree, "interconnect": _interconnect, "design": _design}[args.verb](args)
 
 
 def _channels(args: argparse.Namespace) -> None:
@@ -58,6 +58,27 @@ def _interconnect(args: argparse.Namespace) -> None:
     answers = [worthwhile_bandwidth(scenario, args.worth / 100.0) for scenario in scenarios]
     rows = [answer.as_dict() for answer in answers]
     write_outputs(args, rows, lambda: interconnect_report(answers), lambda: interconnect_html(answers))
+
+
+def _design(args: argparse.Namespace) -> None:
+    from kraken_sim.explore.design_request import load_design_request
+    from kraken_sim.explore.search import search
+    from kraken_sim.report.design import design_html, design_report
+
+    request = load_design_request(shipped_path(args.request, "REQUEST"))
+    if args.max_evaluations is not None:
+        if args.max_evaluations < 1:
+            raise InputError.single("--max-evaluations", "must be at least 1", args.max_evaluations, "2000")
+        request = request.model_copy(update={"max_evaluations": args.max_evaluations})
+    result = search(request, _progress if sys.stderr.isatty() else None)
+    write_outputs(args, result.as_dict(), lambda: design_report(result), lambda: design_html(result))
+
+
+def _progress(count: int) -> None:
+    """One line that counts designs, on a terminal."""
+    if count % 50 == 0:
+        sys.stderr.write(f"\r{count} designs")
+        sys.stderr.flush()
 
 
 def write_outputs(

@@ -169,12 +169,17 @@ class ArchitectureSpec(_Spec):
         description="Kraken: key/value heads of one sub-layer; default: the model's ratio.",
         examples=[4],
     )
+    intermediate_size: Size | None = Field(
+        default=None,
+        description="Kraken: width of a sub-layer's FFN; default: twice its hidden_size.",
+        examples=[7168],
+    )
 
     @model_validator(mode="after")
     def _fields_fit_the_kind(self) -> Self:
         if self.kind is ArchitectureKind.LADDER:
             raise fields_error("ladder is not available yet; use standard, parallel or kraken", "kind")
-        names = ("ways", "hidden_size", "num_attention_heads", "num_key_value_heads")
+        names = ("ways", "hidden_size", "num_attention_heads", "num_key_value_heads", "intermediate_size")
         given = [name for name in names if getattr(self, name) is not None]
         if given and self.kind is not ArchitectureKind.KRAKEN:
             raise fields_error(f"is for kind kraken only, not for {self.kind}", *given)

@@ -38,6 +38,7 @@ OPTIONS = {
         "--num-devices",
         "SCENARIO",
     ],
+    "explore design": ["--html", "--json", "--max-evaluations", "REQUEST"],
     "explore degree": ["--context-length", "--hardware", "--html", "--json", "--model", "--num-devices", "SCENARIO"],
     "explore interconnect": [
         "--context-length",

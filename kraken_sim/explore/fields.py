@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from kraken_sim.errors import InputError, Problem
+from kraken_sim.scenario import is_path
 from kraken_sim.scenario_errors import problems_of
 from kraken_sim.units import EXAMPLES, Dimension, parse_quantity
 from kraken_sim.yaml_files import read_yaml
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    from kraken_sim.scenario import ModelSpec
     from kraken_sim.yaml_files import YamlDocument
 
 
@@ -99,3 +101,13 @@ def raise_if_any(problems: Iterable[Problem], source: str | None = None) -> None
     found = list(problems)
     if found:
         raise InputError(found, source)
+
+
+def absolute_hardware(hardware: str, folder: Path) -> str:
+    """A profile's path made absolute by the folder of the file that names it; names stay."""
+    return str(folder / hardware) if is_path(hardware) else hardware
+
+
+def absolute_model(model: ModelSpec, folder: Path) -> ModelSpec:
+    """The same for the path of a model's config."""
+    return model if model.config is None else model.model_copy(update={"config": str(folder / model.config)})

@@ -19,6 +19,8 @@ from kraken_sim.explore.fields import (
     Source,
     Spec,
     Watts,
+    absolute_hardware,
+    absolute_model,
     raise_if_any,
     read_request,
 )
@@ -34,7 +36,6 @@ from kraken_sim.scenario import (
     RuntimeSpec,
     Scenario,
     fields_error,
-    is_path,
     resolve_model,
 )
 
@@ -264,17 +265,10 @@ def _candidate_problems(candidate: CandidateSpec, path: str) -> Iterator[Problem
 
 def _with_absolute_paths(request: ProcureRequest, folder: Path) -> ProcureRequest:
     candidates = tuple(
-        candidate.model_copy(update={"hardware": str(folder / candidate.hardware)})
-        if is_path(candidate.hardware)
-        else candidate
+        candidate.model_copy(update={"hardware": absolute_hardware(candidate.hardware, folder)})
         for candidate in request.candidates
     )
     workloads = tuple(
-        workload
-        if workload.model.config is None
-        else workload.model_copy(
-            update={"model": workload.model.model_copy(update={"config": str(folder / workload.model.config)})}
-        )
-        for workload in request.workloads
+        workload.model_copy(update={"model": absolute_model(workload.model, folder)}) for workload in request.workloads
     )
     return request.model_copy(update={"candidates": candidates, "workloads": workloads})
