@@ -64,8 +64,9 @@ def build_parser() -> argparse.ArgumentParser:
     _add_explore(commands)
     _add_procure(commands)
 
-    schema = commands.add_parser("schema", help="JSON schema of a scenario or a hardware profile")
-    schema.add_argument("kind", choices=("scenario", "profile"), nargs="?", default="scenario")
+    schema = commands.add_parser("schema", help="JSON schema of a scenario, a hardware profile or a request")
+    kinds = ("scenario", "profile", "design", "purchase")
+    schema.add_argument("kind", choices=kinds, nargs="?", default="scenario")
     return parser
 
 

@@ -204,6 +204,12 @@ def schema_command(args: argparse.Namespace) -> None:
         from kraken_sim.hardware.schema import profile_json_schema
 
         write_json("-", profile_json_schema())
+    elif args.kind in ("design", "purchase"):
+        from kraken_sim.explore.design_request import DesignRequest
+        from kraken_sim.explore.procure_request import ProcureRequest
+
+        model = DesignRequest if args.kind == "design" else ProcureRequest
+        write_json("-", model.model_json_schema())
     else:
         from kraken_sim.scenario import scenario_json_schema
 

@@ -62,7 +62,7 @@ def _interconnect(args: argparse.Namespace) -> None:
 
 def _design(args: argparse.Namespace) -> None:
     from kraken_sim.explore.design_request import load_design_request
-    from kraken_sim.explore.search import search
+    from kraken_sim.explore.search import search_designs
     from kraken_sim.report.design import design_html, design_report
 
     request = load_design_request(shipped_path(args.request, "REQUEST"))
@@ -70,7 +70,7 @@ def _design(args: argparse.Namespace) -> None:
         if args.max_evaluations < 1:
             raise InputError.single("--max-evaluations", "must be at least 1", args.max_evaluations, "2000")
         request = request.model_copy(update={"max_evaluations": args.max_evaluations})
-    result = search(request, _progress if sys.stderr.isatty() else None)
+    result = search_designs(request, _progress if sys.stderr.isatty() else None)
     write_outputs(args, result.as_dict(), lambda: design_report(result), lambda: design_html(result))
 
 

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 def procure(args: argparse.Namespace) -> None:
     """Ranks the candidates of a request's file."""
     from kraken_sim.explore.procure import procure as rank
-    from kraken_sim.explore.procure_request import load_request
+    from kraken_sim.explore.procure_request import load_procure_request
     from kraken_sim.report.procure import procure_html, procure_report
 
-    result = rank(load_request(shipped_path(args.request, "REQUEST")))
+    result = rank(load_procure_request(shipped_path(args.request, "REQUEST")))
     write_outputs(args, result.as_dict(), lambda: procure_report(result), lambda: procure_html(result))

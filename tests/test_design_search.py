@@ -18,7 +18,7 @@ from kraken_sim.explore.design import Design, divides, widths_for_budget
 from kraken_sim.explore.design_request import DesignRequest, Objective, base_config, designs, load_design_request
 from kraken_sim.explore.evaluate import predict
 from kraken_sim.explore.pareto import dominates
-from kraken_sim.explore.search import search
+from kraken_sim.explore.search import search_designs
 from kraken_sim.models.config import ArchitectureKind
 from kraken_sim.models.presets import preset
 
@@ -87,7 +87,7 @@ def test_every_design_is_named_once_and_keeps_the_constraints():
     asked = request(constraints=limits)
     space = list(designs(asked))
     assert len(space) == len(set(space))
-    result = search(asked)
+    result = search_designs(asked)
     budget = 1_315_000_000
     for item in result.evaluated:
         assert abs(item.num_parameters / budget - 1.0) < 0.05
@@ -98,7 +98,7 @@ def test_every_design_is_named_once_and_keeps_the_constraints():
 
 
 def test_the_front_is_undominated_and_its_first_the_fastest():
-    result = search(request(objectives=["ttft", "depth"]))
+    result = search_designs(request(objectives=["ttft", "depth"]))
 
     def point(item: Any) -> list[float]:
         return [item.minimised(Objective.TTFT), item.minimised(Objective.DEPTH)]
@@ -113,7 +113,7 @@ def test_the_front_is_undominated_and_its_first_the_fastest():
 
 def test_cost_is_rent_over_tokens_on_the_designs_share_of_the_machine():
     prices = {"h200-sxm-x2": {"per_hour": 8.0, "source": "example price", "date": "2026-01-01"}}
-    result = search(request(objectives=["cost"], prices=prices, currency="EUR", search={"num_devices": [1, 2]}))
+    result = search_designs(request(objectives=["cost"], prices=prices, currency="EUR", search={"num_devices": [1, 2]}))
     best = result.best
     expected = 8.0 * best.design.num_devices / 2 / 3600.0 * best.latency_s / 128 * 1e6
     assert best.cost == pytest.approx(expected)
@@ -125,8 +125,10 @@ def test_optuna_finds_nearly_the_best_of_a_space_it_does_not_try_whole():
     asked = request(search={**VARIED, "ffn_expansion": [2, 3, 4], "num_key_value_groups": [1, 2, 4]})
     space = len(list(designs(asked)))
     assert space > 200
-    whole = search(asked.model_copy(update={"objectives": (Objective.TTFT,)}))
-    sampled = search(asked.model_copy(update={"objectives": (Objective.TTFT,), "max_evaluations": space * 15 // 100}))
+    whole = search_designs(asked.model_copy(update={"objectives": (Objective.TTFT,)}))
+    sampled = search_designs(
+        asked.model_copy(update={"objectives": (Objective.TTFT,), "max_evaluations": space * 15 // 100})
+    )
     assert sampled.method.startswith("Optuna")
     assert len(sampled.evaluated) == space * 15 // 100
     assert sampled.best.latency_s <= 1.05 * whole.best.latency_s
@@ -135,7 +137,13 @@ def test_optuna_finds_nearly_the_best_of_a_space_it_does_not_try_whole():
 def test_a_space_too_large_says_how_to_go_on_without_optuna(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(InputError, match=r"install kraken_sim\[explore\]"):
-        search(request(max_evaluations=3))
+        search_designs(request(max_evaluations=3))
+
+
+def test_a_space_that_cannot_be_listed_is_refused():
+    many = {"num_hidden_layers": list(range(1, 101)), "hidden_size": list(range(64, 6400, 64)), "ways": [2, 4, 8, 16]}
+    with pytest.raises(InputError, match="combinations"):
+        search_designs(request(search={**many, "head_dim": [64, 80, 96, 112, 128, 160]}))
 
 
 def test_an_interrupted_search_keeps_what_it_has():
@@ -143,7 +151,7 @@ def test_an_interrupted_search_keeps_what_it_has():
         if count == 10:
             raise KeyboardInterrupt
 
-    result = search(request(), interrupt)
+    result = search_designs(request(), interrupt)
     assert not result.complete
     assert 0 < len(result.evaluated) <= 10
 
@@ -161,7 +169,7 @@ def test_an_interrupted_search_keeps_what_it_has():
 )
 def test_constraints_that_nothing_keeps_name_the_number_in_the_way(changes: dict[str, Any], words: str):
     with pytest.raises(InfeasibleError) as caught:
-        search(request(**changes))
+        search_designs(request(**changes))
     assert words in str(caught.value)
 
 
@@ -170,7 +178,7 @@ def test_every_problem_of_a_search_is_reported_at_once(tmp_path: Path, capsys: p
         "base": {**BASE, "model": {"preset": "1.4B"}, "hardware": "h200-sxm-x2"},
         "budget": 1e9,
         "objectives": ["tpot", "cost"],
-        "search": {"hardware": ["h200-sxm-x2", "l40-x8"], "head_dim": [100], "hidden_size": [1024]},
+        "search": {"hardware": ["h200-sxm-x2", "l40-x8"], "kind": ["ladder"], "head_dim": [100], "hidden_size": [1024]},
         "constraints": {"min_parameters": 3e9, "max_parameters": 2e9, "min_hidden_size": 2048},
     }
     path = tmp_path / "design.yaml"
@@ -181,6 +189,7 @@ def test_every_problem_of_a_search_is_reported_at_once(tmp_path: Path, capsys: p
         "did you mean 'l40s-x8'",
         "did you mean '1.3B'",
         "search.head_dim.0",
+        "search.kind.0",
         "constraints.min_parameters",
         "budget: line",
         "constraints.min_hidden_size",

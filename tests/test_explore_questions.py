@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
 
 import pytest
 from explore_support import asked
@@ -14,20 +15,16 @@ from kraken_sim.errors import InfeasibleError, InputError
 from kraken_sim.explain import explain_overlap
 from kraken_sim.explore.channels import best_channels
 from kraken_sim.explore.channels_measured import compare_channels
+from kraken_sim.explore.dataframe import dataframe
 from kraken_sim.explore.degree import best_degree, degrees
 from kraken_sim.explore.evaluate import predict
-from kraken_sim.explore.interconnect import BandwidthPoint, crossing_of, worthwhile_bandwidth
+from kraken_sim.explore.interconnect import Crossing, crossing_of, worthwhile_bandwidth
 from kraken_sim.hardware.load import load_profile
 from kraken_sim.measurements.schema import read_measurements
 from kraken_sim.models.config import ArchitectureKind
 
 ROOT = Path(__file__).parent.parent
 PASSES = ROOT / "validation" / "measurements" / "h200-sxm-x2-passes.jsonl"
-
-
-def run_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
-    assert main(["explore", *arguments, "--json", "-"]) == 0
-    return json.loads(capsys.readouterr().out)
 
 
 def test_the_best_channels_are_those_that_explaining_the_overlap_names():
@@ -95,17 +92,17 @@ def test_degrees_that_do_not_fit_say_why_and_none_is_infeasible():
         best_degree(asked(hardware="l40s-x8", num_devices=2, model={"preset": "175B"}, context_length=2048))
 
 
-def points(*speedups: float) -> list[BandwidthPoint]:
-    return [BandwidthPoint(2.0**i, 1e9 * 2.0**i, 1.0 + speedup, 1.0) for i, speedup in enumerate(speedups)]
+def crossing(*speedups: float) -> Crossing:
+    return crossing_of([1e9 * 2.0**index for index in range(len(speedups))], speedups, 0.1)
 
 
 def test_the_crossing_is_interpolated_on_the_logarithm_of_the_bandwidth():
-    found = crossing_of(points(0.3, 0.2, 0.0), 0.1)
+    found = crossing(0.3, 0.2, 0.0)
     assert found.sure_bytes_per_s == found.last_bytes_per_s == pytest.approx(2e9 * 2.0**0.5)
 
 
 def test_a_curve_that_goes_back_and_forth_has_two_ends():
-    found = crossing_of(points(0.3, 0.0, 0.3, 0.0), 0.1)
+    found = crossing(0.3, 0.0, 0.3, 0.0)
     assert found.sure_bytes_per_s is not None
     assert found.last_bytes_per_s is not None
     assert 1e9 < found.sure_bytes_per_s < 2e9
@@ -113,10 +110,10 @@ def test_a_curve_that_goes_back_and_forth_has_two_ends():
 
 
 def test_curves_that_never_cross():
-    assert crossing_of(points(0.0, 0.0), 0.1).last_bytes_per_s is None
-    always = crossing_of(points(0.3, 0.3), 0.1)
+    assert crossing(0.0, 0.0).last_bytes_per_s is None
+    always = crossing(0.3, 0.3)
     assert always.sure_bytes_per_s == always.last_bytes_per_s == 2e9
-    late = crossing_of(points(0.0, 0.3, 0.0), 0.1)
+    late = crossing(0.0, 0.3, 0.0)
     assert late.sure_bytes_per_s is None
     assert late.last_bytes_per_s is not None
 
@@ -125,34 +122,40 @@ def test_slower_links_make_kraken_worth_more():
     answer = worthwhile_bandwidth(asked(), 0.1, (0.125, 0.5, 1.0), perturb=False)
     assert answer.points[0].speedup > answer.points[-1].speedup
     assert answer.own == answer.points[-1]
+    assert all(point.interval[0] < point.speedup < point.interval[1] for point in answer.points)
     with pytest.raises(InputError, match="no interconnect"):
         worthwhile_bandwidth(asked(num_devices=1))
     with pytest.raises(InputError, match="--worth"):
         worthwhile_bandwidth(asked(), -0.1)
 
 
-def test_every_question_is_one_command(capsys: pytest.CaptureFixture[str]):
-    flags = ("--hardware", "h200-sxm-x2", "--model", "1.3B", "--context-length", "128")
-    channels = run_json(capsys, "channels", *flags, "512")
-    assert [row["context_length"] for row in channels] == [128, 512]
-    assert run_json(capsys, "degree", *flags)[0]["best"] == "parallel x2"
-    curve = run_json(capsys, "interconnect", "kraken-6.7b-on-two-h200", "--context-length", "128", "--worth", "5")
-    assert curve[0]["worth"] == 0.05
-    assert curve[0]["perturbed"]
-
-
-def test_reports_and_pages_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+@pytest.mark.parametrize(
+    ("verb", "words"), [("channels", "probability"), ("degree", "replicas"), ("interconnect", "as built")]
+)
+def test_every_question_is_one_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str, words: str):
+    page, data = tmp_path / "new" / "page.html", tmp_path / "new" / "data.json"
     flags = ["--hardware", "h200-sxm-x2", "--model", "1.3B", "--context-length", "128"]
-    for verb, words in (("channels", "probability"), ("degree", "replicas"), ("interconnect", "as built")):
-        page = tmp_path / f"{verb}.html"
-        assert main(["explore", verb, *flags, "--html", str(page)]) == 0
-        assert words in capsys.readouterr().out
-        text = page.read_text(encoding="utf-8")
-        assert words in text
-        assert "plotly" in text
+    assert main(["explore", verb, *flags, "--html", str(page), "--json", str(data)]) == 0
+    assert words in capsys.readouterr().out
+    text = page.read_text(encoding="utf-8")
+    assert words in text
+    assert "plotly" in text
+    assert len(json.loads(data.read_text(encoding="utf-8"))) == 1
+
+
+def test_options_change_a_scenario_and_lists_ask_several_questions(capsys: pytest.CaptureFixture[str]):
+    arguments = ["explore", "degree", "kraken-6.7b-on-two-h200", "--model", "1.3B", "--context-length", "128", "256"]
+    assert main([*arguments, "--json", "-"]) == 0
+    answers = json.loads(capsys.readouterr().out)
+    assert [answer["context_length"] for answer in answers] == [128, 256]
+    assert answers[0]["best"] == "parallel x2"
+
+
+def test_measured_channels_are_a_command_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     page = tmp_path / "measured.html"
     assert main(["explore", "channels", "--measured", str(PASSES), "--html", str(page)]) == 0
     assert "measured best" in capsys.readouterr().out
+    assert "175B, 2048 tokens" in page.read_text(encoding="utf-8")
 
 
 def test_what_is_missing_is_said_at_once(capsys: pytest.CaptureFixture[str]):
@@ -162,3 +165,21 @@ def test_what_is_missing_is_said_at_once(capsys: pytest.CaptureFixture[str]):
         assert option in error
     assert main(["explore", "degree", "--hardware", "h100-sxm-x8", "--model", "14B", "--context-length", "9"]) == 2
     assert "did you mean '13B'" in capsys.readouterr().err
+
+
+def test_answers_are_flat_records_and_dataframes(monkeypatch: pytest.MonkeyPatch):
+    answers = [
+        best_channels(asked(), perturb=False),
+        best_degree(asked(), perturb=False),
+        worthwhile_bandwidth(asked(), factors=(0.5, 1.0), perturb=False),
+    ]
+    for answer in answers:
+        rows = answer.records()
+        assert len(rows) > 1
+        assert all(row.keys() == rows[0].keys() for row in rows)
+        assert not any(isinstance(value, dict | list) for row in rows for value in row.values())
+        monkeypatch.setitem(sys.modules, "pandas", SimpleNamespace(DataFrame=tuple))
+        assert dataframe(answer) == tuple(rows)
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(InputError, match="pandas is not installed"):
+        dataframe(answers[0])

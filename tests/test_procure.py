@@ -20,7 +20,7 @@ from kraken_sim.economics import (
 )
 from kraken_sim.errors import InfeasibleError, InputError
 from kraken_sim.explore.procure import Procurement, procure
-from kraken_sim.explore.procure_request import ProcureRequest, load_request
+from kraken_sim.explore.procure_request import ProcureRequest, load_procure_request
 from kraken_sim.explore.sla import MLPERF_PRESETS, TpotStatus
 
 EXAMPLE = Path(__file__).parent.parent / "scenarios" / "assistant_purchase.yaml"
@@ -122,7 +122,7 @@ def test_the_cheapest_size_of_a_replica_is_taken():
 
 
 def test_slow_latencies_need_at_least_as_many_machines_as_fast_ones():
-    for offer in procure(load_request(EXAMPLE)).base.offers:
+    for offer in procure(load_procure_request(EXAMPLE)).base.offers:
         few, many = offer.option.machines_range
         assert few <= offer.option.num_machines <= (many or 10**9)
         low, high = offer.cost_range
@@ -155,6 +155,12 @@ def test_what_ifs_change_what_they_say():
     assert [row["what_if"] for row in result.records()] == ["as asked", "thin", "kraken", "eager"]
 
 
+def test_a_kraken_is_never_offered_on_one_gpu():
+    candidate = {**SMALL["candidates"][0], "num_devices": [1, 2]}
+    workload = {**SMALL["workloads"][0], "architecture": {"kind": "kraken"}}
+    assert procure(request(candidates=[candidate], workloads=[workload])).best.option.num_devices == 2
+
+
 def test_mlperf_presets_are_limits_at_the_99th_percentile():
     # github.com/mlcommons/inference, loadgen/mlperf.conf: llama2-70b-interactive.Server.ttft_latency = 450, tpot 40.
     interactive = MLPERF_PRESETS["mlperf-llama2-70b-interactive"]
@@ -180,7 +186,7 @@ def test_every_problem_of_a_request_is_reported_at_once_with_its_line(tmp_path: 
         ],
     )
     with pytest.raises(InputError) as caught:
-        load_request(path)
+        load_procure_request(path)
     text = str(caught.value)
     for words in (
         "shares add up to 0.9",

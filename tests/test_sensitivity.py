@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import replace
+from pathlib import Path
 from statistics import NormalDist
 
 import pytest
 from explore_support import asked
 
+from kraken_sim.comparison import scenario_of_pass
 from kraken_sim.explain import with_channels
 from kraken_sim.explore.evaluate import predict
 from kraken_sim.explore.sensitivity import (
@@ -18,10 +21,14 @@ from kraken_sim.explore.sensitivity import (
     overlap,
     perturbed_residuals,
     probability_best,
+    speedup_interval,
 )
 from kraken_sim.hardware.load import load_profile
+from kraken_sim.measurements.records import PassRecord
+from kraken_sim.measurements.schema import read_measurements
 from kraken_sim.scenario import with_architecture
 
+PASSES = Path(__file__).parent.parent / "validation" / "measurements" / "h200-sxm-x2-passes.jsonl"
 H200 = load_profile("h200-sxm-x2")
 
 
@@ -59,6 +66,28 @@ def test_two_that_share_nothing_are_judged_by_the_normal_difference():
     )
     expected = NormalDist().cdf((second.latency_s - first.latency_s) / variance**0.5)
     assert probability == pytest.approx(expected, abs=0.01)
+
+
+def test_intervals_of_speedups_hold_most_measured_speedups():
+    # 90 graph passes of standard and Kraken on two H200; a 90 % interval must hold about 81 of them.
+    measurements = read_measurements(PASSES)
+    sides: dict[tuple[str, int, str], dict[str, PassRecord]] = defaultdict(dict)
+    for record in measurements.select(PassRecord):
+        kind = record.architecture["kind"]
+        if record.launch == "graph" and (kind == "standard" or (kind == "kraken" and record.overlap)):
+            sides[str(record.model), record.context_length, record.condition][kind] = record
+    held, widths = [], []
+    for (_, _, condition), pair in sides.items():
+        collective = measurements.header.conditions[condition] or {}
+        standard, kraken = pair["standard"], pair["kraken"]
+        low, high = speedup_interval(
+            *(predict(scenario_of_pass(record, collective, "h200-sxm-x2")) for record in (standard, kraken))
+        )
+        held.append(low <= standard.time_s.median / kraken.time_s.median - 1.0 <= high)
+        widths.append(high - low)
+    assert len(held) == 90
+    assert 0.85 <= sum(held) / len(held) < 1.0
+    assert sum(widths) / len(widths) < 0.4
 
 
 def test_overlap_is_one_for_the_same_kernels_and_zero_for_none_in_common():

@@ -40,6 +40,19 @@ class ChannelAnswer:
         """How much longer NCCL's own choice takes than the best, as a fraction."""
         return self.decision.latencies_s[DEFAULT] / self.decision.latencies_s[self.best] - 1.0
 
+    def records(self) -> list[dict[str, Any]]:
+        """One flat row for each limit of channels."""
+        return [
+            {
+                "hardware": self.scenario.hardware,
+                "context_length": self.scenario.context_length,
+                "channels": name,
+                "latency_s": latency_s,
+                "probability_best": self.decision.probability[name],
+            }
+            for name, latency_s in self.decision.latencies_s.items()
+        ]
+
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         prediction = self.decision.predictions[self.best]

@@ -97,6 +97,14 @@ class DegreeAnswer:
         """By row, what turns its latency into machine-seconds a sequence."""
         return {row.name: 1.0 / row.num_replicas for row in self.rows}
 
+    def records(self) -> list[dict[str, Any]]:
+        """One flat row for each architecture and degree."""
+        return [
+            {key: value for key, value in row.as_dict().items() if key != "interval_s"}
+            | {"low_s": row.prediction.interval.low_s, "high_s": row.prediction.interval.high_s}
+            for row in self.rows
+        ]
+
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 from pydantic import Field
 
 from kraken_sim.errors import InputError, Problem
+from kraken_sim.explore.degree import KINDS
 from kraken_sim.explore.design import Design, default_ffn_expansion, divides, widths_for_budget
 from kraken_sim.explore.fields import (
     Amount,
@@ -52,6 +53,9 @@ class Objective(StrEnum):
     WIDTH = "width"
     DEPTH = "depth"
 
+
+MOST_DESIGNS: Final = 200_000
+"""Combinations that a search lists before it tries or samples them."""
 
 MAXIMISED: Final = frozenset({Objective.PARAMETERS, Objective.WIDTH, Objective.DEPTH})
 """The others are minimised."""
@@ -176,12 +180,26 @@ def find_problems(request: DesignRequest) -> Iterator[Problem]:
         base_config(request)
     except InputError as error:
         yield from (Problem(f"base.{p.path}", p.message, p.value, p.example, p.suggestion) for p in error.problems)
+    for position, kind in enumerate(request.search.kind or ()):
+        if kind not in KINDS:
+            yield Problem(f"search.kind.{position}", f"must be one of {', '.join(KINDS)}", kind.value, "kraken")
     for position, head_dim in enumerate(request.search.head_dim or ()):
         if head_dim not in SUPPORTED_HEAD_DIMS:
             listed = ", ".join(map(str, SUPPORTED_HEAD_DIMS))
             yield Problem(f"search.head_dim.{position}", f"attention kernels have {listed}", head_dim, "128")
+    yield from _size_problems(request)
     yield from _contradictions(request)
     yield from _objective_problems(request)
+
+
+def _size_problems(request: DesignRequest) -> Iterator[Problem]:
+    """A space that cannot even be listed."""
+    given = (getattr(request.search, name) for name in type(request.search).model_fields)
+    size = 1
+    for values in given:
+        size *= len(values) if values is not None else 1
+    if size > MOST_DESIGNS:
+        yield Problem("search", f"spans {size:.3g} combinations; {MOST_DESIGNS:,} are the most that can be listed")
 
 
 def _contradictions(request: DesignRequest) -> Iterator[Problem]:
@@ -245,7 +263,7 @@ def designs(request: DesignRequest) -> Iterator[Design]:
     for hardware in search.hardware or (request.base.hardware,):
         available = len(load_profile(hardware).topology.gpus)
         counts = search.num_devices or (request.base.num_devices or available,)
-        for num_devices, kind in product(counts, search.kind or tuple(ArchitectureKind)[:3]):
+        for num_devices, kind in product(counts, search.kind or KINDS):
             if num_devices > available or (num_devices == 1 and kind is ArchitectureKind.KRAKEN):
                 continue
             for design in _shapes(request, config, budget, hardware, num_devices, kind):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from kraken_sim.errors import InputError
 from kraken_sim.explore.evaluate import predict
-from kraken_sim.explore.sensitivity import perturbed_residuals
+from kraken_sim.explore.sensitivity import perturbed_residuals, speedup_interval
 from kraken_sim.hardware.load import load_profile
 from kraken_sim.hardware.what_if import gpu_bandwidth_bytes_per_s, with_bandwidth_factor, with_time_factor
 from kraken_sim.models.config import ArchitectureKind
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kraken_sim.hardware.profile import HardwareProfile
+    from kraken_sim.prediction import Prediction
     from kraken_sim.scenario import Scenario
 
 FACTORS: Final = tuple(2.0 ** (step / 2.0) for step in range(-12, 5))
@@ -33,6 +34,8 @@ class BandwidthPoint:
     bandwidth_bytes_per_s: float
     standard_s: float
     kraken_s: float
+    interval: tuple[float, float]
+    """Where the speed-up lies with a probability of 90 % (`speedup_interval`)."""
 
     @property
     def speedup(self) -> float:
@@ -63,15 +66,25 @@ class InterconnectAnswer:
     points: tuple[BandwidthPoint, ...]
     own: BandwidthPoint
     crossing: Crossing
+    crossing_range: tuple[Crossing, Crossing]
+    """The crossing of the low and of the high ends of the points' intervals."""
     perturbed: tuple[tuple[str, float, Crossing, float], ...]
     """Block, factor on its times, the crossing then, and the speed-up on the machine's own links then."""
 
-    @property
-    def last_range(self) -> tuple[float, float] | None:
-        """Lowest and highest `last` over all perturbations; None where some perturbation has none."""
-        found = [crossing.last_bytes_per_s for _, _, crossing, _ in self.perturbed] + [self.crossing.last_bytes_per_s]
-        known = [value for value in found if value is not None]
-        return (min(known), max(known)) if known and len(known) == len(found) else None
+    def records(self) -> list[dict[str, Any]]:
+        """One flat row for each bandwidth."""
+        return [
+            {
+                "factor": point.factor,
+                "bandwidth_bytes_per_s": point.bandwidth_bytes_per_s,
+                "standard_s": point.standard_s,
+                "kraken_s": point.kraken_s,
+                "speedup": point.speedup,
+                "low": point.interval[0],
+                "high": point.interval[1],
+            }
+            for point in self.points
+        ]
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -83,19 +96,11 @@ class InterconnectAnswer:
             "worth": self.worth,
             "own_bandwidth_bytes_per_s": self.own.bandwidth_bytes_per_s,
             "own_speedup": self.own.speedup,
+            "own_speedup_interval": list(self.own.interval),
             "sure_below_bytes_per_s": self.crossing.sure_bytes_per_s,
             "never_above_bytes_per_s": self.crossing.last_bytes_per_s,
-            "never_above_range_bytes_per_s": self.last_range,
-            "points": [
-                {
-                    "factor": point.factor,
-                    "bandwidth_bytes_per_s": point.bandwidth_bytes_per_s,
-                    "standard_s": point.standard_s,
-                    "kraken_s": point.kraken_s,
-                    "speedup": point.speedup,
-                }
-                for point in self.points
-            ],
+            "never_above_range_bytes_per_s": [crossing.last_bytes_per_s for crossing in self.crossing_range],
+            "points": self.records(),
             "perturbed": [
                 {
                     "block": block,
@@ -129,51 +134,62 @@ def worthwhile_bandwidth(
         raise InputError.single("--worth", "must not be negative", worth, "10")
     if num_devices < 2:
         raise InputError.single("num_devices", "one device has no interconnect", num_devices, "2")
-    points = _points(scenario, profile, num_devices, factors)
+    factors = sorted(factors)
+    points = [_point(scenario, profile, num_devices, factor) for factor in factors]
+    bandwidths = [point.bandwidth_bytes_per_s for point in points]
     perturbed = []
-    if perturb:
-        for block, residual in perturbed_residuals(profile, scenario).items():
-            for factor in (1.0 + residual, 1.0 / (1.0 + residual)):
-                changed = with_time_factor(profile, block, factor)
-                found = _points(scenario, changed, num_devices, factors)
-                own = _point(scenario, changed, num_devices, 1.0)
-                perturbed.append((block, factor, crossing_of(found, worth), own.speedup))
+    residuals = perturbed_residuals(profile, scenario) if perturb else {}
+    for block, residual in residuals.items():
+        for scale in (1.0 + residual, 1.0 / (1.0 + residual)):
+            changed = with_time_factor(profile, block, scale)
+            speedups = [_speedup(scenario, changed, factor) for factor in factors]
+            crossing = crossing_of(bandwidths, speedups, worth)
+            perturbed.append((block, scale, crossing, _speedup(scenario, changed, 1.0)))
     own = _point(scenario, profile, num_devices, 1.0)
-    return InterconnectAnswer(
-        scenario, worth, num_devices, tuple(points), own, crossing_of(points, worth), tuple(perturbed)
-    )
+    low, high = (crossing_of(bandwidths, [point.interval[end] for point in points], worth) for end in (0, 1))
+    crossing = crossing_of(bandwidths, [point.speedup for point in points], worth)
+    return InterconnectAnswer(scenario, worth, num_devices, tuple(points), own, crossing, (low, high), tuple(perturbed))
 
 
-def crossing_of(points: Sequence[BandwidthPoint], worth: float) -> Crossing:
-    """Where the curve meets the threshold, by linear interpolation over the logarithm of the bandwidth."""
-    above = [point.speedup >= worth for point in points]
+def crossing_of(bandwidths_bytes_per_s: Sequence[float], speedups: Sequence[float], worth: float) -> Crossing:
+    """Where a curve meets the threshold, by linear interpolation over the logarithm of the bandwidth.
+
+    Args:
+        bandwidths_bytes_per_s: ascending.
+        speedups: one a bandwidth.
+        worth: the threshold.
+    """
+    above = [speedup >= worth for speedup in speedups]
     if not any(above):
         return Crossing(None, None)
-    downs = [
-        _between(first, second, worth) for first, second in pairwise(points) if first.speedup >= worth > second.speedup
-    ]
-    fastest = points[-1].bandwidth_bytes_per_s
+    points = list(zip(bandwidths_bytes_per_s, speedups, strict=True))
+    downs = [_between(first, second, worth) for first, second in pairwise(points) if first[1] >= worth > second[1]]
+    fastest = bandwidths_bytes_per_s[-1]
     last = fastest if above[-1] else downs[-1]
     sure = None if not above[0] else (downs[0] if downs else fastest)
     return Crossing(sure, last)
 
 
-def _between(first: BandwidthPoint, second: BandwidthPoint, worth: float) -> float:
-    share = (first.speedup - worth) / (first.speedup - second.speedup)
-    low, high = log(first.bandwidth_bytes_per_s), log(second.bandwidth_bytes_per_s)
+def _between(first: tuple[float, float], second: tuple[float, float], worth: float) -> float:
+    share = (first[1] - worth) / (first[1] - second[1])
+    low, high = log(first[0]), log(second[0])
     return exp(low + share * (high - low))
 
 
-def _points(
-    scenario: Scenario, profile: HardwareProfile, num_devices: int, factors: Sequence[float]
-) -> list[BandwidthPoint]:
-    return [_point(scenario, profile, num_devices, factor) for factor in sorted(factors)]
-
-
 def _point(scenario: Scenario, profile: HardwareProfile, num_devices: int, factor: float) -> BandwidthPoint:
+    standard, kraken = _both(scenario, profile, factor)
+    bandwidth = factor * gpu_bandwidth_bytes_per_s(profile, num_devices)
+    interval = speedup_interval(standard, kraken)
+    return BandwidthPoint(factor, bandwidth, standard.latency_s, kraken.latency_s, interval)
+
+
+def _speedup(scenario: Scenario, profile: HardwareProfile, factor: float) -> float:
+    standard, kraken = _both(scenario, profile, factor)
+    return standard.latency_s / kraken.latency_s - 1.0
+
+
+def _both(scenario: Scenario, profile: HardwareProfile, factor: float) -> tuple[Prediction, Prediction]:
+    """Standard and Kraken with `factor` times the bandwidth between the GPUs."""
     machine = profile if factor == 1.0 else with_bandwidth_factor(profile, factor)
-    standard, kraken = (
-        predict(with_architecture(scenario, kind), machine).latency_s
-        for kind in (ArchitectureKind.STANDARD, ArchitectureKind.KRAKEN)
-    )
-    return BandwidthPoint(factor, gpu_bandwidth_bytes_per_s(machine, num_devices), standard, kraken)
+    standard = predict(with_architecture(scenario, ArchitectureKind.STANDARD), machine)
+    return standard, predict(with_architecture(scenario, ArchitectureKind.KRAKEN), machine)

@@ -14,6 +14,7 @@ from kraken_sim.energy import step_energy
 from kraken_sim.errors import InfeasibleError, InputError
 from kraken_sim.explore.evaluate import predict
 from kraken_sim.explore.sla import TpotStatus, judge_tpot
+from kraken_sim.models.config import ArchitectureKind
 from kraken_sim.queueing import ServiceClass, max_arrival_rate
 from kraken_sim.scenario import Phase, Scenario
 from kraken_sim.units import format_seconds
@@ -148,6 +149,8 @@ def build_option(
 
 
 def _serve(workload: WorkloadSpec, sla: Sla, hardware: str, profile: HardwareProfile, degree: int) -> Service:
+    if degree == 1 and workload.architecture.kind is ArchitectureKind.KRAKEN and workload.architecture.ways is None:
+        raise InputError.single("num_devices", "a Kraken of one sub-layer is none; give ways or more devices", degree)
     scenario = Scenario(
         name=workload.name,
         hardware=hardware,

@@ -184,7 +184,7 @@ class ProcureRequest(Spec):
     what_if: tuple[WhatIfSpec, ...] = ()
 
 
-def load_request(path: str | Path) -> ProcureRequest:
+def load_procure_request(path: str | Path) -> ProcureRequest:
     """Reads a request; paths of profiles and configs are relative to the file's folder.
 
     Raises:

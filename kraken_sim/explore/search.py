@@ -231,7 +231,7 @@ class Evaluator:
         return cost_per_million_tokens(price.per_hour * design.num_devices / num_gpus, tokens / latency_s)
 
 
-def search(request: DesignRequest, progress: Callable[[int], None] | None = None) -> SearchResult:
+def search_designs(request: DesignRequest, progress: Callable[[int], None] | None = None) -> SearchResult:
     """Searches the space of a request; Ctrl-C ends it with what was found so far.
 
     Args:

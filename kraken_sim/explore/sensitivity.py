@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from math import pi, sqrt
+from math import exp, pi, sqrt
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -30,12 +30,15 @@ from kraken_sim.program.program import MAIN_STREAM
 from kraken_sim.uncertainty import (
     EAGER_LAUNCH_RESIDUAL,
     GRAPH_LAUNCH_RESIDUAL,
+    NORMAL_QUANTILE,
     block_of_op,
     block_residuals,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
 
     from kraken_sim.hardware.profile import HardwareProfile
     from kraken_sim.prediction import Prediction
@@ -175,7 +178,31 @@ def perturbed_residuals(profile: HardwareProfile, scenario: Scenario) -> dict[st
 def probability_best(predictions: Sequence[Prediction], weights: Sequence[float] | None = None) -> list[float]:
     """For each prediction, the probability that its latency (times weight) is the lowest; they add up to one."""
     latencies = np.array([prediction.latency_s for prediction in predictions])
-    covariance = np.zeros((len(latencies), len(latencies)))
+    covariance = error_covariance(predictions)
+    draws = np.random.default_rng(SEED).multivariate_normal(latencies, covariance, DRAWS, method="eigh")
+    draws = draws * (np.ones(len(latencies)) if weights is None else np.array(weights))
+    # Rounding to a millionth keeps alternatives that are one and the same from winning by the last digit.
+    draws = np.round(draws / latencies.min(), 6)
+    counts = np.bincount(np.argmin(draws, axis=1), minlength=len(latencies))
+    return [float(count) / DRAWS for count in counts]
+
+
+def speedup_interval(slower: Prediction, faster: Prediction) -> tuple[float, float]:
+    """Where slower / faster - 1 lies with a probability of 90 %, from the same errors.
+
+    The logarithm of the ratio is taken to be normal, its variance to first order in the relative errors.
+    """
+    covariance = error_covariance([slower, faster])
+    first, second = slower.latency_s, faster.latency_s
+    variance = covariance[0, 0] / first**2 + covariance[1, 1] / second**2
+    variance -= 2.0 * covariance[0, 1] / (first * second)
+    half = NORMAL_QUANTILE * sqrt(max(0.0, float(variance)))
+    return first / second * exp(-half) - 1.0, first / second * exp(half) - 1.0
+
+
+def error_covariance(predictions: Sequence[Prediction]) -> NDArray[np.float64]:
+    """Covariance of the predictions' errors, seconds squared."""
+    covariance = np.zeros((len(predictions), len(predictions)))
     terms = [error_terms(prediction) for prediction in predictions]
     residuals = [perturbed_residuals(load_profile(p.scenario.hardware), p.scenario) for p in predictions]
     for block in PERTURBED_BLOCKS:
@@ -186,12 +213,7 @@ def probability_best(predictions: Sequence[Prediction], weights: Sequence[float]
         for i, first in enumerate(own):
             for j, second in enumerate(own):
                 covariance[i, j] += sigma[i] * sigma[j] * overlap(first, second)
-    draws = np.random.default_rng(SEED).multivariate_normal(latencies, covariance, DRAWS, method="eigh")
-    draws = draws * (np.ones(len(latencies)) if weights is None else np.array(weights))
-    # Rounding to a millionth keeps alternatives that are one and the same from winning by the last digit.
-    draws = np.round(draws / latencies.min(), 6)
-    counts = np.bincount(np.argmin(draws, axis=1), minlength=len(latencies))
-    return [float(count) / DRAWS for count in counts]
+    return covariance
 
 
 def overlap(first: Mapping[object, float], second: Mapping[object, float]) -> float:

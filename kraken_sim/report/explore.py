@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from kraken_sim.explore.channels import ChannelAnswer
-    from kraken_sim.explore.channels_measured import ChannelComparison, ChannelValidation
+    from kraken_sim.explore.channels_measured import ChannelValidation
     from kraken_sim.explore.sensitivity import Decision
     from kraken_sim.scenario import Scenario
 
+PANELS_A_ROW = 3
 CHANNELS_TITLE = "NCCL channels for an AllReduce beside the attention"
 
 
@@ -106,7 +107,9 @@ def _relative_figure(title: str) -> Any:
     return figure
 
 
-def _add_curve(figure: Any, name: str, times_s: Mapping[str, float], colour: str, dash: str = "solid") -> None:
+def _add_curve(
+    figure: Any, name: str, times_s: Mapping[str, float], colour: str, dash: str = "solid", **place: Any
+) -> None:
     best = min(times_s.values())
     names = sorted(times_s, key=lambda key: (key == DEFAULT, int(key) if key != DEFAULT else 0))
     figure.add_scatter(
@@ -115,6 +118,7 @@ def _add_curve(figure: Any, name: str, times_s: Mapping[str, float], colour: str
         y=[100.0 * (times_s[key] / best - 1.0) for key in names],
         mode="lines+markers",
         line={"color": colour, "dash": dash},
+        **place,
     )
 
 
@@ -162,18 +166,29 @@ def measured_report(result: ChannelValidation) -> RenderableType:
 
 def measured_html(result: ChannelValidation) -> str:
     """The same as a page, with measured and predicted curves of every case."""
-    figures = [_measured_figure(row) for row in result.rows]
-    pictures = figures_html(figures)
-    sections = [("Predicted and measured best", _measured_grid(result).html())]
-    sections += [(question(row.answer.scenario), text) for row, text in zip(result.rows, pictures, strict=True)]
+    picture = figures_html([measured_figure(result)])[0]
+    sections = [("Predicted and measured best", _measured_grid(result).html()), ("Every case", picture)]
     return render_page(f"{CHANNELS_TITLE}: predicted and measured", _measured_sentences(result), sections)
 
 
-def _measured_figure(row: ChannelComparison) -> Any:
-    figure = _relative_figure("% above its best")
-    measured = {name: time.median for name, time in row.measured_s.items()}
-    _add_curve(figure, "measured", measured, PALETTE[0])
-    predicted = {name: value for name, value in row.answer.decision.latencies_s.items() if name in measured}
-    _add_curve(figure, "predicted", predicted, PALETTE[1], "dot")
-    figure.update_layout(height=300)
+def measured_figure(result: ChannelValidation) -> Any:
+    """A panel for every case: measured and predicted latency by channels, each above its own best."""
+    from plotly.subplots import make_subplots
+
+    columns = min(PANELS_A_ROW, len(result.rows))
+    num_rows = -(-len(result.rows) // columns)
+    titles = [f"{model_name(r.answer.scenario)}, {r.answer.scenario.context_length} tokens" for r in result.rows]
+    figure = make_subplots(num_rows, columns, subplot_titles=titles, vertical_spacing=0.25 / num_rows)
+    for index, row in enumerate(result.rows):
+        place = {"row": index // columns + 1, "col": index % columns + 1}
+        measured = {name: time.median for name, time in row.measured_s.items()}
+        predicted = {name: value for name, value in row.answer.decision.latencies_s.items() if name in measured}
+        for name, times, colour, dash in (
+            ("measured", measured, PALETTE[0], "solid"),
+            ("predicted", predicted, PALETTE[1], "dot"),
+        ):
+            _add_curve(figure, name, times, colour, dash, showlegend=index == 0, **place)
+    figure.update_yaxes(title="% above best", col=1)
+    figure.update_xaxes(title="most channels", row=num_rows, type="category")
+    figure.update_layout(template="plotly_white", height=120 + 190 * num_rows, legend={"orientation": "h", "y": 1.06})
     return figure

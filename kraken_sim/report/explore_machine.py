@@ -114,16 +114,17 @@ def _interconnect_grid(answer: InterconnectAnswer) -> Grid:
             format_seconds(point.standard_s),
             format_seconds(point.kraken_s),
             f"{100.0 * point.speedup:+.1f} %",
+            f"{100.0 * point.interval[0]:+.0f} to {100.0 * point.interval[1]:+.0f} %",
         ]
         for point in answer.points
     ]
     title = f"{INTERCONNECT_TITLE}: {question(answer.scenario)}, {answer.num_devices} GPUs"
-    return Grid(title, ["bandwidth a GPU and direction", "standard", "Kraken", "speed-up"], rows)
+    return Grid(title, ["bandwidth a GPU and direction", "standard", "Kraken", "speed-up", "90 % interval"], rows)
 
 
 def interconnect_sentences(answer: InterconnectAnswer) -> list[str]:
     """Where Kraken is worth it, in words."""
-    worth, crossing = percent(answer.worth, 0), answer.crossing
+    worth, crossing, own = percent(answer.worth, 0), answer.crossing, answer.own
     fastest = answer.points[-1].bandwidth_bytes_per_s
     if crossing.last_bytes_per_s is None:
         head = f"Kraken is nowhere {worth} faster than standard, not even on the slowest links tried."
@@ -136,15 +137,26 @@ def interconnect_sentences(answer: InterconnectAnswer) -> list[str]:
             below = "nothing" if sure is None else format_bandwidth(sure, 3)
             head += f", though without a gap only up to {below}: NCCL changes its algorithm and its channels on the way"
         head += "."
-    sentences = [head, f"On the machine's own links it is {percent(answer.own.speedup)} faster."]
+    low, high = (_ending(at.last_bytes_per_s, fastest) for at in answer.crossing_range)
+    sentences = [
+        f"{head} 90 % interval of that bandwidth: {low} to {high}.",
+        f"On the machine's own links Kraken's speed-up is {percent(own.speedup)} "
+        f"(90 % interval {percent(own.interval[0])} to {percent(own.interval[1])}).",
+    ]
     if answer.perturbed:
         speedups = [speedup for *_, speedup in answer.perturbed]
-        text = f"If one block of constants errs by its residual, {percent(min(speedups))} to {percent(max(speedups))}"
-        if answer.last_range is not None and answer.last_range[0] < fastest:
-            low, high = (format_bandwidth(value, 3) for value in answer.last_range)
-            text += f", and the bandwidth is {low} to {high}" if low != high else f", and the bandwidth stays {low}"
-        sentences.append(text + ".")
+        sentences.append(
+            f"If one block of constants errs by its residual for both alike, it is {percent(min(speedups))} to "
+            f"{percent(max(speedups))}."
+        )
     return sentences
+
+
+def _ending(bandwidth_bytes_per_s: float | None, fastest: float) -> str:
+    if bandwidth_bytes_per_s is None:
+        return "none"
+    text = format_bandwidth(bandwidth_bytes_per_s, 3)
+    return text if bandwidth_bytes_per_s < fastest else f"{text} or more"
 
 
 def interconnect_report(answers: Sequence[InterconnectAnswer]) -> RenderableType:
@@ -172,6 +184,18 @@ def _interconnect_figure(answer: InterconnectAnswer) -> Any:
     figure = go.Figure()
     x = [1e-9 * point.bandwidth_bytes_per_s for point in answer.points]
     speedups = [100.0 * point.speedup for point in answer.points]
+    for end, fill in ((0, None), (1, "tonexty")):
+        figure.add_scatter(
+            name="90 % interval",
+            x=x,
+            y=[100.0 * point.interval[end] for point in answer.points],
+            mode="lines",
+            line={"width": 0},
+            fill=fill,
+            fillcolor="rgba(76,114,176,0.18)",
+            showlegend=fill is not None,
+            hoverinfo="skip",
+        )
     figure.add_scatter(name="Kraken over standard", x=x, y=speedups, mode="lines+markers", line={"color": PALETTE[0]})
     figure.add_hline(y=100.0 * answer.worth, line_dash="dash", line_color="#999", annotation_text="worth it")
     own = 1e-9 * answer.own.bandwidth_bytes_per_s
