@@ -258,3 +258,9 @@ def test_the_command_answers_as_text_json_and_html(tmp_path: Path, capsys: pytes
     assert answer["best"] == answer["offers"][0]["candidate"]
     assert answer["offers"][0]["services"][0]["tpot"]["status"] == "not judged yet"
     assert answer["rejected"][0]["candidate"] == "bought-l40s"
+
+
+def test_headroom_of_a_workload_with_hardly_any_prompts_is_found_too():
+    rare = {"name": "rare", "share": 1e-7, "model": {"preset": "350M"}, "prompt_tokens": 128}
+    chat = {**SMALL["workloads"][0], "share": 1.0 - 1e-7}
+    assert procure(request(workloads=[chat, rare], load={"prompts_per_s": 0.001})).best.option.headroom > 1.0

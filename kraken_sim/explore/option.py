@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from kraken_sim.energy import step_energy
 from kraken_sim.errors import InfeasibleError, InputError
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from kraken_sim.explore.sla import Sla, TpotVerdict
     from kraken_sim.hardware.profile import HardwareProfile
     from kraken_sim.prediction import Prediction
+
+HEADROOM_TOLERANCE: Final = 1e-6
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ class Option:
         """How much more load the machines take within the SLA, as a fraction of the load."""
         room = self.num_machines * self.replicas_per_machine
         low, high = 1.0, 1.0 + room / min(pool.arrivals_per_s / pool.replica_per_s for pool in self.pools)
-        while high - low > 1e-6:
+        while high - low > HEADROOM_TOLERANCE * low:
             middle = 0.5 * (low + high)
             fits = self.machines_for(self.pools, middle) <= self.num_machines
             low, high = (middle, high) if fits else (low, middle)

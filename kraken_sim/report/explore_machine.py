@@ -28,7 +28,8 @@ INTERCONNECT_TITLE = "Which bandwidth between GPUs makes Kraken worth it"
 def _degree_grid(answer: DegreeAnswer) -> Grid:
     decode = answer.scenario.phase.value == "decode"
     columns = ["architecture", "GPUs", "TPOT" if decode else "TTFT", "90 % interval", "exposed", "memory a GPU"]
-    columns += ["replicas", "sequences/s a machine", "J a sequence", "fastest: probability"]
+    unit = "token" if decode else "prompt"
+    columns += ["replicas", f"{unit}s/s a machine", f"J a {unit}", "fastest: probability"]
     rows = []
     for row in answer.rows:
         interval, prediction = row.prediction.interval, row.prediction
@@ -58,7 +59,7 @@ def _degree_sentences(answer: DegreeAnswer) -> list[str]:
         if (best := answer.best_of(kind)) is not None
     ]
     throughput = sureness(decision, answer.throughput_weights(), answer.best_throughput)
-    sentences.append(f"Most sequences a second on the whole machine, replicas always busy: {throughput}")
+    sentences.append(f"Highest throughput of the whole machine, replicas always busy: {throughput}")
     sentences += [f"{name} is not possible: {reason}" for name, reason in answer.impossible.items()]
     if any(row.energy.is_assumed for row in answer.rows):
         sentences.append("* the profile has no power model: GPUs are assumed to draw their TDP, an upper bound.")
@@ -139,7 +140,7 @@ def interconnect_sentences(answer: InterconnectAnswer) -> list[str]:
         head += "."
     low, high = (_ending(at.last_bytes_per_s, fastest) for at in answer.crossing_range)
     sentences = [
-        f"{head} 90 % interval of that bandwidth: {low} to {high}.",
+        f"{head} 90 % interval of that bandwidth: {low if low == high else f'{low} to {high}'}.",
         f"On the machine's own links Kraken's speed-up is {percent(own.speedup)} "
         f"(90 % interval {percent(own.interval[0])} to {percent(own.interval[1])}).",
     ]
