@@ -244,6 +244,19 @@ def test_nothing_that_meets_the_sla_is_infeasible_with_the_limiting_number(
     assert "device memory" in capsys.readouterr().err
 
 
+def test_what_can_be_built_nowhere_is_bad_input_and_what_is_too_slow_is_said_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    odd = {**SMALL["workloads"][0], "architecture": {"kind": "kraken", "ways": 3}}
+    assert main(["procure", str(with_file(tmp_path, workloads=[odd]))]) == 2
+    assert "3 ways do not fit 2 devices" in capsys.readouterr().err
+    candidate = {**SMALL["candidates"][0], "num_devices": [1, 2]}
+    five = [{**SMALL["workloads"][0], "model": {"preset": "1.3B", "num_attention_heads": 1, "head_dim": 128}}]
+    slow = with_file(tmp_path, candidates=[candidate], workloads=five, sla={"ttft": "1 ms"})
+    assert main(["procure", str(slow)]) == 3
+    assert "even without waiting" in capsys.readouterr().err
+
+
 def test_the_command_answers_as_text_json_and_html(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     page = tmp_path / "out" / "page.html"
     assert main(["procure", "assistant_purchase", "--html", str(page)]) == 0

@@ -10,7 +10,7 @@ from kraken_sim.economics import (
     energy_kwh_per_million_tokens,
     ownership_cost_per_hour,
 )
-from kraken_sim.errors import InfeasibleError, InputError
+from kraken_sim.errors import InfeasibleError, InputError, Problem
 from kraken_sim.explore.degree import degrees
 from kraken_sim.explore.option import Option, build_option
 from kraken_sim.explore.procure_request import CandidateSpec, ProcureRequest, check_request
@@ -115,6 +115,15 @@ class Offer:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Why a candidate makes no offer, at the largest replica that could be built; `is_input` if none could."""
+
+    candidate: str
+    reason: str
+    is_input: bool
+
+
 @dataclass(frozen=True)
 class Outcome:
     """The request under one what-if, or as it is: offers ranked by cost, and why the others are none."""
@@ -122,8 +131,7 @@ class Outcome:
     name: str
     sla: Sla
     offers: tuple[Offer, ...]
-    rejected: tuple[tuple[str, str], ...]
-    """Candidate, and what limits it at its best degree."""
+    rejected: tuple[Rejection, ...]
 
     def offer_of(self, candidate: str) -> Offer | None:
         """The candidate's offer, if it has one."""
@@ -134,7 +142,7 @@ class Outcome:
         return {
             "name": self.name,
             "offers": [offer.as_dict() for offer in self.offers],
-            "rejected": [{"candidate": name, "reason": reason} for name, reason in self.rejected],
+            "rejected": [{"candidate": item.candidate, "reason": item.reason} for item in self.rejected],
         }
 
 
@@ -193,7 +201,10 @@ def procure(request: ProcureRequest) -> Procurement:
     check_request(request)
     base = _outcome(request, None)
     if not base.offers:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in base.rejected)
+        if all(rejection.is_input for rejection in base.rejected):
+            # Nothing was too slow or too small: what was asked cannot be built anywhere.
+            raise InputError(Problem(f"candidate {item.candidate}", item.reason) for item in base.rejected)
+        reasons = "; ".join(f"{item.candidate}: {item.reason}" for item in base.rejected)
         limit = f"TTFT {1e3 * base.sla.ttft_s:g} ms at {base.sla.percentile:g} %"
         if base.sla.tpot_s is not None:
             limit += f", TPOT {1e3 * base.sla.tpot_s:g} ms"
@@ -210,7 +221,7 @@ def _outcome(request: ProcureRequest, what_if: WhatIfSpec | None) -> Outcome:
         if found:
             offers.append(min(found, key=lambda offer: (offer.cost_per_million_tokens, offer.option.num_devices)))
         else:
-            rejected.append((candidate.name, reasons[-1]))
+            rejected.append(max(reasons, key=lambda rejection: not rejection.is_input))
     offers.sort(key=lambda offer: offer.cost_per_million_tokens)
     return Outcome("as asked" if what_if is None else what_if.name, sla, tuple(offers), tuple(rejected))
 
@@ -221,19 +232,20 @@ def _offers(
     workloads: list[WorkloadSpec],
     candidate: CandidateSpec,
     what_if: WhatIfSpec | None,
-) -> tuple[list[Offer], list[str]]:
-    """One offer for every size of a replica that meets the SLA, and why the other sizes don't, smallest first."""
+) -> tuple[list[Offer], list[Rejection]]:
+    """One offer for every size of a replica that meets the SLA, and why the other sizes don't, largest first."""
     profile = load_profile(candidate.hardware)
     if what_if is not None and what_if.bandwidth_factor is not None:
         profile = with_bandwidth_factor(profile, what_if.bandwidth_factor)
     found, reasons = [], []
-    for degree in sorted(candidate.num_devices or degrees(profile)):
+    for degree in sorted(candidate.num_devices or degrees(profile), reverse=True):
         try:
             option = build_option(workloads, sla, request.load, candidate.hardware, profile, degree)
         except InfeasibleError as error:
-            reasons.append(str(error))
+            reasons.append(Rejection(candidate.name, str(error), is_input=False))
         except InputError as error:
-            reasons.append("; ".join(str(problem) for problem in error.problems))
+            text = f"{degree} GPUs a replica: " + "; ".join(str(problem) for problem in error.problems)
+            reasons.append(Rejection(candidate.name, text, is_input=True))
         else:
             found.append(Offer(request, candidate, option))
     return found, reasons

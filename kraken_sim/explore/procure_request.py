@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SHARE_TOLERANCE = 1e-6
+ProfileName = Annotated[str, Field(strict=True, min_length=1, max_length=4096)]
 Tokens = Annotated[int, Field(strict=True, ge=1, le=CONTEXT_LIMIT)]
 
 
@@ -140,7 +141,7 @@ class CandidateSpec(Spec):
     """A machine that could be bought or rented."""
 
     name: Name = Field(examples=["eight-h100"])
-    hardware: Name = Field(description="A profile's name, or the path of one.", examples=["h100-sxm-x8"])
+    hardware: ProfileName = Field(description="A profile's name, or the path of one.", examples=["h100-sxm-x8"])
     num_devices: Annotated[tuple[DeviceCount, ...], NotEmpty] | None = Field(
         default=None, description="GPUs of a replica to try; default: powers of two.", examples=["[4, 8]"]
     )

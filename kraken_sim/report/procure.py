@@ -139,7 +139,7 @@ def _answer(result: Procurement) -> list[str]:
             f"The ranking is open: within the intervals {', '.join(result.contenders)} may be as cheap as "
             f"{best.candidate.name}."
         )
-    sentences += [f"{name} does not meet the SLA: {reason}." for name, reason in result.base.rejected]
+    sentences += [f"{item.candidate} does not meet the SLA: {item.reason}." for item in result.base.rejected]
     return sentences
 
 
