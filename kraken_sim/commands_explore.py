@@ -32,6 +32,7 @@ def _channels(args: argparse.Namespace) -> None:
         from kraken_sim.commands_calibration import measurement_file
         from kraken_sim.explore.channels_measured import compare_channels
 
+        _check_measured(args)
         hardware = args.hardware[0] if args.hardware else None
         result = compare_channels(measurement_file(args.measured), hardware)
         write_outputs(args, result.as_dict(), lambda: measured_report(result), lambda: measured_html(result))
@@ -113,6 +114,18 @@ def _scenarios(args: argparse.Namespace, kind: ArchitectureKind) -> list[Scenari
             args.hardware or [None], args.model or [None], args.context_length or [None]
         )
     ]
+
+
+def _check_measured(args: argparse.Namespace) -> None:
+    """Measured passes say themselves what was asked; only the profile may be chosen."""
+    message = "does not go with --measured, whose passes say it"
+    given = {"SCENARIO": args.scenario, "--model": args.model, "--context-length": args.context_length}
+    given["--num-devices"] = args.num_devices
+    problems = [Problem(name, message) for name, value in given.items() if value is not None]
+    if args.hardware is not None and len(args.hardware) > 1:
+        problems.append(Problem("--hardware", "one profile for --measured", " ".join(args.hardware), args.hardware[0]))
+    if problems:
+        raise InputError(problems)
 
 
 def _check_options(args: argparse.Namespace) -> None:

@@ -125,8 +125,9 @@ def test_slower_links_make_kraken_worth_more():
     assert all(point.interval[0] < point.speedup < point.interval[1] for point in answer.points)
     with pytest.raises(InputError, match="no interconnect"):
         worthwhile_bandwidth(asked(num_devices=1))
-    with pytest.raises(InputError, match="--worth"):
-        worthwhile_bandwidth(asked(), -0.1)
+    for wrong in (-0.1, float("nan")):
+        with pytest.raises(InputError, match="--worth"):
+            worthwhile_bandwidth(asked(), wrong)
 
 
 @pytest.mark.parametrize(
@@ -165,6 +166,11 @@ def test_what_is_missing_is_said_at_once(capsys: pytest.CaptureFixture[str]):
         assert option in error
     assert main(["explore", "degree", "--hardware", "h100-sxm-x8", "--model", "14B", "--context-length", "9"]) == 2
     assert "did you mean '13B'" in capsys.readouterr().err
+    both = ["--model", "13B", "--hardware", "h200-sxm-x2", "h200-sxm-x8"]
+    assert main(["explore", "channels", "--measured", str(PASSES), *both]) == 2
+    error = capsys.readouterr().err
+    assert "--model" in error
+    assert "--hardware" in error
 
 
 def test_answers_are_flat_records_and_dataframes(monkeypatch: pytest.MonkeyPatch):

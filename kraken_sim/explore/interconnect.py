@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from math import exp, log
+from math import exp, inf, log
 from typing import TYPE_CHECKING, Any, Final
 
 from kraken_sim.errors import InputError
@@ -130,8 +130,8 @@ def worthwhile_bandwidth(
     """
     profile = load_profile(scenario.hardware)
     num_devices = scenario.num_devices or len(profile.topology.gpus)
-    if worth < 0.0:
-        raise InputError.single("--worth", "must not be negative", worth, "10")
+    if not 0.0 <= worth < inf:
+        raise InputError.single("--worth", "must be a number, not negative", worth, "10")
     if num_devices < 2:
         raise InputError.single("num_devices", "one device has no interconnect", num_devices, "2")
     factors = sorted(factors)
