@@ -67,8 +67,12 @@ def build_parser() -> argparse.ArgumentParser:
     new.add_argument("--from", metavar="DATASHEET", required=True, dest="datasheet", help="name, device and topology")
     new.add_argument("--out", metavar="FILE", required=True, help="the profile to write")
 
-    schema = commands.add_parser("schema", help="JSON schema of a scenario, a profile or a machine's datasheet")
-    schema.add_argument("kind", choices=("scenario", "profile", "machine"), nargs="?", default="scenario")
+    _add_explore(commands)
+    _add_procure(commands)
+
+    schema = commands.add_parser("schema", help="JSON schema of a scenario, a profile, a datasheet or a request")
+    kinds = ("scenario", "profile", "machine", "design", "purchase")
+    schema.add_argument("kind", choices=kinds, nargs="?", default="scenario")
     return parser
 
 
@@ -119,6 +123,39 @@ def _add_sweep(commands: argparse._SubParsersAction[_Parser]) -> None:
     sweep.add_argument("--jobs", metavar="N", type=int, help="processes (default: as many as cores)")
     sweep.add_argument("--cluster", metavar="URL", help="run on dask://host:port or ray://host:port instead")
     sweep.add_argument("--yes", action="store_true", help="run however many points there are")
+
+
+def _add_explore(commands: argparse._SubParsersAction[_Parser]) -> None:
+    """Questions about designs, one command each."""
+    explore = commands.add_parser("explore", help="find the best design, and how sure that is")
+    verbs = explore.add_subparsers(dest="verb", metavar="QUESTION", required=True, parser_class=_Parser)
+    channels = verbs.add_parser("channels", help="how many NCCL channels for an AllReduce beside the attention")
+    channels.add_argument(
+        "--measured", metavar="FILE", help="passes of validation.measure: predicted and measured best"
+    )
+    degree = verbs.add_parser("degree", help="over how many GPUs to spread a model, and wired how")
+    interconnect = verbs.add_parser("interconnect", help="below which bandwidth between GPUs Kraken is worth it")
+    interconnect.add_argument(
+        "--worth", metavar="PERCENT", type=float, default=10.0, help="the speed-up asked of Kraken (default: 10)"
+    )
+    design = verbs.add_parser("design", help="the best shapes, wirings and channels for a parameter budget")
+    design.add_argument("request", metavar="REQUEST", help="base, search, constraints, objectives: a file, or a name")
+    design.add_argument("--max-evaluations", metavar="N", type=int, help="simulate no more designs than this")
+    _add_outputs(design)
+    for verb in (channels, degree, interconnect):
+        verb.add_argument("scenario", metavar="SCENARIO", nargs="?", help="a scenario that the options below change")
+        verb.add_argument("--hardware", metavar="PROFILE", nargs="+", help="machines: profiles' names or files")
+        verb.add_argument("--model", metavar="MODEL", nargs="+", help="presets, or paths of config.json")
+        verb.add_argument("--context-length", metavar="TOKENS", type=int, nargs="+", help="tokens of a prompt")
+        verb.add_argument("--num-devices", metavar="N", type=int, help="devices used (degree: the most)")
+        _add_outputs(verb)
+
+
+def _add_procure(commands: argparse._SubParsersAction[_Parser]) -> None:
+    """Buying machines."""
+    procure = commands.add_parser("procure", help="which machines meet an SLA, how many, and what they cost")
+    procure.add_argument("request", metavar="REQUEST", help="workloads, SLA and priced candidates: a file, or a name")
+    _add_outputs(procure)
 
 
 def _add_outputs(parser: argparse.ArgumentParser) -> None:

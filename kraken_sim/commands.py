@@ -31,14 +31,14 @@ def print_report(renderable: RenderableType) -> None:
     Console(highlight=False, width=width).print(renderable)
 
 
-def write_text(path: str, text: str) -> None:
-    """A whole text file, its folder made where missing."""
+def write_text(path: str, text: str, option: str = "--json") -> None:
+    """A whole text file, its folder made where missing; `option` is what asked for it."""
     target = Path(path)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise InputError.single("--json", f"cannot be written: {error.strerror}", path) from None
+        raise InputError.single(option, f"cannot be written: {error.strerror}", path) from None
 
 
 def write_json(path: str, data: Any) -> None:
@@ -60,8 +60,19 @@ def _write_html(path: str, predictions: Sequence[Prediction]) -> None:
     sys.stderr.write(f"report: {path}\n")
 
 
-def scenario_path(name_or_path: str) -> Path:
+def named_scenario(name_or_path: str) -> Scenario:
     """A scenario's file, or one that ships, by its name."""
+    from kraken_sim.scenario import load_scenario
+
+    return load_scenario(shipped_path(name_or_path, "SCENARIO"))
+
+
+def shipped_path(name_or_path: str, argument: str) -> Path:
+    """A file's path, or that of a file in `scenarios` that ships, by its name; `argument` is what errors call it.
+
+    Raises:
+        InputError: there is neither.
+    """
     from kraken_sim.hardware.load import data_dir
 
     path = Path(name_or_path)
@@ -70,15 +81,9 @@ def scenario_path(name_or_path: str) -> Path:
         if name_or_path not in shipped:
             message = "there is no such file, and no scenario of this name ships"
             guess = closest(name_or_path, list(shipped))
-            raise InputError.single("SCENARIO", message, name_or_path, ", ".join(sorted(shipped)[:1]), guess)
+            raise InputError.single(argument, message, name_or_path, ", ".join(sorted(shipped)[:1]), guess)
         path = shipped[name_or_path]
     return path
-
-
-def _scenario(name_or_path: str) -> Scenario:
-    from kraken_sim.scenario import load_scenario
-
-    return load_scenario(scenario_path(name_or_path))
 
 
 def run_command(args: argparse.Namespace) -> None:
@@ -86,7 +91,7 @@ def run_command(args: argparse.Namespace) -> None:
     from kraken_sim.api import simulate
     from kraken_sim.explain import explain_overlap, overlaps
 
-    prediction = simulate(_scenario(args.scenario), exact=args.exact)
+    prediction = simulate(named_scenario(args.scenario), exact=args.exact)
     advice = explain_overlap(prediction) if overlaps(prediction) else None
     if args.json != "-":
         from kraken_sim.report.text import prediction_report
@@ -111,7 +116,7 @@ def compare_command(args: argparse.Namespace) -> None:
     """`kraken-sim compare`: the three architectures on one scenario."""
     from kraken_sim.api import compare
 
-    predictions = compare(_scenario(args.scenario))
+    predictions = compare(named_scenario(args.scenario))
     if args.json != "-":
         from kraken_sim.report.text import comparison_report
 
@@ -173,6 +178,20 @@ def sweep_command(args: argparse.Namespace) -> None:
     sweep(args)
 
 
+def explore_command(args: argparse.Namespace) -> None:
+    """`kraken-sim explore`: questions about designs."""
+    from kraken_sim.commands_explore import explore
+
+    explore(args)
+
+
+def procure_command(args: argparse.Namespace) -> None:
+    """`kraken-sim procure`: which machines to buy."""
+    from kraken_sim.commands_procure import procure
+
+    procure(args)
+
+
 def profiles_command(args: argparse.Namespace) -> None:
     """`kraken-sim profiles list|show|check|new`."""
     from kraken_sim.hardware.load import check_profile, load_profile
@@ -210,6 +229,12 @@ def schema_command(args: argparse.Namespace) -> None:
         from kraken_sim.hardware.datasheet import datasheet_json_schema
 
         write_json("-", datasheet_json_schema())
+    elif args.kind in ("design", "purchase"):
+        from kraken_sim.explore.design_request import DesignRequest
+        from kraken_sim.explore.procure_request import ProcureRequest
+
+        model = DesignRequest if args.kind == "design" else ProcureRequest
+        write_json("-", model.model_json_schema())
     else:
         from kraken_sim.scenario import scenario_json_schema
 

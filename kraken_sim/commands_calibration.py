@@ -26,7 +26,7 @@ def calibrate(args: argparse.Namespace) -> None:
 
     out = _profile_target(args.out)
     base = load_profile(args.base)
-    result = fit(_measurements(args.measurements), base, args.name or out.stem)
+    result = fit(measurement_file(args.measurements), base, args.name or out.stem)
     _write_profile(out, calibrated_yaml(result, complete_text(args.base)))
     print_report(calibration_report(result))
     sys.stderr.write(f"profile: {out}\n")
@@ -37,7 +37,7 @@ def validate(args: argparse.Namespace) -> None:
     from kraken_sim.comparison import validate_passes
     from kraken_sim.report.validation import validation_html, validation_report
 
-    result = validate_passes(_measurements(args.measurements), args.hardware)
+    result = validate_passes(measurement_file(args.measurements), args.hardware)
     if args.json != "-":
         print_report(validation_report(result))
     if args.json is not None:
@@ -57,7 +57,7 @@ def new_profile(args: argparse.Namespace) -> None:
     sys.stdout.write(f"{out}: constants carried over from {', '.join(carried.sources)}\n")
 
 
-def _measurements(path: str) -> MeasurementFile:
+def measurement_file(path: str) -> MeasurementFile:
     """A measurement file; what is odd about it but spoils nothing goes to standard error."""
     from kraken_sim.measurements.schema import MeasurementWarning, read_measurements
 

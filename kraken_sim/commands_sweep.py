@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kraken_sim.commands import print_report, scenario_path
+from kraken_sim.commands import print_report, shipped_path
 from kraken_sim.errors import InputError
 from kraken_sim.explore.plan import load_plan
 from kraken_sim.explore.sweep import check, run_to_file
@@ -27,7 +27,7 @@ def sweep(args: argparse.Namespace) -> None:
 
     if args.jobs is not None and args.jobs < 1:
         raise InputError.single("--jobs", "must be at least 1", args.jobs)
-    plan = load_plan(scenario_path(args.scenario))
+    plan = load_plan(shipped_path(args.scenario, "SCENARIO"))
     check(plan, yes=args.yes)
     began = time.monotonic()
     with _progress(plan.num_points) as progress:

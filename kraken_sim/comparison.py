@@ -12,12 +12,14 @@ from kraken_sim.errors import InputError, KrakenSimError
 from kraken_sim.hardware.load import load_profile
 from kraken_sim.measurements.machine import machine_warnings, matching_profile
 from kraken_sim.measurements.records import PassRecord
+from kraken_sim.scenario import scenario_from
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from kraken_sim.hardware.profile import HardwareProfile
     from kraken_sim.measurements.schema import MeasurementFile
+    from kraken_sim.scenario import Scenario
 
 STANDARD_NAME, KRAKEN_NAME, BLOCKING_NAME = "standard", "kraken", "kraken (blocking)"
 
@@ -192,17 +194,32 @@ def _compare(
     collective = conditions.get(record.condition)
     if collective is None:
         raise InputError.single("condition", "no scenario describes this condition", record.condition)
-    scenario = {
-        "name": record.key,
-        "hardware": name,
-        "model": record.model,
-        "architecture": record.architecture,
-        "num_devices": record.num_devices,
-        "phase": record.phase,
-        "batch_size": record.batch_size,
-        "context_length": record.context_length,
-        "dtype": record.dtype.value,
-        "runtime": {"launch": record.launch.value, "overlap": record.overlap, "collective": collective},
-    }
-    prediction = simulate(scenario, profile=profile)
+    prediction = simulate(scenario_of_pass(record, collective, name), profile=profile)
     return Comparison(record, record.condition, record.time_s.median, prediction.latency_s)
+
+
+def scenario_of_pass(record: PassRecord, collective: Mapping[str, Any], hardware: str) -> Scenario:
+    """The scenario that a measured pass answers.
+
+    Args:
+        record: the pass.
+        collective: its condition, as `runtime.collective` of a scenario.
+        hardware: the profile to predict with.
+
+    Raises:
+        InputError: the record is not of a scenario's shape.
+    """
+    return scenario_from(
+        {
+            "name": record.key,
+            "hardware": hardware,
+            "model": record.model,
+            "architecture": record.architecture,
+            "num_devices": record.num_devices,
+            "phase": record.phase,
+            "batch_size": record.batch_size,
+            "context_length": record.context_length,
+            "dtype": record.dtype.value,
+            "runtime": {"launch": record.launch.value, "overlap": record.overlap, "collective": collective},
+        }
+    )

@@ -97,11 +97,12 @@ def explain_overlap(prediction: Prediction, profile: HardwareProfile | None = No
     by_channels: dict[int | None, float] = {scenario.runtime.collective.channels: actual_s}
     if scenario.runtime.collective.library is Library.NCCL:
         choices = (None, *CHANNEL_CHOICES)
-        by_channels |= {count: _latency_s(_with_channels(scenario, count), machine) for count in choices}
+        by_channels |= {count: _latency_s(with_channels(scenario, count), machine) for count in choices}
     return OverlapAdvice(causes, actual_s, by_channels)
 
 
-def _with_channels(scenario: Scenario, channels: int | None) -> Scenario:
+def with_channels(scenario: Scenario, channels: int | None) -> Scenario:
+    """The scenario with another limit of NCCL channels; None leaves NCCL its own choice."""
     collective = scenario.runtime.collective.model_copy(update={"channels": channels})
     return scenario.model_copy(update={"runtime": scenario.runtime.model_copy(update={"collective": collective})})
 

@@ -77,6 +77,11 @@ class Totals:
         return OverlapCost(self.waiting_s, max(0.0, self.compute_slowdown_s), max(0.0, self.collective_slowdown_s))
 
 
+def block_of_op(op: object) -> str:
+    """The block of constants that prices a compute kernel."""
+    return "gemm" if isinstance(op, Gemm) else "attention" if isinstance(op, Attention) else "memory_bound"
+
+
 def totals(timeline: Timeline) -> Totals:
     """All sums over a timeline, in one pass."""
     found = Totals()

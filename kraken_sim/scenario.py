@@ -140,17 +140,17 @@ class ModelSpec(_Spec):
     @model_validator(mode="after")
     def _has_one_source(self) -> Self:
         if self.preset is not None and self.config is not None:
-            raise _fields_error("give a preset or a config, not both", "config")
+            raise fields_error("give a preset or a config, not both", "config")
         based = self.preset is not None or self.config is not None
         if based and self.model_type is not None:
-            raise _fields_error("the preset or config already says the family", "model_type")
+            raise fields_error("the preset or config already says the family", "model_type")
         needed = ("num_hidden_layers", "hidden_size", "num_attention_heads")
         missing = [name for name in needed if getattr(self, name) is None]
         if not based and len(missing) == len(needed):
             message = "give a preset, the path of a config, or HF fields: " + ", ".join(needed)
             raise PydanticCustomError("model_source", "{message}", {"message": message})
         if not based and missing:
-            raise _fields_error("is required without a preset or config", *missing)
+            raise fields_error("is required without a preset or config", *missing)
         return self
 
 
@@ -176,15 +176,20 @@ class ArchitectureSpec(_Spec):
         description="Kraken: key/value heads of one sub-layer; default: the model's ratio.",
         examples=[4],
     )
+    intermediate_size: Size | None = Field(
+        default=None,
+        description="Kraken: width of a sub-layer's FFN; default: twice its hidden_size.",
+        examples=[7168],
+    )
 
     @model_validator(mode="after")
     def _fields_fit_the_kind(self) -> Self:
         if self.kind is ArchitectureKind.LADDER:
-            raise _fields_error("ladder is not available yet; use standard, parallel or kraken", "kind")
-        names = ("ways", "hidden_size", "num_attention_heads", "num_key_value_heads")
+            raise fields_error("ladder is not available yet; use standard, parallel or kraken", "kind")
+        names = ("ways", "hidden_size", "num_attention_heads", "num_key_value_heads", "intermediate_size")
         given = [name for name in names if getattr(self, name) is not None]
         if given and self.kind is not ArchitectureKind.KRAKEN:
-            raise _fields_error(f"is for kind kraken only, not for {self.kind}", *given)
+            raise fields_error(f"is for kind kraken only, not for {self.kind}", *given)
         return self
 
 
@@ -214,7 +219,7 @@ class CollectiveSpec(_Spec):
         custom = (Algorithm.ONE_SHOT, Algorithm.TWO_SHOT, Algorithm.MULTIMEM)
         if self.library is Library.NCCL and self.algorithm in custom:
             message = f"{self.algorithm} is not one of NCCL's algorithms; set library: custom, or use ring or tree"
-            raise _fields_error(message, "algorithm")
+            raise fields_error(message, "algorithm")
         return self
 
     def policy(self) -> CollectivePolicy:
@@ -337,7 +342,7 @@ def with_absolute_paths(data: Mapping[str, Any], folder: str | Path | None) -> d
     return resolved
 
 
-def _fields_error(message: str, *names: str) -> PydanticCustomError:
+def fields_error(message: str, *names: str) -> PydanticCustomError:
     """An error about fields of the model that raises it; `problems_of` reports each under its own path."""
     context = {"fields": ", ".join(names), "message": message}
     return PydanticCustomError("fields", "{fields}: {message}", context)

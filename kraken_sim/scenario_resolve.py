@@ -167,6 +167,7 @@ def _kraken_of(
             hidden_size=spec.hidden_size,
             num_attention_heads=heads,
             num_key_value_heads=kv_heads,
+            intermediate_size=spec.intermediate_size,
             devices_per_sub_layer=group,
         )
     except ValueError as error:

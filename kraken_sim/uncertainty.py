@@ -6,7 +6,8 @@ independent, so with w_b the share of the latency that block b prices
 
     relative standard deviation = sqrt(pi / 2) · sqrt(Σ_b (w_b · residual_b)²)
 
-(the mean absolute value of a normal variable is sqrt(2 / pi) of its standard deviation).
+(the mean absolute value of a normal variable is sqrt(2 / pi) of its standard deviation). The interval is as wide in
+factors on either side, so that a time stays above zero however little is known.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def interval_of(
         residual = launch if block == "launch" else residuals.get(block, 0.0)
         variance += (seconds / latency_s * residual) ** 2
     half = NORMAL_QUANTILE * sqrt(pi / 2.0) * sqrt(variance)
-    return Interval(latency_s * max(0.0, 1.0 - half), latency_s * (1.0 + half))
+    return Interval(latency_s / (1.0 + half), latency_s * (1.0 + half))
 
 
 def block_residuals(provenance: Mapping[str, Provenance]) -> dict[str, float]:

@@ -152,7 +152,8 @@ def test_profiles_are_listed_shown_and_checked(capsys: pytest.CaptureFixture[str
 
 
 def test_schemas_are_json_schemas(capsys: pytest.CaptureFixture[str]):
-    for kind, field in (("scenario", "context_length"), ("profile", "device")):
+    kinds = {"scenario": "context_length", "profile": "device", "design": "objectives", "purchase": "candidates"}
+    for kind, field in kinds.items():
         assert main(["schema", kind]) == 0
         assert field in json.loads(capsys.readouterr().out)["properties"]
 

@@ -30,8 +30,9 @@ from kraken_sim.scenario import (
 )
 
 SCENARIOS = Path(__file__).parent.parent / "scenarios"
+# Grids, designs and purchases have an underscore in their names, scenarios have none.
 SINGLE = [
-    path for path in sorted(SCENARIOS.glob("*.yaml")) if "_grid" not in path.stem and not path.stem.endswith("-sweep")
+    path for path in sorted(SCENARIOS.glob("*.yaml")) if "_" not in path.stem and not path.stem.endswith("-sweep")
 ]
 
 

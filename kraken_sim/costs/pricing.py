@@ -72,10 +72,13 @@ class Pricing:
     def _kernel(self, op: ComputeOp) -> KernelCost:
         profile = self.profile
         if isinstance(op, Gemm):
-            return gemm_cost(op, profile.device, profile.gemm)
-        if isinstance(op, Attention):
-            return attention_cost(op, profile.device, profile.attention)
-        return memory_bound_cost(op, profile.device, profile.memory_bound)
+            block, cost = "gemm", gemm_cost(op, profile.device, profile.gemm)
+        elif isinstance(op, Attention):
+            block, cost = "attention", attention_cost(op, profile.device, profile.attention)
+        else:
+            block, cost = "memory_bound", memory_bound_cost(op, profile.device, profile.memory_bound)
+        factor = profile.time_factors.get(block, 1.0)
+        return cost if factor == 1.0 else scaled(cost, factor)
 
     def collective(self, op: AllReduce) -> CollectiveCost:
         """The cost of an AllReduce, alone on the machine but for the program's other groups that run it too."""
@@ -94,9 +97,13 @@ class Pricing:
             if len(self._collectives) >= MOST_PRICES:
                 self._collectives.clear()
             interconnect = self.profile.topology.interconnect(op.num_devices, op.stride, self._p2p)
-            cost = self._collectives[op] = all_reduce_cost(
+            cost = all_reduce_cost(
                 op.num_bytes, interconnect, self.profile.device, self.profile.collectives, self.policy
             )
+            factor = self.profile.time_factors.get("collectives", 1.0)
+            if factor != 1.0:
+                cost = slower_collective(cost, factor)
+            self._collectives[op] = cost
         return cost
 
     def link_speeds(self, ops: frozenset[AllReduce]) -> Mapping[AllReduce, float]:
@@ -145,8 +152,7 @@ class Pricing:
                 op = kernel.op
                 if isinstance(op, AllReduce):
                     reduce = self.collective(op)
-                    share = min(1.0, reduce.channels / device.num_sms)
-                    transfers.append(Load(repeat * reduce.busy_s, 0.0, repeat * reduce.hbm_bytes, share))
+                    transfers.append(transfer_of(reduce, device.num_sms, repeat))
                     if kernel.stream == MAIN_STREAM:
                         other_s += repeat * reduce.busy_s
                     continue
@@ -171,6 +177,11 @@ def load_of(cost: KernelCost, num_sms: int, repeat: int = 1) -> Load:
     return Load(repeat * cost.busy_s, repeat * cost.flops, repeat * cost.hbm_bytes, share, clocked_share(cost))
 
 
+def transfer_of(cost: CollectiveCost, num_sms: int, repeat: int = 1) -> Load:
+    """What `repeat` such collectives mean to the card's power."""
+    return Load(repeat * cost.busy_s, 0.0, repeat * cost.hbm_bytes, min(1.0, cost.channels / num_sms))
+
+
 def clocked_share(cost: KernelCost) -> float:
     """What the kernel's arithmetic needs of the time that its slower side takes."""
     longest_s = max(cost.compute_s, cost.memory_s)
@@ -192,4 +203,17 @@ def slower(cost: KernelCost, factor: float) -> KernelCost:
         cost.compute_s * factor,
         cost.memory_s,
         cost.detail,
+    )
+
+
+def scaled(cost: KernelCost, factor: float) -> KernelCost:
+    """The same kernel taking `factor` times as long, whatever limits it."""
+    times = {name: factor * getattr(cost, name) for name in ("busy_s", "fixed_s", "compute_s", "memory_s")}
+    return replace(cost, **times)
+
+
+def slower_collective(cost: CollectiveCost, factor: float) -> CollectiveCost:
+    """The same collective taking `factor` times as long, start-up and transfer alike."""
+    return replace(
+        cost, busy_s=cost.busy_s * factor, latency_s=cost.latency_s * factor, transfer_s=cost.transfer_s * factor
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -44,6 +44,8 @@ class HardwareProfile:
     example `device.num_sms`, `topology.links.0.bandwidth` or `gemm.tile_efficiency.256x128`.
     `serving_attention` is for the attention of serving engines, where it is known apart from the bare kernel;
     without `power` the clock stays where the kernels were measured.
+    `time_factors` is for what-ifs: by block (gemm, attention, memory_bound, collectives), how much longer than by
+    its constants every kernel of the block takes alone.
     """
 
     name: str
@@ -59,3 +61,4 @@ class HardwareProfile:
     provenance: Mapping[str, Provenance]
     serving_attention: AttentionConstants | None = None
     power: PowerConstants | None = None
+    time_factors: Mapping[str, float] = field(default_factory=dict)

@@ -144,6 +144,7 @@ def kraken_config_for_latency(
     hidden_size: int | None = None,
     num_attention_heads: int | None = None,
     num_key_value_heads: int | None = None,
+    intermediate_size: int | None = None,
     devices_per_sub_layer: int = 1,
     alignment: int | None = None,
     budget: int | None = None,
@@ -154,7 +155,8 @@ def kraken_config_for_latency(
     more than 5 % (`alignment` fixes the multiple). Heads have the base model's head dimension if kernels
     support it and it divides the width, else 128, else the supported one nearest to 128. Any of width, heads
     and key/value heads may be given instead; key/value heads otherwise keep the base model's ratio as nearly
-    as divisors of the heads allow. With `devices_per_sub_layer` > 1 the heads divide by it.
+    as divisors of the heads allow. With `devices_per_sub_layer` > 1 the heads divide by it. `intermediate_size` is the
+    FFN's width, by default twice the sub-layer's; the width derived from the budget takes it to be that.
 
     Raises:
         ValueError: the given width has no supported head dimension, or does not divide by the given heads.
@@ -182,7 +184,7 @@ def kraken_config_for_latency(
         num_attention_heads,
         num_key_value_heads or _key_value_heads(config, num_attention_heads),
         hidden_size // num_attention_heads,
-        FFN_FACTOR * hidden_size,
+        intermediate_size or FFN_FACTOR * hidden_size,
     )
 
 

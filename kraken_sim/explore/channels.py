@@ -1,0 +1,97 @@
+"""How many channels NCCL should get when its AllReduce runs beside the attention of a Kraken."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from kraken_sim.costs.collectives.policy import Library
+from kraken_sim.errors import InputError, Problem
+from kraken_sim.explain import CHANNEL_CHOICES, with_channels
+from kraken_sim.explore.sensitivity import Alternative, decide
+from kraken_sim.models.config import ArchitectureKind
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kraken_sim.explore.sensitivity import Decision
+    from kraken_sim.scenario import Scenario
+
+DEFAULT: Final = "default"
+"""Name of NCCL's own choice."""
+
+CHOICES: Final = (None, *CHANNEL_CHOICES)
+
+
+@dataclass(frozen=True)
+class ChannelAnswer:
+    """The latencies by number of channels for one overlapping Kraken."""
+
+    scenario: Scenario
+    decision: Decision
+
+    @property
+    def best(self) -> str:
+        """The best number of channels, or `default`."""
+        return self.decision.best
+
+    @property
+    def gain(self) -> float:
+        """How much longer NCCL's own choice takes than the best, as a fraction."""
+        return self.decision.latencies_s[DEFAULT] / self.decision.latencies_s[self.best] - 1.0
+
+    def records(self) -> list[dict[str, Any]]:
+        """One flat row for each limit of channels."""
+        return [
+            {
+                "hardware": self.scenario.hardware,
+                "context_length": self.scenario.context_length,
+                "channels": name,
+                "latency_s": latency_s,
+                "probability_best": self.decision.probability[name],
+            }
+            for name, latency_s in self.decision.latencies_s.items()
+        ]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        prediction = self.decision.predictions[self.best]
+        return {
+            "hardware": self.scenario.hardware,
+            "model": self.scenario.model.model_dump(exclude_none=True),
+            "num_devices": prediction.resolved.num_devices,
+            "context_length": self.scenario.context_length,
+            "best_channels": None if self.best == DEFAULT else int(self.best),
+            "gain_over_default": self.gain,
+            **self.decision.as_dict(),
+        }
+
+
+def name_of(channels: int | None) -> str:
+    """How tables and JSON call a number of channels."""
+    return DEFAULT if channels is None else str(channels)
+
+
+def best_channels(
+    scenario: Scenario, choices: Sequence[int | None] = CHOICES, *, perturb: bool = True
+) -> ChannelAnswer:
+    """Predicts the scenario with each limit of channels (None leaves NCCL its own choice).
+
+    Raises:
+        InputError: it is no Kraken that overlaps NCCL's AllReduce, or any other fault of the scenario.
+        InfeasibleError: the model does not fit in memory.
+    """
+    problems = []
+    if scenario.architecture.kind is not ArchitectureKind.KRAKEN:
+        message = "only a Kraken runs its AllReduce beside other kernels"
+        problems.append(Problem("architecture.kind", message, scenario.architecture.kind.value, "kraken"))
+    if not scenario.runtime.overlap:
+        problems.append(Problem("runtime.overlap", "the AllReduce does not overlap anything", False, "true"))
+    if scenario.runtime.collective.library is not Library.NCCL:
+        message = "only NCCL has a choice of channels"
+        problems.append(Problem("runtime.collective.library", message, scenario.runtime.collective.library, "nccl"))
+    if problems:
+        raise InputError(problems)
+    wanted = dict.fromkeys((None, *choices))
+    alternatives = [Alternative.of(name_of(count), with_channels(scenario, count)) for count in wanted]
+    return ChannelAnswer(scenario, decide(alternatives, perturb=perturb))

@@ -1,0 +1,178 @@
+"""Over how many GPUs of a machine one model should be spread, and wired how."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from kraken_sim.energy import step_energy
+from kraken_sim.errors import InfeasibleError, InputError
+from kraken_sim.explore.evaluate import predict
+from kraken_sim.explore.sensitivity import Alternative, decide, lowest, weighted
+from kraken_sim.hardware.load import load_profile
+from kraken_sim.models.config import ArchitectureKind
+from kraken_sim.scenario import with_architecture
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from kraken_sim.energy import StepEnergy
+    from kraken_sim.explore.sensitivity import Decision
+    from kraken_sim.hardware.profile import HardwareProfile
+    from kraken_sim.prediction import Prediction
+    from kraken_sim.scenario import Scenario
+
+KINDS: Final = (ArchitectureKind.STANDARD, ArchitectureKind.PARALLEL, ArchitectureKind.KRAKEN)
+
+
+@dataclass(frozen=True)
+class DegreeRow:
+    """One architecture on one number of GPUs."""
+
+    name: str
+    kind: ArchitectureKind
+    num_devices: int
+    num_replicas: int
+    """Groups of `num_devices` that the machine has room for."""
+    prediction: Prediction
+    energy: StepEnergy
+
+    @property
+    def sequences_per_s(self) -> float:
+        """Prompts (or tokens, in decode) a second of the whole machine, its replicas all busy."""
+        return self.num_replicas * self.prediction.scenario.batch_size / self.prediction.latency_s
+
+    @property
+    def joules_per_sequence(self) -> float:
+        """Energy of the GPUs for one prompt."""
+        return self.energy.energy_j / self.prediction.scenario.batch_size
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON and tables."""
+        interval = self.prediction.interval
+        return {
+            "name": self.name,
+            "architecture": self.kind.value,
+            "num_devices": self.num_devices,
+            "num_replicas": self.num_replicas,
+            "latency_s": self.prediction.latency_s,
+            "interval_s": [interval.low_s, interval.high_s],
+            "exposed_communication_s": self.prediction.exposed_communication_s,
+            "memory_bytes": self.prediction.memory.total_bytes,
+            "sequences_per_s": self.sequences_per_s,
+            "joules_per_sequence": self.joules_per_sequence,
+            "energy_basis": self.energy.basis,
+        }
+
+
+@dataclass(frozen=True)
+class DegreeAnswer:
+    """Every architecture on every degree that works, and why the others don't."""
+
+    scenario: Scenario
+    rows: tuple[DegreeRow, ...]
+    impossible: Mapping[str, str]
+    decision: Decision
+
+    @property
+    def best(self) -> str:
+        """The row with the lowest latency."""
+        return self.decision.best
+
+    def best_of(self, kind: ArchitectureKind) -> str | None:
+        """The row of one architecture with the lowest latency; None where it has none."""
+        weights = self.latency_weights(kind)
+        return lowest(weighted(self.decision.latencies_s, weights)) if weights else None
+
+    @property
+    def best_throughput(self) -> str:
+        """The row with the most sequences a second on the whole machine."""
+        return lowest(weighted(self.decision.latencies_s, self.throughput_weights()))
+
+    def latency_weights(self, kind: ArchitectureKind) -> dict[str, float]:
+        """One for each row of an architecture."""
+        return {row.name: 1.0 for row in self.rows if row.kind is kind}
+
+    def throughput_weights(self) -> dict[str, float]:
+        """By row, what turns its latency into machine-seconds a sequence."""
+        return {row.name: 1.0 / row.num_replicas for row in self.rows}
+
+    def records(self) -> list[dict[str, Any]]:
+        """One flat row for each architecture and degree."""
+        return [
+            {key: value for key, value in row.as_dict().items() if key != "interval_s"}
+            | {"low_s": row.prediction.interval.low_s, "high_s": row.prediction.interval.high_s}
+            for row in self.rows
+        ]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "hardware": self.scenario.hardware,
+            "model": self.scenario.model.model_dump(exclude_none=True),
+            "context_length": self.scenario.context_length,
+            "best": self.best,
+            "best_by_architecture": {kind.value: self.best_of(kind) for kind in KINDS},
+            "best_throughput": self.best_throughput,
+            "rows": [row.as_dict() for row in self.rows],
+            "impossible": dict(self.impossible),
+            "decision": self.decision.as_dict(),
+        }
+
+
+def best_degree(scenario: Scenario, *, perturb: bool = True) -> DegreeAnswer:
+    """Predicts the scenario's model on every power of two of its machine's GPUs, as each architecture.
+
+    `scenario.num_devices` is the most GPUs to use; default: all of the machine.
+
+    Raises:
+        InputError: the scenario is wrong, whatever the degree.
+        InfeasibleError: the model fits on no number of GPUs.
+    """
+    profile = load_profile(scenario.hardware)
+    alternatives, impossible = [], {}
+    fault: InputError | InfeasibleError | None = None
+    for num_devices in degrees(profile, scenario.num_devices):
+        for kind in KINDS if num_devices > 1 else KINDS[:1]:
+            name = f"{kind.value} x{num_devices}"
+            asked = with_architecture(scenario, kind).model_copy(update={"num_devices": num_devices})
+            try:
+                predict(asked, profile)
+            except (InputError, InfeasibleError) as error:
+                impossible[name] = _reason(error)
+                # Out of memory on the most devices says most; a wrong model is wrong on any.
+                fault = error
+            else:
+                alternatives.append(Alternative(name, asked, profile))
+    if not alternatives:
+        raise fault or InputError.single("num_devices", "no number of GPUs to try", scenario.num_devices, "8")
+    decision = decide(alternatives, perturb=perturb)
+    rows = tuple(_row(name, prediction, profile) for name, prediction in decision.predictions.items())
+    return DegreeAnswer(scenario, rows, impossible, decision)
+
+
+def degrees(profile: HardwareProfile, most: int | None = None) -> list[int]:
+    """Powers of two up to the machine's GPUs, or up to `most` of them; that number itself too.
+
+    Raises:
+        InputError: the machine has fewer GPUs.
+    """
+    available = len(profile.topology.gpus)
+    if most is not None and most > available:
+        raise InputError.single("num_devices", f"{profile.name} has {available} devices", most, str(available))
+    limit = most or available
+    return sorted({1 << power for power in range(limit.bit_length()) if 1 << power <= limit} | {limit})
+
+
+def _row(name: str, prediction: Prediction, profile: HardwareProfile) -> DegreeRow:
+    num_devices = prediction.resolved.num_devices
+    replicas = len(profile.topology.gpus) // num_devices
+    return DegreeRow(
+        name, prediction.resolved.kind, num_devices, replicas, prediction, step_energy(prediction, profile)
+    )
+
+
+def _reason(error: InputError | InfeasibleError) -> str:
+    if isinstance(error, InputError):
+        return "; ".join(str(problem) for problem in error.problems)
+    return str(error)

@@ -1,0 +1,22 @@
+"""The one door through which explorations predict."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kraken_sim.api import simulate
+from kraken_sim.hardware.load import load_profile
+
+if TYPE_CHECKING:
+    from kraken_sim.hardware.profile import HardwareProfile
+    from kraken_sim.prediction import Prediction
+    from kraken_sim.scenario import Scenario
+
+
+def predict(scenario: Scenario, profile: HardwareProfile | None = None) -> Prediction:
+    """The prediction of one design, on `profile` where the machine is a what-if.
+
+    Raises:
+        InputError, InfeasibleError: see `simulate`.
+    """
+    return simulate(scenario, profile=load_profile(scenario.hardware) if profile is None else profile)

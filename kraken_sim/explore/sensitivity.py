@@ -1,0 +1,239 @@
+"""Which of some alternatives is fastest, and whether the doubt about the fitted constants changes that.
+
+Two views, both from the residuals of the profile's blocks (mean relative error on records no fit saw):
+
+- **Perturbation**: every block in turn is made slower and faster by its residual, everything is simulated again, and
+  the fastest alternative is read off.
+- **Probability**: a kernel's error is one normal draw with the block's residual as mean absolute value. Two
+  alternatives share a draw as far as they run the same kernels: between alternatives i and j, block b's errors
+  correlate by K_ij = Σ_k min(s_ik, s_jk) / sqrt(S_i S_j), with s_ik the seconds that i spends in kernel k and S_i its
+  sum (the histogram intersection, a valid correlation; Barla, Odone and Verri, ICIP 2003). Within one alternative a
+  block's errors are common, as in `kraken_sim.uncertainty`. The contention block's residual is that of a pair of
+  overlapping kernels, so it counts on all the time in which a collective runs beside compute.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from math import exp, pi, sqrt
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from kraken_sim.engine.timeline import SpanKind
+from kraken_sim.explore.evaluate import predict
+from kraken_sim.hardware.load import load_profile
+from kraken_sim.hardware.what_if import PERTURBED_BLOCKS, with_time_factor
+from kraken_sim.metrics import block_of_op, totals
+from kraken_sim.program.program import MAIN_STREAM
+from kraken_sim.uncertainty import (
+    EAGER_LAUNCH_RESIDUAL,
+    GRAPH_LAUNCH_RESIDUAL,
+    NORMAL_QUANTILE,
+    block_residuals,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from kraken_sim.hardware.profile import HardwareProfile
+    from kraken_sim.prediction import Prediction
+    from kraken_sim.scenario import Scenario
+
+DRAWS: Final = 20_000
+SEED: Final = 20240814
+
+Terms = dict[str, dict[object, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """One of the choices; `profile` where its machine is a what-if."""
+
+    name: str
+    scenario: Scenario
+    profile: HardwareProfile
+
+    @classmethod
+    def of(cls, name: str, scenario: Scenario) -> Alternative:
+        """An alternative on the machine that its scenario names."""
+        return cls(name, scenario, load_profile(scenario.hardware))
+
+
+@dataclass(frozen=True, slots=True)
+class Perturbation:
+    """What comes out with one block's times multiplied by `factor`."""
+
+    block: str
+    residual: float
+    factor: float
+    latencies_s: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The alternatives in the order given, and how sure their ranking is."""
+
+    predictions: Mapping[str, Prediction]
+    probability: Mapping[str, float]
+    """By name: the probability that it is the fastest."""
+    perturbations: tuple[Perturbation, ...]
+
+    @property
+    def latencies_s(self) -> dict[str, float]:
+        """Latency by name."""
+        return {name: prediction.latency_s for name, prediction in self.predictions.items()}
+
+    @property
+    def best(self) -> str:
+        """The fastest; of equals the first."""
+        return lowest(self.latencies_s)
+
+    @property
+    def flips(self) -> tuple[tuple[Perturbation, str], ...]:
+        """Perturbations under which another alternative is the fastest, and which."""
+        return self.flips_of(dict.fromkeys(self.predictions, 1.0))
+
+    def flips_of(self, weights: Mapping[str, float]) -> tuple[tuple[Perturbation, str], ...]:
+        """The same among the alternatives that have a weight, the lowest latency times weight being best."""
+        best = lowest(weighted(self.latencies_s, weights))
+        found = ((item, lowest(weighted(item.latencies_s, weights))) for item in self.perturbations)
+        return tuple((item, name) for item, name in found if name != best)
+
+    def probability_of(self, weights: Mapping[str, float]) -> dict[str, float]:
+        """The probability of being best among the alternatives that have a weight."""
+        chosen = [self.predictions[name] for name in weights]
+        return dict(zip(weights, probability_best(chosen, list(weights.values())), strict=True))
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "best": self.best,
+            "latency_s": self.latencies_s,
+            "interval_s": {
+                name: [prediction.interval.low_s, prediction.interval.high_s]
+                for name, prediction in self.predictions.items()
+            },
+            "probability_best": dict(self.probability),
+            "perturbations": [
+                {"block": p.block, "residual": p.residual, "factor": p.factor, "best": lowest(p.latencies_s)}
+                for p in self.perturbations
+            ],
+        }
+
+
+def lowest(values: Mapping[str, float]) -> str:
+    """The name with the lowest value; of equals the first."""
+    return min(values, key=values.__getitem__)
+
+
+def weighted(latencies_s: Mapping[str, float], weights: Mapping[str, float]) -> dict[str, float]:
+    """Latency times weight of every alternative that has a weight."""
+    return {name: latencies_s[name] * weight for name, weight in weights.items()}
+
+
+def decide(alternatives: Sequence[Alternative], *, perturb: bool = True) -> Decision:
+    """Predicts every alternative and says how sure the ranking is.
+
+    Raises:
+        InputError, InfeasibleError: see `simulate`.
+        ValueError: no alternatives, or two of one name.
+    """
+    names = [item.name for item in alternatives]
+    if not names or len(set(names)) != len(names):
+        message = f"alternatives need names of their own, not {names}"
+        raise ValueError(message)
+    predictions = {item.name: predict(item.scenario, item.profile) for item in alternatives}
+    probability = probability_best(list(predictions.values()))
+    perturbations = tuple(_perturbations(alternatives)) if perturb else ()
+    return Decision(predictions, dict(zip(names, probability, strict=True)), perturbations)
+
+
+def _perturbations(alternatives: Sequence[Alternative]) -> Iterator[Perturbation]:
+    residuals: dict[str, float] = {}
+    for item in alternatives:
+        for block, residual in perturbed_residuals(item.profile, item.scenario).items():
+            residuals[block] = max(residuals.get(block, 0.0), residual)
+    for block, residual in residuals.items():
+        for factor in (1.0 + residual, 1.0 / (1.0 + residual)):
+            latencies = {
+                item.name: predict(item.scenario, with_time_factor(item.profile, block, factor)).latency_s
+                for item in alternatives
+            }
+            yield Perturbation(block, residual, factor, latencies)
+
+
+def perturbed_residuals(profile: HardwareProfile, scenario: Scenario) -> dict[str, float]:
+    """The blocks worth perturbing and by how much: the residual of a fit, for launch costs as in `uncertainty`."""
+    found = block_residuals(profile.provenance)
+    eager = scenario.runtime.launch.value == "eager"
+    found["launch"] = EAGER_LAUNCH_RESIDUAL if eager else GRAPH_LAUNCH_RESIDUAL
+    return {block: found[block] for block in PERTURBED_BLOCKS if found.get(block, 0.0) > 0.0}
+
+
+def probability_best(predictions: Sequence[Prediction], weights: Sequence[float] | None = None) -> list[float]:
+    """For each prediction, the probability that its latency (times weight) is the lowest; they add up to one."""
+    latencies = np.array([prediction.latency_s for prediction in predictions])
+    covariance = error_covariance(predictions)
+    draws = np.random.default_rng(SEED).multivariate_normal(latencies, covariance, DRAWS, method="eigh")
+    draws = draws * (np.ones(len(latencies)) if weights is None else np.array(weights))
+    # Rounding to a millionth keeps alternatives that are one and the same from winning by the last digit.
+    draws = np.round(draws / latencies.min(), 6)
+    counts = np.bincount(np.argmin(draws, axis=1), minlength=len(latencies))
+    return [float(count) / DRAWS for count in counts]
+
+
+def speedup_interval(slower: Prediction, faster: Prediction) -> tuple[float, float]:
+    """Where slower / faster - 1 lies with a probability of 90 %, from the same errors.
+
+    The logarithm of the ratio is taken to be normal, its variance to first order in the relative errors.
+    """
+    covariance = error_covariance([slower, faster])
+    first, second = slower.latency_s, faster.latency_s
+    variance = covariance[0, 0] / first**2 + covariance[1, 1] / second**2
+    variance -= 2.0 * covariance[0, 1] / (first * second)
+    half = NORMAL_QUANTILE * sqrt(max(0.0, float(variance)))
+    return first / second * exp(-half) - 1.0, first / second * exp(half) - 1.0
+
+
+def error_covariance(predictions: Sequence[Prediction]) -> NDArray[np.float64]:
+    """Covariance of the predictions' errors, seconds squared."""
+    covariance = np.zeros((len(predictions), len(predictions)))
+    terms = [error_terms(prediction) for prediction in predictions]
+    residuals = [perturbed_residuals(load_profile(p.scenario.hardware), p.scenario) for p in predictions]
+    for block in PERTURBED_BLOCKS:
+        own = [term.get(block, {}) for term in terms]
+        sigma = [
+            sqrt(pi / 2.0) * found.get(block, 0.0) * sum(t.values()) for t, found in zip(own, residuals, strict=True)
+        ]
+        for i, first in enumerate(own):
+            for j, second in enumerate(own):
+                covariance[i, j] += sigma[i] * sigma[j] * overlap(first, second)
+    return covariance
+
+
+def overlap(first: Mapping[object, float], second: Mapping[object, float]) -> float:
+    """Histogram intersection of the seconds by kernel, normalised: 1 for the same kernels, 0 for none in common."""
+    total = sum(first.values()) * sum(second.values())
+    shared = sum(min(seconds, second[key]) for key, seconds in first.items() if key in second)
+    return shared / sqrt(total) if total > 0.0 else 0.0
+
+
+def error_terms(prediction: Prediction) -> Terms:
+    """Seconds by block and, within a block, by the kernel whose error they carry."""
+    timeline, machine = prediction.timeline, prediction.scenario.hardware
+    terms: Terms = defaultdict(lambda: defaultdict(float))
+    for span in timeline.simulated:
+        if span.rank != 0 or span.kind is SpanKind.WAIT:
+            continue
+        weight, kernel = timeline.weight(span), (machine, span.op, span.detail)
+        if span.stream == MAIN_STREAM:
+            block = "collectives" if span.kind is SpanKind.COLLECTIVE else block_of_op(span.op)
+            terms[block][kernel] += min(span.alone_s, span.duration_s) * weight
+        elif span.kind is SpanKind.COLLECTIVE:
+            terms["contention"][kernel] += span.duration_s * weight
+    terms["launch"][machine] = totals(timeline).blocks_s["launch"]
+    return terms

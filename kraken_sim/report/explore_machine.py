@@ -1,0 +1,208 @@
+"""Answers about degree and interconnect as tables, sentences and pictures."""
+
+from __future__ import annotations
+
+from html import escape
+from math import log10
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group
+
+from kraken_sim.explore.degree import KINDS
+from kraken_sim.report.explore import percent, question, sureness
+from kraken_sim.report.page import PALETTE, Grid, figures_html, render_page
+from kraken_sim.units import format_bandwidth, format_bytes, format_seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import RenderableType
+
+    from kraken_sim.explore.degree import DegreeAnswer
+    from kraken_sim.explore.interconnect import InterconnectAnswer
+
+DEGREE_TITLE = "How many GPUs, and which architecture"
+INTERCONNECT_TITLE = "Which bandwidth between GPUs makes Kraken worth it"
+
+
+def _degree_grid(answer: DegreeAnswer) -> Grid:
+    decode = answer.scenario.phase.value == "decode"
+    columns = ["architecture", "GPUs", "TPOT" if decode else "TTFT", "90 % interval", "exposed", "memory a GPU"]
+    unit = "token" if decode else "prompt"
+    columns += ["replicas", f"{unit}s/s a machine", f"J a {unit}", "fastest: probability"]
+    rows = []
+    for row in answer.rows:
+        interval, prediction = row.prediction.interval, row.prediction
+        rows.append(
+            [
+                row.kind.value,
+                str(row.num_devices),
+                format_seconds(prediction.latency_s),
+                f"{format_seconds(interval.low_s, 3)} to {format_seconds(interval.high_s, 3)}",
+                format_seconds(prediction.exposed_communication_s, 3),
+                format_bytes(prediction.memory.total_bytes, 3),
+                str(row.num_replicas),
+                f"{row.sequences_per_s:.1f}",
+                f"{row.joules_per_sequence:.3g}{'*' if row.energy.is_assumed else ''}",
+                percent(answer.decision.probability[row.name], 0),
+            ]
+        )
+    return Grid(f"{DEGREE_TITLE}: {question(answer.scenario)}", columns, rows)
+
+
+def _degree_sentences(answer: DegreeAnswer) -> list[str]:
+    decision = answer.decision
+    sentences = [f"Fastest: {sureness(decision, dict.fromkeys(decision.predictions, 1.0), answer.best)}"]
+    sentences += [
+        f"As {kind.value}: {sureness(decision, answer.latency_weights(kind), best)}"
+        for kind in KINDS
+        if (best := answer.best_of(kind)) is not None
+    ]
+    throughput = sureness(decision, answer.throughput_weights(), answer.best_throughput)
+    sentences.append(f"Highest throughput of the whole machine, replicas always busy: {throughput}")
+    sentences += [f"{name} is not possible: {reason}" for name, reason in answer.impossible.items()]
+    if any(row.energy.is_assumed for row in answer.rows):
+        sentences.append("* the profile has no power model: GPUs are assumed to draw their TDP, an upper bound.")
+    return sentences
+
+
+def degree_report(answers: Sequence[DegreeAnswer]) -> RenderableType:
+    """Every architecture on every degree, and the best by latency and by throughput."""
+    parts: list[RenderableType] = []
+    for answer in answers:
+        parts += [_degree_grid(answer).rich(), *_degree_sentences(answer)]
+    return Group(*parts)
+
+
+def degree_html(answers: Sequence[DegreeAnswer]) -> str:
+    """The same as a page, latency over GPUs by architecture."""
+    figures = figures_html([_degree_figure(answer) for answer in answers])
+    sections = []
+    for answer, figure in zip(answers, figures, strict=True):
+        words = "".join(f"<li>{sentence}</li>" for sentence in map(escape, _degree_sentences(answer)))
+        sections.append((question(answer.scenario), f"{_degree_grid(answer).html()}<ul>{words}</ul>{figure}"))
+    return render_page(DEGREE_TITLE, [], sections)
+
+
+def _degree_figure(answer: DegreeAnswer) -> Any:
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    for kind, colour in zip(KINDS, PALETTE, strict=False):
+        rows = [row for row in answer.rows if row.kind is kind]
+        latencies = [row.prediction.latency_s for row in rows]
+        highs = [row.prediction.interval.high_s for row in rows]
+        figure.add_scatter(
+            name=kind.value,
+            x=[row.num_devices for row in rows],
+            y=[1e3 * value for value in latencies],
+            error_y={"type": "data", "array": [1e3 * (h - v) for h, v in zip(highs, latencies, strict=True)]},
+            mode="lines+markers",
+            line={"color": colour},
+        )
+    ticks = sorted({row.num_devices for row in answer.rows})
+    xaxis = {"title": "GPUs", "type": "log", "tickvals": ticks, "ticktext": [str(tick) for tick in ticks]}
+    figure.update_layout(template="plotly_white", height=420, margin={"t": 30}, xaxis=xaxis)
+    metric = "TPOT" if answer.scenario.phase.value == "decode" else "TTFT"
+    figure.update_yaxes(rangemode="tozero", title=f"{metric}, ms")
+    return figure
+
+
+def _interconnect_grid(answer: InterconnectAnswer) -> Grid:
+    rows = [
+        [
+            f"{format_bandwidth(point.bandwidth_bytes_per_s, 3)}{' (as built)' if point.factor == 1.0 else ''}",
+            format_seconds(point.standard_s),
+            format_seconds(point.kraken_s),
+            f"{100.0 * point.speedup:+.1f} %",
+            f"{100.0 * point.interval[0]:+.0f} to {100.0 * point.interval[1]:+.0f} %",
+        ]
+        for point in answer.points
+    ]
+    title = f"{INTERCONNECT_TITLE}: {question(answer.scenario)}, {answer.num_devices} GPUs"
+    return Grid(title, ["bandwidth a GPU and direction", "standard", "Kraken", "speed-up", "90 % interval"], rows)
+
+
+def interconnect_sentences(answer: InterconnectAnswer) -> list[str]:
+    """Where Kraken is worth it, in words."""
+    worth, crossing, own = percent(answer.worth, 0), answer.crossing, answer.own
+    fastest = answer.points[-1].bandwidth_bytes_per_s
+    if crossing.last_bytes_per_s is None:
+        head = f"Kraken is nowhere {worth} faster than standard, not even on the slowest links tried."
+    elif crossing.last_bytes_per_s >= fastest:
+        head = f"Kraken is at least {worth} faster up to the fastest links tried, {format_bandwidth(fastest, 3)}."
+    else:
+        head = f"Kraken is at least {worth} faster up to {format_bandwidth(crossing.last_bytes_per_s, 3)} a GPU"
+        sure = crossing.sure_bytes_per_s
+        if sure is None or sure < 0.99 * crossing.last_bytes_per_s:
+            below = "nothing" if sure is None else format_bandwidth(sure, 3)
+            head += f", though without a gap only up to {below}: NCCL changes its algorithm and its channels on the way"
+        head += "."
+    low, high = (_ending(at.last_bytes_per_s, fastest) for at in answer.crossing_range)
+    sentences = [
+        f"{head} 90 % interval of that bandwidth: {low if low == high else f'{low} to {high}'}.",
+        f"On the machine's own links Kraken's speed-up is {percent(own.speedup)} "
+        f"(90 % interval {percent(own.interval[0])} to {percent(own.interval[1])}).",
+    ]
+    if answer.perturbed:
+        speedups = [speedup for *_, speedup in answer.perturbed]
+        sentences.append(
+            f"If one block of constants errs by its residual for both alike, it is {percent(min(speedups))} to "
+            f"{percent(max(speedups))}."
+        )
+    return sentences
+
+
+def _ending(bandwidth_bytes_per_s: float | None, fastest: float) -> str:
+    if bandwidth_bytes_per_s is None:
+        return "none"
+    text = format_bandwidth(bandwidth_bytes_per_s, 3)
+    return text if bandwidth_bytes_per_s < fastest else f"{text} or more"
+
+
+def interconnect_report(answers: Sequence[InterconnectAnswer]) -> RenderableType:
+    """The speed-up over bandwidth and where it meets the threshold."""
+    parts: list[RenderableType] = []
+    for answer in answers:
+        parts += [_interconnect_grid(answer).rich(), *interconnect_sentences(answer)]
+    return Group(*parts)
+
+
+def interconnect_html(answers: Sequence[InterconnectAnswer]) -> str:
+    """The same as a page, with the curve."""
+    figures = figures_html([_interconnect_figure(answer) for answer in answers])
+    sections = []
+    for answer, figure in zip(answers, figures, strict=True):
+        words = "".join(f"<p>{sentence}</p>" for sentence in map(escape, interconnect_sentences(answer)))
+        heading = f"{question(answer.scenario)}, {answer.num_devices} GPUs"
+        sections.append((heading, f"{words}{figure}{_interconnect_grid(answer).html()}"))
+    return render_page(INTERCONNECT_TITLE, [], sections)
+
+
+def _interconnect_figure(answer: InterconnectAnswer) -> Any:
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    x = [1e-9 * point.bandwidth_bytes_per_s for point in answer.points]
+    speedups = [100.0 * point.speedup for point in answer.points]
+    for end, fill in ((0, None), (1, "tonexty")):
+        figure.add_scatter(
+            name="90 % interval",
+            x=x,
+            y=[100.0 * point.interval[end] for point in answer.points],
+            mode="lines",
+            line={"width": 0},
+            fill=fill,
+            fillcolor="rgba(76,114,176,0.18)",
+            showlegend=fill is not None,
+            hoverinfo="skip",
+        )
+    figure.add_scatter(name="Kraken over standard", x=x, y=speedups, mode="lines+markers", line={"color": PALETTE[0]})
+    figure.add_hline(y=100.0 * answer.worth, line_dash="dash", line_color="#999", annotation_text="worth it")
+    own = 1e-9 * answer.own.bandwidth_bytes_per_s
+    figure.add_vline(x=own, line_dash="dot", line_color="#999")
+    # An annotation of add_vline would be misplaced on a logarithmic axis.
+    figure.add_annotation(x=log10(own), y=1.0, yref="paper", text="as built", showarrow=False, xanchor="left")
+    xaxis = {"title": "line rate a GPU and direction, GB/s", "type": "log"}
+    figure.update_layout(template="plotly_white", height=420, margin={"t": 30}, xaxis=xaxis, yaxis_title="speed-up, %")
+    return figure

@@ -1,0 +1,206 @@
+"""A purchase as tables, sentences and a picture."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group
+
+from kraken_sim.explore.sla import TpotStatus
+from kraken_sim.report.explore import percent
+from kraken_sim.report.page import PALETTE, Grid, figures_html, render_page
+from kraken_sim.units import format_seconds, format_watts
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from kraken_sim.explore.procure import Offer, Outcome, Procurement
+
+
+def procure_report(result: Procurement) -> RenderableType:
+    """The ranking, the latencies behind it, the what-ifs, and what is assumed."""
+    grids = [grid.rich() for grid in _grids(result)]
+    return Group(*_answer(result), *grids, *_caveats(result))
+
+
+def procure_html(result: Procurement) -> str:
+    """The same as a page, with the cost of every candidate under every what-if."""
+    sections = [("Cost of a million prompt tokens", figures_html([cost_figure(result)])[0])]
+    sections += [(grid.title, grid.html()) for grid in _grids(result)]
+    return render_page(f"Purchase: {result.request.name}", [*_answer(result), *_caveats(result)], sections)
+
+
+def _grids(result: Procurement) -> list[Grid]:
+    grids = [_ranking(result), _latencies(result)]
+    return [*grids, _what_ifs(result)] if result.what_ifs else grids
+
+
+def _range(low: float, high: float | None, digits: str = ".3g") -> str:
+    """Both ends of an interval; the high one is open where the SLA is missed there."""
+    if high is None:
+        return f"{low:{digits}} to SLA missed"
+    return f"{low:{digits}}" if low == high else f"{low:{digits}} to {high:{digits}}"
+
+
+def _ranking(result: Procurement) -> Grid:
+    currency = result.request.currency
+    columns = ["candidate", "machine", "GPUs/replica", "machines", f"{currency}/h", f"{currency}/M prompt tokens"]
+    columns += ["power", "kWh/M", "headroom"]
+    rows = []
+    for offer in result.base.offers:
+        option = offer.option
+        rows.append(
+            [
+                offer.candidate.name,
+                offer.candidate.hardware,
+                str(option.num_devices),
+                f"{option.num_machines} ({_range(*option.machines_range, 'd')})",
+                f"{offer.cost_per_hour:.2f}",
+                f"{offer.cost_per_million_tokens:.3g} ({_range(*offer.cost_range)})",
+                format_watts(offer.fleet_w, 3) + _star(offer),
+                f"{offer.kwh_per_million_tokens:.3g}{_star(offer)}",
+                percent(option.headroom, 0),
+            ]
+        )
+    title = "Machines that meet the SLA, the cheapest first; in brackets 90 % intervals; M is a million"
+    return Grid(title, columns, rows, num_left=2)
+
+
+def _star(offer: Offer) -> str:
+    return "*" if any(service.energy.is_assumed for service in offer.option.services) else ""
+
+
+def _latencies(result: Procurement) -> Grid:
+    columns = [
+        "candidate",
+        "workload",
+        "prompt tokens",
+        "TTFT alone",
+        "90 % interval",
+        "replicas",
+        "prompts/s a replica",
+    ]
+    columns += ["TPOT", "undisturbed decode step"]
+    rows = []
+    for offer in result.base.offers:
+        pools = {name: pool for pool in offer.option.pools for name in pool.workloads}
+        for service in offer.option.services:
+            name, interval = service.workload.name, service.prediction.interval
+            step_s = service.tpot.step_s
+            rows.append(
+                [
+                    offer.candidate.name,
+                    name,
+                    str(service.workload.prompt_tokens),
+                    format_seconds(service.prediction.latency_s),
+                    f"{format_seconds(interval.low_s, 3)} to {format_seconds(interval.high_s, 3)}",
+                    str(pools[name].num_replicas),
+                    f"{pools[name].replica_per_s:.3g}",
+                    service.tpot.status.value,
+                    "" if step_s is None else format_seconds(step_s, 3),
+                ]
+            )
+    return Grid("Latencies behind it, and what one replica takes within the SLA", columns, rows, num_left=2)
+
+
+def _what_ifs(result: Procurement) -> Grid:
+    currency = result.request.currency
+    columns = ["candidate", *(outcome.name for outcome in (result.base, *result.what_ifs))]
+    rows = []
+    for candidate in result.request.candidates:
+        cells = [candidate.name]
+        for outcome in (result.base, *result.what_ifs):
+            offer = outcome.offer_of(candidate.name)
+            cells.append(_cell(offer))
+        rows.append(cells)
+    return Grid(f"What if: {currency} a million prompt tokens (machines x GPUs a replica)", columns, rows)
+
+
+def _cell(offer: Offer | None) -> str:
+    if offer is None:
+        return "SLA missed"
+    option = offer.option
+    return f"{offer.cost_per_million_tokens:.3g} ({option.num_machines} x {option.num_devices})"
+
+
+def _answer(result: Procurement) -> list[str]:
+    best, sla, load = result.best, result.base.sla, result.request.load
+    option = best.option
+    machines = f"{option.num_machines} machine{'s' if option.num_machines != 1 else ''} of {best.candidate.name}"
+    head = (
+        f"{result.request.name}: {machines} ({option.num_devices} GPUs a replica) at "
+        f"{best.cost_per_million_tokens:.3g} {result.request.currency} a million prompt tokens serve "
+        f"{load.prompts_per_s:g} prompts/s with a TTFT of at most {format_seconds(sla.ttft_s)} for "
+        f"{sla.percentile:g} % of the prompts, waiting included ({sla.source})."
+    )
+    sentences = [head]
+    if result.contenders:
+        sentences.append(
+            f"The ranking is open: within the intervals {', '.join(result.contenders)} may be as cheap as "
+            f"{best.candidate.name}."
+        )
+    sentences += [f"{item.candidate} does not meet the SLA: {item.reason}." for item in result.base.rejected]
+    return sentences
+
+
+def _caveats(result: Procurement) -> list[str]:
+    services = [service for offer in result.base.offers for service in offer.option.services]
+    sentences = [
+        "Prompts only: machines that generate the answers come on top. Replicas serve one prompt at a time in the "
+        "order of arrival (M/G/1 queue, Poisson arrivals sent to replicas at random).",
+        "Power is that of all GPUs and of the hosts as far as the request gives host_power; energy includes the PUE.",
+    ]
+    if any(service.tpot.status is TpotStatus.NOT_JUDGED for service in services):
+        sentences.append(
+            "TPOT is not judged yet: a decode step of one undisturbed sequence, shown above, only bounds it from below."
+        )
+    if any(service.energy.is_assumed for service in services):
+        sentences.append(
+            "* no power model in the profile: GPUs are assumed to draw their TDP all the time (upper bound)."
+        )
+    if any(what_if.architecture is not None for what_if in result.request.what_if):
+        sentences.append(
+            "Another architecture is another model of as many parameters, to be trained; quality is not judged."
+        )
+    if any(what_if.bandwidth_factor is not None for what_if in result.request.what_if):
+        sentences.append("Other links are priced like the machine's own.")
+    dates = sorted({candidate.price.date for candidate in result.request.candidates})
+    sources = sorted({candidate.price.source for candidate in result.request.candidates})
+    when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+    sentences.append(f"Prices are the request's, of {when}: {'; '.join(sources)}.")
+    return sentences
+
+
+def cost_figure(result: Procurement) -> Any:
+    """Cost by candidate with its interval, one colour a what-if."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    names = [candidate.name for candidate in result.request.candidates]
+    for index, outcome in enumerate((result.base, *result.what_ifs)):
+        _add_costs(figure, outcome, names, PALETTE[index % len(PALETTE)])
+    figure.update_layout(
+        template="plotly_white",
+        height=420,
+        scattermode="group",
+        scattergap=0.7,
+        margin={"t": 30},
+        yaxis={"title": f"{result.request.currency} a million prompt tokens", "type": "log"},
+        xaxis={"categoryorder": "array", "categoryarray": names},
+        legend={"orientation": "h", "y": -0.15},
+    )
+    return figure
+
+
+def _add_costs(figure: Any, outcome: Outcome, names: list[str], colour: str) -> None:
+    offers = [(name, offer) for name in names if (offer := outcome.offer_of(name)) is not None]
+    costs = [offer.cost_per_million_tokens for _, offer in offers]
+    ups, downs = [], []
+    for (_, offer), cost in zip(offers, costs, strict=True):
+        low, high = offer.cost_range
+        downs.append(cost - low)
+        ups.append((cost if high is None else high) - cost)
+    errors = {"type": "data", "symmetric": False, "array": ups, "arrayminus": downs, "color": "#555"}
+    x = [name for name, _ in offers]
+    marker = {"color": colour, "size": 11}
+    figure.add_scatter(name=outcome.name, x=x, y=costs, error_y=errors, mode="markers", marker=marker)

@@ -1,0 +1,279 @@
+"""Purchases: machines for a load under an SLA, their cost, and what is not claimed."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kraken_sim.cli import main
+from kraken_sim.economics import (
+    cost_per_million_tokens,
+    energy_kwh_per_million_tokens,
+    ownership_cost_per_hour,
+)
+from kraken_sim.errors import InfeasibleError, InputError
+from kraken_sim.explore.procure import Procurement, procure
+from kraken_sim.explore.procure_request import ProcureRequest, load_procure_request
+from kraken_sim.explore.sla import MLPERF_PRESETS, TpotStatus
+
+EXAMPLE = Path(__file__).parent.parent / "scenarios" / "assistant_purchase.yaml"
+PRICE = {"per_hour": 8.0, "source": "example price", "date": "2026-01-01"}
+SMALL: dict[str, Any] = {
+    "currency": "EUR",
+    "sla": {"ttft": "60 ms"},
+    "load": {"prompts_per_s": 400},
+    "workloads": [{"name": "chat", "share": 1.0, "model": {"preset": "1.3B"}, "prompt_tokens": 512}],
+    "candidates": [{"name": "two", "hardware": "h200-sxm-x2", "num_devices": [2], "price": PRICE}],
+}
+
+
+def request(**changes: Any) -> ProcureRequest:
+    return ProcureRequest.model_validate({**copy.deepcopy(SMALL), **changes})
+
+
+def with_file(tmp_path: Path, **changes: Any) -> Path:
+    path = tmp_path / "request.yaml"
+    path.write_text(yaml.safe_dump({**copy.deepcopy(SMALL), **changes}), encoding="utf-8")
+    return path
+
+
+def machines(result: Procurement) -> int:
+    return result.best.option.num_machines
+
+
+def test_cost_formulas():
+    assert cost_per_million_tokens(3.6, 1000.0) == pytest.approx(1.0)
+    assert energy_kwh_per_million_tokens(3600.0, 1000.0) == pytest.approx(1.0)
+    # Half a unit an hour of capital, and 2 kW with 1.5 PUE at 0.1 a kWh.
+    assert ownership_cost_per_hour(4383.0, 1.0, 2000.0, 0.1, 1.5) == pytest.approx(0.5 + 0.3)
+
+
+def test_rented_machines_cost_their_rent_over_the_tokens():
+    result = procure(request())
+    best = result.best
+    assert best.cost_per_hour == 8.0 * machines(result)
+    assert best.cost_per_million_tokens == pytest.approx(best.cost_per_hour / 3600.0 / (400 * 512) * 1e6)
+    assert best.option.pools[0].arrivals_per_s == 400.0
+
+
+def test_bought_machines_pay_for_electricity_too():
+    electricity = {"per_kwh": 0.3, "pue": 1.2, "source": "contract", "date": "2026-01-01"}
+    price = {"purchase": 50_000.0, "lifetime_years": 5.0, "source": "quote", "date": "2026-01-01"}
+    candidate = {**SMALL["candidates"][0], "price": price, "host_power": "1 kW"}
+    best = procure(request(candidates=[candidate], electricity=electricity)).best
+    number = best.option.num_machines
+    assert best.fleet_w > 1000.0 * number
+    expected = number * 50_000.0 / (5.0 * 8766.0) + best.fleet_w / 1e3 * 1.2 * 0.3
+    assert best.cost_per_hour == pytest.approx(expected)
+    assert best.kwh_per_million_tokens == pytest.approx(best.fleet_w * 1.2 / (400 * 512) * 1e6 / 3.6e6)
+
+
+def test_headroom_is_what_the_same_machines_still_take():
+    result = procure(request())
+    room = result.best.option.headroom
+    assert room >= 0.0
+    below = procure(request(load={"prompts_per_s": 400 * (1.0 + room) * 0.999}))
+    beyond = procure(request(load={"prompts_per_s": 400 * (1.0 + room) * 1.001}))
+    assert machines(below) == machines(result) < machines(beyond)
+
+
+@settings(max_examples=20, deadline=None)
+@given(ttft=st.floats(8.0, 400.0), looser=st.floats(1.0, 4.0), load=st.floats(10.0, 3000.0))
+def test_a_looser_sla_never_needs_more_machines(ttft: float, looser: float, load: float):
+    strict = request(sla={"ttft": f"{ttft} ms"}, load={"prompts_per_s": load})
+    loose = request(sla={"ttft": f"{ttft * looser} ms"}, load={"prompts_per_s": load})
+    try:
+        needed = machines(procure(strict))
+    except InfeasibleError:
+        return
+    assert machines(procure(loose)) <= needed
+
+
+@settings(max_examples=15, deadline=None)
+@given(load=st.floats(10.0, 3000.0), more=st.floats(1.0, 5.0))
+def test_more_load_never_needs_fewer_machines(load: float, more: float):
+    few = machines(procure(request(load={"prompts_per_s": load})))
+    assert machines(procure(request(load={"prompts_per_s": load * more}))) >= few
+
+
+def test_workloads_of_one_model_share_replicas_and_other_models_get_their_own():
+    long = {"name": "documents", "share": 0.5, "model": {"preset": "1.3B"}, "prompt_tokens": 1024}
+    chat = {**SMALL["workloads"][0], "share": 0.5}
+    assert len(procure(request(workloads=[chat, long])).best.option.pools) == 1
+    other = {**long, "model": {"preset": "350M"}}
+    pools = procure(request(workloads=[chat, other])).best.option.pools
+    assert [pool.workloads for pool in pools] == [("chat",), ("documents",)]
+
+
+def test_the_cheapest_size_of_a_replica_is_taken():
+    tried = [
+        procure(request(candidates=[{**SMALL["candidates"][0], "num_devices": [size]}])).best.cost_per_million_tokens
+        for size in (1, 2)
+    ]
+    free = procure(request(candidates=[{**SMALL["candidates"][0], "num_devices": None}])).best
+    assert free.cost_per_million_tokens == min(tried)
+
+
+def test_slow_latencies_need_at_least_as_many_machines_as_fast_ones():
+    for offer in procure(load_procure_request(EXAMPLE)).base.offers:
+        few, many = offer.option.machines_range
+        assert few <= offer.option.num_machines <= (many or 10**9)
+        low, high = offer.cost_range
+        assert low <= offer.cost_per_million_tokens <= (high or 1e9)
+
+
+def test_tpot_is_never_passed_silently_and_can_be_missed_for_sure():
+    result = procure(request(sla={"ttft": "60 ms", "tpot": "50 ms"}))
+    verdict = result.best.option.services[0].tpot
+    assert verdict.status is TpotStatus.NOT_JUDGED
+    assert verdict.step_s is not None
+    assert verdict.step_s < 0.05
+    with pytest.raises(InfeasibleError, match="one undisturbed decode step"):
+        procure(request(sla={"ttft": "60 ms", "tpot": "100 us"}))
+    assert procure(request()).best.option.services[0].tpot.status is TpotStatus.NOT_ASKED
+
+
+def test_what_ifs_change_what_they_say():
+    what_if = [
+        {"name": "thin", "bandwidth_factor": 0.02},
+        {"name": "kraken", "architecture": {"kind": "kraken"}},
+        {"name": "eager", "runtime": {"launch": "eager"}},
+    ]
+    result = procure(request(what_if=what_if, sla={"ttft": "600 ms"}))
+    thin, kraken, eager = (outcome.offers[0].option.services[0].prediction for outcome in result.what_ifs)
+    base = result.best.option.services[0].prediction
+    assert thin.latency_s > base.latency_s
+    assert kraken.resolved.kraken is not None
+    assert eager.latency_s > base.latency_s
+    assert [row["what_if"] for row in result.records()] == ["as asked", "thin", "kraken", "eager"]
+
+
+def test_a_kraken_is_never_offered_on_one_gpu():
+    candidate = {**SMALL["candidates"][0], "num_devices": [1, 2]}
+    workload = {**SMALL["workloads"][0], "architecture": {"kind": "kraken"}}
+    assert procure(request(candidates=[candidate], workloads=[workload])).best.option.num_devices == 2
+
+
+def test_mlperf_presets_are_limits_at_the_99th_percentile():
+    # github.com/mlcommons/inference, loadgen/mlperf.conf: llama2-70b-interactive.Server.ttft_latency = 450, tpot 40.
+    interactive = MLPERF_PRESETS["mlperf-llama2-70b-interactive"]
+    assert (interactive.ttft_s, interactive.tpot_s, interactive.percentile) == (0.45, 0.04, 99.0)
+    assert all(sla.source and 0.0 < (sla.tpot_s or 0.0) < sla.ttft_s for sla in MLPERF_PRESETS.values())
+
+
+def test_every_problem_of_a_request_is_reported_at_once_with_its_line(tmp_path: Path):
+    path = with_file(
+        tmp_path,
+        sla={"preset": "mlperf-llama2-70b-interactiv"},
+        workloads=[
+            {**SMALL["workloads"][0], "share": 0.5},
+            {**SMALL["workloads"][0], "share": 0.4, "model": {"preset": "1.4B"}},
+        ],
+        candidates=[
+            {**SMALL["candidates"][0], "hardware": "h200-sxm-x3", "name": "two"},
+            {
+                **SMALL["candidates"][0],
+                "num_devices": [4],
+                "price": {"purchase": 1e5, "lifetime_years": 4, "source": "quote", "date": "2026-01-01"},
+            },
+        ],
+    )
+    with pytest.raises(InputError) as caught:
+        load_procure_request(path)
+    text = str(caught.value)
+    for words in (
+        "shares add up to 0.9",
+        "used more than once",
+        "did you mean 'mlperf-llama2-70b-interactive'",
+        "did you mean '1.3B'",
+        "did you mean 'h200-sxm-x",
+        "candidates.1.num_devices.0",
+        "electricity: is required because candidates.1",
+        "line ",
+    ):
+        assert words in text, words
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"candidates": []}, "candidates"),
+        ({"workloads": []}, "workloads"),
+        ({"candidates": [{"name": "two", "hardware": "h200-sxm-x2"}]}, "per_hour: 40.0, source"),
+        ({"candidates": [{**SMALL["candidates"][0], "price": {"per_hour": 8}}]}, "candidates.0.price.source"),
+        ({"candidates": [{**SMALL["candidates"][0], "price": {**PRICE, "purchase": 1}}]}, "one of the two"),
+        ({"candidates": [{**SMALL["candidates"][0], "price": {**PRICE, "date": "last week"}}]}, "year-month-day"),
+        ({"candidates": [{**SMALL["candidates"][0], "price": {**PRICE, "per_hour": -1}}]}, "per_hour"),
+        ({"sla": {"preset": "mlperf-llama2-70b", "ttft": "1 s"}}, "not both"),
+        ({"sla": {}}, "is required without a preset"),
+        ({"sla": {"ttft": "450"}}, "needs a unit"),
+        ({"sla": {"ttft": "450 mss"}}, "did you mean"),
+        ({"sla": {"ttft": "1 s", "percentile": 100}}, "percentile"),
+        ({"load": {"prompts_per_s": 0}}, "prompts_per_s"),
+        ({"load": {"prompts_per_s": 5, "max_utilisation": 1.0}}, "max_utilisation"),
+        ({"what_if": [{"name": "nothing"}]}, "changes nothing"),
+        ({"currncy": "EUR"}, "did you mean 'currency'"),
+        ({"workloads": [{**SMALL["workloads"][0], "prompt_tokens": 4096}]}, "workloads.0.prompt_tokens"),
+    ],
+)
+def test_bad_requests_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], words: str
+):
+    assert main(["procure", str(with_file(tmp_path, **changes))]) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert "Traceback" not in error
+
+
+def test_nothing_that_meets_the_sla_is_infeasible_with_the_limiting_number(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert main(["procure", str(with_file(tmp_path, sla={"ttft": "1 ms"}))]) == 3
+    error = capsys.readouterr().err
+    assert "even without waiting" in error
+    assert "limiting number: TTFT 1 ms" in error
+    big = [{**SMALL["workloads"][0], "model": {"preset": "175B"}}]
+    assert main(["procure", str(with_file(tmp_path, workloads=big))]) == 3
+    assert "device memory" in capsys.readouterr().err
+
+
+def test_what_can_be_built_nowhere_is_bad_input_and_what_is_too_slow_is_said_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    odd = {**SMALL["workloads"][0], "architecture": {"kind": "kraken", "ways": 3}}
+    assert main(["procure", str(with_file(tmp_path, workloads=[odd]))]) == 2
+    assert "3 ways do not fit 2 devices" in capsys.readouterr().err
+    candidate = {**SMALL["candidates"][0], "num_devices": [1, 2]}
+    five = [{**SMALL["workloads"][0], "model": {"preset": "1.3B", "num_attention_heads": 1, "head_dim": 128}}]
+    slow = with_file(tmp_path, candidates=[candidate], workloads=five, sla={"ttft": "1 ms"})
+    assert main(["procure", str(slow)]) == 3
+    assert "even without waiting" in capsys.readouterr().err
+
+
+def test_the_command_answers_as_text_json_and_html(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    page = tmp_path / "out" / "page.html"
+    assert main(["procure", "assistant_purchase", "--html", str(page)]) == 0
+    text = capsys.readouterr().out
+    for words in ("TPOT is not judged yet", "example price, replace with your quote", "SLA missed", "headroom"):
+        assert words in text
+    assert "Kraken instead of standard" in page.read_text(encoding="utf-8")
+    assert main(["procure", str(EXAMPLE), "--json", "-"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    costs = [offer["cost_per_million_tokens"] for offer in answer["offers"]]
+    assert costs == sorted(costs)
+    assert answer["best"] == answer["offers"][0]["candidate"]
+    assert answer["offers"][0]["services"][0]["tpot"]["status"] == "not judged yet"
+    assert answer["rejected"][0]["candidate"] == "bought-l40s"
+
+
+def test_headroom_of_a_workload_with_hardly_any_prompts_is_found_too():
+    rare = {"name": "rare", "share": 1e-7, "model": {"preset": "350M"}, "prompt_tokens": 128}
+    chat = {**SMALL["workloads"][0], "share": 1.0 - 1e-7}
+    assert procure(request(workloads=[chat, rare], load={"prompts_per_s": 0.001})).best.option.headroom > 1.0
