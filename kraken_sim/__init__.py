@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from kraken_sim.api import compare as compare
     from kraken_sim.api import simulate as simulate
+    from kraken_sim.concurrent import link_traffic as link_traffic
+    from kraken_sim.concurrent import simulate_concurrent as simulate_concurrent
     from kraken_sim.errors import InfeasibleError as InfeasibleError
     from kraken_sim.errors import InputError as InputError
     from kraken_sim.errors import KrakenSimError as KrakenSimError
+    from kraken_sim.explore.sweep import sweep as sweep
     from kraken_sim.prediction import Prediction as Prediction
     from kraken_sim.scenario import Scenario as Scenario
     from kraken_sim.scenario import load_scenario as load_scenario
@@ -28,6 +31,9 @@ _HOMES = {
     "compare": "api",
     "simulate": "api",
     "predict_op": "single_op",
+    "link_traffic": "concurrent",
+    "simulate_concurrent": "concurrent",
+    "sweep": "explore.sweep",
 }
 
 __all__ = [
@@ -37,9 +43,12 @@ __all__ = [
     "Prediction",
     "Scenario",
     "compare",
+    "link_traffic",
     "load_scenario",
     "predict_op",
     "simulate",
+    "simulate_concurrent",
+    "sweep",
 ]
 
 

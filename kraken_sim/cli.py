@@ -44,10 +44,15 @@ def build_parser() -> argparse.ArgumentParser:
     _add_outputs(compare)
 
     paper = commands.add_parser("paper", help="the Kraken paper's latency experiment, predicted against reported")
-    paper.add_argument("--grid", metavar="FILE", help="another grid than the paper's (default: paper_grid)")
+    what_ifs = "paper_grid_h100, paper_grid_interconnects, ..."
+    paper.add_argument(
+        "--grid", metavar="FILE", help=f"a grid's file, or one that ships: {what_ifs} (default: the paper's)"
+    )
     _add_outputs(paper)
 
     _add_measured(commands)
+    _add_collective(commands)
+    _add_sweep(commands)
 
     profiles = commands.add_parser("profiles", help="the machines that ship, and files of your own")
     verbs = profiles.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=_Parser)
@@ -79,6 +84,41 @@ def _add_measured(commands: argparse._SubParsersAction[_Parser]) -> None:
     validate.add_argument("measurements", metavar="MEASUREMENTS", help="a file of validation.measure")
     validate.add_argument("--hardware", metavar="PROFILE", help="a profile (default: the one of the measured machine)")
     _add_outputs(validate)
+
+
+def _add_collective(commands: argparse._SubParsersAction[_Parser]) -> None:
+    """nccl-tests' table for one collective."""
+    what = "a collective over a range of sizes, in nccl-tests' columns"
+    collective = commands.add_parser("collective", help=what)
+    ops = "all_reduce, all_gather, reduce_scatter, all_to_all or broadcast"
+    collective.add_argument("op", metavar="OP", help=ops)
+    collective.add_argument("--hardware", metavar="PROFILE", required=True, help="a profile's name, or its file")
+    collective.add_argument("--num-devices", metavar="N", type=int, help="how many of its GPUs (default: all)")
+    collective.add_argument("-b", "--begin", metavar="SIZE", help="smallest size, such as 8, 1K or 32M (default: 8)")
+    collective.add_argument("-e", "--end", metavar="SIZE", help="largest size (default: 512M)")
+    collective.add_argument("-f", "--factor", metavar="F", type=float, help="from one size to the next (default: 2)")
+    collective.add_argument("-i", "--step", metavar="SIZE", help="from one size to the next, instead of a factor")
+    collective.add_argument("-d", "--dtype", metavar="TYPE", default="float", help="half, float, bfloat16, ...")
+    collective.add_argument("--library", metavar="L", help="nccl (default) or custom")
+    collective.add_argument("--algorithm", metavar="A", help="ring, tree, nvls, one_shot, two_shot, multimem, ...")
+    collective.add_argument("--protocol", metavar="P", help="ll, ll128 or simple")
+    collective.add_argument("--channels", metavar="N", type=int, help="NCCL_MAX_NCHANNELS")
+    collective.add_argument("--transport", metavar="T", help="auto, p2p or shm")
+    collective.add_argument("--nccl-version", metavar="2.N", help="whose choice of algorithms (default: the profile's)")
+    collective.add_argument("--selection", metavar="RULE", help="custom kernels: fastest, vllm, tensorrt_llm_legacy")
+    collective.add_argument("--against", metavar="FILE", help="nccl-tests' output or a CSV, to compare with")
+    collective.add_argument("--where", metavar="COLUMN=VALUE", action="append", default=[], help="rows of that CSV")
+    _add_outputs(collective)
+
+
+def _add_sweep(commands: argparse._SubParsersAction[_Parser]) -> None:
+    """Many points at once."""
+    sweep = commands.add_parser("sweep", help="every point of a scenario whose fields may be lists, to Parquet")
+    sweep.add_argument("scenario", metavar="SCENARIO", help="a scenario's file, or the name of one that ships")
+    sweep.add_argument("--out", metavar="FILE", required=True, help="Parquet file; an unfinished one is gone on with")
+    sweep.add_argument("--jobs", metavar="N", type=int, help="processes (default: as many as cores)")
+    sweep.add_argument("--cluster", metavar="URL", help="run on dask://host:port or ray://host:port instead")
+    sweep.add_argument("--yes", action="store_true", help="run however many points there are")
 
 
 def _add_outputs(parser: argparse.ArgumentParser) -> None:

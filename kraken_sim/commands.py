@@ -60,10 +60,9 @@ def _write_html(path: str, predictions: Sequence[Prediction]) -> None:
     sys.stderr.write(f"report: {path}\n")
 
 
-def _scenario(name_or_path: str) -> Scenario:
+def scenario_path(name_or_path: str) -> Path:
     """A scenario's file, or one that ships, by its name."""
     from kraken_sim.hardware.load import data_dir
-    from kraken_sim.scenario import load_scenario
 
     path = Path(name_or_path)
     if not path.exists() and path.name == name_or_path and path.suffix not in (".yaml", ".yml"):
@@ -73,7 +72,13 @@ def _scenario(name_or_path: str) -> Scenario:
             guess = closest(name_or_path, list(shipped))
             raise InputError.single("SCENARIO", message, name_or_path, ", ".join(sorted(shipped)[:1]), guess)
         path = shipped[name_or_path]
-    return load_scenario(path)
+    return path
+
+
+def _scenario(name_or_path: str) -> Scenario:
+    from kraken_sim.scenario import load_scenario
+
+    return load_scenario(scenario_path(name_or_path))
 
 
 def run_command(args: argparse.Namespace) -> None:
@@ -134,7 +139,7 @@ def paper_command(args: argparse.Namespace) -> None:
     if args.json is not None:
         write_json(args.json, result.as_dict())
     if args.html is not None:
-        from kraken_sim.report.paper import paper_html
+        from kraken_sim.report.paper_html import paper_html
 
         write_text(args.html, paper_html(result))
         sys.stderr.write(f"report: {args.html}\n")
@@ -152,6 +157,20 @@ def validate_command(args: argparse.Namespace) -> None:
     from kraken_sim.commands_calibration import validate
 
     validate(args)
+
+
+def collective_command(args: argparse.Namespace) -> None:
+    """`kraken-sim collective`: nccl-tests' table, predicted."""
+    from kraken_sim.commands_collective import collective
+
+    collective(args)
+
+
+def sweep_command(args: argparse.Namespace) -> None:
+    """`kraken-sim sweep`: every point of a scenario with lists."""
+    from kraken_sim.commands_sweep import sweep
+
+    sweep(args)
 
 
 def profiles_command(args: argparse.Namespace) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from kraken_sim.api import engine_machine, program_of
 from kraken_sim.costs.collectives.policy import Library
 from kraken_sim.costs.pricing import Pricing
 from kraken_sim.engine.simulation import run
 from kraken_sim.hardware.load import load_profile
 from kraken_sim.models.config import ArchitectureKind
+from kraken_sim.predictor import engine_machine, program_of
 from kraken_sim.scenario import Launch
 from kraken_sim.scenario_resolve import resolve_model
 from kraken_sim.units import format_seconds

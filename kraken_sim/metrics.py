@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from kraken_sim.engine.clock import to_s
+from kraken_sim.engine.clock import PS_PER_S
 from kraken_sim.engine.timeline import SpanKind
+from kraken_sim.program.ops import Attention, Gemm
 from kraken_sim.program.program import MAIN_STREAM, Category
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from kraken_sim.engine.timeline import Span, Timeline
 
+BLOCKS = ("gemm", "attention", "memory_bound", "collectives", "contention", "launch")
+"""The blocks of constants of a profile that seconds are charged to."""
 
-@dataclass(frozen=True, slots=True)
-class Slice:
-    """The time the main stream of rank 0 spent on one span, its launch gap included."""
-
-    span: Span
-    duration_s: float
-    weight: int
-    """How many folded repetitions the slice stands for."""
+_BLOCK_OF: Mapping[type, str] = MappingProxyType({Gemm: "gemm", Attention: "attention"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,85 +36,97 @@ class OverlapCost:
     collective_slowdown_s: float
 
 
-def main_stream_slices(timeline: Timeline) -> list[Slice]:
-    """Cut the step into consecutive slices, one for every span of rank 0's main stream."""
-    spans = [span for span in timeline.simulated if span.rank == 0 and span.stream == MAIN_STREAM]
-    slices, cursor_ps = [], 0
-    previous: Span | None = None
-    for span in spans:
-        hole_ps = 0
-        if previous is not None:
-            hole_ps = sum(
-                fold.count * fold.period_ps
-                for fold in timeline.folds
-                if (fold.segment, fold.iteration) == (previous.segment, previous.iteration)
-                and (span.segment, span.iteration) != (previous.segment, previous.iteration)
-            )
-        slices.append(Slice(span, to_s(span.end_ps - cursor_ps - hole_ps), timeline.weight(span)))
-        cursor_ps, previous = span.end_ps, span
-    return slices
+def _zero_categories() -> dict[str, float]:
+    return {category.value: 0.0 for category in Category}
 
 
-def breakdown_s(timeline: Timeline) -> dict[str, float]:
-    """Seconds by the paper's categories; they add up to the duration of the step."""
-    totals = {category.value: 0.0 for category in Category}
-    for part in main_stream_slices(timeline):
-        totals[part.span.category.value] += part.duration_s * part.weight
-    totals[Category.OTHER.value] += timeline.duration_s - sum(totals.values())
-    return totals
+def _zero_blocks() -> dict[str, float]:
+    return dict.fromkeys(BLOCKS, 0.0)
 
 
-def exposed_communication_s(timeline: Timeline) -> float:
-    """Time the main stream spent in collectives or waiting for one."""
-    return sum(
-        part.duration_s * part.weight
-        for part in main_stream_slices(timeline)
-        if part.span.kind in (SpanKind.COLLECTIVE, SpanKind.WAIT)
-    )
+@dataclass(slots=True)
+class Totals:
+    """Seconds of a step on rank 0, all repetitions counted.
+
+    The main stream's time is cut into consecutive slices, one a span, launch gap included. `breakdown_s` is by the
+    paper's categories and adds up to the latency. `blocks_s` is by the block of constants that prices it: what
+    overlapped kernels lose to each other is contention's, gaps and waiting for the host are the launch's.
+    `exposed_s` is spent in collectives or waiting for one, `beside_s` the time of the side stream's collectives,
+    `alone_s` that of all collectives on an idle machine. `host_wait_s` is the main stream idle because its next
+    kernel was not enqueued yet. The rest is what `OverlapCost` is made of.
+    """
+
+    breakdown_s: dict[str, float] = field(default_factory=_zero_categories)
+    blocks_s: dict[str, float] = field(default_factory=_zero_blocks)
+    exposed_s: float = 0.0
+    beside_s: float = 0.0
+    alone_s: float = 0.0
+    host_wait_s: float = 0.0
+    waiting_s: float = 0.0
+    compute_slowdown_s: float = 0.0
+    collective_slowdown_s: float = 0.0
+
+    @property
+    def hidden_s(self) -> float:
+        """Time of collectives on other streams during which the main stream was not waiting for them."""
+        return max(0.0, self.beside_s - self.waiting_s)
+
+    @property
+    def overlap_cost(self) -> OverlapCost:
+        """What overlapping cost both sides."""
+        return OverlapCost(self.waiting_s, max(0.0, self.compute_slowdown_s), max(0.0, self.collective_slowdown_s))
 
 
-def _collectives_beside(timeline: Timeline) -> list[Span]:
-    return [
-        span
-        for span in timeline.simulated
-        if span.rank == 0 and span.kind is SpanKind.COLLECTIVE and span.stream != MAIN_STREAM
-    ]
-
-
-def hidden_communication_s(timeline: Timeline) -> float:
-    """Time of collectives on other streams during which the main stream was not waiting for them."""
-    overlapped = sum(span.duration_s * timeline.weight(span) for span in _collectives_beside(timeline))
-    return max(0.0, overlapped - overlap_cost(timeline).waiting_s)
-
-
-def communication_alone_s(timeline: Timeline) -> float:
-    """What all collectives of the step would take one after the other on an idle machine."""
-    return sum(
-        span.alone_s * timeline.weight(span)
-        for span in timeline.simulated
-        if span.rank == 0 and span.kind is SpanKind.COLLECTIVE
-    )
-
-
-def overlap_cost(timeline: Timeline) -> OverlapCost:
-    """What overlapping cost both sides."""
-    waiting = slower = 0.0
+def totals(timeline: Timeline) -> Totals:
+    """All sums over a timeline, in one pass."""
+    found = Totals()
+    folds = {(fold.segment, fold.iteration): fold for fold in timeline.folds}
+    cursor_ps = 0
+    before = ("", -1)
     for span in timeline.simulated:
-        if span.rank == 0 and span.stream == MAIN_STREAM:
-            weight = timeline.weight(span)
-            if span.kind is SpanKind.WAIT:
-                waiting += span.duration_s * weight
-            elif span.kind is SpanKind.COMPUTE:
-                slower += (span.duration_s - span.alone_s) * weight
-    collective = sum((span.duration_s - span.alone_s) * timeline.weight(span) for span in _collectives_beside(timeline))
-    return OverlapCost(waiting, max(0.0, slower), max(0.0, collective))
+        if span.rank != 0:
+            continue
+        here = (span.segment, span.iteration)
+        fold = folds.get(here)
+        weight = 1 if fold is None else 1 + fold.count
+        duration_s = (span.end_ps - span.start_ps) / PS_PER_S
+        if span.stream != MAIN_STREAM:
+            if span.kind is SpanKind.COLLECTIVE:
+                found.beside_s += duration_s * weight
+                found.alone_s += span.alone_s * weight
+                found.collective_slowdown_s += (duration_s - span.alone_s) * weight
+            continue
+        slice_ps = span.end_ps - cursor_ps
+        if before != here and before in folds:
+            slice_ps -= folds[before].count * folds[before].period_ps
+        _charge(found, span, duration_s, slice_ps / PS_PER_S, weight)
+        cursor_ps, before = span.end_ps, here
+    breakdown_s = found.breakdown_s
+    breakdown_s[Category.OTHER] += timeline.duration_s - sum(breakdown_s.values())
+    return found
 
 
-def host_wait_s(timeline: Timeline) -> float:
-    """Time the main stream stood idle because the host had not enqueued its next kernel yet."""
-    total = 0.0
-    for part in main_stream_slices(timeline):
-        span = part.span
-        if span.start_ps == span.queued_ps and span.kind is not SpanKind.WAIT:
-            total += (part.duration_s - span.duration_s) * part.weight
-    return total
+def _charge(found: Totals, span: Span, duration_s: float, slice_s: float, weight: int) -> None:
+    """Add one span of the main stream, whose slice of the time is `slice_s`, launch gap included."""
+    kind, blocks_s, alone_s, weighted_s = span.kind, found.blocks_s, span.alone_s, slice_s * weight
+    found.breakdown_s[span.category] += weighted_s
+    if kind is SpanKind.COMPUTE:
+        found.compute_slowdown_s += (duration_s - alone_s) * weight
+        block = _BLOCK_OF.get(type(span.op), "memory_bound")
+    else:
+        found.exposed_s += weighted_s
+        if kind is SpanKind.WAIT:
+            found.waiting_s += duration_s * weight
+            blocks_s["contention"] += weighted_s
+            return
+        found.alone_s += alone_s * weight
+        block = "collectives"
+    if span.start_ps == span.queued_ps:
+        found.host_wait_s += (slice_s - duration_s) * weight
+    if alone_s < duration_s:
+        blocks_s[block] += alone_s * weight
+        blocks_s["contention"] += (duration_s - alone_s) * weight
+    else:
+        blocks_s[block] += duration_s * weight
+    if slice_s > duration_s:
+        blocks_s["launch"] += (slice_s - duration_s) * weight

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from kraken_sim import metrics
 from kraken_sim.architectures.workload import Phase
-from kraken_sim.uncertainty import prediction_interval
+from kraken_sim.uncertainty import block_residuals, interval_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from kraken_sim.engine.timeline import Timeline
     from kraken_sim.hardware.profile import Provenance
-    from kraken_sim.metrics import OverlapCost
+    from kraken_sim.metrics import OverlapCost, Totals
     from kraken_sim.models.memory import DeviceMemory
     from kraken_sim.scenario import Scenario
     from kraken_sim.scenario_resolve import ResolvedModel
@@ -51,40 +51,49 @@ class Prediction:
         return self.latency_s if self.scenario.phase == Phase.DECODE else None
 
     @cached_property
+    def totals(self) -> Totals:
+        """All sums over the timeline."""
+        return metrics.totals(self.timeline)
+
+    @property
     def breakdown_s(self) -> dict[str, float]:
         """Seconds by the paper's categories (`program.Category`); they add up to the latency."""
-        return metrics.breakdown_s(self.timeline)
+        return self.totals.breakdown_s
 
-    @cached_property
+    @property
     def exposed_communication_s(self) -> float:
         """Time the compute stream spent in collectives or waiting for one."""
-        return metrics.exposed_communication_s(self.timeline)
+        return self.totals.exposed_s
 
-    @cached_property
+    @property
     def hidden_communication_s(self) -> float:
         """Time of collectives that ran beside compute."""
-        return metrics.hidden_communication_s(self.timeline)
+        return self.totals.hidden_s
 
-    @cached_property
+    @property
     def communication_alone_s(self) -> float:
         """What the collectives would take one after the other on an idle machine."""
-        return metrics.communication_alone_s(self.timeline)
+        return self.totals.alone_s
 
-    @cached_property
+    @property
     def overlap_cost(self) -> OverlapCost:
         """Where the overlap is lost."""
-        return metrics.overlap_cost(self.timeline)
+        return self.totals.overlap_cost
 
     @cached_property
     def interval(self) -> Interval:
         """Where the latency lies with a probability of 90 %, from the residuals of the constants used."""
-        eager = self.scenario.runtime.launch == "eager"
-        return prediction_interval(self.timeline, self.provenance, eager=eager, slowdown=self.slowdown)
+        return self.interval_with(block_residuals(self.provenance))
 
-    @cached_property
+    def interval_with(self, residuals: Mapping[str, float]) -> Interval:
+        """The interval for other residuals of the blocks of constants."""
+        eager = self.scenario.runtime.launch == "eager"
+        return interval_of(self.latency_s, self.totals.blocks_s, residuals, eager=eager, slowdown=self.slowdown)
+
+    @property
     def host_wait_s(self) -> float:
         """Time the compute stream waited for the host to launch its next kernel."""
-        return metrics.host_wait_s(self.timeline)
+        return self.totals.host_wait_s
 
     def as_dict(self) -> dict[str, Any]:
         """The same under the same names, for JSON; without the timeline's spans."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
@@ -25,6 +25,9 @@ from kraken_sim.scenario_errors import problems_of
 from kraken_sim.scenario_resolve import ResolvedModel, check_memory, memory_of, resolve_model, token_load_of
 from kraken_sim.yaml_files import read_yaml
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 __all__ = [
     "ArchitectureSpec",
     "CollectiveSpec",
@@ -40,7 +43,9 @@ __all__ = [
     "resolve_model",
     "scenario_from",
     "scenario_json_schema",
+    "section_fields",
     "token_load_of",
+    "with_absolute_paths",
     "with_architecture",
 ]
 
@@ -226,6 +231,12 @@ class RuntimeSpec(_Spec):
     overlap: StrictBool = Field(
         default=True, description="Kraken: run the AllReduce beside the attention, or block on it."
     )
+    overlap_copies: Annotated[int, Field(strict=True, ge=0, le=2)] = Field(
+        default=1,
+        description="Kraken: copies of the activation a layer around its AllReduce: 0 if it writes its sum elsewhere, "
+        "1 into a buffer that it sums in place (PyTorch), 2 into and out of a buffer (TensorRT-LLM's plugins).",
+        examples=[1],
+    )
     collective: CollectiveSpec = Field(default_factory=CollectiveSpec)
 
 
@@ -285,7 +296,8 @@ def load_scenario(path: str | Path) -> Scenario:
     """
     document = read_yaml(path)
     try:
-        return scenario_from(_with_absolute_paths(document.data, Path(path).parent))
+        data = document.data
+        return scenario_from(with_absolute_paths(data, Path(path).parent) if isinstance(data, dict) else data)
     except InputError as error:
         raise document.error(error.problems) from None
 
@@ -295,6 +307,16 @@ def scenario_json_schema() -> dict[str, Any]:
     return Scenario.model_json_schema()
 
 
+def section_fields(section: type[BaseModel] = Scenario) -> dict[str, Any]:
+    """The names of a scenario's fields; those of a section as a mapping, those of a plain field as an empty one."""
+    found: dict[str, Any] = {}
+    for name, field in section.model_fields.items():
+        kind = field.annotation
+        inner = isinstance(kind, type) and issubclass(kind, BaseModel)
+        found[name] = section_fields(kind) if inner and isinstance(kind, type) else {}
+    return found
+
+
 def with_architecture(scenario: Scenario, kind: ArchitectureKind) -> Scenario:
     """The same question for another wiring; Kraken's own fields are kept if the scenario has them."""
     if scenario.architecture.kind is kind:
@@ -302,15 +324,16 @@ def with_architecture(scenario: Scenario, kind: ArchitectureKind) -> Scenario:
     return scenario.model_copy(update={"architecture": ArchitectureSpec(kind=kind)})
 
 
-def _with_absolute_paths(data: object, folder: Path) -> object:
-    if not isinstance(data, dict):
-        return data
+def with_absolute_paths(data: Mapping[str, Any], folder: str | Path | None) -> dict[str, Any]:
+    """The same data with paths (`model.config`, and `hardware` if it is one) taken from `folder`, if there is one."""
     resolved = dict(data)
     hardware, model = data.get("hardware"), data.get("model")
+    if folder is None:
+        return resolved
     if isinstance(hardware, str) and is_path(hardware):
-        resolved["hardware"] = str(folder / hardware)
+        resolved["hardware"] = str(Path(folder) / hardware)
     if isinstance(model, dict) and isinstance(model.get("config"), str):
-        resolved["model"] = {**model, "config": str(folder / model["config"])}
+        resolved["model"] = {**model, "config": str(Path(folder) / model["config"])}
     return resolved
 
 

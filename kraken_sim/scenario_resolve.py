@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from kraken_sim.models.kraken_width import KrakenShape
     from kraken_sim.scenario import ArchitectureSpec, ModelSpec, Scenario
 
-__all__ = ["ResolvedModel", "check_memory", "memory_of", "resolve_model", "token_load_of"]
+__all__ = ["ResolvedModel", "check_context", "check_memory", "memory_of", "resolve_model", "token_load_of"]
 
 _OVERRIDABLE = (*SYNONYMS, "attention_bias", "mlp_bias", "tie_word_embeddings")
 _GPT_DEFAULTS = {"model_type": "gpt2", "vocab_size": 51_200, "max_position_embeddings": 2_048}
@@ -67,6 +67,16 @@ def resolve_model(scenario: Scenario, machine_devices: int | None = None) -> Res
     if problems:
         raise InputError(problems)
     return ResolvedModel(config, kraken, scenario.architecture.kind, num_devices)
+
+
+def check_context(scenario: Scenario, resolved: ResolvedModel) -> None:
+    """Nothing, if the resolved model has a position for every token of the scenario.
+
+    Raises:
+        InputError: it has not.
+    """
+    if problems := list(_context_problems(scenario, resolved.config)):
+        raise InputError(problems)
 
 
 def token_load_of(scenario: Scenario) -> TokenLoad:

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kraken_sim.costs.attention import serving_attention_cost
+from kraken_sim.costs.collectives import CollectiveKind, collective_cost
 from kraken_sim.costs.collectives.policy import CollectivePolicy, Library, Selection, Transport
 from kraken_sim.costs.gemm import gemm_cost
 from kraken_sim.costs.pricing import Pricing
-from kraken_sim.errors import InputError
+from kraken_sim.errors import InputError, closest
 from kraken_sim.hardware.load import load_profile
-from kraken_sim.program.ops import AllReduce, Attention, Copy, DType, Elementwise, Embedding, Gemm, Norm
+from kraken_sim.program.ops import Attention, Copy, DType, Elementwise, Embedding, Gemm, Norm
 from kraken_sim.scenario_errors import problems_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from kraken_sim.costs.types import CollectiveCost
     from kraken_sim.hardware.profile import HardwareProfile
     from kraken_sim.program.ops import ComputeOp
 
@@ -90,10 +92,10 @@ class EmbeddingSpec(_Op):
     hidden_size: Count
 
 
-class AllReduceSpec(_Op):
-    """An AllReduce of `bytes` a rank."""
+class CollectiveSpec(_Op):
+    """A collective of `bytes`, counted as nccl-tests counts its size (`kraken_sim.costs.collectives.kinds`)."""
 
-    op: Literal["all_reduce"]
+    op: Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast"]
     bytes: Count
     num_devices: Annotated[int, Field(strict=True, ge=1)]
     library: Library = Library.NCCL
@@ -104,16 +106,16 @@ class AllReduceSpec(_Op):
     selection: Selection = Selection.FASTEST
 
 
-OpSpec = Annotated[
-    GemmSpec | AttentionSpec | NormSpec | ElementwiseSpec | CopySpec | EmbeddingSpec | AllReduceSpec,
-    Field(discriminator="op"),
-]
-
-
-class _Question(BaseModel):
-    """A wrapper, so that errors carry dotted paths."""
-
-    op: OpSpec
+OpSpec = GemmSpec | AttentionSpec | NormSpec | ElementwiseSpec | CopySpec | EmbeddingSpec | CollectiveSpec
+MODELS: Mapping[str, type[OpSpec]] = {
+    "gemm": GemmSpec,
+    "attention": AttentionSpec,
+    "norm": NormSpec,
+    "elementwise": ElementwiseSpec,
+    "copy": CopySpec,
+    "embedding": EmbeddingSpec,
+    **{kind.value: CollectiveSpec for kind in CollectiveKind},
+}
 
 
 def predict_op(hardware: str | Path | HardwareProfile, spec: Mapping[str, Any]) -> float:
@@ -124,7 +126,8 @@ def predict_op(hardware: str | Path | HardwareProfile, spec: Mapping[str, Any]) 
     Args:
         hardware: a profile, its name, or the path of its file.
         spec: `{"op": "gemm", "m": ..., "n": ..., "k": ..., "dtype": ...}`, `{"op": "attention", ...}`,
-            `{"op": "all_reduce", "bytes": ..., "num_devices": ..., "library": ...}`, `{"op": "norm", ...}`,
+            `{"op": "all_reduce", "bytes": ..., "num_devices": ..., "library": ...}` (or `all_gather`,
+            `reduce_scatter`, `all_to_all`, `broadcast`), `{"op": "norm", ...}`,
             `{"op": "elementwise", ...}`, `{"op": "copy", ...}` or `{"op": "embedding", ...}`.
 
     Raises:
@@ -134,22 +137,10 @@ def predict_op(hardware: str | Path | HardwareProfile, spec: Mapping[str, Any]) 
     from pathlib import Path
 
     profile = load_profile(hardware) if isinstance(hardware, str | Path) else hardware
-    try:
-        question = TypeAdapter(OpSpec).validate_python(dict(spec))
-    except ValidationError as error:
-        raise InputError(problems_of(error, _Question), source="op") from None
+    question = _validated(spec)
     gap_s = profile.launch.graph_node_gap_s
-    if isinstance(question, AllReduceSpec):
-        policy = CollectivePolicy(
-            question.library,
-            question.channels,
-            question.transport,
-            question.algorithm,
-            question.protocol,
-            question.selection,
-        )
-        reduce = AllReduce(question.bytes, question.num_devices)
-        busy_s = Pricing(profile, policy).collective(reduce).busy_s
+    if isinstance(question, CollectiveSpec):
+        busy_s = collective_cost_on(profile, question).busy_s
         return busy_s + gap_s if busy_s > 0.0 else 0.0
     op = _compute_op(question)
     if isinstance(question, GemmSpec) and isinstance(op, Gemm):
@@ -159,6 +150,44 @@ def predict_op(hardware: str | Path | HardwareProfile, spec: Mapping[str, Any]) 
         constants = profile.serving_attention or profile.attention
         return serving_attention_cost(op, profile.device, constants).busy_s + gap_s
     return Pricing(profile).kernel(op).busy_s + gap_s
+
+
+def _validated(spec: Mapping[str, Any]) -> OpSpec:
+    op = spec.get("op")
+    model = MODELS.get(op) if isinstance(op, str) else None
+    if model is None:
+        guess = closest(op, list(MODELS)) if isinstance(op, str) else None
+        raise InputError.single("op", f"must be one of {', '.join(MODELS)}", op, '{"op": "gemm", ...}', guess, "op")
+    try:
+        return model.model_validate(dict(spec))
+    except ValidationError as error:
+        raise InputError(problems_of(error, model), source="op") from None
+
+
+def collective_spec(spec: Mapping[str, Any]) -> CollectiveSpec:
+    """A collective from its plain description.
+
+    Raises:
+        InputError: see `predict_op`; or it is another op.
+    """
+    question = _validated(spec)
+    if not isinstance(question, CollectiveSpec):
+        raise InputError.single("op", "must be a collective", question.op, "all_reduce")
+    return question
+
+
+def collective_cost_on(profile: HardwareProfile, spec: CollectiveSpec) -> CollectiveCost:
+    """What a collective costs on the first `num_devices` GPUs of a machine, and which kernel it is.
+
+    Raises:
+        InputError, InfeasibleError: see `predict_op`.
+    """
+    policy = CollectivePolicy(
+        spec.library, spec.channels, spec.transport, spec.algorithm, spec.protocol, spec.selection
+    )
+    interconnect = profile.topology.interconnect(spec.num_devices, 1, spec.transport is not Transport.SHM)
+    kind, constants = CollectiveKind(spec.op), profile.collectives
+    return collective_cost(kind, spec.bytes, interconnect, profile.device, constants, policy)
 
 
 def _compute_op(

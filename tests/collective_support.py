@@ -5,6 +5,7 @@ from __future__ import annotations
 from kraken_sim.costs.collectives import CollectiveConstants
 from kraken_sim.hardware.device import Device
 from kraken_sim.hardware.interconnect import Interconnect, InterconnectKind
+from kraken_sim.hardware.topology import Link, LinkKind, Node, NodeKind, Topology
 from kraken_sim.program.ops import DType
 
 LINE_RATE = {"ampere": 300e9, "hopper": 450e9}
@@ -65,3 +66,22 @@ def constants(nccl_minor_version: int = 29, nvls_enabled: int = 1) -> Collective
         custom_link_correction={},
         custom_max_bytes=8 * 2**20,
     )
+
+
+def cluster(num_nodes: int = 2, num_local: int = 8, num_rails: int = 8) -> Topology:
+    """Nodes of GPUs on NVSwitch, each PCIe switch with its GPUs and a 50 GB/s NIC, and one network switch."""
+    nodes, links = [], []
+    for k in range(num_nodes):
+        gpus = [f"gpu{k * num_local + i}" for i in range(num_local)]
+        nodes += [Node(gpu_name, NodeKind.GPU) for gpu_name in gpus]
+        nodes += [Node(f"nvswitch{k}", NodeKind.NVSWITCH), Node(f"host{k}", NodeKind.HOST)]
+        for i in range(num_rails):
+            nodes += [Node(f"switch{k}.{i}", NodeKind.PCIE_SWITCH), Node(f"nic{k}.{i}", NodeKind.NIC)]
+            links.append(Link(f"switch{k}.{i}", f"host{k}", LinkKind.PCIE, 63e9, 1e-7, 1, 5))
+            links.append(Link(f"nic{k}.{i}", f"switch{k}.{i}", LinkKind.PCIE, 63e9, 3e-7, 1, 5))
+            links.append(Link(f"nic{k}.{i}", "network", LinkKind.NETWORK, 50e9, 1e-6))
+        for i, gpu_name in enumerate(gpus):
+            links.append(Link(gpu_name, f"nvswitch{k}", LinkKind.NVLINK, 25e9, 2.5e-7, 18))
+            links.append(Link(gpu_name, f"switch{k}.{i * num_rails // num_local}", LinkKind.PCIE, 63e9, 5e-7, 1, 5))
+    nodes.append(Node("network", NodeKind.NETWORK_SWITCH))
+    return Topology(tuple(nodes), tuple(links))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hypothesis import strategies as st
+
 from kraken_sim.costs.contention import ContentionConstants
 from kraken_sim.costs.types import CollectiveCost, KernelCost
 from kraken_sim.engine.simulation import Machine
@@ -90,3 +92,31 @@ def collective(stream: int = 0, num_devices: int = 2) -> Kernel:
 def program(*steps: Step, repeat: int = 1, num_devices: int = 2) -> Program:
     """One segment."""
     return Program("test", num_devices, (Segment("layer", steps, repeat),))
+
+
+kernel_costs = st.builds(
+    kernel_cost,
+    st.floats(1e-6, 300e-6),
+    ctas=st.integers(1, 900),
+    ctas_per_sm=st.integers(1, 4),
+    memory_fraction=st.sampled_from([0.0, 0.3, 0.8, 1.0]),
+    fixed_s=st.floats(0.0, 0.5e-6),
+)
+persistent_costs = st.builds(
+    kernel_cost,
+    st.floats(1e-6, 300e-6),
+    ctas=st.integers(1, NUM_SMS),
+    tiles=st.integers(100, 1000),
+    persistent=st.just(True),
+)
+any_cost = st.one_of(kernel_costs, persistent_costs)
+collectives = st.builds(collective_cost, st.floats(2e-6, 300e-6), st.integers(0, 32), st.floats(0.0, 1e7))
+contentions = st.builds(
+    ContentionConstants,
+    compute_slowdown=st.floats(0.0, 3.0),
+    collective_slowdown=st.floats(0.0, 1.0),
+    collective_memory_slowdown=st.floats(0.0, 2.0),
+    memory_saturation_fraction=st.floats(0.3, 1.0),
+    collective_dispatch_s=st.floats(0.0, 5e-6),
+    stranded_sms=st.integers(0, 8),
+)

@@ -112,6 +112,19 @@ def test_key_value_heads_are_split_then_replicated():
         assert cache == Copy(2 * 512 * 2 * 64 * expected * 2, strided=True)
 
 
+@pytest.mark.parametrize("overlap", [True, False])
+def test_copies_around_krakens_all_reduce_come_before_it_then_after(overlap: bool):
+    def names(copies: int) -> list[str]:
+        program = build("kraken", 4, overlap=overlap, overlap_copies=copies)
+        layer = next(segment for segment in program.segments if segment.name == "layer")
+        return [kernel.name for kernel in layer.kernels]
+
+    plain, one, two = (names(copies) for copies in (0, 1, 2))
+    assert one == ["send", *plain]
+    assert [name for name in two if name != "receive_copy"] == one
+    assert two.index("receive_copy") + 1 == two.index("receive")
+
+
 def test_the_head_sees_the_last_token_of_each_sequence_only():
     program = build_program("standard", CONFIG, None, Workload(4, 3, 512))
     head = next(kernel.op for kernel in program.kernels() if kernel.name == "lm_head")

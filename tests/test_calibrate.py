@@ -236,6 +236,10 @@ def host_costs(*extra: object) -> float:
     return launch_costs(file, load_profile(BASE).launch, "a machine").constants.eager_kernel_s
 
 
+def test_a_whole_layer_tells_more_of_the_host_than_loops_of_single_calls() -> None:
+    assert host_costs(launch_record("host_layer", "standard", 220.0)) == pytest.approx(20e-6)
+
+
 def test_a_kernels_host_time_weighs_the_calls_of_a_layer() -> None:
     assert host_costs() == pytest.approx((4 * 8.0 + 7 * 2.0) / 11 * 1e-6)
     # what torch.nn adds to a call of its own

@@ -8,9 +8,12 @@ from engine_support import (
     NO_INTERFERENCE,
     NUM_SMS,
     US,
+    any_cost,
     collective,
     collective_cost,
+    collectives,
     compute,
+    contentions,
     kernel_cost,
     machine,
     op,
@@ -19,7 +22,6 @@ from engine_support import (
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from kraken_sim.costs.contention import ContentionConstants
 from kraken_sim.engine.simulation import run
 from kraken_sim.engine.timeline import SpanKind
 from kraken_sim.errors import SimulationError
@@ -145,32 +147,27 @@ def test_the_same_program_gives_the_same_timeline():
     assert first == run(program(*steps), given_machine, eager=False, exact=True)
 
 
-kernel_costs = st.builds(
-    kernel_cost,
-    st.floats(1e-6, 300e-6),
-    ctas=st.integers(1, 900),
-    ctas_per_sm=st.integers(1, 4),
-    memory_fraction=st.sampled_from([0.0, 0.3, 0.8, 1.0]),
-    fixed_s=st.floats(0.0, 0.5e-6),
-)
-persistent_costs = st.builds(
-    kernel_cost,
-    st.floats(1e-6, 300e-6),
-    ctas=st.integers(1, NUM_SMS),
-    tiles=st.integers(100, 1000),
-    persistent=st.just(True),
-)
-any_cost = st.one_of(kernel_costs, persistent_costs)
-collectives = st.builds(collective_cost, st.floats(2e-6, 300e-6), st.integers(0, 32), st.floats(0.0, 1e7))
-contentions = st.builds(
-    ContentionConstants,
-    compute_slowdown=st.floats(0.0, 3.0),
-    collective_slowdown=st.floats(0.0, 1.0),
-    collective_memory_slowdown=st.floats(0.0, 2.0),
-    memory_saturation_fraction=st.floats(0.3, 1.0),
-    collective_dispatch_s=st.floats(0.0, 5e-6),
-    stranded_sms=st.integers(0, 8),
-)
+def test_a_narrow_memory_bound_kernel_ends_though_its_last_work_takes_less_than_half_a_picosecond():
+    # The 24 displaced CTAs may run at 1/0.3 of their usual speed; rounding once left work that rounds to 0 ps.
+    steps = (*FORK, collective(COMM_STREAM), *AFTER, compute(1), *JOIN)
+    contention = replace(NO_INTERFERENCE, memory_saturation_fraction=0.3)
+    for number in range(200):
+        busy_s = (20 + number / 7.0) * US
+        gemm = kernel_cost(busy_s, tiles=1000, persistent=True, memory_fraction=1.0)
+        given_machine = machine({op(9): SHORT, op(1): gemm}, collective_cost(busy_s / 3.0, 24), contention=contention)
+        assert busy_s <= run(program(*steps), given_machine, eager=False).duration_s < 3.0 * busy_s
+
+
+def test_a_clock_that_stands_still_is_an_error_that_names_what_runs(monkeypatch):
+    # What a kernel's end would look like if rounding never let it be reached.
+    monkeypatch.setattr("kraken_sim.engine.resident.Lump.done", property(lambda _: False))
+    monkeypatch.setattr("kraken_sim.engine.device.DeviceState._arm", _arm_at_once)
+    with pytest.raises(SimulationError, match=r"stands still at 0 ps .* rank 0 stream 0: layer\[0\] kernel_1"):
+        run(program(compute(1)), machine(kernel_cost(1 * US)), eager=False, exact=True)
+
+
+def _arm_at_once(device):
+    device.env.timeout(0).callbacks.append(lambda _: device.settle())
 
 
 @settings(max_examples=60, deadline=None)

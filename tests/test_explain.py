@@ -10,7 +10,7 @@ import pytest
 from kraken_sim import simulate
 from kraken_sim.explain import explain_overlap, overlap_sentences, overlaps
 from kraken_sim.hardware.load import load_profile
-from kraken_sim.uncertainty import block_residuals, block_seconds
+from kraken_sim.uncertainty import block_residuals
 
 PROFILE = load_profile("h200-sxm-x2")
 
@@ -90,4 +90,4 @@ def test_larger_residuals_make_wider_intervals():
 def test_blocks_share_the_latency_out():
     for launch in ("graph", "eager"):
         prediction = kraken(runtime={"launch": launch})
-        assert sum(block_seconds(prediction.timeline).values()) == pytest.approx(prediction.latency_s, rel=1e-6)
+        assert sum(prediction.totals.blocks_s.values()) == pytest.approx(prediction.latency_s, rel=1e-6)

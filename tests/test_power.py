@@ -10,29 +10,74 @@ from hypothesis import strategies as st
 
 from kraken_sim import simulate
 from kraken_sim.calibration.power import START, SustainedSample, fit_power
-from kraken_sim.costs.power import Load, settled_clock, slowdown
+from kraken_sim.costs.power import LOWEST_CLOCK, Load, PowerConstants, clock_factor, clocked_w, settled_clock, slowdown
+from kraken_sim.costs.pricing import Pricing, slower
 from kraken_sim.hardware.load import load_profile
+from kraken_sim.program.ops import DType, Norm
 
 PEAK, HBM = 1000e12, 4.8e12
+DEVICE = load_profile("h200-sxm-x2").device
+TRUTH = replace(START, active_w=300.0, tensor_w=700.0, hbm_w=250.0, limit_w=650.0)
 FULL = Load(1.0, 0.7 * PEAK, 0.1 * HBM)
 STREAM = Load(1.0, 0.0, HBM)
 
 
 def test_a_load_below_the_limit_keeps_the_boost_clock():
-    assert settled_clock([STREAM], [], 0.0, PEAK, HBM, START) == 1.0
+    light = STREAM._replace(hbm_bytes=0.5 * HBM)
+    assert settled_clock([light], [], 0.0, PEAK, HBM, START) == 1.0
     assert slowdown(1.0, 1.0, START) == 1.0
 
 
 def test_the_settled_clock_meets_the_power_limit():
     clock = settled_clock([FULL], [], 0.0, PEAK, HBM, START)
     assert clock < 1.0
-    dynamic_w = START.active_w + 0.7 * START.tensor_w + 0.1 * START.hbm_w
-    assert START.idle_w + dynamic_w * clock**START.power_exponent == pytest.approx(START.limit_w, rel=1e-6)
+    sms_w = (START.active_w + 0.7 * START.tensor_w) * clock**START.power_exponent
+    # Memory moves the same bytes in a longer second.
+    hbm_w = 0.1 * START.hbm_w * clock**START.rate_exponent
+    assert START.idle_w + sms_w + hbm_w == pytest.approx(START.limit_w, rel=1e-6)
+
+
+@given(
+    st.lists(st.tuples(st.floats(0.01, 1.0), st.floats(0.0, 0.9), st.floats(0.1, 1.0)), min_size=1, max_size=6),
+    st.floats(0.0, 0.5),
+)
+def test_the_clock_is_the_highest_that_meets_the_limit(parts: list[tuple[float, float, float]], other_s: float):
+    """Checked against what the formula says of the power at that clock, kernel by kernel."""
+    loads = [Load(busy_s, rate * busy_s * PEAK, 0.3 * busy_s * HBM, 1.0, clocked) for busy_s, rate, clocked in parts]
+
+    def average_w(clock: float) -> float:
+        stretch = clock**-START.rate_exponent
+        times = [load.busy_s * max(1.0, load.clocked * stretch) for load in loads]
+        sms_j = sum(t * clocked_w(load, PEAK, START) for t, load in zip(times, loads, strict=True))
+        hbm_j = START.hbm_w * sum(load.hbm_bytes for load in loads) / HBM
+        return START.idle_w + (sms_j * clock**START.power_exponent + hbm_j) / (sum(times) + other_s)
+
+    clock = settled_clock(loads, [], other_s, PEAK, HBM, START)
+    if clock == 1.0:
+        assert average_w(1.0) <= START.limit_w * (1 + 1e-12)
+    elif clock > LOWEST_CLOCK:
+        assert average_w(clock) == pytest.approx(START.limit_w, rel=1e-9)
 
 
 def test_rests_between_kernels_allow_a_higher_clock():
     busy = settled_clock([FULL], [], 0.0, PEAK, HBM, START)
     assert settled_clock([FULL], [], 0.5, PEAK, HBM, START) > busy
+
+
+def test_a_kernel_that_waits_for_hbm_keeps_its_pace_until_the_sms_are_as_slow():
+    """HBM has a clock of its own: with arithmetic at half of the time, only a stretch beyond two shows."""
+    assert clock_factor(0.5, 1.9) == 1.0
+    assert clock_factor(0.5, 2.2) == pytest.approx(1.1)
+    cost = Pricing(load_profile("h200-sxm-x2")).kernel(Norm(8192, 8192, DType.FLOAT16))
+    streaming = replace(cost, memory_s=4.0 * cost.compute_s)
+    assert slower(streaming, 1.2).busy_s == streaming.busy_s
+    computing = replace(cost, memory_s=0.5 * cost.compute_s)
+    assert slower(computing, 1.2).busy_s == pytest.approx(1.2 * computing.busy_s)
+
+
+def test_a_kernel_on_half_of_the_sms_draws_half_of_what_they_draw():
+    half, full = (clocked_w(Load(1.0, 0.0, 0.0, sm_share=share), PEAK, START) for share in (0.5, 1.0))
+    assert full == START.active_w == 2.0 * half
 
 
 def test_short_steps_end_before_the_controller_acts():
@@ -55,28 +100,68 @@ def test_long_passes_are_slower_per_token_than_the_same_work_at_the_boost_clock(
     assert 1.02 * cool < simulate(asked, profile=profile).latency_s < 1.3 * cool
 
 
-def chain(idle_s: float, clock: float, rate: float) -> SustainedSample:
-    """A chain that runs at the boost clock for 50 ms and settles at `clock` then."""
+def run_of(loads: tuple[Load, ...], idle_s: float = 1.0, truth: PowerConstants = TRUTH) -> SustainedSample:
+    """A chain as a card of `truth` would run it: at the boost clock for 50 ms, then settled."""
+    clock = settled_clock(loads, [], 0.0, PEAK, DEVICE.hbm_bandwidth_bytes_per_s, truth)
+    stretch = clock**-truth.rate_exponent
+    boost_s = sum(load.busy_s for load in loads)
+    settled_s = sum(load.busy_s * clock_factor(load.clocked, stretch) for load in loads)
     ends = tuple(0.002 * 1.2**index for index in range(32))
-    settled = rate * clock**0.5
-    flops = tuple(rate if end < 0.05 else settled for end in ends)
-    samples = [(0.01, 1.98e9, 130.0), (0.04, 1.98e9, 1000.0)]
-    samples += [(0.2 + 0.02 * index, clock * 1.98e9, 700.0) for index in range(1, 20)]
-    return SustainedSample(idle_s, "float16", ends, flops, tuple(samples), 1e-3)
+    rounds = tuple(1.0 / (boost_s if end < 0.05 else settled_s) for end in ends)
+    watts = power_w(loads, clock, truth)
+    samples = [(0.01, DEVICE.boost_clock_hz, truth.idle_w), (0.04, DEVICE.boost_clock_hz, power_w(loads, 1.0, truth))]
+    samples += [(0.2 + 0.02 * index, clock * DEVICE.boost_clock_hz, watts) for index in range(1, 20)]
+    gemms_only = all(load.flops > 0.0 for load in loads)
+    return SustainedSample(idle_s, ends, rounds, tuple(samples), loads, PEAK, gemms_only)
 
 
-def test_the_fit_recovers_clock_limit_and_exponents():
-    device = load_profile("h200-sxm-x2").device
-    fit = fit_power([chain(1.0, 0.75, rate) for rate in (700e12, 720e12, 740e12)], device, START)
-    assert fit.constants.limit_w == pytest.approx(700.0)
-    assert fit.constants.idle_w == pytest.approx(130.0)
-    assert fit.constants.rate_exponent == pytest.approx(0.5)
-    assert (0.75**fit.constants.power_exponent) * (1000 - 130) == pytest.approx(700 - 130)
-    assert 0.03 < fit.constants.settle_s < 0.08
+def power_w(loads: tuple[Load, ...], clock: float, c: PowerConstants) -> float:
+    """Average power of a chain at a clock."""
+    times = [load.busy_s * clock_factor(load.clocked, clock**-c.rate_exponent) for load in loads]
+    sms_j = sum(time_s * clocked_w(load, PEAK, c) for time_s, load in zip(times, loads, strict=True))
+    hbm_j = c.hbm_w * sum(load.hbm_bytes for load in loads) / DEVICE.hbm_bandwidth_bytes_per_s
+    return c.idle_w + (sms_j * clock**c.power_exponent + hbm_j) / sum(times)
+
+
+def gemms(rate: float) -> tuple[Load, ...]:
+    """One large GEMM at a share of the peak rate, with little traffic."""
+    return (Load(1e-3, rate * PEAK * 1e-3, 1e6),)
+
+
+STREAMING = (Load(1e-3, 0.0, 4e9, clocked=0.3),)
+ATTENDING = (Load(1e-3, 0.38 * PEAK * 1e-3, 5e8),)
+
+
+def test_chains_of_several_kinds_give_back_what_each_part_of_the_card_draws():
+    chains = [gemms(0.72), STREAMING, gemms(0.72), gemms(0.72), ATTENDING, gemms(0.72)]
+    fit = fit_power([run_of(loads) for loads in chains], DEVICE, START)
+    found = fit.constants
+    assert fit.assumed == frozenset()
+    assert (found.active_w, found.tensor_w, found.hbm_w) == pytest.approx(
+        (TRUTH.active_w, TRUTH.tensor_w, TRUTH.hbm_w), rel=0.06
+    )
+    assert found.limit_w == pytest.approx(TRUTH.limit_w, rel=1e-3)
+    assert found.idle_w == pytest.approx(TRUTH.idle_w)
+    assert found.rate_exponent == pytest.approx(TRUTH.rate_exponent, rel=0.05)
+    assert 0.03 < found.settle_s < 0.08
     assert fit.residual < 0.05
 
 
+def test_gemms_alone_leave_the_other_draws_assumed():
+    fit = fit_power([run_of(gemms(rate)) for rate in (0.68, 0.7, 0.72)], DEVICE, START)
+    assert fit.assumed == {"active_w", "hbm_w"}
+    assert (fit.constants.active_w, fit.constants.hbm_w) == (START.active_w, START.hbm_w)
+
+
+def test_a_chain_that_waits_for_its_host_is_left_out():
+    slow = run_of(STREAMING)
+    slow = replace(slow, chunk_rounds_per_s=tuple(0.5 * rate for rate in slow.chunk_rounds_per_s))
+    with_it = fit_power([run_of(gemms(0.68)), run_of(gemms(0.72)), slow], DEVICE, START)
+    assert with_it.assumed == {"active_w", "hbm_w"}
+
+
 def test_a_fit_without_settled_load_is_refused():
-    short = replace(chain(1.0, 0.75, 7e14), chunk_end_s=(0.002, 0.004), chunk_flops=(7e14, 7e14))
+    long = run_of(gemms(0.7))
+    short = replace(long, chunk_end_s=long.chunk_end_s[:2], chunk_rounds_per_s=long.chunk_rounds_per_s[:2])
     with pytest.raises(ValueError, match="too few sustained records"):
-        fit_power([short, short], load_profile("h200-sxm-x2").device, START)
+        fit_power([short, short], DEVICE, START)

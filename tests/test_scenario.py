@@ -1,20 +1,17 @@
-"""Scenarios: the contract's shape, helpful errors, and the checks that concern several fields."""
+"""Scenarios: the contract's shape, and the checks that concern several fields."""
 
 from __future__ import annotations
 
-import copy
 import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from pydantic import BaseModel, ConfigDict, ValidationError
+from scenario_support import CONTRACT, changed, problems, resolved
 
 from kraken_sim.costs.collectives.policy import CollectivePolicy, Library, Selection, Transport
-from kraken_sim.errors import InputError, KrakenSimError
+from kraken_sim.errors import InputError
 from kraken_sim.models.config import ArchitectureKind
 from kraken_sim.models.kraken_width import KrakenShape
 from kraken_sim.models.presets import preset
@@ -28,52 +25,14 @@ from kraken_sim.scenario import (
     memory_of,
     resolve_model,
     scenario_from,
-    scenario_json_schema,
     token_load_of,
     with_architecture,
 )
-from kraken_sim.scenario_errors import problems_of
 
 SCENARIOS = Path(__file__).parent.parent / "scenarios"
-SINGLE = [path for path in sorted(SCENARIOS.glob("*.yaml")) if not path.stem.endswith("_grid")]
-patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-
-CONTRACT: dict[str, Any] = {
-    "name": "kraken-6.7b-on-two-h200",
-    "hardware": "h200-sxm-x2",
-    "model": {"preset": "6.7B", "num_hidden_layers": 32},
-    "architecture": {"kind": "kraken", "ways": 2, "hidden_size": 3584, "num_attention_heads": 28},
-    "num_devices": 2,
-    "phase": "prefill",
-    "batch_size": 1,
-    "context_length": 2048,
-    "dtype": "float16",
-    "runtime": {
-        "launch": "graph",
-        "overlap": True,
-        "collective": {"library": "nccl", "channels": None, "transport": "auto"},
-    },
-}
-
-
-def changed(**changes: Any) -> dict[str, Any]:
-    """The contract's scenario with some top-level keys replaced; None removes one."""
-    data = copy.deepcopy(CONTRACT) | changes
-    return {key: value for key, value in data.items() if value is not None}
-
-
-def resolved(**changes: Any) -> ResolvedModel:
-    return resolve_model(scenario_from(changed(**changes)))
-
-
-def problems(data: object, machine_devices: int | None = None) -> dict[str, str]:
-    """The text of every problem of a scenario, by path."""
-    with pytest.raises(InputError) as raised:
-        resolve_model(scenario_from(data), machine_devices)
-    found: dict[str, str] = {}
-    for problem in raised.value.problems:
-        found[problem.path] = f"{found.get(problem.path, '')}{problem}\n"
-    return found
+SINGLE = [
+    path for path in sorted(SCENARIOS.glob("*.yaml")) if "_grid" not in path.stem and not path.stem.endswith("-sweep")
+]
 
 
 def test_the_contract_s_scenario_is_read_as_written() -> None:
@@ -280,197 +239,3 @@ def test_a_sub_layer_must_be_whole(architecture: dict[str, Any], path: str, word
     with pytest.raises(InputError, match=words):
         resolved(architecture={"kind": "kraken"} | architecture)
     assert f"architecture.{path}" in problems(changed(architecture={"kind": "kraken"} | architecture))
-
-
-# Errors of single fields
-
-
-@pytest.mark.parametrize(
-    ("changes", "path", "words"),
-    [
-        ({"contextlength": 5}, "contextlength", "unknown field.*did you mean 'context_length'"),
-        ({"model": {"prset": "6.7B"}}, "model.prset", "did you mean 'preset'"),
-        (
-            {"runtime": {"collective": {"chanels": 2}}},
-            "runtime.collective.chanels",
-            "did you mean 'channels'",
-        ),
-        ({"architecture": {"kind": "krakn"}}, "architecture.kind", "one of standard.*did you mean 'kraken'"),
-        ({"architecture": {"kind": "ladder"}}, "architecture.kind", "ladder is not available"),
-        ({"architecture": {"kind": "standard", "ways": 2}}, "architecture.ways", "for kind kraken only"),
-        ({"model": {"preset": "7B"}}, "model.preset", "unknown preset; known are 125M"),
-        ({"model": {"preset": "6.7B", "config": "x"}}, "model.config", "not both"),
-        ({"model": {"preset": "6.7B", "model_type": "llama"}}, "model.model_type", "already says the family"),
-        ({"model": {}}, "model", "give a preset"),
-        ({"model": {"hidden_size": 512}}, "model.num_hidden_layers", "required"),
-        ({"model": "6.7B"}, "model", "must be a mapping.*for example {preset: 6.7B}"),
-        ({"hardware": ""}, "hardware", "must not be empty"),
-        ({"hardware": 5}, "hardware", "must be text"),
-        ({"batch_size": "2"}, "batch_size", "whole number"),
-        ({"batch_size": 2.0}, "batch_size", "whole number"),
-        ({"batch_size": 10**40}, "batch_size", "at most"),
-        ({"num_devices": 0}, "num_devices", "at least 1"),
-        ({"num_devices": True}, "num_devices", "whole number"),
-        ({"dtype": "fp16"}, "dtype", "must be one of float16"),
-        ({"phase": "prefil"}, "phase", "did you mean 'prefill'"),
-        ({"runtime": {"overlap": "yes"}}, "runtime.overlap", "true or false"),
-        (
-            {"runtime": {"collective": {"algorithm": "one_shot"}}},
-            "runtime.collective.algorithm",
-            "library: custom",
-        ),
-        ({"runtime": {"collective": {"channels": 0}}}, "runtime.collective.channels", "at least 1"),
-    ],
-)
-def test_a_wrong_field_is_named_with_what_would_be_right(changes: dict[str, Any], path: str, words: str) -> None:
-    data = changed(**changes)
-    assert path in problems(data)
-    with pytest.raises(InputError, match=words):
-        resolve_model(scenario_from(data))
-
-
-def test_all_wrong_fields_are_reported_at_once() -> None:
-    found = problems({"hardware": 3, "model": {"hidden_size": -1}, "batch_size": 0, "phase": "x", "extra": 1})
-    assert {"hardware", "model.hidden_size", "batch_size", "phase", "extra", "context_length"} <= found.keys()
-
-
-@pytest.mark.parametrize("data", [None, 3, "text", [], [CONTRACT]])
-def test_data_of_another_shape_is_an_input_error(data: object) -> None:
-    with pytest.raises(InputError, match="must be a mapping"):
-        scenario_from(data)
-
-
-def test_model_validate_says_what_is_wrong_too() -> None:
-    with pytest.raises(ValidationError, match="ways: is for kind kraken only"):
-        Scenario.model_validate(changed(architecture={"kind": "standard", "ways": 2}))
-
-
-def test_errors_of_a_file_carry_its_name_and_lines(tmp_path: Path) -> None:
-    path = tmp_path / "mine.yaml"
-    path.write_text("hardware: h200-sxm-x2\nmodel:\n  preset: 6.7B\n  hiden_size: 4\ncontext_length: 128\n")
-    with pytest.raises(InputError, match=r"mine\.yaml") as raised:
-        load_scenario(path)
-    assert "model.hiden_size: line 4" in str(raised.value)
-
-
-def test_the_schema_describes_every_field_and_forbids_others() -> None:
-    schema = scenario_json_schema()
-    assert schema["required"] == ["hardware", "model", "context_length"]
-    parts = [schema, *schema["$defs"].values()]
-    for part in parts:
-        if part["type"] == "object":
-            assert part["additionalProperties"] is False
-            assert all("description" in field or "$ref" in field for field in part["properties"].values())
-    assert json.loads(json.dumps(schema)) == schema
-
-
-class Item(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    phase: Phase = Phase.PREFILL
-
-
-class Box(BaseModel):
-    items: list[Item] = []
-    by_name: dict[str, Item] | None = None
-
-
-def test_problems_are_located_inside_lists_and_mappings() -> None:
-    with pytest.raises(ValidationError) as raised:
-        Box.model_validate({"items": [{}, {"phse": 1}], "by_name": {"a": {"phase": "decod"}}})
-    texts = [str(problem) for problem in problems_of(raised.value, Box)]
-    assert texts == [
-        "items.1.phse: unknown field; known are phase; did you mean 'phase'?",
-        "by_name.a.phase: must be one of prefill, decode (got 'decod'); did you mean 'decode'?",
-    ]
-
-
-# Anything at all
-
-SCALARS = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(),
-    st.integers(0, 64),
-    st.sampled_from([2, 3, 4, 8, 28, 128, 2048, 3584]),
-    st.floats(),
-    st.sampled_from(["", "6.7B", "kraken", "standard", "llama", "x" * 200, "/nowhere", "nccl", "one_shot", "decode"]),
-)
-ANYTHING = st.recursive(
-    SCALARS,
-    lambda inner: (
-        st.lists(inner, max_size=2)
-        | st.dictionaries(st.sampled_from(["preset", "kind", "ways", "collective", "a"]), inner, max_size=2)
-    ),
-    max_leaves=3,
-)
-PATHS = st.sampled_from(
-    [
-        *((key,) for key in CONTRACT),
-        *(("model", key) for key in ("preset", "config", "model_type", "hidden_size", "head_dim")),
-        *(("model", key) for key in ("num_attention_heads", "num_key_value_heads", "intermediate_size")),
-        *(("architecture", key) for key in ("kind", "ways", "hidden_size", "num_attention_heads")),
-        ("architecture", "num_key_value_heads"),
-        *(("runtime", key) for key in ("launch", "overlap", "collective", "other")),
-        *(("runtime", "collective", key) for key in ("library", "channels", "algorithm", "protocol")),
-    ]
-)
-
-
-def mutate(changes: list[tuple[tuple[str, ...], object]]) -> dict[str, Any]:
-    """The contract's scenario with values put at paths; a path through something else is skipped."""
-    data = copy.deepcopy(CONTRACT)
-    for path, value in changes:
-        target: object = data
-        for part in path[:-1]:
-            target = target.get(part) if isinstance(target, dict) else None
-        if isinstance(target, dict):
-            target[path[-1]] = value
-    return data
-
-
-@patient
-@given(st.lists(st.tuples(PATHS, ANYTHING), min_size=1, max_size=4), st.sampled_from([None, 1, 2, 8]))
-def test_a_mutated_scenario_resolves_or_is_one_of_our_errors(
-    changes: list[tuple[tuple[str, ...], object]], machine_devices: int | None
-) -> None:
-    try:
-        scenario = scenario_from(mutate(changes))
-        model = resolve_model(scenario, machine_devices)
-    except KrakenSimError:
-        return
-    assert memory_of(scenario, model).total_bytes > 0
-
-
-@patient
-@given(ANYTHING)
-def test_any_data_is_a_scenario_or_one_of_our_errors(data: object) -> None:
-    with pytest.raises(InputError):
-        scenario_from(data)
-
-
-@patient
-@given(
-    st.sampled_from(["125M", "1.3B", "6.7B", "13B", "175B"]),
-    st.sampled_from(["standard", "parallel", "kraken"]),
-    st.integers(1, 16),
-    st.integers(1, 16),
-    st.sampled_from([1, 2, 4, 8]),
-)
-def test_what_resolves_can_be_spread_over_the_devices(
-    name: str, kind: str, num_devices: int, ways: int, group: int
-) -> None:
-    heads = preset(name).num_attention_heads
-    architecture = {"kind": kind} | ({"ways": ways} if kind == "kraken" else {})
-    model = {"preset": name, "num_key_value_heads": max(1, heads // group)}
-    data = changed(model=model, architecture=architecture, num_devices=num_devices, context_length=128)
-    try:
-        found = resolve_model(scenario_from(data))
-    except KrakenSimError:
-        return
-    sharing = num_devices if found.kraken is None else max(1, num_devices // ways)
-    shape = found.config if found.kraken is None else found.kraken
-    assert shape.num_attention_heads % sharing == 0
-    assert shape.intermediate_size % sharing == 0
-    assert shape.num_key_value_heads % sharing == 0 or sharing % shape.num_key_value_heads == 0
-    if found.kraken is not None:
-        assert ways % num_devices == 0 or num_devices % ways == 0

@@ -300,8 +300,9 @@ def test_on_cpus_passes_are_small_and_eager() -> None:
         assert max(required_bytes(case) for case in passes) < 1e9
 
 
-def test_one_device_has_no_kraken() -> None:
-    assert {case.architecture["kind"] for case in list_passes("quick", 1)} == {"standard", "parallel"}
+def test_one_device_runs_two_sub_layers_and_has_nothing_to_overlap() -> None:
+    kraken = [case for case in list_passes("quick", 1) if case.architecture["kind"] == "kraken"]
+    assert {(case.architecture["ways"], case.overlap) for case in kraken} == {(2, False)}
 
 
 def test_an_unknown_suite_gets_a_suggestion() -> None:

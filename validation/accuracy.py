@@ -27,6 +27,7 @@ from kraken_sim.measurements.records import Launch
 from kraken_sim.measurements.schema import MeasurementFile, read_measurements
 from kraken_sim.report.validation import parity_figure, speedup_figure
 from validation.accuracy_causes import bias_section, explained_section, gemm_section
+from validation.accuracy_elsewhere import elsewhere_section, pairs_of_runs, repeatability_section
 from validation.accuracy_passes import (
     eager_section,
     graph_section,
@@ -36,7 +37,7 @@ from validation.accuracy_passes import (
     with_ideal_overlap,
 )
 from validation.accuracy_public import public_sections
-from validation.accuracy_table import Bar, Line, Report, Section, html_table, rich_table
+from validation.accuracy_table import Bar, Line, Report, Section, html_table, markdown_table, rich_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -116,11 +117,24 @@ def accuracy(passes: MeasurementFile, microbench: MeasurementFile, public_data: 
     sections, result = pass_sections(passes, microbench)
     fitted = calibrate(microbench, load_profile(matching_profile(microbench)))
     sections.append(microbench_section(fitted.errors))
+    sections += _elsewhere(Path(passes.source))
     sections += public_sections(public_data)
     headline = f"{len(result.comparisons)} passes of {Path(result.source).name} against {result.hardware}"
     notes = [f"warning: {warning}" for warning in result.warnings]
     notes += [f"not predicted: {skipped}" for skipped in result.skipped]
     return Accuracy(Report("\n".join([headline, *notes]), tuple(sections)), result)
+
+
+def _elsewhere(passes: Path) -> list[Section]:
+    """Tables of the other passes that lie beside a file."""
+    # Without the ending the first run of a machine comes before its second.
+    found_files = sorted(passes.parent.glob("*-passes*.jsonl"), key=lambda path: path.stem)
+    others = [path for path in found_files if path.name != passes.name]
+    if not others:
+        return []
+    runs = [(read_measurements(first), read_measurements(again)) for first, again in pairs_of_runs(passes.parent)]
+    found = [elsewhere_section([read_measurements(path) for path in others])]
+    return found + [repeatability_section(first, again) for first, again in runs]
 
 
 def page(found: Accuracy) -> str:
@@ -163,6 +177,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(rich_table(section) if section.lines else Text(section.note))
     if options.json is not None:
         _write(options.json, json.dumps(found.report.as_dict(), indent=1, ensure_ascii=False) + "\n")
+    if options.markdown is not None:
+        parts = [f"# Accuracy tables\n\n{found.report.headline}\n", *map(markdown_table, found.report.sections)]
+        _write(options.markdown, "\n".join(parts))
     if options.html is not None:
         _write(options.html, page(found))
     return 0
@@ -178,6 +195,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m validation.accuracy", description="How far predictions are off.")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with tables and parity plots")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the tables as JSON")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables as Markdown")
     passes, microbench = (MEASUREMENTS / f"h200-sxm-x2-{name}.jsonl" for name in ("passes", "microbench"))
     parser.add_argument("--passes", type=Path, metavar="FILE", default=passes, help="measured whole passes")
     parser.add_argument("--microbench", type=Path, metavar="FILE", default=microbench, help="measured microbenchmarks")

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from kraken_sim.api import program_of
 from kraken_sim.calibration.samples import gemm_samples
 from kraken_sim.comparison import BLOCKING_NAME, KRAKEN_NAME, Comparison, ValidationResult
 from kraken_sim.costs.pricing import Pricing
+from kraken_sim.predictor import program_of
 from kraken_sim.program.ops import Gemm
 from kraken_sim.scenario import scenario_from
 from kraken_sim.scenario_resolve import resolve_model

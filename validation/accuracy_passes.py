@@ -8,23 +8,18 @@ from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
 from kraken_sim import simulate
-from kraken_sim.api import engine_machine, program_of
 from kraken_sim.comparison import KRAKEN_NAME, Comparison, ValidationResult
-from kraken_sim.costs.pricing import Pricing
-from kraken_sim.engine.simulation import run
+from kraken_sim.ideal_overlap import ideal_overlap
 from kraken_sim.measurements.records import Launch
 from kraken_sim.scenario import scenario_from
-from kraken_sim.scenario_resolve import resolve_model
 from validation.accuracy_table import Bar, Line, Section, line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
     from kraken_sim.comparison import Speedup
-    from kraken_sim.costs.types import CollectiveCost
     from kraken_sim.hardware.profile import HardwareProfile
     from kraken_sim.measurements.records import PassRecord
-    from kraken_sim.program.ops import AllReduce
 
 GRAPH_BAR = Bar(mean=0.04, worst=0.10)
 EAGER_BAR = Bar(mean=0.12)
@@ -52,24 +47,8 @@ def scenario_of(record: PassRecord, collective: Mapping[str, Any], hardware: str
 
 
 def ideal_overlap_s(scenario: Mapping[str, Any], profile: HardwareProfile) -> float:
-    """The latency if both sides of an overlap ran as they run alone, so that the longer one counts.
-
-    The same costs, launch costs and clock; the collective holds no SMs and takes no HBM bandwidth, and neither
-    side slows the other.
-    """
-    asked = scenario_from(scenario)
-    contention = replace(
-        profile.contention, compute_slowdown=0.0, collective_slowdown=0.0, collective_memory_slowdown=0.0
-    )
-    free = replace(profile, contention=contention)
-    program = program_of(asked, resolve_model(asked, len(free.topology.gpus)))
-    pricing = Pricing(free, asked.runtime.collective.policy()).under_sustained_load(program)
-
-    def weightless(op: AllReduce) -> CollectiveCost:
-        return replace(pricing.collective(op), channels=0, hbm_bytes=0.0)
-
-    machine = replace(engine_machine(free, pricing), collective_cost=weightless)
-    return run(program, machine, eager=asked.runtime.launch.value == Launch.EAGER.value).duration_s
+    """The latency if both sides of an overlap ran as they run alone; see `ideal_overlap`."""
+    return ideal_overlap(scenario_from(scenario), profile).duration_s
 
 
 def with_ideal_overlap(

@@ -1,4 +1,4 @@
-"""Errors in lines and sections, and a section as a rich table, as HTML and as JSON."""
+"""Errors in lines and sections, and a section as a rich table, as HTML, as Markdown and as JSON."""
 
 from __future__ import annotations
 
@@ -158,3 +158,19 @@ def html_table(section: Section) -> str:
     unit = "per cent" if section.unit == "%" else section.unit
     title = f"<h2 id='{html.escape(section.key)}'>{html.escape(section.title)}, in {unit}</h2>"
     return f"{title}{table}<p>{html.escape(section.note)}</p>"
+
+
+def markdown_table(section: Section) -> str:
+    """The same in Markdown, with the note below."""
+    judged = any(item.met is not None for item in section.lines)
+    shown = [name for name in section.header if judged or not name.startswith(("bar,", "met"))]
+    keep = [index for index, name in enumerate(section.header) if name in shown]
+    rows = [[cells(section, item)[index] for index in keep] for item in section.lines]
+    unit = "per cent" if section.unit == "%" else section.unit
+    lines = [f"## {section.title}, in {unit}", ""]
+    if rows:
+        left = (*section.labels, *section.extra)
+        rule = ["---" if name in left else "---:" for name in shown]
+        lines += [f"| {' | '.join(row)} |" for row in (shown, rule, *rows)]
+        lines.append("")
+    return "\n".join([*lines, *([section.note, ""] if section.note else [])])

@@ -119,6 +119,8 @@ def _layer(build: ProgramBuilder, block: BlockShape, place: Placement) -> None:
         build.add("residual_attention" + suffix, width)
     if overlap:
         build.wait("received", MAIN_STREAM, Category.OVERLAPPED_GEMM)
+    if place.ways > 1 and build.work.overlap_copies > 1:
+        build.copy("receive_copy", build.work.num_tokens * width, copies)
     for index in range(place.local):
         suffix = _suffix(place, index)
         if place.ways > 1:
@@ -127,9 +129,12 @@ def _layer(build: ProgramBuilder, block: BlockShape, place: Placement) -> None:
 
 
 def _send(build: ProgramBuilder, block: BlockShape, place: Placement, copies: Category, *, overlap: bool) -> None:
-    """The local outputs go to a buffer of their own (x_i is still needed) and are summed over devices."""
+    """The local outputs go to a buffer of their own (x_i is still needed) and are summed over devices.
+
+    An AllReduce that does not sum in place reads x_i itself and needs no copy before it.
+    """
     width = block.hidden_size
-    if place.local == 1:
+    if place.local == 1 and build.work.overlap_copies > 0:
         build.copy("send", build.work.num_tokens * width, copies)
     for index in range(1, place.local):
         build.add(f"send.{index}", width, copies)

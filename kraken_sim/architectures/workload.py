@@ -32,10 +32,15 @@ class Phase(StrEnum):
     PREFILL = "prefill"
     DECODE = "decode"
 
+    __hash__ = str.__hash__  # faster than Enum's
+
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """One forward step: `batch_size` sequences with `context_length` tokens in the prompt or the cache."""
+    """One forward step: `batch_size` sequences with `context_length` tokens in the prompt or the cache.
+
+    `overlap_copies` is how often Kraken copies the activation a layer around its AllReduce: before it, then after.
+    """
 
     num_devices: int
     batch_size: int
@@ -43,6 +48,7 @@ class Workload:
     phase: Phase = Phase.PREFILL
     dtype: DType = DType.FLOAT16
     overlap: bool = True
+    overlap_copies: int = 1
 
     @property
     def q_len(self) -> int:

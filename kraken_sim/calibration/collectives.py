@@ -15,7 +15,8 @@ from scipy.optimize import least_squares
 
 from kraken_sim.costs.collectives.constants import LINK_CLASS, CollectiveConstants
 from kraken_sim.costs.collectives.custom import custom_all_reduce
-from kraken_sim.costs.collectives.nccl import nccl_all_reduce
+from kraken_sim.costs.collectives.kinds import CollectiveKind
+from kraken_sim.costs.collectives.nccl import nccl_cost
 from kraken_sim.costs.collectives.policy import CollectivePolicy, Library
 from kraken_sim.costs.collectives.selection import nccl_choice
 from kraken_sim.costs.collectives.tuning import NVLS
@@ -104,7 +105,7 @@ class _Case:
         if self.choice is None:
             cost = custom_all_reduce(sample.num_bytes, sample.kernel, self.interconnect, constants)
         else:
-            cost = nccl_all_reduce(sample.num_bytes, self.choice, self.interconnect, constants)
+            cost = nccl_cost(CollectiveKind.ALL_REDUCE, sample.num_bytes, self.choice, self.interconnect, constants)
         return cost.busy_s + sample.gap_s
 
 

@@ -243,16 +243,18 @@ def _contention(work: _Calibration) -> None:
 
 
 def _power(work: _Calibration) -> None:
-    samples = sustained_samples(work.measurements)
-    start = work.base.power or power.START
+    samples = sustained_samples(work.measurements, work.profile)
+    start = work.base.power or power.start_for(work.base.device)
     try:
         fit = power.fit_power(samples, work.base.device, start)
     except ValueError as error:
         work.kept["power"] = str(error)
         return
-    errors = class_errors("sustained", fit.held_out, lambda _: (0, "rate of GEMM chains"))
+    errors = class_errors("sustained", fit.held_out, lambda s: (0, "GEMMs") if s.gemms_only else (1, "other kernels"))
     source = work.source(len(samples), "sustained loads", fit.residual)
-    overrides = {name: _fitted(why, None) for name, why in power.ASSUMED.items()}
+    known = {name: work.base.provenance.get(f"power.{name}", _fitted(why, None)) for name, why in power.ASSUMED.items()}
+    overrides = {name: where for name, where in known.items() if name in fit.assumed}
+    overrides["repeats"] = _fitted(power.REPEATS_MEAN, None)
     work.found("power", BlockText(fit.constants, _fitted(source, fit.residual), overrides), errors)
 
 

@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING
 
 from kraken_sim.calibration.contention import PairSample
 from kraken_sim.calibration.power import SustainedSample
-from kraken_sim.calibration.samples import collective_of, compute_side
+from kraken_sim.calibration.samples import collective_of, compute_side, sustained_ops
 from kraken_sim.costs.collectives.policy import CollectivePolicy, Library, Transport
+from kraken_sim.costs.pricing import Pricing, load_of
 from kraken_sim.measurements.records import Launch, PairRecord, SustainedRecord
+from kraken_sim.program.ops import Gemm
 
 if TYPE_CHECKING:
+    from kraken_sim.hardware.profile import HardwareProfile
     from kraken_sim.measurements.schema import MeasurementFile
 
 
@@ -41,22 +44,26 @@ def pair_samples(measurements: MeasurementFile) -> list[PairSample]:
     return samples
 
 
-def sustained_samples(measurements: MeasurementFile) -> list[SustainedSample]:
-    """Chains of GEMMs with the readings of the card's sensors."""
+def sustained_samples(measurements: MeasurementFile, profile: HardwareProfile) -> list[SustainedSample]:
+    """Chains of kernels with the readings of the card's sensors; what the kernels do is as `profile` prices them."""
+    pricing = Pricing(profile)
     samples = []
     for record in measurements.select(SustainedRecord):
-        flops = sum(2.0 * m * n * k for m, n, k in record.shapes)
-        if flops == 0.0:
+        ops = sustained_ops(record)
+        peak_flops = profile.device.peak_flops.get(record.dtype)
+        if peak_flops is None:
             continue
-        elements = sum(m * k + n * k + m * n for m, n, k in record.shapes)
+        flops = sum(op.flops for op in ops if isinstance(op, Gemm))
+        rounds = record.chunk_rounds_per_s or tuple(rate / flops for rate in record.chunk_flops)
         samples.append(
             SustainedSample(
                 idle_before_s=record.idle_before_s,
-                dtype=record.dtype.value,
                 chunk_end_s=record.chunk_end_s,
-                chunk_flops=record.chunk_flops,
+                chunk_rounds_per_s=rounds,
                 samples=tuple((at, clock, watts) for at, clock, watts, _ in record.samples),
-                hbm_bytes_per_flop=elements * record.dtype.num_bytes / flops,
+                loads=tuple(load_of(pricing.kernel(op), profile.device.num_sms) for op in ops),
+                peak_flops=peak_flops,
+                gemms_only=all(isinstance(op, Gemm) for op in ops),
             )
         )
     return samples

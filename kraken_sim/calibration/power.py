@@ -1,4 +1,9 @@
-"""Fit of the power constants to sustained load: chains of GEMMs that run from idle until the clock has settled."""
+"""Fit of the power constants to sustained load: chains of kernels that run from idle until the clock has settled.
+
+Heavy chains give the limit, the exponents and the way down. What SMs, tensor cores and HBM draw comes from the power
+of all chains at the clock they settled at, a linear problem; GEMMs alone leave SMs and tensor cores together, so
+without chains of other kernels only `tensor_w` is found and the rest stays as it was.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +13,9 @@ from statistics import fmean, median
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from scipy.optimize import least_squares
+from scipy.optimize import least_squares, nnls
 
-from kraken_sim.costs.power import Load, PowerConstants, dynamic_w
+from kraken_sim.costs.power import Load, PowerConstants, clock_factor, settled_clock, slowdown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,25 +25,26 @@ if TYPE_CHECKING:
     from kraken_sim.hardware.device import Device
 
 START: Final = PowerConstants(
-    idle_w=130.0,
-    active_w=150.0,
-    tensor_w=900.0,
-    hbm_w=200.0,
+    idle_w=120.0,
+    active_w=350.0,
+    tensor_w=615.0,
+    hbm_w=300.0,
     limit_w=700.0,
-    power_exponent=1.1,
+    power_exponent=1.0,
     rate_exponent=0.5,
     settle_s=0.05,
     settle_shape=3.0,
     repeats=10.0,
 )
 """Where a fit starts: a Hopper card of 700 W."""
+START_TDP_W: Final = 700.0
 
+REPEATS_MEAN: Final = "definition: a latency is that of the tenth of equal steps run back to back"
 ASSUMED: Final = {
-    "active_w": "assumption: what the SMs draw before they compute, as a GEMM chain alone does not tell it apart",
-    "hbm_w": "assumption: about 5 pJ a bit of HBM3e at 4.8 TB/s",
-    "repeats": "definition: a latency is that of the tenth of equal steps run back to back",
+    "active_w": "assumption: as on an H200, by TDP; a GEMM chain alone does not tell it apart",
+    "hbm_w": "assumption: as on an H200, by TDP; a GEMM chain alone does not tell it apart",
 }
-"""Constants that a fit leaves where it starts, and why."""
+"""Constants that a fit leaves where it starts unless other kernels than GEMMs were run, and why."""
 
 BOOST_WINDOW_S: Final = (4e-3, 24e-3)
 """Chunks that end in here run at the boost clock: the first one warms up, the controller has not acted yet."""
@@ -47,113 +53,176 @@ SETTLED_UNTIL_S: Final = 0.6
 """Until here nothing but power limits the clock; later, heat adds dips of its own."""
 SETTLED_SAMPLES_FROM_S: Final = 0.2
 MIN_SAMPLES: Final = 2
+AT_BOOST: Final = 0.98
+"""A chain that settles above this share of the boost clock is not limited by power."""
+HOST_BOUND: Final = 1.35
+"""A round that takes this much longer than its kernels waits for the host that launches them."""
 
 
 @dataclass(frozen=True, slots=True)
 class SustainedSample:
-    """A chain of GEMMs under load: FLOP/s by chunk and (seconds, clock in Hz, watts) by sample."""
+    """A chain of kernels under load: rounds/s by chunk, and (seconds, clock in Hz, watts) by sample.
+
+    `loads` are the kernels of one round at the boost clock, `peak_flops` the peak rate of their dtype.
+    """
 
     idle_before_s: float
-    dtype: str
     chunk_end_s: tuple[float, ...]
-    chunk_flops: tuple[float, ...]
+    chunk_rounds_per_s: tuple[float, ...]
     samples: tuple[tuple[float, float, float], ...]
-    hbm_bytes_per_flop: float
+    loads: tuple[Load, ...]
+    peak_flops: float
+    gemms_only: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class PowerFit:
-    """Fitted constants and the mean relative error of the rates they predict for chunks of the held-out chains."""
+    """Fitted constants and the mean relative error of the rates they predict for chunks of the held-out chains.
+
+    `assumed` names the constants that the chains could not tell and that stayed as they were.
+    """
 
     constants: PowerConstants
     residual: float
     held_out: tuple[tuple[SustainedSample, float], ...]
     num_fitted: int
+    assumed: frozenset[str]
+
+
+def start_for(device: Device) -> PowerConstants:
+    """Where the fit of a card starts that no profile knows: `START`, its watts by TDP."""
+    scale = device.tdp_w / START_TDP_W
+    watts = {name: scale * getattr(START, name) for name in ("idle_w", "active_w", "tensor_w", "hbm_w", "limit_w")}
+    return replace(START, **watts)
 
 
 def fit_power(samples: Sequence[SustainedSample], device: Device, initial: PowerConstants) -> PowerFit:
     """Fit clock, power and settling to two chains of three, and judge on the others.
 
-    `active_w`, `hbm_w` and `repeats` stay as in `initial`: chains of GEMMs do not tell them apart.
+    `repeats` stays as in `initial`; so do `active_w` and `hbm_w` where all chains are of GEMMs.
 
     Raises:
-        ValueError: no chain has both a phase at the boost clock and a settled one with sensor readings.
+        ValueError: too few chains have both a phase at the boost clock and a settled one with sensor readings.
     """
     usable = [sample for sample in samples if _is_usable(sample)]
-    if len(usable) < MIN_SAMPLES:
+    heavy = [sample for sample in usable if sample.gemms_only and _settled_clock(sample, device) < AT_BOOST]
+    if len(heavy) < MIN_SAMPLES:
         message = "too few sustained records with clock and power to fit the power constants"
         raise ValueError(message)
     fitted = [sample for index, sample in enumerate(usable) if index % 3 != 2]
     held_out = [sample for index, sample in enumerate(usable) if index % 3 == 2] or fitted
-    clock = median(_settled(sample, 1) for sample in fitted) / device.boost_clock_hz
-    limit_w = median(_settled(sample, 2) for sample in fitted)
-    idle_w = min(watts for sample in fitted for _, _, watts in sample.samples)
+    heavy = [sample for sample in fitted if sample in heavy] or heavy
+    limits = _limits(heavy, samples, device, initial)
+    gemms_only = all(sample.gemms_only for sample in fitted)
+    constants = _draws(fitted, device, limits, gemms_only=gemms_only)
+    constants = _fit_settling(heavy, device, constants)
+    errors = [(sample, e) for sample in held_out for e in _rate_errors(sample, device, constants)]
+    residual = fmean(abs(error) for _, error in errors)
+    assumed = frozenset(ASSUMED) if gemms_only else frozenset()
+    return PowerFit(constants, residual, tuple(errors), len(fitted), assumed)
+
+
+def _limits(
+    heavy: Sequence[SustainedSample], samples: Sequence[SustainedSample], device: Device, initial: PowerConstants
+) -> PowerConstants:
+    """Idle power, the limit, and the exponents, from chains of GEMMs that meet the limit."""
+    clock = median(_settled_clock(sample, device) for sample in heavy)
+    limit_w = median(_settled(sample, 2) for sample in heavy)
+    idle_w = min(watts for sample in heavy for _, _, watts in sample.samples)
     # Sensors average over some 25 ms, so the highest reading is the nearest to the power at the boost clock.
     boost_w = max(watts for sample in samples for _, _, watts in sample.samples)
-    ratio = median(_settled_rate(sample) / _boost_rate(sample) for sample in fitted)
-    constants = replace(
+    ratio = median(_settled_rate(sample) / _boost_rate(sample) for sample in heavy)
+    return replace(
         initial,
         idle_w=idle_w,
         limit_w=limit_w,
         power_exponent=log((limit_w - idle_w) / (boost_w - idle_w)) / log(clock),
         rate_exponent=log(ratio) / log(clock),
     )
-    constants = replace(constants, tensor_w=_tensor_w(fitted, device, constants, boost_w - idle_w))
-    constants = _fit_settling(fitted, constants, clock)
-    errors = [(sample, error) for sample in held_out for error in _rate_errors(sample, constants, clock)]
-    residual = fmean(abs(error) for _, error in errors)
-    return PowerFit(constants, residual, tuple(errors), len(fitted))
 
 
 def _is_usable(sample: SustainedSample) -> bool:
     long_enough = bool(sample.chunk_end_s) and sample.chunk_end_s[-1] > SETTLED_FROM_S
     rested = sample.idle_before_s >= 0.5
-    return long_enough and rested and any(at > SETTLED_SAMPLES_FROM_S for at, _, _ in sample.samples)
+    if not (long_enough and rested and any(at > SETTLED_SAMPLES_FROM_S for at, _, _ in sample.samples)):
+        return False
+    return _boost_rate(sample) * _busy_s(sample) * HOST_BOUND > 1.0
+
+
+def _busy_s(sample: SustainedSample, stretch: float = 1.0) -> float:
+    """Time of a round's kernels where arithmetic takes `stretch` times as long as at the boost clock."""
+    return sum(load.busy_s * clock_factor(load.clocked, stretch) for load in sample.loads)
 
 
 def _settled(sample: SustainedSample, field: int) -> float:
     return median(reading[field] for reading in sample.samples if SETTLED_SAMPLES_FROM_S < reading[0] < SETTLED_UNTIL_S)
 
 
+def _settled_clock(sample: SustainedSample, device: Device) -> float:
+    """Over the boost clock."""
+    return _settled(sample, 1) / device.boost_clock_hz
+
+
 def _boost_rate(sample: SustainedSample) -> float:
     low, high = BOOST_WINDOW_S
-    rates = [rate for at, rate in zip(sample.chunk_end_s, sample.chunk_flops, strict=True) if low < at < high]
-    return median(rates) if rates else sample.chunk_flops[0]
+    rates = [rate for at, rate in zip(sample.chunk_end_s, sample.chunk_rounds_per_s, strict=True) if low < at < high]
+    return median(rates) if rates else sample.chunk_rounds_per_s[0]
 
 
 def _settled_rate(sample: SustainedSample) -> float:
-    pairs = zip(sample.chunk_end_s, sample.chunk_flops, strict=True)
+    pairs = zip(sample.chunk_end_s, sample.chunk_rounds_per_s, strict=True)
     return median(rate for at, rate in pairs if SETTLED_FROM_S < at < SETTLED_UNTIL_S)
 
 
-def _tensor_w(samples: Sequence[SustainedSample], device: Device, c: PowerConstants, dynamic_boost_w: float) -> float:
-    """What the tensor cores draw at their peak rate, from what is left of a chain's power."""
-    found = []
+def _draws(
+    samples: Sequence[SustainedSample], device: Device, c: PowerConstants, *, gemms_only: bool
+) -> PowerConstants:
+    """What SMs, tensor cores and HBM draw, from the power of chains that have settled, each at its own clock."""
+    rows, watts = [], []
     for sample in samples:
-        rate = _boost_rate(sample)
-        peak = next(value for dtype, value in device.peak_flops.items() if str(dtype) == sample.dtype)
-        load = Load(1.0, 0.0, rate * sample.hbm_bytes_per_flop)
-        others_w = dynamic_w(load, peak, device.hbm_bandwidth_bytes_per_s, c)
-        found.append((dynamic_boost_w - others_w) / (rate / peak))
-    return median(found)
+        clock, watt = _settled_clock(sample, device), _settled(sample, 2)
+        stretch = clock**-c.rate_exponent
+        period_s = max(1.0 / _settled_rate(sample), _busy_s(sample, stretch))
+        parts = [(load, load.busy_s * clock_factor(load.clocked, stretch) / period_s) for load in sample.loads]
+        scale = clock**c.power_exponent
+        sms = scale * sum(share * load.sm_share for load, share in parts)
+        tensor = scale * sum(share * min(1.0, load.flops / load.busy_s / sample.peak_flops) for load, share in parts)
+        hbm = sum(load.hbm_bytes for load in sample.loads) / period_s / device.hbm_bandwidth_bytes_per_s
+        # Relative errors: each row is divided by the power it explains.
+        rows.append([sms / watt, tensor / watt, hbm / watt])
+        watts.append((watt - c.idle_w) / watt)
+    matrix, known = np.array(rows), np.array(watts)
+    if gemms_only:
+        rest = known - matrix[:, 0] * c.active_w - matrix[:, 2] * c.hbm_w
+        return replace(c, tensor_w=float(np.median(rest / matrix[:, 1])))
+    active_w, tensor_w, hbm_w = (float(value) for value in nnls(matrix, known)[0])
+    return replace(c, active_w=active_w, tensor_w=tensor_w, hbm_w=hbm_w)
 
 
-def _fit_settling(samples: Sequence[SustainedSample], c: PowerConstants, clock: float) -> PowerConstants:
+def _fit_settling(samples: Sequence[SustainedSample], device: Device, c: PowerConstants) -> PowerConstants:
     def errors(values: NDArray[np.float64]) -> NDArray[np.float64]:
         trial = replace(c, settle_s=float(values[0]), settle_shape=float(values[1]))
-        return np.array([error for sample in samples for error in _rate_errors(sample, trial, clock)])
+        return np.array([error for s in samples for error in _rate_errors(s, device, trial, _settled_clock(s, device))])
 
     start = (c.settle_s, c.settle_shape)
     found = least_squares(errors, start, bounds=([0.005, 0.5], [1.0, 8.0]), loss="soft_l1", f_scale=0.02)
     return replace(c, settle_s=float(found.x[0]), settle_shape=float(found.x[1]))
 
 
-def _rate_errors(sample: SustainedSample, c: PowerConstants, clock: float) -> list[float]:
-    """Predicted / measured - 1 of the chunks between the warm-up and the first dip by heat."""
+def _rate_errors(sample: SustainedSample, device: Device, c: PowerConstants, clock: float | None = None) -> list[float]:
+    """Predicted / measured - 1 of the chunks between the warm-up and the first dip by heat.
+
+    `clock` is the settled one over the boost clock; None predicts it.
+    """
     boost = _boost_rate(sample)
+    other_s = max(0.0, 1.0 / boost - _busy_s(sample))
+    if clock is None:
+        bandwidth = device.hbm_bandwidth_bytes_per_s
+        clock = settled_clock(sample.loads, [], other_s, sample.peak_flops, bandwidth, c)
     found = []
-    for at, rate in zip(sample.chunk_end_s, sample.chunk_flops, strict=True):
+    for at, rate in zip(sample.chunk_end_s, sample.chunk_rounds_per_s, strict=True):
         if BOOST_WINDOW_S[0] < at < SETTLED_UNTIL_S:
-            way_down = 1.0 - np.exp(-((at / c.settle_s) ** c.settle_shape))
-            found.append(float(boost * (1.0 - way_down * (1.0 - clock)) ** c.rate_exponent / rate - 1.0))
+            stretch = slowdown(clock, at / c.repeats, c)
+            predicted = boost * (_busy_s(sample) + other_s) / (_busy_s(sample, stretch) + other_s)
+            found.append(predicted / rate - 1.0)
     return found

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from kraken_sim.costs.memory_bound import MemoryBoundOp
     from kraken_sim.hardware.device import Device
-    from kraken_sim.measurements.records import ComputeOp, PairRecord
+    from kraken_sim.measurements.records import ComputeOp, PairRecord, SustainedRecord
     from kraken_sim.measurements.schema import MeasurementFile
     from kraken_sim.program.ops import ComputeOp as Op
 
@@ -128,10 +128,16 @@ def memory_bound_op(record: MemoryBoundRecord) -> MemoryBoundOp:
 
 def compute_side(record: PairRecord) -> tuple[Op, ...]:
     """The kernels of a pair's compute side as a program has them."""
-    return tuple(_pair_op(op, record.dtype) for op in record.compute)
+    return tuple(_chain_op(op, record.dtype) for op in record.compute)
 
 
-def _pair_op(op: ComputeOp, dtype: DType) -> Op:
+def sustained_ops(record: SustainedRecord) -> tuple[Op, ...]:
+    """The kernels of one round of a sustained load as a program has them."""
+    gemms = tuple(Gemm(m, n, k, record.dtype) for m, n, k in record.shapes)
+    return gemms + tuple(_chain_op(op, record.dtype) for op in record.compute)
+
+
+def _chain_op(op: ComputeOp, dtype: DType) -> Op:
     if isinstance(op, GemmOp):
         return Gemm(op.m, op.n, op.k, dtype)
     if isinstance(op, AttentionOp):

@@ -10,38 +10,63 @@ from kraken_sim.costs.collectives import all_reduce_cost
 from kraken_sim.costs.collectives.policy import CollectivePolicy, Transport
 from kraken_sim.costs.gemm import gemm_cost
 from kraken_sim.costs.memory_bound import memory_bound_cost
-from kraken_sim.costs.power import Load, settled_clock, slowdown
+from kraken_sim.costs.power import Load, clock_factor, settled_clock, slowdown
+from kraken_sim.costs.types import KernelCost
 from kraken_sim.program.ops import AllReduce, Attention, Gemm
 from kraken_sim.program.program import MAIN_STREAM
 
 if TYPE_CHECKING:
-    from kraken_sim.costs.types import CollectiveCost, KernelCost
+    from collections.abc import Mapping
+
+    from kraken_sim.costs.types import CollectiveCost
     from kraken_sim.hardware.profile import HardwareProfile
+    from kraken_sim.links.side_by_side import SideBySide
     from kraken_sim.program.ops import ComputeOp
     from kraken_sim.program.program import Program
+
+
+MOST_PRICES = 20_000
+"""Prices of a kind that are kept, some 10 MB; then all are dropped, so that memory stays flat in a long sweep."""
 
 
 @dataclass(slots=True)
 class Pricing:
     """Costs of ops on `profile`, each op priced once.
 
-    `slowdown` is how much longer compute kernels take than at the clock they were measured at.
+    `slowdown` is how much longer arithmetic takes than at the clock the kernels were measured at. `num_devices` is
+    how many run the program: an AllReduce over fewer runs in several groups at once, which share links.
     """
 
     profile: HardwareProfile
     policy: CollectivePolicy = field(default_factory=CollectivePolicy)
     slowdown: float = 1.0
     _kernels: dict[ComputeOp, KernelCost] = field(default_factory=dict)
+    """Without the slowdown; others on the same profile may share it."""
     _collectives: dict[AllReduce, CollectiveCost] = field(default_factory=dict)
+    num_devices: int = 0
+    _shared: dict[AllReduce, CollectiveCost] = field(default_factory=dict)
+    _link_speeds: dict[frozenset[AllReduce], Mapping[AllReduce, float]] = field(default_factory=dict)
+    _programs: dict[int, Pricing] = field(default_factory=dict)
+    """The same prices for programs on other numbers of devices."""
+    _program: Program | None = None
+    """The program that the slowdown is of."""
+    _own: dict[int, KernelCost] = field(default_factory=dict)
+    """Costs of that program's ops by their identity, which is faster to look up than their value."""
 
     def kernel(self, op: ComputeOp) -> KernelCost:
         """The cost of a compute kernel alone on the device."""
+        cost = self._own.get(id(op))
+        if cost is not None:
+            return cost
+        cost = self._at_boost(op)
+        return cost if self.slowdown == 1.0 else slower(cost, self.slowdown)
+
+    def _at_boost(self, op: ComputeOp) -> KernelCost:
         cost = self._kernels.get(op)
         if cost is None:
-            cost = self._kernel(op)
-            if self.slowdown != 1.0:
-                cost = slower(cost, self.slowdown)
-            self._kernels[op] = cost
+            if len(self._kernels) >= MOST_PRICES:
+                self._kernels.clear()
+            cost = self._kernels[op] = self._kernel(op)
         return cost
 
     def _kernel(self, op: ComputeOp) -> KernelCost:
@@ -53,11 +78,22 @@ class Pricing:
         return memory_bound_cost(op, profile.device, profile.memory_bound)
 
     def collective(self, op: AllReduce) -> CollectiveCost:
-        """The cost of an AllReduce alone on the machine."""
+        """The cost of an AllReduce, alone on the machine but for the program's other groups that run it too."""
+        if not 1 < op.num_devices < self.num_devices:
+            return self._alone(op)
+        cost = self._shared.get(op)
+        if cost is None:
+            if len(self._shared) >= MOST_PRICES:
+                self._shared.clear()
+            cost = self._shared[op] = self._side_by_side().shared(op, self._alone(op))
+        return cost
+
+    def _alone(self, op: AllReduce) -> CollectiveCost:
         cost = self._collectives.get(op)
         if cost is None:
-            p2p = self.policy.transport is not Transport.SHM
-            interconnect = self.profile.topology.interconnect(op.num_devices, op.stride, p2p)
+            if len(self._collectives) >= MOST_PRICES:
+                self._collectives.clear()
+            interconnect = self.profile.topology.interconnect(op.num_devices, op.stride, self._p2p)
             cost = self._collectives[op] = all_reduce_cost(
                 op.num_bytes, interconnect, self.profile.device, self.profile.collectives, self.policy
             )
@@ -78,43 +114,102 @@ class Pricing:
                         self.profile.device.rate_flops(kernel.op.dtype)
                     self.kernel(kernel.op)
 
+    def link_speeds(self, ops: frozenset[AllReduce]) -> Mapping[AllReduce, float]:
+        """The pace of each of several AllReduces under way at once, relative to its `collective`."""
+        speeds = self._link_speeds.get(ops)
+        if speeds is None:
+            if len(self._link_speeds) >= MOST_PRICES:
+                self._link_speeds.clear()
+            running = {op: self._alone(op) for op in sorted(ops, key=lambda op: (op.num_bytes, op.num_devices))}
+            speeds = self._link_speeds[ops] = self._side_by_side().speeds(running)
+        return speeds
+
+    @property
+    def _p2p(self) -> bool:
+        return self.policy.transport is not Transport.SHM
+
+    def _side_by_side(self) -> SideBySide:
+        from kraken_sim.links.side_by_side import SideBySide
+
+        profile = self.profile
+        return SideBySide(profile.topology, profile.collectives, self.num_devices, p2p=self._p2p)
+
+    def for_program(self, program: Program) -> Pricing:
+        """The same prices, with the groups of a program's collectives side by side."""
+        if self.num_devices == program.num_devices:
+            return self
+        priced = self._programs.get(program.num_devices)
+        if priced is None:
+            priced = replace(self, num_devices=program.num_devices, _shared={}, _link_speeds={}, _programs={})
+            self._programs[program.num_devices] = priced
+        return priced
+
     def under_sustained_load(self, program: Program) -> Pricing:
-        """The same machine at the clock that it keeps while the program runs again and again.
+        """The prices `for_program` at the clock that the machine keeps while it runs again and again.
 
         Raises:
             InputError: See `check`.
         """
-        self.check(program)
+        if self.num_devices != program.num_devices:
+            return self.for_program(program).under_sustained_load(program)
         power, device, launch = self.profile.power, self.profile.device, self.profile.launch
         if power is None:
+            self.check(program)
             return self
         loads, transfers, dtypes, compute_s, other_s = [], [], set(), 0.0, 0.0
+        gap_s, kernels = launch.graph_node_gap_s + launch.kernel_switch_s, self._kernels
+        own: dict[int, KernelCost] = {}
         for segment in program.segments:
+            repeat = segment.repeat
             for kernel in segment.kernels:
-                if isinstance(kernel.op, AllReduce):
-                    reduce = self.collective(kernel.op)
-                    transfers.append(Load(segment.repeat * reduce.busy_s, 0.0, segment.repeat * reduce.hbm_bytes))
+                op = kernel.op
+                if isinstance(op, AllReduce):
+                    reduce = self.collective(op)
+                    share = min(1.0, reduce.channels / device.num_sms)
+                    transfers.append(Load(repeat * reduce.busy_s, 0.0, repeat * reduce.hbm_bytes, share))
                     if kernel.stream == MAIN_STREAM:
-                        other_s += segment.repeat * reduce.busy_s
+                        other_s += repeat * reduce.busy_s
                     continue
-                cost = self.kernel(kernel.op)
-                loads.append(Load(*(segment.repeat * x for x in (cost.busy_s, cost.flops, cost.hbm_bytes))))
-                compute_s += segment.repeat * cost.busy_s
-                other_s += segment.repeat * (launch.graph_node_gap_s + launch.kernel_switch_s)
-                if isinstance(kernel.op, Gemm):
-                    dtypes.add(kernel.op.dtype)
+                cost = own[id(op)] = kernels.get(op) or self._at_boost(op)
+                loads.append(load_of(cost, device.num_sms, repeat))
+                compute_s += repeat * cost.busy_s
+                other_s += repeat * gap_s
+                if isinstance(op, Gemm):
+                    dtypes.add(op.dtype)
         peak_flops = min((device.peak_flops[dtype] for dtype in dtypes), default=1.0)
         clock = settled_clock(loads, transfers, other_s, peak_flops, device.hbm_bandwidth_bytes_per_s, power)
         factor = slowdown(clock, compute_s + other_s, power)
-        return Pricing(self.profile, self.policy, factor, {}, self._collectives) if factor > 1.0 else self
+        if factor > 1.0:
+            slowed = {id(cost): slower(cost, factor) for cost in own.values()}
+            own = {number: slowed[id(cost)] for number, cost in own.items()}
+        return replace(self, slowdown=max(1.0, factor), _program=program, _own=own)
+
+
+def load_of(cost: KernelCost, num_sms: int, repeat: int = 1) -> Load:
+    """What `repeat` such kernels mean to the card's power."""
+    share = min(1.0, cost.ctas / num_sms)
+    return Load(repeat * cost.busy_s, repeat * cost.flops, repeat * cost.hbm_bytes, share, clocked_share(cost))
+
+
+def clocked_share(cost: KernelCost) -> float:
+    """What the kernel's arithmetic needs of the time that its slower side takes."""
+    longest_s = max(cost.compute_s, cost.memory_s)
+    return cost.compute_s / longest_s if longest_s > 0.0 else 1.0
 
 
 def slower(cost: KernelCost, factor: float) -> KernelCost:
-    """The same kernel taking `factor` times as long, whatever limits it."""
-    return replace(
-        cost,
-        busy_s=cost.busy_s * factor,
-        fixed_s=cost.fixed_s * factor,
-        compute_s=cost.compute_s * factor,
-        memory_s=cost.memory_s * factor,
+    """The same kernel where arithmetic takes `factor` times as long; HBM keeps its pace."""
+    own = clock_factor(clocked_share(cost), factor)
+    return KernelCost(
+        cost.busy_s * own,
+        cost.ctas,
+        cost.ctas_per_sm,
+        cost.tiles,
+        cost.persistent,
+        cost.flops,
+        cost.hbm_bytes,
+        cost.fixed_s * own,
+        cost.compute_s * factor,
+        cost.memory_s,
+        cost.detail,
     )

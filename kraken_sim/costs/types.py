@@ -40,6 +40,8 @@ class CollectiveCost:
 
     `busy_s == latency_s + transfer_s`; `channels` CTAs hold one SM each for the whole life of the kernel;
     `hbm_bytes` and `link_bytes` are what one device reads and writes in its HBM and sends over its links.
+    `line_bytes_per_s` is the line rate that the transfer takes up of each device's way to the others, overhead
+    of the protocol included: what there is to lose when others use the same links.
     """
 
     busy_s: float
@@ -51,3 +53,4 @@ class CollectiveCost:
     hbm_bytes: float
     link_bytes: float
     detail: str
+    line_bytes_per_s: float = 0.0

@@ -5,29 +5,66 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from kraken_sim.engine.clock import now_ps, to_ps, to_s
+from kraken_sim.engine.clock import now_ps, set_timer, to_ps, to_s
 from kraken_sim.engine.resident import DONE_S
 
 if TYPE_CHECKING:
-    import simpy
+    from collections.abc import Callable, Mapping
 
     from kraken_sim.costs.types import CollectiveCost
     from kraken_sim.engine.device import DeviceState
+    from kraken_sim.engine.light import Clock, Event
     from kraken_sim.engine.resident import CollectiveKernel
+    from kraken_sim.program.ops import AllReduce
+
+    LinkSpeeds = Callable[[frozenset[AllReduce]], Mapping[AllReduce, float]]
 
 
 @dataclass(slots=True)
+class LinkState:
+    """The collectives that are under way, and the pace that the links leave to each.
+
+    Groups that run the same op share their links already in its cost; so only different ops are asked about.
+    """
+
+    speeds: LinkSpeeds
+    running: list[JointCollective] = field(default_factory=list)
+
+    def start(self, joint: JointCollective) -> None:
+        """One more transfer begins."""
+        self.running.append(joint)
+        self._share()
+
+    def end(self, joint: JointCollective) -> None:
+        """A transfer has ended: the others may be faster."""
+        self.running.remove(joint)
+        self._share()
+
+    def _share(self) -> None:
+        ops = frozenset(joint.op for joint in self.running if joint.op is not None)
+        table = self.speeds(ops) if len(ops) > 1 else {}
+        for joint in self.running:
+            speed = table.get(joint.op, 1.0) if joint.op is not None else 1.0
+            if speed != joint.link_speed:
+                joint.link_speed = speed
+                joint.refresh()
+
+
+@dataclass(slots=True, eq=False)
 class JointCollective:
     """The shared progress of one collective over `num_ranks` ranks (one, when ranks are folded)."""
 
-    env: simpy.Environment
+    env: Clock
     cost: CollectiveCost
     num_ranks: int
-    finished: simpy.Event
+    finished: Event
+    op: AllReduce | None = None
+    links: LinkState | None = None
     members: list[tuple[DeviceState, CollectiveKernel]] = field(default_factory=list)
     started_ps: int | None = None
     remaining_s: float = 0.0
     speed: float = 1.0
+    link_speed: float = 1.0
     _updated_ps: int = 0
     _timer: int = 0
 
@@ -41,6 +78,8 @@ class JointCollective:
         self.remaining_s = max(0.0, self.cost.busy_s - dispatch_s)
         for member, _ in self.members:
             member.set_speeds()
+        if self.links is not None:
+            self.links.start(self)
         self.refresh()
 
     @property
@@ -48,23 +87,24 @@ class JointCollective:
         """The transfer is under way."""
         return self.started_ps is not None and not self.finished.triggered
 
-    def refresh(self) -> None:
-        """Take the pace of the slowest rank and set the timer of the end anew."""
+    def refresh(self, caller: DeviceState | None = None) -> None:
+        """Take the pace of the slowest rank, set the timer of the end anew and tell the devices but the caller."""
         if not self.running:
             return
         now = now_ps(self.env)
         self.remaining_s -= to_s(now - self._updated_ps) * self.speed
         self._updated_ps = now
-        speed = min(kernel.limit for _, kernel in self.members)
+        speed = min([self.link_speed, *[kernel.limit for _, kernel in self.members]])
         changed = abs(speed - self.speed) > 1e-12
         self.speed = speed
         self._timer += 1
         timer = self._timer
-        event = self.env.timeout(max(0, to_ps(max(0.0, self.remaining_s) / speed)))
-        event.callbacks.append(lambda _: self._expire(timer))
+        delay_ps = max(0, to_ps(max(0.0, self.remaining_s) / speed))
+        set_timer(self.env, delay_ps, lambda _: self._expire(timer))
         if changed:
             for device, _ in self.members:
-                device.set_speeds()
+                if device is not caller:
+                    device.set_speeds()
 
     def _expire(self, timer: int) -> None:
         if timer != self._timer or not self.running:
@@ -75,5 +115,7 @@ class JointCollective:
             self.refresh()
             return
         self.finished.succeed()
+        if self.links is not None:
+            self.links.end(self)
         for device, kernel in self.members:
             device.release(kernel)

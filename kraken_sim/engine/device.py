@@ -10,22 +10,21 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from kraken_sim.costs.contention import fill_speed, max_min_shares
-from kraken_sim.engine.clock import now_ps, to_ps, to_s
+from kraken_sim.engine.clock import now_ps, set_timer, to_ps, to_s
 from kraken_sim.engine.resident import CollectiveKernel, ComputeKernel
 
 if TYPE_CHECKING:
-    import simpy
-
     from kraken_sim.costs.contention import ContentionConstants
     from kraken_sim.costs.types import CollectiveCost, KernelCost
     from kraken_sim.engine.collective import JointCollective
+    from kraken_sim.engine.light import Clock, Event
 
 
 @dataclass(slots=True)
 class DeviceState:
     """The kernels on one device; times are integer picoseconds of the SimPy clock."""
 
-    env: simpy.Environment
+    env: Clock
     num_sms: int
     hbm_bandwidth_bytes_per_s: float
     contention: ContentionConstants
@@ -35,7 +34,12 @@ class DeviceState:
     _order: int = 0
     _timer: int = 0
 
-    def launch(self, cost: KernelCost, priority: int) -> simpy.Event:
+    @property
+    def is_idle(self) -> bool:
+        """No kernel is on the device."""
+        return not self.compute and not self.collectives
+
+    def launch(self, cost: KernelCost, priority: int) -> Event:
         """Dispatch a compute kernel; the event succeeds when its last CTA has ended."""
         self._order += 1
         saturation = self.contention.memory_saturation_fraction
@@ -43,7 +47,13 @@ class DeviceState:
         kernel = ComputeKernel.create(cost, finished, priority, self._order, self.num_sms, saturation)
         self._advance()
         self.compute.append(kernel)
-        self.settle()
+        if len(self.compute) == 1 and not self.collectives:
+            # What `settle` would come to on an idle device.
+            kernel.start(self.num_sms, alone=True)
+            kernel.speed = self._alone_speed(kernel)
+            self._arm()
+        else:
+            self.settle()
         return finished
 
     def launch_collective(self, cost: CollectiveCost, joint: JointCollective, priority: int) -> None:
@@ -67,16 +77,23 @@ class DeviceState:
 
     def free_sms(self, kernel: ComputeKernel | CollectiveKernel) -> int:
         """SMs that `kernel` could use now: a collective's CTA needs an empty one, compute fills up others."""
-        left = self.num_sms - sum(other.sms_held for other in self.collectives)
+        left = self.num_sms
+        for other in self.collectives:
+            left -= other.sms_held
         if isinstance(kernel, CollectiveKernel):
-            touched = sum(other.sms_touched for other in self.compute)
+            touched = sum([other.sms_touched for other in self.compute])
             return max(0, left - touched - (self.contention.stranded_sms if touched else 0))
-        return max(0, left - sum(other.sms_filled for other in self.compute))
+        for resident in self.compute:
+            left -= resident.sms_filled
+        return max(0, left)
 
     def settle(self) -> None:
         """After any change: retire what ended, place what waits, set speeds, arm the timer."""
         self._advance()
         self._retire()
+        if not self.compute and not self.collectives:
+            self._timer += 1
+            return
         joined = self._dispatch()
         self.set_speeds()
         for kernel in joined:
@@ -101,22 +118,28 @@ class DeviceState:
         return fill_speed(fill, kernel.compute_fraction, kernel.memory_fraction)
 
     def _share(self, running: list[ComputeKernel], transfers: list[CollectiveKernel]) -> None:
-        fills = [kernel.active_ctas / kernel.full_width for kernel in running]
-        speeds = [self._alone_speed(kernel) for kernel in running]
-        demands = [
-            kernel.memory_fraction * fill * speed for kernel, fill, speed in zip(running, fills, speeds, strict=True)
-        ]
+        speeds, demands, touched = [], [], 0
+        for kernel in running:
+            active = kernel.active_ctas
+            fill = active / kernel.full_width
+            speed = 1.0 if fill >= 1.0 else fill_speed(fill, kernel.compute_fraction, kernel.memory_fraction)
+            speeds.append(speed)
+            demands.append(kernel.memory_fraction * fill * speed)
+            touched += min(self.num_sms, active)
         demands += [kernel.hbm_fraction for kernel in transfers]
-        shares = max_min_shares(demands)
+        shares = demands if sum(demands) <= 1.0 else max_min_shares(demands)
         scales = [share / demand if demand > 0.0 else 1.0 for share, demand in zip(shares, demands, strict=True)]
-        occupied = min(1.0, sum(kernel.sms_touched for kernel in running) / self.num_sms)
+        occupied = min(1.0, touched / self.num_sms)
         loaded = min(1.0, sum(shares[: len(running)]))
-        slower = self.contention.collective_slowdown * occupied + self.contention.collective_memory_slowdown * loaded
+        contention = self.contention
+        slower = contention.collective_slowdown * occupied + contention.collective_memory_slowdown * loaded
+        traffic = 0.0
         for transfer, scale in zip(transfers, scales[len(running) :], strict=True):
             transfer.limit = scale / (1.0 + slower)
-            transfer.joint.refresh()
-        traffic = sum(kernel.hbm_fraction * kernel.joint.speed for kernel in transfers)
-        slowdown = 1.0 + self.contention.compute_slowdown * traffic
+            transfer.joint.refresh(self)
+        for transfer in transfers:
+            traffic += transfer.hbm_fraction * transfer.joint.speed
+        slowdown = 1.0 + contention.compute_slowdown * traffic
         for kernel, speed, scale in zip(running, speeds, scales, strict=False):
             kernel.speed = speed * scale / slowdown
 
@@ -131,9 +154,12 @@ class DeviceState:
         self._updated_ps = now
 
     def _retire(self) -> None:
+        ended = []
         for kernel in self.compute:
-            kernel.lumps = [lump for lump in kernel.lumps if not lump.done]
-        ended = [kernel for kernel in self.compute if not kernel.lumps and kernel.pending == 0]
+            if any(lump.done for lump in kernel.lumps):
+                kernel.lumps = [lump for lump in kernel.lumps if not lump.done]
+            if not kernel.lumps and kernel.pending == 0:
+                ended.append(kernel)
         if ended:
             self.compute = [kernel for kernel in self.compute if kernel.lumps or kernel.pending]
             for kernel in ended:
@@ -142,7 +168,9 @@ class DeviceState:
     def _waiting(self) -> list[ComputeKernel | CollectiveKernel]:
         waiting: list[ComputeKernel | CollectiveKernel] = [kernel for kernel in self.compute if kernel.pending]
         waiting += [kernel for kernel in self.collectives if kernel.sms_held < kernel.sms_wanted]
-        return sorted(waiting, key=lambda kernel: (-kernel.priority, kernel.order))
+        if len(waiting) > 1:
+            waiting.sort(key=lambda kernel: (-kernel.priority, kernel.order))
+        return waiting
 
     def _dispatch(self) -> list[CollectiveKernel]:
         """Place waiting CTAs and return the collectives that became fully resident.
@@ -175,14 +203,14 @@ class DeviceState:
     def _spread(self) -> None:
         """SMs were freed while a plain grid still has waves to come: let it spread over them."""
         for kernel in self.compute:
-            free = self.free_sms(kernel)
-            if free <= 0:
-                return
-            wide = [lump for lump in kernel.lumps if lump.ctas > lump.width]
-            if wide and not kernel.cost.persistent and kernel.active_ctas < kernel.full_width:
-                kernel.split()
-                if kernel.pending:
-                    kernel.start(free, alone=False)
+            if kernel.cost.persistent or all(lump.ctas <= lump.width for lump in kernel.lumps):
+                continue
+            if kernel.active_ctas < kernel.full_width:
+                free = self.free_sms(kernel)
+                if free > 0:
+                    kernel.split()
+                    if kernel.pending:
+                        kernel.start(free, alone=False)
                 return
 
     def _sms_wanted(self, kernel: ComputeKernel | CollectiveKernel) -> int:
@@ -191,14 +219,20 @@ class DeviceState:
         return min(self.num_sms, kernel.sms_for(kernel.pending))
 
     def _arm(self) -> None:
-        """Set the timer to the next end of a lump; older timers are ignored when they fire."""
+        """Set the timer to the next end of a lump; older timers are ignored when they fire.
+
+        A lump that is not done keeps the timer from firing at once: at more than twice its usual speed (a narrow
+        memory-bound kernel) what is left can take less than half a picosecond, and the clock must advance.
+        """
         self._timer += 1
         ends = [lump.time_left_s(kernel.speed) for kernel in self.compute for lump in kernel.lumps]
         if not ends:
             return
         timer = self._timer
-        event = self.env.timeout(max(0, to_ps(min(ends))))
-        event.callbacks.append(lambda _: self._expire(timer))
+        delay_ps = to_ps(min(ends))
+        if delay_ps == 0 and not any(lump.done for kernel in self.compute for lump in kernel.lumps):
+            delay_ps = 1
+        set_timer(self.env, delay_ps, lambda _: self._expire(timer))
 
     def _expire(self, timer: int) -> None:
         if timer == self._timer:

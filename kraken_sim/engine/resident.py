@@ -12,13 +12,31 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import simpy
-
     from kraken_sim.costs.types import CollectiveCost, KernelCost
     from kraken_sim.engine.collective import JointCollective
+    from kraken_sim.engine.light import Event
 
 DONE_S = 1e-12
 """Work below a picosecond is finished: the clock cannot resolve it."""
+
+
+def launch_shape(cost: KernelCost, num_sms: int) -> tuple[int, int, float]:
+    """CTAs of a kernel, how many of them run at once with the device to themselves, and the life of one."""
+    ctas = max(1, cost.ctas)
+    full_width = min(ctas, cost.ctas_per_sm * num_sms)
+    body_s = max(cost.busy_s - cost.fixed_s, 1e-12)
+    return ctas, full_width, body_s / -(-ctas // full_width)
+
+
+def alone_s(cost: KernelCost, num_sms: int) -> float | None:
+    """Duration of a kernel that has the device to itself: the one timer that its one lump then sets.
+
+    None for a persistent grid of more CTAs than run at once, which ends in several steps.
+    """
+    ctas, full_width, life_s = launch_shape(cost, num_sms)
+    if cost.persistent and ctas > full_width:
+        return None
+    return cost.fixed_s + -(-ctas // full_width) * life_s
 
 
 @dataclass(slots=True)
@@ -53,7 +71,7 @@ class ComputeKernel:
     """A compute kernel from its dispatch to its end."""
 
     cost: KernelCost
-    finished: simpy.Event
+    finished: Event
     priority: int
     order: int
     full_width: int
@@ -72,16 +90,14 @@ class ComputeKernel:
     def create(
         cls,
         cost: KernelCost,
-        finished: simpy.Event,
+        finished: Event,
         priority: int,
         order: int,
         num_sms: int,
         saturation: float,
     ) -> ComputeKernel:
         """Derive the launch shape: waves, life of a CTA, and what limits it."""
-        ctas = max(1, cost.ctas)
-        full_width = min(ctas, cost.ctas_per_sm * num_sms)
-        waves = -(-ctas // full_width)
+        ctas, full_width, life_s = launch_shape(cost, num_sms)
         body_s = max(cost.busy_s - cost.fixed_s, 1e-12)
         memory_bound = cost.memory_s > cost.compute_s
         memory_fraction = min(1.0, cost.memory_s / body_s)
@@ -89,19 +105,25 @@ class ComputeKernel:
         if memory_bound:
             compute_fraction = min(1.0, max(cost.compute_s / body_s, saturation))
         return cls(
-            cost, finished, priority, order, full_width, body_s / waves, compute_fraction,
+            cost, finished, priority, order, full_width, life_s, compute_fraction,
             memory_fraction, pending=ctas, num_sms=num_sms,
         )  # fmt: skip
 
     @property
     def active_ctas(self) -> int:
         """CTAs that are running now."""
-        return sum(min(lump.width, lump.ctas) for lump in self.lumps)
+        count = 0
+        for lump in self.lumps:
+            count += lump.width if lump.width < lump.ctas else lump.ctas
+        return count
 
     @property
     def sms_filled(self) -> int:
         """SMs that its running CTAs would fill if they were packed: what other compute cannot have."""
-        return sum(lump.sms for lump in self.lumps)
+        count = 0
+        for lump in self.lumps:
+            count += lump.sms
+        return count
 
     @property
     def sms_touched(self) -> int:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from kraken_sim.engine.clock import to_s
 
@@ -21,11 +21,10 @@ class SpanKind(StrEnum):
     COMPUTE = "compute"
     COLLECTIVE = "collective"
     WAIT = "wait"
-    """The stream stood still until an event of another stream."""
+    """The main stream stood still until an event of another stream; a side stream idles when it has nothing to do."""
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(NamedTuple):
     """A kernel or a wait on one stream; `iteration` counts the repetitions of its segment.
 
     `queued_ps` is when the host had enqueued it: a kernel that starts just then waited for its host.
@@ -63,8 +62,7 @@ class Span:
 
     def shifted(self, delta_ps: int, iterations: int) -> Span:
         """The same span `iterations` repetitions later."""
-        return replace(
-            self,
+        return self._replace(
             start_ps=self.start_ps + delta_ps,
             end_ps=self.end_ps + delta_ps,
             queued_ps=self.queued_ps + delta_ps,

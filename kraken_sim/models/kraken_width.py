@@ -186,6 +186,18 @@ def kraken_config_for_latency(
     )
 
 
+def widths_within_tolerance(config: TransformerConfig, ways: int) -> tuple[int, ...]:
+    """Widths that one might pick by hand, ascending: multiples of 64 within 5 % of the parameter budget's.
+
+    Each has a head dimension that attention kernels support (64 at least). The narrowest grid may hold none, then
+    the nearest multiple stands alone.
+    """
+    width, step = budget_width(config, ways), ALIGNMENTS[-1]
+    low = math.ceil(width * (1.0 - ALIGNMENT_TOLERANCE) / step)
+    high = math.floor(width * (1.0 + ALIGNMENT_TOLERANCE) / step)
+    return tuple(step * number for number in range(low, high + 1)) or (_nearest_multiple(width, step),)
+
+
 def _alignment_for(width: float) -> int:
     """The coarsest alignment that moves `width` by no more than the tolerance."""
     for alignment in ALIGNMENTS[:-1]:

@@ -17,6 +17,8 @@ class DType(StrEnum):
     BFLOAT16 = "bfloat16"
     FLOAT32 = "float32"
 
+    __hash__ = str.__hash__  # Enum's own is written in Python, and ops are looked up by the million
+
     @property
     def num_bytes(self) -> int:
         """Bytes per element."""

@@ -1,9 +1,9 @@
-"""The paper's grid as a table and as a picture."""
+"""A grid as tables: every cell, what the result rests on, and what other links would make of it."""
 
 from __future__ import annotations
 
-import html
-from typing import TYPE_CHECKING, Any
+from itertools import product
+from typing import TYPE_CHECKING
 
 from rich.console import Group
 from rich.table import Table
@@ -11,26 +11,46 @@ from rich.text import Text
 
 from kraken_sim.models.config import ArchitectureKind
 from kraken_sim.paper import geomean_percent
-from kraken_sim.report.html import COLOURS
+from kraken_sim.paper_summary import (
+    bracket,
+    effects,
+    gemm_error_points,
+    host_bound_share,
+    mean_by_degree,
+    mean_without_all_reduce,
+    paying_cells,
+    speedups_percent,
+)
 from kraken_sim.units import format_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from rich.console import RenderableType
 
     from kraken_sim.paper import Cell, GridResult
+    from kraken_sim.paper_summary import Bracket, Effect
 
 STANDARD, PARALLEL, KRAKEN = ArchitectureKind.STANDARD, ArchitectureKind.PARALLEL, ArchitectureKind.KRAKEN
 
 
 def paper_report(result: GridResult) -> RenderableType:
-    """Every cell's TTFT and speed-ups, and the reported figures beside the predicted."""
+    """Every cell's TTFT and speed-ups, the reported figures beside the predicted, and what they rest on."""
+    parts: list[RenderableType] = [_cells_table(result), Text("\n".join(headline(result)), style="bold"), Text()]
+    if result.assumptions:
+        parts += [_effects_table(effects(result)), Text("\n".join(what_it_rests_on(result)))]
+    if result.interconnects:
+        parts += [_interconnect_table(result), Text("\n".join(where_it_pays(result)))]
+    return Group(*parts)
+
+
+def _cells_table(result: GridResult) -> Table:
     table = Table(title=f"{result.grid.name} on {result.grid.hardware}", title_justify="left")
     columns = ("model", "devices", "tokens", "width", "standard", "parallel", "kraken", "parallel", "kraken")
     units = ("", "", "", "a sub-layer", "TTFT", "TTFT", "TTFT", "speed-up", "speed-up")
     for column, unit in zip(columns, units, strict=True):
         table.add_column(f"{column}\n{unit}", justify="left" if column == "model" else "right")
+    table.add_column("AllReduce\nof standard", justify="right")
     for cell in result.cells:
         shape = cell.predictions[KRAKEN].resolved.kraken
         table.add_row(
@@ -38,95 +58,138 @@ def paper_report(result: GridResult) -> RenderableType:
             str(cell.num_devices),
             str(cell.context_length),
             str(shape.hidden_size) if shape else "",
-            *(format_seconds(cell.predictions[kind].latency_s) for kind in (STANDARD, PARALLEL, KRAKEN)),
+            *(format_seconds(cell.ttft_s[kind]) for kind in (STANDARD, PARALLEL, KRAKEN)),
             *(f"{cell.speedup_percent(kind):+.1f} %" for kind in (PARALLEL, KRAKEN)),
+            f"{100 * cell.all_reduce_share:.0f} %",
         )
-    return Group(table, _summary(result))
+    return table
 
 
-def _summary(result: GridResult) -> Text:
-    speedups = [cell.speedup_percent(KRAKEN) for cell in result.cells]
-    text = Text()
-    text.append(
-        f"Kraken over standard, predicted: {min(speedups):.1f} to {max(speedups):.1f} %, "
-        f"geometric mean {result.geomean_kraken_speedup_percent:.1f} %\n",
-        style="bold",
-    )
-    reported = result.grid.reported
-    if reported is not None:
-        text.append(
+def headline(result: GridResult) -> list[str]:
+    """The prediction in a line, and what the publication reports in another."""
+    each = speedups_percent(result.cells)
+    degrees = ", ".join(f"{n}-way {mean:.1f} %" for n, mean in mean_by_degree(result.cells).items())
+    lines = [
+        f"Kraken over standard, predicted: {min(each):.1f} to {max(each):.1f} %, "
+        f"geometric mean {result.geomean_kraken_speedup_percent:.1f} % ({degrees})"
+    ]
+    if (reported := result.grid.reported) is not None:
+        lines.append(
             f"Kraken over standard, reported:  {reported.min_speedup_percent:.1f} to "
             f"{reported.max_speedup_percent:.1f} %, geometric mean {reported.geomean_speedup_percent:.1f} % "
-            f"({reported.source})\n"
+            f"({reported.source})"
         )
-    descriptions = {assumption.name: assumption.description for assumption in result.grid.assumptions}
-    for name, cells in result.assumptions:
-        text.append(f"  {name}: geometric mean {geomean_percent(cells):.1f} %; {descriptions[name]}\n")
-    return text
+    return lines
 
 
-def paper_html(result: GridResult) -> str:
-    """Speed-ups of every cell, and the breakdown of every forward pass, in one file."""
-    figures = [speedup_figure(result), *(breakdown_figure(result.cells, n) for n in result.grid.num_devices)]
-    titles = ["Speed-up over standard", *(f"Breakdown on {n} devices" for n in result.grid.num_devices)]
-    parts = []
-    for index, (title, figure) in enumerate(zip(titles, figures, strict=True)):
-        body = figure.to_html(full_html=False, include_plotlyjs=index == 0, config={"displaylogo": False})
-        parts.append(f"<h2>{html.escape(title)}</h2>{body}")
-    summary = html.escape(_summary(result).plain).replace("\n", "<br>")
-    style = "body{font-family:system-ui,sans-serif;max-width:1200px;margin:2rem auto;padding:0 1rem;color:#222}"
+def _effects_table(found: Sequence[Effect]) -> Table:
+    table = Table(title="What it rests on: each assumption changes one thing", title_justify="left")
+    table.add_column("assumption")
+    table.add_column("changes")
+    for column in ("points", "mean", "cells"):
+        table.add_column(column, justify="right")
+    table.add_column("in words")
+    for effect in in_order(found):
+        table.add_row(
+            effect.name,
+            effect.change_of or "the main set-up",
+            f"{effect.points:+.1f}",
+            f"{effect.mean_percent:.1f} %",
+            f"{effect.min_percent:.1f} to {effect.max_percent:.1f} %",
+            effect.description,
+        )
+    return table
+
+
+def in_order(found: Sequence[Effect]) -> list[Effect]:
+    """Changes of the main set-up by size, then changes of those."""
+    return sorted(found, key=lambda effect: (effect.change_of is not None, -abs(effect.points)))
+
+
+def what_it_rests_on(result: GridResult) -> list[str]:
+    """The largest single changes, what a GEMM error would do, and where the reported figures lie."""
+    single = [effect for effect in in_order(effects(result)) if effect.change_of is None]
+    moved = ", ".join(f"{effect.name} {effect.points:+.1f}" for effect in single[:4])
+    residual, points = gemm_error_points(result)
+    lines = [
+        f"The mean rests on, in points: {moved}.",
+        f"If AllReduces took no time the standard model would be {mean_without_all_reduce(result.cells):.1f} % faster "
+        "in the mean: hiding them can give Kraken no more.",
+        f"A GEMM error of {100 * residual:.1f} % (the fit's residual) in the standard model's shapes alone would "
+        f"move it by {points:+.1f}.",
+        f"The device waits for its host for at most {100 * host_bound_share(result.cells):.1f} % of a pass.",
+        f"One change at a time spans {_span(bracket(result, single_changes=True))}.",
+    ]
+    if len(single) < len(result.assumptions):
+        lines.append(f"With changes on top of each other, {_span(bracket(result))}.")
+    return lines + list(_against_reported(result))
+
+
+def _span(span: Bracket) -> str:
     return (
-        "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
-        f"<title>{html.escape(result.grid.name)}</title><style>{style}</style></head><body>"
-        f"<h1>{html.escape(result.grid.name)} on {html.escape(result.grid.hardware)}</h1>"
-        f"<p>{summary}</p>{''.join(parts)}</body></html>"
+        f"means of {span.low_percent:.1f} to {span.high_percent:.1f} %, "
+        f"cells of {span.lowest_cell_percent:.1f} to {span.highest_cell_percent:.1f} %"
     )
 
 
-def speedup_figure(result: GridResult) -> Any:
-    """Kraken's and parallel's speed-ups, one group of bars a cell, with the reported range behind them."""
-    import plotly.graph_objects as go
-
-    labels = [_label(cell) for cell in result.cells]
-    figure = go.Figure()
-    for kind, colour in ((PARALLEL, "#dd8452"), (KRAKEN, "#4c72b0")):
-        values = [cell.speedup_percent(kind) for cell in result.cells]
-        figure.add_bar(name=kind.value, x=labels, y=values, marker_color=colour)
+def _against_reported(result: GridResult) -> Iterator[str]:
+    """Whether the reported mean and range lie in the brackets, and which assumptions reach the mean."""
     reported = result.grid.reported
-    if reported is not None:
-        figure.add_hrect(
-            y0=reported.min_speedup_percent, y1=reported.max_speedup_percent, fillcolor="#999", opacity=0.15
+    if reported is None:
+        return
+    mean = reported.geomean_speedup_percent
+    single, whole = bracket(result, single_changes=True), bracket(result)
+    inside = [_inside(span.contains(mean)) for span in (single, whole)]
+    yield f"The reported mean of {mean:.1f} % lies {inside[0]} the first bracket and {inside[1]} the second."
+    low, high = reported.min_speedup_percent, reported.max_speedup_percent
+    inside = [_inside(span.contains_cells(low, high)) for span in (single, whole)]
+    yield f"The reported range of {low:.1f} to {high:.1f} % lies {inside[0]} the first and {inside[1]} the second."
+    reaching = [effect.name for effect in effects(result) if effect.mean_percent >= mean]
+    yield f"Assumptions that reach the reported mean: {', '.join(reaching) or 'none'}."
+
+
+def _inside(inside: bool) -> str:
+    return "inside" if inside else "outside"
+
+
+def _interconnect_table(result: GridResult) -> Table:
+    table = Table(title="Other links between the same GPUs: Kraken's speed-up, geometric mean", title_justify="left")
+    table.add_column("interconnect")
+    table.add_column("a GPU,\none way", justify="right")
+    groups = list(product(result.grid.num_devices, result.grid.context_lengths))
+    for num_devices, tokens in groups:
+        table.add_column(f"{num_devices}-way\n{tokens} tokens", justify="right")
+    for column in ("all cells", "range", "AllReduce\nof standard"):
+        table.add_column(column, justify="right")
+    for spec, cells in result.interconnects:
+        each, shares = speedups_percent(cells), [cell.all_reduce_share for cell in cells]
+        chosen = [[cell for cell in cells if (cell.num_devices, cell.context_length) == group] for group in groups]
+        table.add_row(
+            spec.name,
+            f"{spec.device_bytes_per_s * 1e-9:.4g} GB/s",
+            *(f"{geomean_percent(group):+.1f} %" for group in chosen),
+            f"{geomean_percent(cells):+.1f} %",
+            f"{min(each):.0f} to {max(each):.0f} %",
+            f"{100 * min(shares):.0f} to {100 * max(shares):.0f} %",
         )
-        figure.add_hline(
-            y=reported.geomean_speedup_percent,
-            line_dash="dash",
-            annotation_text=f"reported mean {reported.geomean_speedup_percent} %",
-        )
-    figure.update_layout(
-        template="plotly_white", height=420, barmode="group", yaxis_title="speed-up, %", margin={"t": 20}
-    )
-    return figure
+    return table
 
 
-def breakdown_figure(cells: Sequence[Cell], num_devices: int) -> Any:
-    """Shares of the categories for the three architectures of every cell on `num_devices`."""
-    import plotly.graph_objects as go
-
-    kinds_shown = (STANDARD, PARALLEL, KRAKEN)
-    chosen = [(cell, kind) for cell in cells if cell.num_devices == num_devices for kind in kinds_shown]
-    groups = [f"{cell.model}<br>{cell.context_length} tokens" for cell, _ in chosen]
-    kinds = [kind.value for _, kind in chosen]
-    figure = go.Figure()
-    for category, colour in COLOURS.items():
-        standard = [cell.predictions[STANDARD].latency_s for cell, _ in chosen]
-        parts = [cell.predictions[kind].breakdown_s[category.value] for cell, kind in chosen]
-        values = [100.0 * part / whole for part, whole in zip(parts, standard, strict=True)]
-        figure.add_bar(name=category.value.replace("_", " "), x=[groups, kinds], y=values, marker_color=colour)
-    figure.update_layout(
-        template="plotly_white", height=480, barmode="stack", yaxis_title="% of standard's TTFT", margin={"t": 20}
-    )
-    return figure
+def where_it_pays(result: GridResult) -> list[str]:
+    """Over which interconnects Kraken is faster, in how many cells, and where it is not."""
+    lines = []
+    for spec, cells in result.interconnects:
+        paying = paying_cells(cells)
+        losing = [cell for cell in cells if cell not in paying]
+        if losing:
+            where = ", ".join(label(cell) for cell in losing)
+            lines.append(f"{spec.name}: Kraken is faster in {len(paying)} of {len(cells)} cells, not in {where}.")
+    everywhere = [spec.name for spec, cells in result.interconnects if len(paying_cells(cells)) == len(cells)]
+    if everywhere:
+        lines.insert(0, f"Kraken is faster in every cell over {', '.join(everywhere)}.")
+    return lines
 
 
-def _label(cell: Cell) -> str:
-    return f"{cell.model} {cell.context_length} x{cell.num_devices}"
+def label(cell: Cell) -> str:
+    """A cell in a few characters."""
+    return f"{cell.model}/{cell.context_length} {cell.num_devices}-way"

@@ -3,6 +3,7 @@
 Host time of one call, the device kept busy (eager mode):
     host_kernel/<name>        one functional call
     host_module/<name>        the same through torch.nn
+    host_layer/standard       one decoder layer of a model on one device, of several in turn
     host_event/<record|wait|stream_switch>
     host_all_reduce/<blocking|side_stream>   side_stream with its events and stream switch
     host_graph_launch/nodes=<n>
@@ -29,8 +30,11 @@ from typing import TYPE_CHECKING, Final
 import torch
 import torch.nn.functional as nnf
 
+from kraken_sim.models.hf import config_from_fields
 from kraken_sim.program.ops import DType
 from validation.microbench.bench import Bench, Outcome, SkipCase
+from validation.models import build_model
+from validation.models.communication import Group
 from validation.timing import time_eager, time_graph, time_host, time_queued
 
 if TYPE_CHECKING:
@@ -47,12 +51,14 @@ REPEATS: Final = 9
 _SHORT: Final = 20
 _LONG: Final = 120
 _SPIN_CYCLES: Final = (2_000, 20_000)
+_LAYERS: Final = 8
 GRAPH_SIZES: Final = (1, 100, 500)
 
 LOCAL: Final = (
     *((name, detail) for name in ("host_kernel",) for detail in ("add", "gemm", "norm", "gelu", "attention", "copy")),
     ("host_module", "linear"),
     ("host_module", "layer_norm"),
+    ("host_layer", "standard"),
     ("eager_chain", ""),
     ("round_trip", ""),
 )
@@ -116,6 +122,22 @@ def _host_module(bench: Bench, detail: str) -> Measured:
         "layer_norm": torch.nn.LayerNorm(256, device=bench.device, dtype=kind),
     }
     return _host(bench, partial(modules[detail], x))
+
+
+def _host_layer(bench: Bench, detail: str) -> Measured:
+    """Small enough that the device never holds the host up, deep enough that no layer is warm from the call before."""
+    kind = torch.float16 if bench.clock.is_cuda else torch.float32
+    sizes = {"num_hidden_layers": _LAYERS, "hidden_size": 256, "num_attention_heads": 4, "vocab_size": 512}
+    config = config_from_fields({"model_type": "gpt2", "max_position_embeddings": 64, **sizes})
+    model = build_model(detail, config, dtype=kind, device=bench.device, world=Group())
+    x, cache = _small(bench, 16, 256), model.new_cache(1, 16)
+
+    def layers() -> None:
+        with torch.inference_mode():
+            model.run_layers(x, 1, cache)
+
+    samples, count = _host(bench, layers, count=20)
+    return [sample / _LAYERS for sample in samples], count * _LAYERS
 
 
 def _host(bench: Bench, call: Call, count: int = 200, gate_s: float = 8e-3) -> Measured:
@@ -312,6 +334,7 @@ def _round_trip(bench: Bench, _: str) -> Measured:
 _MEASURES: Final[Mapping[str, Callable[[Bench, str], Measured]]] = {
     "host_kernel": _host_kernel,
     "host_module": _host_module,
+    "host_layer": _host_layer,
     "host_event": _host_event,
     "host_all_reduce": _host_all_reduce,
     "host_graph_launch": _host_graph_launch,

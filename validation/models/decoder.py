@@ -10,12 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from kraken_sim.errors import InputError
-from validation.models.layers import Embeddings, KeyValueCache, LanguageModelHead
-from validation.models.sharding import split_heads
+from validation.models.layers import STD, Embeddings, KeyValueCache, LanguageModelHead
+from validation.models.sharding import check_shapes, split_heads
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from kraken_sim.models.config import TransformerConfig
     from validation.models.communication import Group
+
+    LayerMaker = Callable[[TransformerConfig, Group, int, float], nn.Module]
+    """From the shape, the ranks, the layer's number and the deviation of its residual projections."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,3 +79,28 @@ class Decoder(nn.Module):
         shape = (len(self.placements()), batch, length, 2, heads.num_kv_heads, self.config.head_dim)
         weight = self.embeddings.tokens.weight
         return KeyValueCache(torch.zeros(shape, dtype=weight.dtype, device=weight.device))
+
+
+class StackedDecoder(Decoder):
+    """A decoder whose layers follow each other, every rank holding a shard of each; `make_layer` makes one.
+
+    Raises:
+        InputError: heads or FFN width do not divide over the ranks, or the model has parts not made here.
+    """
+
+    def __init__(self, config: TransformerConfig, world: Group, make_layer: LayerMaker) -> None:
+        check_shapes(config, world.size)
+        super().__init__(config, world, world)
+        depth = config.num_hidden_layers
+        residual_std = STD / (2 * depth) ** 0.5
+        self.layers = nn.ModuleList(make_layer(config, world, slot, residual_std) for slot in range(depth))
+
+    def run_layers(self, x: Tensor, batch: int, cache: KeyValueCache | None) -> Tensor:
+        """All layers one after the other."""
+        for layer in self.layers:
+            x = layer(x, batch, cache)
+        return x
+
+    def placements(self) -> list[Placement]:
+        """One block a layer."""
+        return [Placement(f"layers.{layer}", layer, 0) for layer in range(len(self.layers))]

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from validation.models.communication import Group, fan_out, sum_partials
-from validation.models.decoder import Decoder, Placement
-from validation.models.layers import STD, FeedForward, KeyValueCache, SelfAttention
-from validation.models.sharding import check_shapes
+from validation.models.decoder import StackedDecoder
+from validation.models.layers import FeedForward, KeyValueCache, SelfAttention
 
 if TYPE_CHECKING:
     from kraken_sim.models.config import TransformerConfig
@@ -40,26 +39,8 @@ class ParallelLayer(nn.Module):
         return x + sum_partials(y, self.tensor)
 
 
-class ParallelDecoder(Decoder):
-    """A GPT-J like decoder over `world` ranks.
-
-    Raises:
-        InputError: heads or FFN width do not divide over the ranks, or the model has parts not made here.
-    """
+class ParallelDecoder(StackedDecoder):
+    """A GPT-J like decoder over `world` ranks."""
 
     def __init__(self, config: TransformerConfig, world: Group) -> None:
-        check_shapes(config, world.size)
-        super().__init__(config, world, world)
-        depth = config.num_hidden_layers
-        std = STD / (2 * depth) ** 0.5
-        self.layers = nn.ModuleList(ParallelLayer(config, world, slot, std) for slot in range(depth))
-
-    def run_layers(self, x: Tensor, batch: int, cache: KeyValueCache | None) -> Tensor:
-        """All layers one after the other."""
-        for layer in self.layers:
-            x = layer(x, batch, cache)
-        return x
-
-    def placements(self) -> list[Placement]:
-        """One block a layer."""
-        return [Placement(f"layers.{layer}", layer, 0) for layer in range(len(self.layers))]
+        super().__init__(config, world, ParallelLayer)

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from torch import Tensor, nn
-
 from validation.models.communication import Group, fan_out, sum_partials
-from validation.models.decoder import Decoder, Placement
-from validation.models.layers import STD, Block, KeyValueCache
-from validation.models.sharding import check_shapes
+from validation.models.decoder import StackedDecoder
+from validation.models.layers import Block, KeyValueCache
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from kraken_sim.models.config import TransformerConfig
 
 
@@ -37,26 +36,8 @@ class StandardLayer(Block):
         return x + sum_partials(self.ffn(normed), self.tensor)
 
 
-class StandardDecoder(Decoder):
-    """A GPT-2 like decoder over `world` ranks.
-
-    Raises:
-        InputError: heads or FFN width do not divide over the ranks, or the model has parts not made here.
-    """
+class StandardDecoder(StackedDecoder):
+    """A GPT-2 like decoder over `world` ranks."""
 
     def __init__(self, config: TransformerConfig, world: Group) -> None:
-        check_shapes(config, world.size)
-        super().__init__(config, world, world)
-        depth = config.num_hidden_layers
-        std = STD / (2 * depth) ** 0.5
-        self.layers = nn.ModuleList(StandardLayer(config, world, slot, std) for slot in range(depth))
-
-    def run_layers(self, x: Tensor, batch: int, cache: KeyValueCache | None) -> Tensor:
-        """All layers one after the other."""
-        for layer in self.layers:
-            x = layer(x, batch, cache)
-        return x
-
-    def placements(self) -> list[Placement]:
-        """One block a layer."""
-        return [Placement(f"layers.{layer}", layer, 0) for layer in range(len(self.layers))]
+        super().__init__(config, world, StandardLayer)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from kraken_sim.errors import InputError
@@ -20,10 +20,19 @@ LINK_CLASS: Mapping[InterconnectKind, str] = {
 }
 """The row of the per-link constants that an interconnect uses."""
 
+SEND_RECV_FACTORS: Mapping[str, Mapping[str, float]] = {
+    "ll": {"base": 1.25, "step": 0.35, "channel": 0.5},
+    "simple": {"base": 0.55, "step": 0.2, "link": 0.85},
+}
+"""How NCCL's sends and receives differ from its rings, where a profile does not say: as on A100 and H100.
+
+All peers are served at once, so a further one adds little latency; one channel serves a peer with LL.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class CollectiveConstants:
-    """Constants of one machine for AllReduce; the profile block `collectives`.
+    """Constants of one machine for collectives; the profile block `collectives`, fitted to AllReduce first.
 
     Per-link fields are keyed by link class (nvlink, pcie, host, network) and then by protocol (ll, ll128,
     simple, nvls). What NCCL picks does not depend on any of them but the first two: its own tuning tables are
@@ -55,6 +64,10 @@ class CollectiveConstants:
         custom_ctas: Most CTAs the kernel launches.
         custom_link_correction: As `link_correction`, by kernel name.
         custom_max_bytes: Largest message the peer buffers of custom kernels hold.
+        kind_factors: By collective other than AllReduce and by protocol, factors on the constants above, 1
+            where there is none: `base` on the start-up, `step` on a step, `channel` and `link` on the two rates,
+            `pair_loss` on the loss of a ring of two.
+        kind_link_correction: As `link_correction`, by collective and protocol, in its place.
     """
 
     nccl_minor_version: int
@@ -78,6 +91,20 @@ class CollectiveConstants:
     custom_ctas: Mapping[str, float]
     custom_link_correction: Mapping[str, Mapping[str, float]]
     custom_max_bytes: float
+    kind_factors: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
+    kind_link_correction: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
+
+    def factor(self, kind: str, protocol: str, name: str) -> float:
+        """One of `kind_factors`; an AllReduce has none."""
+        rows = self.kind_factors.get(kind)
+        if rows is None:
+            rows = SEND_RECV_FACTORS if kind == "all_to_all" else {}
+        return rows.get(protocol, {}).get(name, 1.0)
+
+    def correction(self, kind: str, protocol: str) -> Mapping[str, float] | None:
+        """The knots that correct a protocol's link rate by the size of the message."""
+        own = self.kind_link_correction.get(kind, {}).get(protocol)
+        return self.link_correction.get(protocol) if own is None else own
 
 
 def link_value(constants: CollectiveConstants, field: str, link_class: str, protocol: str) -> float:

@@ -79,7 +79,8 @@ def _cost(
     # With one stage every CTA reads; with two each GPU owns 1/n of the message, and so do its CTAs.
     owned = num_bytes if algorithm == ONE_SHOT else num_bytes / n
     flowing = max(1.0, min(float(most), owned / BYTES_PER_CTA))
-    link = line_rate_bytes_per_s(interconnect, constants) * constants.custom_link_efficiency[kernel]
+    line = line_rate_bytes_per_s(interconnect, constants)
+    link = line * constants.custom_link_efficiency[kernel]
     knots = constants.custom_link_correction.get(kernel)
     if knots:
         link /= interpolate_knots(knots, log2(num_bytes))
@@ -97,4 +98,5 @@ def _cost(
         hbm_bytes=hbm_bytes,
         link_bytes=sent_bytes,
         detail=f"{kernel}, {ctas} CTAs",
+        line_bytes_per_s=line * rate / link,
     )

@@ -13,15 +13,20 @@ from typing import TYPE_CHECKING
 
 from kraken_sim.costs.collectives.constants import LINK_CLASS, interpolate_knots, link_value
 from kraken_sim.costs.collectives.graph import PCIE_X16_LINE_GBPS
+from kraken_sim.costs.collectives.kinds import CollectiveKind, num_steps, ring_bytes
 from kraken_sim.costs.collectives.tuning import NVLS, RING, TREE
 from kraken_sim.costs.types import CollectiveCost
 from kraken_sim.errors import InputError
 from kraken_sim.hardware.interconnect import InterconnectKind
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from kraken_sim.costs.collectives.constants import CollectiveConstants
     from kraken_sim.costs.collectives.tuning import NcclChoice
     from kraken_sim.hardware.interconnect import Interconnect
+
+    Cost = Callable[[int, NcclChoice, Interconnect, CollectiveConstants], CollectiveCost]
 
 CORNER = 8.0
 """Exponent of the soft minimum between channel-bound and link-bound rates (2 is round, infinity is sharp)."""
@@ -35,12 +40,13 @@ def soft_min(first: float, second: float) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class _Wire:
-    """Latency and rates of one protocol on one interconnect."""
+class Wire:
+    """Latency and rates of one protocol on one interconnect; `line_bytes_per_s` is the line rate taken up."""
 
     base_s: float
     step_s: float
     rate_bytes_per_s: float
+    line_bytes_per_s: float
 
 
 def line_rate_bytes_per_s(interconnect: Interconnect, constants: CollectiveConstants) -> float:
@@ -49,14 +55,24 @@ def line_rate_bytes_per_s(interconnect: Interconnect, constants: CollectiveConst
     GPUs that meet only at host bridges or in host memory share what passes there.
     """
     line = interconnect.bandwidth_bytes_per_s
-    links = constants.shared_fabric_links.get(LINK_CLASS[interconnect.kind])
-    n = interconnect.num_devices
-    if links is None or n <= constants.switch_group_size:
+    fabric = fabric_bytes_per_s(interconnect, constants)
+    if fabric is None:
         return line
-    if interconnect.crosses_sockets:
-        links *= constants.socket_crossing_efficiency
-    full_link = PCIE_X16_LINE_GBPS.get(interconnect.pcie_gen, line * 1e-9) * 1e9
-    return min(line, full_link * links / n)
+    crossing = constants.socket_crossing_efficiency if interconnect.crosses_sockets else 1.0
+    return min(line, fabric * crossing / interconnect.num_devices)
+
+
+def fabric_bytes_per_s(interconnect: Interconnect, constants: CollectiveConstants) -> float | None:
+    """What host bridges and host memory pass for all GPUs together; None where the group does not need them.
+
+    The GPUs of one PCIe switch, `switch_group_size` of them, do not, unless they sit on different sockets.
+    """
+    links = constants.shared_fabric_links.get(LINK_CLASS[interconnect.kind])
+    small = interconnect.num_devices <= constants.switch_group_size and not interconnect.crosses_sockets
+    if links is None or small:
+        return None
+    line = interconnect.bandwidth_bytes_per_s
+    return PCIE_X16_LINE_GBPS.get(interconnect.pcie_gen, line * 1e-9) * 1e9 * links
 
 
 def extra_flight_s(interconnect: Interconnect, constants: CollectiveConstants) -> float:
@@ -65,28 +81,35 @@ def extra_flight_s(interconnect: Interconnect, constants: CollectiveConstants) -
     return max(0.0, interconnect.latency_s - contained)
 
 
-def _wire(
+def wire(
     num_bytes: int,
     choice: NcclChoice,
     protocol: str,
     interconnect: Interconnect,
     constants: CollectiveConstants,
     *,
+    kind: CollectiveKind = CollectiveKind.ALL_REDUCE,
     efficiency: float = 1.0,
     link_share: float = 1.0,
-) -> _Wire:
+) -> Wire:
+    """What a message meets on its way: the constants of its link and protocol, as its collective uses them."""
     link_class = LINK_CLASS[interconnect.kind]
-    link = line_rate_bytes_per_s(interconnect, constants) * efficiency * link_share
+    line = line_rate_bytes_per_s(interconnect, constants)
+    link = line * efficiency * link_share * constants.factor(kind, protocol, "link")
     link *= link_value(constants, "link_efficiency", link_class, protocol)
-    knots = constants.link_correction.get(protocol)
+    knots = constants.correction(kind, protocol)
     if knots:
         link /= interpolate_knots(knots, math.log2(num_bytes))
-    channels = choice.parallelism * efficiency
+    channels = choice.parallelism * efficiency * constants.factor(kind, protocol, "channel")
     channels *= link_value(constants, "channel_bytes_per_s", link_class, protocol)
-    return _Wire(
-        link_value(constants, "base_s", link_class, protocol) + constants.nccl_call_s,
-        link_value(constants, "step_s", link_class, protocol) + extra_flight_s(interconnect, constants),
-        soft_min(channels, link),
+    rate = soft_min(channels, link)
+    base_s = link_value(constants, "base_s", link_class, protocol) * constants.factor(kind, protocol, "base")
+    step_s = link_value(constants, "step_s", link_class, protocol) * constants.factor(kind, protocol, "step")
+    return Wire(
+        base_s + constants.nccl_call_s,
+        step_s + extra_flight_s(interconnect, constants),
+        rate,
+        line * rate / link,
     )
 
 
@@ -99,10 +122,46 @@ def ring_all_reduce(
     gather step reads and writes.
     """
     n = interconnect.num_devices
-    kept = 1.0 - constants.ring_pair_loss.get(choice.protocol, 0.0) * 4.0 / (n * n)
-    wire = _wire(num_bytes, choice, choice.protocol, interconnect, constants, link_share=kept)
-    sent = 2.0 * (n - 1) / n * num_bytes
-    return _cost(choice, wire.base_s + 2 * (n - 1) * wire.step_s, sent, wire, 5.0 * (n - 1) / n * num_bytes)
+    return _ring(CollectiveKind.ALL_REDUCE, num_bytes, 5.0 * (n - 1) / n, choice, interconnect, constants)
+
+
+def ring_reduce_scatter(
+    num_bytes: int, choice: NcclChoice, interconnect: Interconnect, constants: CollectiveConstants
+) -> CollectiveCost:
+    """The first half of a ring AllReduce: n-1 steps, (n-1)/n of the bytes; three HBM accesses a byte."""
+    n = interconnect.num_devices
+    return _ring(CollectiveKind.REDUCE_SCATTER, num_bytes, 3.0 * (n - 1) / n, choice, interconnect, constants)
+
+
+def ring_all_gather(
+    num_bytes: int, choice: NcclChoice, interconnect: Interconnect, constants: CollectiveConstants
+) -> CollectiveCost:
+    """The second half: every rank's n-th of the bytes goes round; its own is copied as well."""
+    return _ring(CollectiveKind.ALL_GATHER, num_bytes, 2.0, choice, interconnect, constants)
+
+
+def ring_broadcast(
+    num_bytes: int, choice: NcclChoice, interconnect: Interconnect, constants: CollectiveConstants
+) -> CollectiveCost:
+    """The root's bytes go along the ring in chunks; the last rank has them n-1 steps after the root sent."""
+    return _ring(CollectiveKind.BROADCAST, num_bytes, 2.0, choice, interconnect, constants)
+
+
+def _ring(
+    kind: CollectiveKind,
+    num_bytes: int,
+    hbm_accesses: float,
+    choice: NcclChoice,
+    interconnect: Interconnect,
+    constants: CollectiveConstants,
+) -> CollectiveCost:
+    n, protocol = interconnect.num_devices, choice.protocol
+    loss = constants.ring_pair_loss.get(protocol, 0.0) * constants.factor(kind, protocol, "pair_loss")
+    kept = max(0.05, 1.0 - loss * 4.0 / (n * n))
+    taken = wire(num_bytes, choice, protocol, interconnect, constants, kind=kind, link_share=kept)
+    sent = ring_bytes(kind, n, num_bytes)
+    latency_s = taken.base_s + num_steps(kind, n) * taken.step_s
+    return _cost(choice, latency_s, sent, taken, hbm_accesses * num_bytes)
 
 
 def tree_all_reduce(
@@ -114,11 +173,11 @@ def tree_all_reduce(
     average, but an inner rank sends twice the message: that rank sets the time.
     """
     n = interconnect.num_devices
-    wire = _wire(num_bytes, choice, choice.protocol, interconnect, constants, efficiency=constants.tree_efficiency)
+    taken = wire(num_bytes, choice, choice.protocol, interconnect, constants, efficiency=constants.tree_efficiency)
     busiest = (2.0 if n > 2 else 1.0) * num_bytes
     sent = 2.0 * (n - 1) / n * num_bytes
-    latency_s = wire.base_s + 2 * (n - 1) * wire.step_s
-    return _cost(choice, latency_s, sent, wire, 5.0 * (n - 1) / n * num_bytes, busiest)
+    latency_s = taken.base_s + 2 * (n - 1) * taken.step_s
+    return _cost(choice, latency_s, sent, taken, 5.0 * (n - 1) / n * num_bytes, busiest)
 
 
 def nvls_all_reduce(
@@ -129,20 +188,20 @@ def nvls_all_reduce(
     Each GPU sends its bytes once to the switch's reduction and 1/n of the result to the multicast.
     """
     n = interconnect.num_devices
-    wire = _wire(num_bytes, choice, NVLS, interconnect, constants)
+    taken = wire(num_bytes, choice, NVLS, interconnect, constants)
     sent = (n + 1.0) / n * num_bytes
-    return _cost(choice, wire.base_s + n * wire.step_s, sent, wire, 2.0 * num_bytes)
+    return _cost(choice, taken.base_s + n * taken.step_s, sent, taken, 2.0 * num_bytes)
 
 
 def _cost(
     choice: NcclChoice,
     latency_s: float,
     sent_bytes: float,
-    wire: _Wire,
+    taken: Wire,
     hbm_bytes: float,
     busiest_bytes: float | None = None,
 ) -> CollectiveCost:
-    transfer_s = (sent_bytes if busiest_bytes is None else busiest_bytes) / wire.rate_bytes_per_s
+    transfer_s = (sent_bytes if busiest_bytes is None else busiest_bytes) / taken.rate_bytes_per_s
     return CollectiveCost(
         busy_s=latency_s + transfer_s,
         latency_s=latency_s,
@@ -153,23 +212,36 @@ def _cost(
         hbm_bytes=hbm_bytes,
         link_bytes=sent_bytes,
         detail=f"NCCL {choice.algorithm} {choice.protocol}, {choice.channels} channels",
+        line_bytes_per_s=taken.line_bytes_per_s,
     )
 
 
-def nccl_all_reduce(
-    num_bytes: int, choice: NcclChoice, interconnect: Interconnect, constants: CollectiveConstants
+def nccl_cost(
+    kind: CollectiveKind,
+    num_bytes: int,
+    choice: NcclChoice,
+    interconnect: Interconnect,
+    constants: CollectiveConstants,
 ) -> CollectiveCost:
     """The cost of what NCCL chose.
 
     Raises:
         InputError: The algorithm cannot run on this interconnect.
     """
-    if choice.algorithm == RING:
-        return ring_all_reduce(num_bytes, choice, interconnect, constants)
-    if choice.algorithm == TREE:
-        return tree_all_reduce(num_bytes, choice, interconnect, constants)
-    require_nvls(interconnect, constants)
-    return nvls_all_reduce(num_bytes, choice, interconnect, constants)
+    if choice.algorithm == NVLS:
+        require_nvls(interconnect, constants)
+    return ALGORITHM_COSTS[kind, choice.algorithm](num_bytes, choice, interconnect, constants)
+
+
+ALGORITHM_COSTS: Mapping[tuple[CollectiveKind, str], Cost] = {
+    (CollectiveKind.ALL_REDUCE, RING): ring_all_reduce,
+    (CollectiveKind.ALL_REDUCE, TREE): tree_all_reduce,
+    (CollectiveKind.ALL_REDUCE, NVLS): nvls_all_reduce,
+    (CollectiveKind.ALL_GATHER, RING): ring_all_gather,
+    (CollectiveKind.REDUCE_SCATTER, RING): ring_reduce_scatter,
+    (CollectiveKind.BROADCAST, RING): ring_broadcast,
+}
+"""The function of every algorithm that NCCL has within a node; AllToAll is in `all_to_all`."""
 
 
 def require_nvls(interconnect: Interconnect, constants: CollectiveConstants) -> None:

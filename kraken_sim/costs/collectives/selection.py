@@ -5,21 +5,22 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from kraken_sim.costs.collectives.custom import (
-    CUSTOM_ALGORITHMS,
-    MULTIMEM,
-    ONE_SHOT,
-    TWO_SHOT,
-    custom_all_reduce,
-)
+from kraken_sim.costs.collectives.custom import CUSTOM_ALGORITHMS, custom_all_reduce
 from kraken_sim.costs.collectives.graph import nvls_ctas, search_rings
-from kraken_sim.costs.collectives.nccl import nccl_all_reduce, require_nvls
-from kraken_sim.costs.collectives.policy import Library, Selection, Transport
+from kraken_sim.costs.collectives.kinds import CollectiveKind
+from kraken_sim.costs.collectives.nccl import nccl_cost, require_nvls
+from kraken_sim.costs.collectives.network import network_cost
+from kraken_sim.costs.collectives.policy import Library, Transport
+from kraken_sim.costs.collectives.send_recv import all_to_all_cost
+from kraken_sim.costs.collectives.serving_rules import custom_kernel, usable_kernels
 from kraken_sim.costs.collectives.tuning import (
     ALGORITHMS,
+    HIERARCHICAL,
     LL128,
     NVLS,
     PROTOCOLS,
+    RING,
+    SEND_RECV,
     SIMPLE,
     NcclChoice,
     channel_count,
@@ -38,17 +39,10 @@ if TYPE_CHECKING:
     from kraken_sim.hardware.device import Device
     from kraken_sim.hardware.interconnect import Interconnect
 
-MIB = 1024 * 1024
 PATH = "runtime.collective"
-# TensorRT-LLM cpp/tensorrt_llm/plugins/ncclPlugin/allreducePlugin.cpp, 2024: workspace and thresholds.
-LEGACY_MAX_BYTES_2, LEGACY_MAX_BYTES_MORE = 16_000_000, 8_000_000
-LEGACY_ONE_SHOT_BELOW_4, LEGACY_ONE_SHOT_BELOW_8 = 1_000_000, 500_000
-# vLLM csrc/custom_all_reduce.cuh and its communicators: sizes below which custom kernels run, with the larger
-# limits of SM90 where symmetric memory takes over beyond them.
-VLLM_CUSTOM_BELOW = 8 * MIB
-VLLM_ONE_SHOT_BELOW_4, VLLM_ONE_SHOT_BELOW_8 = MIB // 2, MIB // 4
-VLLM_HOPPER_CUSTOM_BELOW = {2: 64 * MIB, 4: 32 * MIB, 6: MIB // 2, 8: MIB // 4}
-VLLM_HOPPER_MULTIMEM_MAX = {4: 32 * MIB, 6: 64 * MIB, 8: 64 * MIB}
+
+NOTHING = CollectiveCost(0.0, 0.0, 0.0, "none", "none", 0, 0.0, 0.0, "one device, nothing to exchange")
+"""What a group of one, or a message of no bytes, costs."""
 
 
 def all_reduce_cost(
@@ -65,25 +59,71 @@ def all_reduce_cost(
     Raises:
         InputError: The policy names an algorithm or protocol that does not exist or cannot run here.
     """
-    if num_bytes < 0:
-        raise InputError.single("num_bytes", "a message cannot have fewer than 0 bytes", num_bytes, "1048576")
-    _check_policy(policy)
+    check_bytes(num_bytes)
+    check_policy(policy)
     if interconnect.num_devices <= 1 or num_bytes == 0:
-        return CollectiveCost(0.0, 0.0, 0.0, "none", "none", 0, 0.0, 0.0, "one device, nothing to exchange")
-    staged = _staged(interconnect, policy)
-    kernel = _custom_kernel(num_bytes, staged, device, constants, policy)
+        return NOTHING
+    interconnect = staged(interconnect, policy)
+    kernel = custom_kernel(num_bytes, interconnect, device, constants, policy)
     if kernel == "":
-        return _nccl(num_bytes, staged, device, constants, policy)
+        return _nccl(num_bytes, interconnect, device, constants, policy)
     if kernel is not None:
-        return custom_all_reduce(num_bytes, kernel, staged, constants)
-    costs = [custom_all_reduce(num_bytes, name, staged, constants) for name in _usable(staged, constants)]
-    costs.append(_nccl(num_bytes, staged, device, constants, policy))
+        return custom_all_reduce(num_bytes, kernel, interconnect, constants)
+    usable = usable_kernels(interconnect, constants)
+    costs = [custom_all_reduce(num_bytes, name, interconnect, constants) for name in usable]
+    costs.append(_nccl(num_bytes, interconnect, device, constants, policy))
     return min(costs, key=lambda cost: cost.busy_s)
 
 
-def _check_policy(policy: CollectivePolicy) -> None:
+def collective_cost(
+    kind: CollectiveKind,
+    num_bytes: int,
+    interconnect: Interconnect,
+    device: Device,
+    constants: CollectiveConstants,
+    policy: CollectivePolicy,
+) -> CollectiveCost:
+    """Any collective alone on an idle machine; `num_bytes` as `kinds` counts them.
+
+    Raises:
+        InputError: As `all_reduce_cost`; or custom kernels are asked for something else than an AllReduce.
+    """
+    if kind is CollectiveKind.ALL_REDUCE:
+        return all_reduce_cost(num_bytes, interconnect, device, constants, policy)
+    check_bytes(num_bytes)
+    check_policy(policy)
+    if policy.library is Library.CUSTOM:
+        message = f"custom kernels exist for all_reduce only, not for {kind}"
+        raise InputError.single(f"{PATH}.library", message, policy.library.value, "library: nccl")
+    if interconnect.num_devices <= 1 or num_bytes == 0:
+        return NOTHING
+    interconnect = staged(interconnect, policy)
+    if interconnect.across is not None:
+        return network_cost(kind, num_bytes, interconnect, device, constants, policy)
+    if kind is CollectiveKind.ALL_TO_ALL:
+        return all_to_all_cost(num_bytes, interconnect, device, constants, policy)
+    choice = nccl_choice(num_bytes, interconnect, device, constants, policy, kind)
+    return nccl_cost(kind, num_bytes, choice, interconnect, constants)
+
+
+def check_bytes(num_bytes: int) -> None:
+    """A message has a size.
+
+    Raises:
+        InputError: It is negative.
+    """
+    if num_bytes < 0:
+        raise InputError.single("num_bytes", "a message cannot have fewer than 0 bytes", num_bytes, "1048576")
+
+
+def check_policy(policy: CollectivePolicy) -> None:
+    """The names and numbers of a policy.
+
+    Raises:
+        InputError: An algorithm or protocol that does not exist, no channels: every problem.
+    """
     problems: list[Problem] = []
-    known = (*ALGORITHMS, *CUSTOM_ALGORITHMS)
+    known = (*ALGORITHMS, HIERARCHICAL, SEND_RECV, *CUSTOM_ALGORITHMS)
     if policy.algorithm is not None and policy.algorithm not in known:
         problems.append(_unknown("algorithm", policy.algorithm, known))
     if policy.protocol is not None and policy.protocol not in PROTOCOLS:
@@ -107,7 +147,7 @@ def _unknown(field: str, value: str, known: Sequence[str]) -> Problem:
     return Problem(f"{PATH}.{field}", f"must be one of {', '.join(known)}", value, None, closest(value, known))
 
 
-def _staged(interconnect: Interconnect, policy: CollectivePolicy) -> Interconnect:
+def staged(interconnect: Interconnect, policy: CollectivePolicy) -> Interconnect:
     """The interconnect with peer-to-peer refused where the policy says so."""
     if policy.transport is Transport.SHM and interconnect.kind is InterconnectKind.PCIE:
         return replace(interconnect, kind=InterconnectKind.HOST)
@@ -134,6 +174,7 @@ def nccl_choice(
     device: Device,
     constants: CollectiveConstants,
     policy: CollectivePolicy,
+    kind: CollectiveKind = CollectiveKind.ALL_REDUCE,
 ) -> NcclChoice:
     """What NCCL runs for a message, with the policy's forced choices and channel limit honoured.
 
@@ -144,18 +185,24 @@ def nccl_choice(
     """
     minor = constants.nccl_minor_version
     graph = search_rings(interconnect, device, minor)
+    if policy.algorithm == HIERARCHICAL:
+        message = "is for groups spread evenly over several nodes, and this one is within a node or uneven"
+        raise InputError.single(f"{PATH}.algorithm", message, policy.algorithm, f"algorithm: {RING}")
+    if policy.algorithm == SEND_RECV:
+        message = f"sends and receives make an all_to_all, not {kind}"
+        raise InputError.single(f"{PATH}.algorithm", message, policy.algorithm, f"algorithm: {RING}")
     algorithm = policy.algorithm if policy.algorithm in ALGORITHMS else None
     if algorithm == NVLS:
         require_nvls(interconnect, constants)
-    table = tuning_table(interconnect, device, minor, nvls=bool(constants.nvls_enabled), graph=graph)
+    table = tuning_table(interconnect, device, minor, nvls=bool(constants.nvls_enabled), graph=graph, kind=kind)
     best = _best(num_bytes, table, algorithm, policy.protocol)
     if best is None:
-        raise _no_candidate(algorithm, policy.protocol, interconnect)
+        raise _no_candidate(kind, algorithm, policy.protocol, interconnect)
     most = nvls_ctas(device) if best.algorithm == NVLS else graph.ctas
     if policy.channels is not None:
         most = min(most, policy.channels)
     channels, parallelism = channel_count(
-        num_bytes, best.algorithm, best.protocol, interconnect.num_devices, graph, most
+        num_bytes, best.algorithm, best.protocol, interconnect.num_devices, graph, most, kind
     )
     return NcclChoice(best.algorithm, best.protocol, channels, parallelism)
 
@@ -175,7 +222,12 @@ def _best(
     return best
 
 
-def _no_candidate(algorithm: str | None, protocol: str | None, interconnect: Interconnect) -> InputError:
+def _no_candidate(
+    kind: CollectiveKind, algorithm: str | None, protocol: str | None, interconnect: Interconnect
+) -> InputError:
+    if kind is not CollectiveKind.ALL_REDUCE and algorithm not in (None, RING):
+        message = f"NCCL runs {kind} as a ring within a node"
+        return InputError.single(f"{PATH}.algorithm", message, algorithm, f"algorithm: {RING}")
     if protocol == LL128 and algorithm != NVLS:
         message = f"LL128 needs NVLink, and these GPUs are joined by {interconnect.kind.value}"
         return InputError.single(f"{PATH}.protocol", message, protocol, "protocol: simple")
@@ -190,81 +242,7 @@ def _nccl(
     constants: CollectiveConstants,
     policy: CollectivePolicy,
 ) -> CollectiveCost:
+    if interconnect.across is not None:
+        return network_cost(CollectiveKind.ALL_REDUCE, num_bytes, interconnect, device, constants, policy)
     choice = nccl_choice(num_bytes, interconnect, device, constants, policy)
-    return nccl_all_reduce(num_bytes, choice, interconnect, constants)
-
-
-def _custom_kernel(
-    num_bytes: int,
-    interconnect: Interconnect,
-    device: Device,
-    constants: CollectiveConstants,
-    policy: CollectivePolicy,
-) -> str | None:
-    """The custom kernel's name, "" for NCCL, None to let the fastest win."""
-    if policy.library is Library.NCCL:
-        return ""
-    if policy.algorithm is not None:
-        return "" if policy.algorithm in ALGORITHMS else _forced(policy.algorithm, interconnect, constants)
-    if policy.selection is Selection.TENSORRT_LLM_LEGACY:
-        return _tensorrt_llm_legacy(num_bytes, interconnect, constants)
-    if policy.selection is Selection.VLLM:
-        return _vllm(num_bytes, interconnect, device, constants)
-    return None if num_bytes <= constants.custom_max_bytes else ""
-
-
-def _usable(interconnect: Interconnect, constants: CollectiveConstants) -> list[str]:
-    """Custom kernels that can run on this interconnect."""
-    kind, n = interconnect.kind, interconnect.num_devices
-    nvlink = kind in (InterconnectKind.NVSWITCH, InterconnectKind.NVLINK)
-    if not nvlink and not (kind is InterconnectKind.PCIE and n == 2):
-        return []
-    multicast = kind is InterconnectKind.NVSWITCH and bool(constants.nvls_enabled) and n > 2
-    return [name for name in constants.custom_base_s if multicast or not name.startswith(MULTIMEM)]
-
-
-def _kernel(algorithm: str, family: str, usable: Sequence[str]) -> str:
-    """The kernel of that family, else of another, else "" (NCCL)."""
-    preferred = f"{algorithm}_{family}"
-    if preferred in usable:
-        return preferred
-    return next((name for name in usable if name.startswith(algorithm)), "")
-
-
-def _forced(algorithm: str, interconnect: Interconnect, constants: CollectiveConstants) -> str:
-    name = _kernel(algorithm, "vllm", _usable(interconnect, constants))
-    if name:
-        return name
-    if algorithm == MULTIMEM:
-        message = "multimem needs NVSwitch with multicast (nvls_enabled) and at least 3 GPUs"
-    else:
-        message = "custom kernels need peer access: NVLink, or two GPUs on PCIe"
-    raise InputError.single(f"{PATH}.algorithm", message, algorithm, "library: nccl")
-
-
-def _tensorrt_llm_legacy(num_bytes: int, interconnect: Interconnect, constants: CollectiveConstants) -> str:
-    """TensorRT-LLM's AUTO strategy of 2024: NCCL without NVLink or beyond the workspace."""
-    n = interconnect.num_devices
-    if interconnect.kind not in (InterconnectKind.NVSWITCH, InterconnectKind.NVLINK):
-        return ""
-    if num_bytes > (LEGACY_MAX_BYTES_2 if n <= 2 else LEGACY_MAX_BYTES_MORE):
-        return ""
-    below = LEGACY_ONE_SHOT_BELOW_4 if n <= 4 else LEGACY_ONE_SHOT_BELOW_8
-    algorithm = ONE_SHOT if n <= 2 or num_bytes < below else TWO_SHOT
-    return _kernel(algorithm, "tensorrt_llm", _usable(interconnect, constants))
-
-
-def _vllm(num_bytes: int, interconnect: Interconnect, device: Device, constants: CollectiveConstants) -> str:
-    """What vLLM runs: custom kernels while small, multimem where the switch adds, else NCCL."""
-    n = interconnect.num_devices
-    usable = _usable(interconnect, constants)
-    multicast = [name for name in usable if name.startswith(MULTIMEM)]
-    hopper = device.generation == "hopper" and bool(constants.nvls_enabled)
-    limit = VLLM_HOPPER_CUSTOM_BELOW.get(n, 0) if hopper else VLLM_CUSTOM_BELOW
-    if n in (2, 4, 6, 8) and num_bytes < limit and num_bytes % 16 == 0:
-        one_shot_below = VLLM_ONE_SHOT_BELOW_4 if n <= 4 else VLLM_ONE_SHOT_BELOW_8
-        algorithm = ONE_SHOT if n == 2 or num_bytes < one_shot_below else TWO_SHOT
-        return _kernel(algorithm, "vllm", usable)
-    if hopper and multicast and num_bytes <= VLLM_HOPPER_MULTIMEM_MAX.get(n, 0):
-        return multicast[0]
-    return ""
+    return nccl_cost(CollectiveKind.ALL_REDUCE, num_bytes, choice, interconnect, constants)

@@ -2,7 +2,8 @@
 
 This says what NCCL chooses, not how long it takes: `nccl` holds the performance model. Source: NVIDIA/nccl
 src/graph/tuning.cc (ncclTopoTuneModel, ncclTopoGetAlgoTime), src/enqueue.cc (topoGetAlgoInfo,
-scheduleCollTasksToPlan), single node. Latencies in us and bandwidths in GB/s, as there.
+scheduleCollTasksToPlan), one node; several nodes are in `network`. Latencies in us and bandwidths in GB/s,
+as there.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kraken_sim.costs.collectives.graph import nvls_channel_gbps, nvls_switch_gbps, search_rings
+from kraken_sim.costs.collectives.kinds import CollectiveKind, num_steps
 from kraken_sim.hardware.interconnect import InterconnectKind
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 RING, TREE, NVLS = "ring", "tree", "nvls"
 LL, LL128, SIMPLE = "ll", "ll128", "simple"
+SEND_RECV, HIERARCHICAL = "send_recv", "hierarchical"
 ALGORITHMS = (RING, TREE, NVLS)
 PROTOCOLS = (LL, LL128, SIMPLE)
 
@@ -96,7 +99,8 @@ class NcclChoice:
     parallelism: float
 
 
-def _generation_index(compute_capability: int) -> int:
+def generation_index(compute_capability: int) -> int:
+    """Row of NCCL's tables: Volta, Ampere, Hopper, Blackwell."""
     return (compute_capability >= 80) + (compute_capability >= 90) + (compute_capability >= 100)
 
 
@@ -104,11 +108,26 @@ def _ll_max_gbps(index: int, minor: int) -> float:
     return LL_MAX_GBPS[1] if index == 2 and minor < 21 else LL_MAX_GBPS[index]
 
 
-def ring_entries(graph: NcclGraph, num_devices: int, minor: int) -> list[TuningEntry]:
-    """Ring x {LL, LL128, Simple}: algBw = busBw n / (2(n-1)), latency = base + 2(n-1) hw."""
-    index, bus, steps = _generation_index(graph.compute_capability), graph.bus_gbps, 2 * (num_devices - 1)
+def _ring_ll_share(kind: CollectiveKind, minor: int) -> float:
+    """What LL's flags leave of a ring's bandwidth, as NCCL's model sees it."""
+    if minor >= 21:
+        return 0.5
+    return 0.25 if kind is CollectiveKind.ALL_REDUCE else 1.0 / 3.0
+
+
+def ring_entries(
+    graph: NcclGraph, num_devices: int, minor: int, kind: CollectiveKind = CollectiveKind.ALL_REDUCE
+) -> list[TuningEntry]:
+    """Ring x {LL, LL128, Simple}: algBw = busBw n / nsteps, latency = base + nsteps hw.
+
+    NCCL counts 2(n-1) steps for an AllReduce, n-1 for an AllGather or a ReduceScatter, n for a Broadcast,
+    and of a Broadcast's latency only one.
+    """
+    index, bus = generation_index(graph.compute_capability), graph.bus_gbps
+    broadcast = kind is CollectiveKind.BROADCAST
+    steps = num_devices if broadcast else num_steps(kind, num_devices)
     bandwidth = {
-        LL: min(_ll_max_gbps(index, minor), bus * (0.5 if minor >= 21 else 0.25)),
+        LL: min(_ll_max_gbps(index, minor), bus * _ring_ll_share(kind, minor)),
         LL128: min(LL128_RATE * bus, graph.channels * _ring_ll128_gbps(index, minor)),
         SIMPLE: bus,
     }
@@ -117,7 +136,7 @@ def ring_entries(graph: NcclGraph, num_devices: int, minor: int) -> list[TuningE
         TuningEntry(
             RING,
             protocol,
-            BASE_LATENCY_US[RING][protocol] + steps * hardware[protocol],
+            BASE_LATENCY_US[RING][protocol] + (1 if broadcast else steps) * hardware[protocol],
             bandwidth[protocol] * num_devices / steps,
         )
         for protocol in PROTOCOLS
@@ -130,7 +149,7 @@ def _ring_ll128_gbps(index: int, minor: int) -> float:
 
 def tree_entries(graph: NcclGraph, num_devices: int, minor: int) -> list[TuningEntry]:
     """Tree x {LL, LL128, Simple}; within a node the tree is a chain of 2(n-1) steps."""
-    index, steps = _generation_index(graph.compute_capability), 2 * (num_devices - 1)
+    index, steps = generation_index(graph.compute_capability), 2 * (num_devices - 1)
     bus = min(LL128_RATE * graph.bus_gbps, graph.channels * TREE_CHANNEL_GBPS[index])
     bandwidth = {
         LL: min(bus / 3.8, _ll_max_gbps(index, minor)),
@@ -150,7 +169,7 @@ def tree_entries(graph: NcclGraph, num_devices: int, minor: int) -> list[TuningE
 def nvls_entry(interconnect: Interconnect, device: Device, graph: NcclGraph, minor: int) -> TuningEntry | None:
     """NVLS, or None where NCCL does not consider it (no multicast switch, 2 ranks before 2.28)."""
     n = interconnect.num_devices
-    efficiency = NVLS_EFFICIENCY[_generation_index(graph.compute_capability)]
+    efficiency = NVLS_EFFICIENCY[generation_index(graph.compute_capability)]
     if interconnect.kind is not InterconnectKind.NVSWITCH or efficiency == 0.0 or (n < 3 and minor < 28):
         return None
     channel = nvls_channel_gbps(interconnect, device, minor)
@@ -168,20 +187,37 @@ def ll128_by_default(graph: NcclGraph) -> bool:
 
 
 def tuning_table(
-    interconnect: Interconnect, device: Device, minor: int, *, nvls: bool, graph: NcclGraph | None = None
+    interconnect: Interconnect,
+    device: Device,
+    minor: int,
+    *,
+    nvls: bool,
+    graph: NcclGraph | None = None,
+    kind: CollectiveKind = CollectiveKind.ALL_REDUCE,
 ) -> list[TuningEntry]:
-    """All candidates that NCCL would weigh on this group."""
+    """All candidates that NCCL would weigh on this group.
+
+    Other collectives than AllReduce have rings only: NCCL offers NVLS to AllGather and ReduceScatter too, but
+    within a node it takes it only for buffers registered beforehand, and it gains nothing (NVIDIA/nccl#1506).
+    """
     graph = graph or search_rings(interconnect, device, minor)
     n = interconnect.num_devices
-    entries = ring_entries(graph, n, minor) + tree_entries(graph, n, minor)
+    reduces = kind is CollectiveKind.ALL_REDUCE
+    entries = ring_entries(graph, n, minor, kind) + (tree_entries(graph, n, minor) if reduces else [])
     if not ll128_by_default(graph):
         entries = [entry for entry in entries if entry.protocol != LL128]
-    multicast = nvls_entry(interconnect, device, graph, minor) if nvls else None
+    multicast = nvls_entry(interconnect, device, graph, minor) if nvls and reduces else None
     return [*entries, multicast] if multicast else entries
 
 
 def channel_count(
-    num_bytes: int, algorithm: str, protocol: str, num_devices: int, graph: NcclGraph, max_channels: int
+    num_bytes: int,
+    algorithm: str,
+    protocol: str,
+    num_devices: int,
+    graph: NcclGraph,
+    max_channels: int,
+    kind: CollectiveKind = CollectiveKind.ALL_REDUCE,
 ) -> tuple[int, float]:
     """Channels that NCCL gives a message, and the same before rounding to whole channels and threads.
 
@@ -198,7 +234,9 @@ def channel_count(
             threshold *= num_devices
         count = max(1, min(count, num_bytes // (threads * threshold)))
         share = max(1.0, min(share, num_bytes / (threads * threshold)))
-    cell = MIN_TRAFFIC_PER_CHANNEL // (8 if protocol == LL else 2)
+    # NCCL counts a byte of an AllReduce twice, and a byte in LL four times.
+    traffic_per_byte = (2 if kind is CollectiveKind.ALL_REDUCE else 1) * (4 if protocol == LL else 1)
+    cell = MIN_TRAFFIC_PER_CHANNEL // traffic_per_byte
     cells = -(-num_bytes // cell)
     used = -(-cells // (-(-cells // count)))
     return used, max(1.0, min(share, num_bytes / cell))

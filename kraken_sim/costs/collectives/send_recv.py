@@ -1,0 +1,91 @@
+"""AllToAll as NCCL runs it: a group of sends and receives, all peers at once.
+
+There is no ring: each of the n peers (itself included, as a copy) gets its n-th of the bytes over channels of
+its own. Source: NVIDIA/nccl src/enqueue.cc (addP2pToPlan), src/graph/paths.cc (ncclTopoComputeP2pChannels).
+"""
+
+from __future__ import annotations
+
+from math import log2
+from typing import TYPE_CHECKING
+
+from kraken_sim.costs.collectives.graph import search_rings
+from kraken_sim.costs.collectives.kinds import CollectiveKind
+from kraken_sim.costs.collectives.nccl import wire
+from kraken_sim.costs.collectives.tuning import LL, SEND_RECV, SIMPLE, NcclChoice
+from kraken_sim.costs.types import CollectiveCost
+from kraken_sim.errors import InputError
+
+if TYPE_CHECKING:
+    from kraken_sim.costs.collectives.constants import CollectiveConstants
+    from kraken_sim.costs.collectives.policy import CollectivePolicy
+    from kraken_sim.hardware.device import Device
+    from kraken_sim.hardware.interconnect import Interconnect
+
+PROTOCOLS = (LL, SIMPLE)
+MIN_PART_BYTES = 64 * 1024
+"""A peer gets another channel for each part of this size (an eighth of a step of the 4 MiB buffer)."""
+
+
+def send_recv_channels(num_bytes: int, protocol: str, num_devices: int, max_channels: int) -> tuple[int, float]:
+    """Channels of all peers together, and the same before rounding to whole parts.
+
+    The communicator's channels are rounded up to a power of two and dealt out to the n ranks; LL has one a peer.
+    """
+    n = num_devices
+    per_peer = max(1, 2 ** round(log2(max_channels)) // n)
+    parts = 1.0 if protocol == LL else max(1.0, num_bytes / n / MIN_PART_BYTES)
+    channels = n * min(per_peer, -int(-parts // 1))
+    return min(channels, max(max_channels, n)), float((n - 1) * min(float(per_peer), parts))
+
+
+def all_to_all_cost(
+    num_bytes: int,
+    interconnect: Interconnect,
+    device: Device,
+    constants: CollectiveConstants,
+    policy: CollectivePolicy,
+) -> CollectiveCost:
+    """LL while the shares are small, else Simple, whichever ends first; or the policy's protocol.
+
+    NCCL switches at 16 KiB a peer and channel, about where the two meet.
+
+    Raises:
+        InputError: The policy forces an algorithm or protocol that sends and receives do not have.
+    """
+    if policy.algorithm not in (None, SEND_RECV):
+        message = "NCCL runs all_to_all as sends and receives, without an algorithm to choose"
+        raise InputError.single("runtime.collective.algorithm", message, policy.algorithm, f"algorithm: {SEND_RECV}")
+    if policy.protocol not in (None, *PROTOCOLS):
+        message = f"sends and receives have {' and '.join(PROTOCOLS)}"
+        raise InputError.single("runtime.collective.protocol", message, policy.protocol, f"protocol: {SIMPLE}")
+    most = 2 ** -int(-log2(search_rings(interconnect, device, constants.nccl_minor_version).ctas) // 1)
+    if policy.channels is not None:
+        most = min(most, policy.channels)
+    wanted = PROTOCOLS if policy.protocol is None else (policy.protocol,)
+    costs = [_cost(num_bytes, protocol, most, interconnect, constants) for protocol in wanted]
+    return min(costs, key=lambda cost: cost.busy_s)
+
+
+def _cost(
+    num_bytes: int, protocol: str, max_channels: int, interconnect: Interconnect, constants: CollectiveConstants
+) -> CollectiveCost:
+    n = interconnect.num_devices
+    channels, parallelism = send_recv_channels(num_bytes, protocol, n, max_channels)
+    choice = NcclChoice(SEND_RECV, protocol, channels, parallelism)
+    taken = wire(num_bytes, choice, protocol, interconnect, constants, kind=CollectiveKind.ALL_TO_ALL)
+    sent = (n - 1.0) / n * num_bytes
+    latency_s = taken.base_s + (n - 1) * taken.step_s
+    transfer_s = sent / taken.rate_bytes_per_s
+    return CollectiveCost(
+        busy_s=latency_s + transfer_s,
+        latency_s=latency_s,
+        transfer_s=transfer_s,
+        algorithm=SEND_RECV,
+        protocol=protocol,
+        channels=channels,
+        hbm_bytes=2.0 * num_bytes,
+        link_bytes=sent,
+        detail=f"NCCL send and receive, {protocol}, {channels} channels",
+        line_bytes_per_s=taken.line_bytes_per_s,
+    )

@@ -1,0 +1,249 @@
+"""Simulate what is distinct in a program once: one rank of those that are alike, one layer of those that repeat.
+
+Three facts make it exact; tests hold it against the full simulation of every rank and layer.
+
+- Ranks run the same program on the same device, so one rank tells all.
+- A kernel that runs alone, from an idle device to an idle device, takes the time that the event simulation would
+  give it: its one timer (`alone_ps`). On one stream a pass is then a sum (graph), or a max-plus recurrence of
+  host and stream (eager): start = max(end before + gap, enqueued).
+- Between two cuts (`pieces`) time enters only as differences. A window of overlap that begins in the same
+  *state* (when either stream may go on, when the host has enqueued its steps, counted from its beginning) is a
+  copy of the earlier one, shifted; so is a whole layer, and then so are all layers after it. The clock is in
+  integers, so "the same state" is an equality and not a tolerance.
+
+In eager mode the host has a lead that changes from layer to layer. A layer in which no stream waited for
+the host is repeated for as many layers as the lead lasts, and then simulated again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from kraken_sim.costs.types import CollectiveCost
+from kraken_sim.engine.clock import to_ps
+from kraken_sim.engine.pieces import Window, pieces_of
+from kraken_sim.engine.ranks import simulate_ranks
+from kraken_sim.engine.resident import alone_s
+from kraken_sim.engine.streams import Launch, launch_ps, node_gap_ps
+from kraken_sim.engine.timeline import Fold, Span, SpanKind, Timeline
+from kraken_sim.program.ops import AllReduce
+from kraken_sim.program.program import COMM_STREAM, MAIN_STREAM
+
+if TYPE_CHECKING:
+    from kraken_sim.costs.types import KernelCost
+    from kraken_sim.engine.pieces import Piece
+    from kraken_sim.engine.ranks import Machine, Simulated
+    from kraken_sim.program.program import Kernel, Program, Segment, Step
+
+_ALWAYS = 1 << 62
+"""A lead that never runs out, in picoseconds."""
+
+
+def fold(program: Program, machine: Machine, *, eager: bool) -> Timeline | None:
+    """The timeline of `program` on one rank, or None where its segments can't be cut into pieces.
+
+    Raises:
+        SimulationError: see `simulate_ranks`.
+    """
+    cut = [pieces_of(segment.steps) for segment in program.segments]
+    walk = _Walk(machine, eager)
+    for segment, pieces in zip(program.segments, cut, strict=True):
+        if pieces is None:
+            return None
+        walk.segment(segment, pieces)
+    spans = walk.spans
+    copied_ps = {(fold.segment, fold.iteration): fold.count * fold.period_ps for fold in walk.folds}
+    end_ps = max((span.end_ps + copied_ps.get((span.segment, span.iteration), 0) for span in spans), default=0)
+    spans.sort(key=lambda span: (span.start_ps, span.stream, span.end_ps))
+    return Timeline(tuple(spans), tuple(walk.folds), end_ps, walk.num_events)
+
+
+class _State(NamedTuple):
+    """Where a walk stands, in picoseconds after the main stream's last step; None where it doesn't matter."""
+
+    ready_ps: int
+    side_ready_ps: int | None
+    host_ps: int | None
+
+
+class _Price(NamedTuple):
+    """What a kernel takes on an idle machine; `duration_ps` None where that has to be simulated."""
+
+    kind: SpanKind
+    duration_ps: int | None
+    cost: KernelCost | CollectiveCost
+
+
+class _Piece(NamedTuple):
+    """A window's simulation and where it begins."""
+
+    steps: tuple[Step, ...]
+    queued_ps: list[int]
+    begin_ps: int
+    result: Simulated
+
+
+@dataclass(slots=True)
+class _Walk:
+    """One rank on its way through a program, piece by piece; times are picoseconds of the whole pass."""
+
+    machine: Machine
+    eager: bool
+    spans: list[Span] = field(default_factory=list)
+    folds: list[Fold] = field(default_factory=list)
+    num_events: int = 0
+    end_ps: int = 0
+    """The main stream has ended its last step."""
+    ready_ps: int = 0
+    """The main stream may start its next kernel."""
+    side_ready_ps: int = 0
+    """The side stream may start its next kernel."""
+    host_ps: int = 0
+    """The host has enqueued its last step."""
+    lead_ps: int = _ALWAYS
+    """The least time, in this layer, from a step's launch by the host to the moment when its stream asks for it."""
+    gap_ps: int = 0
+    prices: dict[int, _Price] = field(default_factory=dict)
+    """By the identity of the cost, which equal ops share; the price keeps the cost alive."""
+    windows: dict[tuple[object, ...], Simulated] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.gap_ps = node_gap_ps(self.machine.launch, eager=self.eager)
+        if not self.eager:
+            # A graph has all of its steps enqueued at once, and nothing asks for one before.
+            start_ps = to_ps(self.machine.launch.graph_launch_s)
+            self.host_ps = self.end_ps = self.ready_ps = self.side_ready_ps = start_ps
+
+    def segment(self, segment: Segment, pieces: tuple[Piece, ...]) -> None:
+        """Run the repetitions of a segment, equal ones once."""
+        forks = any(isinstance(piece, Window) for piece in pieces)
+        number = 0
+        while number < segment.repeat:
+            before, end_ps, host_ps = self._state(forks), self.end_ps, self.host_ps
+            self.lead_ps = _ALWAYS
+            for piece in pieces:
+                if isinstance(piece, Window):
+                    self._window(piece.steps, segment.name, number, piece)
+                else:
+                    self._alone(piece, segment.name, number)
+            number += 1
+            copies = self._copies(before, self._state(forks), segment.repeat - number)
+            if copies:
+                period_ps, host_period_ps = self.end_ps - end_ps, self.host_ps - host_ps
+                self.folds.append(Fold(segment.name, number - 1, copies, period_ps))
+                self._skip(copies * period_ps, copies * host_period_ps, forks)
+                number += copies
+
+    def _state(self, forks: bool) -> _State:
+        """What the time of the next layer depends on; of the side stream only if the layer `forks`."""
+        end_ps = self.end_ps
+        return _State(
+            self.ready_ps - end_ps,
+            max(0, self.side_ready_ps - end_ps) if forks else None,
+            self.host_ps - end_ps if self.eager else None,
+        )
+
+    def _copies(self, before: _State, after: _State, left: int) -> int:
+        """How many of the `left` layers after this one are copies of it, given the states around it."""
+        if after == before:
+            return left
+        if before.host_ps is None or after.host_ps is None or self.lead_ps <= 0:
+            return 0
+        if after._replace(host_ps=before.host_ps) != before:
+            return 0
+        lost_ps = after.host_ps - before.host_ps
+        return left if lost_ps <= 0 else min(left, (self.lead_ps - 1) // lost_ps)
+
+    def _skip(self, time_ps: int, host_time_ps: int, forks: bool) -> None:
+        self.end_ps += time_ps
+        self.ready_ps += time_ps
+        self.host_ps += host_time_ps
+        if forks:
+            self.side_ready_ps += time_ps
+
+    def _alone(self, step: Kernel, segment: str, iteration: int) -> None:
+        """A kernel of the main stream that starts and ends on an idle device."""
+        op = step.op
+        cost = self.machine.collective_cost(op) if isinstance(op, AllReduce) else self.machine.kernel_cost(op)
+        price = self.prices.get(id(cost))
+        if price is None:
+            price = self.prices[id(cost)] = self._price(cost)
+        if price.duration_ps is None:
+            self._window((step,), segment, iteration, step)
+            return
+        if self.eager:
+            self.host_ps += launch_ps(step, self.machine.launch)
+        queued_ps, end_ps, ready_ps = self.host_ps, self.end_ps, self.ready_ps
+        asked_ps = ready_ps if ready_ps > end_ps else end_ps
+        if asked_ps - queued_ps < self.lead_ps:
+            self.lead_ps = asked_ps - queued_ps
+        start_ps = queued_ps if queued_ps > asked_ps else asked_ps
+        self.end_ps = end_ps = start_ps + price.duration_ps
+        self.ready_ps = end_ps + self.gap_ps
+        self.num_events += 1
+        self.spans.append(
+            Span(
+                price.kind, step.name, step.category, 0, MAIN_STREAM, segment, iteration,
+                start_ps, end_ps, queued_ps, cost.busy_s, cost.detail, op,
+            )
+        )  # fmt: skip
+
+    def _price(self, cost: KernelCost | CollectiveCost) -> _Price:
+        machine = self.machine
+        if isinstance(cost, CollectiveCost):
+            duration_ps = _all_reduce_ps(cost, machine.contention.collective_dispatch_s)
+            return _Price(SpanKind.COLLECTIVE, duration_ps, cost)
+        kernel_s = alone_s(cost, machine.num_sms)
+        return _Price(SpanKind.COMPUTE, None if kernel_s is None else to_ps(kernel_s), cost)
+
+    def _window(self, steps: tuple[Step, ...], segment: str, iteration: int, piece: Piece) -> None:
+        """Steps of both streams, simulated by events unless an equal window was before."""
+        queued_ps = [self.host_ps] * len(steps)
+        if self.eager:
+            for index, step in enumerate(steps):
+                self.host_ps += launch_ps(step, self.machine.launch)
+                queued_ps[index] = self.host_ps
+        begin_ps = max(self.end_ps, queued_ps[0])
+        self.lead_ps = min(self.lead_ps, self.end_ps - queued_ps[0])
+        ready = (max(0, self.ready_ps - begin_ps), max(0, self.side_ready_ps - begin_ps))
+        later = [max(0, queued - begin_ps) for queued in queued_ps]
+        # The host is taken to have enqueued all of it; that is what happens if each step comes before it is asked for.
+        result = self._simulated(steps, [0] * len(steps), ready, piece)
+        leads = [asked - queued for asked, queued in zip(result.asked_ps[1:], later[1:], strict=True) if queued > 0]
+        if min(leads, default=1) <= 0:
+            result = self._simulated(steps, later, ready, piece)
+        leads = [begin_ps + asked - queued for asked, queued in zip(result.asked_ps[1:], queued_ps[1:], strict=True)]
+        self.lead_ps = min(self.lead_ps, *leads, _ALWAYS)
+        self._add(_Piece(steps, queued_ps, begin_ps, result), segment, iteration)
+        end_ps, ready_ps = result.end_ps, result.ready_ps
+        self.end_ps, self.ready_ps = begin_ps + end_ps[MAIN_STREAM], begin_ps + ready_ps[MAIN_STREAM]
+        if any(step.stream == COMM_STREAM for step in steps):
+            self.side_ready_ps = begin_ps + ready_ps[COMM_STREAM]
+
+    def _simulated(self, steps: tuple[Step, ...], later: list[int], ready: tuple[int, int], piece: Piece) -> Simulated:
+        key = (id(piece), ready, tuple(later))
+        result = self.windows.get(key)
+        if result is None:
+            launches = [Launch(step, "window", 0, queued) for step, queued in zip(steps, later, strict=True)]
+            starts = {MAIN_STREAM: ready[0], COMM_STREAM: ready[1]}
+            result = simulate_ranks(launches, self.machine, eager=self.eager, num_ranks=1, ready_ps=starts, light=True)
+            self.windows[key] = result
+            self.num_events += result.num_events
+        return result
+
+    def _add(self, window: _Piece, segment: str, iteration: int) -> None:
+        """The spans of a window."""
+        begin_ps, queued_ps = window.begin_ps, window.queued_ps
+        for index, span in window.result.spans:
+            self.spans.append(
+                span._replace(
+                    segment=segment, iteration=iteration, queued_ps=queued_ps[index],
+                    start_ps=begin_ps + span.start_ps, end_ps=begin_ps + span.end_ps,
+                )
+            )  # fmt: skip
+
+
+def _all_reduce_ps(cost: CollectiveCost, dispatch_s: float) -> int:
+    """A collective on an idle machine: the way to its first SM, then the rest of its time."""
+    return to_ps(min(cost.busy_s, dispatch_s)) + to_ps(max(0.0, cost.busy_s - dispatch_s))

@@ -1,0 +1,160 @@
+"""Ranks on one clock: what each host enqueues runs on the streams and devices until all of it has ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import simpy
+
+from kraken_sim.engine.collective import JointCollective, LinkState
+from kraken_sim.engine.device import DeviceState
+from kraken_sim.engine.light import LightEnvironment, StandsStillError
+from kraken_sim.engine.streams import Rank
+from kraken_sim.errors import SimulationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from kraken_sim.costs.contention import ContentionConstants
+    from kraken_sim.costs.types import CollectiveCost, KernelCost
+    from kraken_sim.engine.collective import LinkSpeeds
+    from kraken_sim.engine.light import Clock, Process
+    from kraken_sim.engine.streams import Launch
+    from kraken_sim.engine.timeline import Span
+    from kraken_sim.hardware.device import LaunchCosts
+    from kraken_sim.program.ops import AllReduce, ComputeOp
+
+EVENTS_PER_INSTANT = 100_000
+"""Far more events than a rank has at one time of the clock: beyond it, something keeps the clock from advancing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What the engine needs to know of a profile: sizes, launch costs, contention, and two cost functions."""
+
+    num_sms: int
+    hbm_bandwidth_bytes_per_s: float
+    launch: LaunchCosts
+    contention: ContentionConstants
+    kernel_cost: Callable[[ComputeOp], KernelCost]
+    collective_cost: Callable[[AllReduce], CollectiveCost]
+    link_speeds: LinkSpeeds | None = None
+    """The pace that different collectives leave each other on the links they share; None: they share none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Simulated:
+    """What ran. Spans are ordered by their start, each with the number of its launch.
+
+    Of the first rank: `asked_ps`, by launch, is when its stream asked for it; `end_ps` and `ready_ps`, by stream,
+    when it had ended its last step and when it may start its next kernel.
+    """
+
+    spans: list[tuple[int, Span]]
+    asked_ps: list[int]
+    end_ps: dict[int, int]
+    ready_ps: dict[int, int]
+    num_events: int
+
+
+def simulate_ranks(
+    launches: Sequence[Launch],
+    machine: Machine,
+    *,
+    eager: bool,
+    num_ranks: int,
+    ready_ps: Mapping[int, int],
+    light: bool = False,
+) -> Simulated:
+    """Simulate `launches` on each of `num_ranks` ranks from an idle machine on.
+
+    Args:
+        launches: what every host enqueues, in order.
+        machine: costs and constants.
+        eager: which gap lies between kernels.
+        num_ranks: 1 simulates one rank for all, which is exact as long as all are alike.
+        ready_ps: by stream, when its first kernel may start.
+        light: on the light clock instead of SimPy's, with the same answer.
+
+    Raises:
+        SimulationError: some operations wait for each other, or the clock stands still; names them.
+    """
+    env: Clock = LightEnvironment() if light else simpy.Environment(initial_time=0)
+    groups: dict[tuple[object, ...], JointCollective] = {}
+    calls: dict[tuple[int, int, int], int] = {}
+    links = None if machine.link_speeds is None else LinkState(machine.link_speeds)
+
+    def join(rank: int, op: AllReduce) -> tuple[CollectiveCost, JointCollective]:
+        """The collective that this rank's next call on its group belongs to."""
+        group = _group(rank, op) if num_ranks > 1 else 0
+        call = (rank, op.num_devices, op.stride)
+        calls[call] = number = calls.get(call, 0) + 1
+        key = (op.num_devices, op.stride, group, number)
+        if key not in groups:
+            cost = machine.collective_cost(op)
+            members = op.num_devices if num_ranks > 1 else 1
+            groups[key] = JointCollective(env, cost, members, env.event(), op, links)
+        return groups[key].cost, groups[key]
+
+    ranks = []
+    processes: list[Process] = []
+    for number in range(num_ranks):
+        device = DeviceState(env, machine.num_sms, machine.hbm_bandwidth_bytes_per_s, machine.contention)
+        rank = Rank(env, number, device, machine.launch, eager, machine.kernel_cost, join, light)
+        processes += rank.start(launches, ready_ps)
+        ranks.append(rank)
+    num_events = _run_to_end(env, processes, ranks)
+    spans = [span for rank in ranks for span in rank.spans]
+    spans.sort(key=lambda item: (item[1].start_ps, item[1].rank, item[1].stream, item[1].end_ps))
+    queues = ranks[0].queues
+    return Simulated(
+        spans,
+        ranks[0].asked_ps,
+        {stream: queue.end_ps for stream, queue in queues.items()},
+        {stream: queue.ready_ps for stream, queue in queues.items()},
+        num_events,
+    )
+
+
+def _group(rank: int, op: AllReduce) -> int:
+    """Number of the group that `rank` belongs to: blocks of stride * n ranks, every stride-th together."""
+    return rank // (op.stride * op.num_devices) * op.stride + rank % op.stride
+
+
+def _run_to_end(env: Clock, processes: list[Process], ranks: list[Rank]) -> int:
+    """Take events until every process has ended and return how many there were."""
+    most = EVENTS_PER_INSTANT * len(ranks)
+    try:
+        return env.run(len(processes), most) if isinstance(env, LightEnvironment) else _run_simpy(env, processes, most)
+    except simpy.core.EmptySchedule:
+        raise SimulationError("the simulation cannot finish; waiting: " + _waiting(ranks)) from None
+    except StandsStillError as error:
+        instant, num_events = error.args
+        message = f"the simulation stands still at {instant} ps after {num_events} events; waiting: "
+        raise SimulationError(message + _waiting(ranks)) from None
+
+
+def _run_simpy(env: simpy.Environment, processes: list[Any], most_per_instant: int) -> int:
+    """`LightEnvironment.run` on SimPy's clock."""
+    num_events = first = 0
+    instant = env.now
+    finished = env.all_of(processes)
+    while not finished.triggered:
+        env.step()
+        if env.now != instant:
+            instant, first = env.now, num_events
+        num_events += 1
+        if num_events - first > most_per_instant:
+            raise StandsStillError(instant, num_events)
+    return num_events
+
+
+def _waiting(ranks: list[Rank]) -> str:
+    """What every stream that has not ended is doing."""
+    return "; ".join(
+        f"rank {rank.number} stream {stream}: {queue.waiting_for or 'its host'}"
+        for rank in ranks
+        for stream, queue in rank.queues.items()
+        if queue.waiting_for is not None or not queue.closed
+    )

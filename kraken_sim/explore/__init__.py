@@ -1,0 +1,1 @@
+"""Many scenarios at once: what to ask of all of them, and how to run and keep them."""

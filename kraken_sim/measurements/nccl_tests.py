@@ -1,0 +1,148 @@
+"""Reads measured collectives: what nccl-tests prints, or a CSV of sizes and times.
+
+nccl-tests' rows are found by its header; NCCL's log lines between them are skipped. A CSV needs a column for the
+size and one for the time, under one of the names below, and may have more: rows of other collectives or other
+numbers of GPUs are left out where columns tell, and `where` leaves out others.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kraken_sim.costs.collectives.kinds import CollectiveKind, collective_kind
+from kraken_sim.errors import InputError, closest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+SIZE_COLUMNS = ("message_bytes", "size_bytes", "size", "bytes", "size(b)")
+TIME_COLUMNS: Mapping[str, float] = {
+    "time_s": 1.0, "latency_s": 1.0, "time_ms": 1e-3, "latency_ms": 1e-3, "time_us": 1e-6, "latency_us": 1e-6,
+    "time(us)": 1e-6, "time": 1e-6,
+}  # fmt: skip
+DEVICE_COLUMNS = ("num_gpus", "num_devices", "ngpus", "nranks")
+OP_COLUMNS = ("op", "collective", "operation")
+_LOG_LINE = re.compile(
+    r"NCCL (INFO|WARN|VERSION)|^\S+:\d+:\d+ |^\[|^(WARNING|INFO|mpirun|Authorization)", re.IGNORECASE
+)
+EXAMPLE = "1048576  262144  float  sum  -1  25.40  41.28  72.24  0"
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredCollective:
+    """One measured call: `size_bytes` as nccl-tests counts, out of place where both were measured."""
+
+    size_bytes: int
+    time_s: float
+
+
+def read_collectives(
+    path: Path, kind: CollectiveKind, num_devices: int, where: Mapping[str, str] | None = None
+) -> list[MeasuredCollective]:
+    """The measurements of a file for one collective on `num_devices` GPUs, in the file's order.
+
+    Raises:
+        InputError: The file cannot be read, a line is wrong (which one), or nothing is left.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not a text file"
+        raise InputError.single("--against", f"cannot be read: {reason}", str(path)) from None
+    first = next((line for line in lines if line.strip() and not line.startswith("#")), "")
+    source = str(path)
+    if "," in first:
+        found = _read_csv(lines, kind, num_devices, where or {}, source)
+    elif where:
+        raise InputError.single("--where", "needs a CSV, and this is nccl-tests' output", source)
+    else:
+        found = _read_table(lines, source)
+    if not found:
+        message = f"no measurement of {kind} on {num_devices} GPUs"
+        raise InputError.single("--against", message, source, f"a line of nccl-tests such as {EXAMPLE}")
+    return found
+
+
+def _bad_line(number: int, message: str, line: str, source: str, example: str = EXAMPLE) -> InputError:
+    return InputError.single(f"line {number}", message, line.strip()[:80], example, source=source)
+
+
+def _read_table(lines: Sequence[str], source: str) -> list[MeasuredCollective]:
+    found, time_column = [], None
+    for number, line in enumerate(lines, 1):
+        words = line.strip("# \t").split()
+        if line.lstrip().startswith("#"):
+            if words[:2] == ["size", "count"] and "time" in words:
+                time_column = words.index("time")
+            continue
+        words = line.split()
+        if not words or _LOG_LINE.search(line):
+            continue
+        if not words[0].isdigit():
+            raise _bad_line(number, "is neither a row of nccl-tests nor a comment", line, source)
+        # Without the header: 13 or 9 columns have a root before the time, 12 or 8 have none.
+        column = time_column if time_column is not None else 5 if len(words) % 4 == 1 else 4
+        if len(words) <= column:
+            raise _bad_line(number, f"ends before the time in column {column + 1}", line, source)
+        if words[0] != "0":
+            found.append(_measurement(words[0], words[column], 1e-6, number, line, source))
+    return found
+
+
+def _measurement(size: str, time: str, unit: float, number: int, line: str, source: str) -> MeasuredCollective:
+    try:
+        size_bytes, time_s = float(size), float(time) * unit
+    except ValueError:
+        raise _bad_line(number, "size and time must be numbers", line, source) from None
+    if not (size_bytes >= 1.0 and size_bytes == int(size_bytes) and time_s > 0.0 and math.isfinite(time_s)):
+        raise _bad_line(number, "needs a size of at least one byte and a time above zero", line, source)
+    return MeasuredCollective(int(size_bytes), time_s)
+
+
+def _read_csv(
+    lines: Sequence[str], kind: CollectiveKind, num_devices: int, where: Mapping[str, str], source: str
+) -> list[MeasuredCollective]:
+    numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip() and not line.startswith("#")]
+    header_number, header_line = numbered[0]
+    header = [name.strip() for name in next(csv.reader([header_line]))]
+    size, time = _column(header, SIZE_COLUMNS), _column(header, tuple(TIME_COLUMNS))
+    if size is None or time is None:
+        missing = "size" if size is None else "time"
+        names = ", ".join(SIZE_COLUMNS if size is None else TIME_COLUMNS)
+        message = f"has no column for the {missing} (one of {names})"
+        raise _bad_line(header_number, message, header_line, source, "message_bytes,latency_ms")
+    for name in where:
+        if name not in header:
+            raise InputError.single("--where", f"no column {name}", name, header[0], closest(name, header), source)
+    devices, op = _column(header, DEVICE_COLUMNS), _column(header, OP_COLUMNS)
+    found = []
+    for number, line in numbered[1:]:
+        cells = [cell.strip() for cell in next(csv.reader([line]))]
+        if len(cells) != len(header):
+            raise _bad_line(number, f"has {len(cells)} cells, the header {len(header)}", line, source, header_line)
+        if any(cells[header.index(name)] != value for name, value in where.items()):
+            continue
+        if op is not None and not _is_kind(cells[op], kind):
+            continue
+        if devices is not None and cells[devices] != str(num_devices):
+            continue
+        unit = TIME_COLUMNS[header[time].lower()]
+        found.append(_measurement(cells[size], cells[time], unit, number, line, source))
+    return found
+
+
+def _column(header: Sequence[str], names: Sequence[str]) -> int | None:
+    lowered = [name.lower() for name in header]
+    return next((lowered.index(name) for name in names if name in lowered), None)
+
+
+def _is_kind(name: str, kind: CollectiveKind) -> bool:
+    try:
+        return collective_kind(name) is kind
+    except InputError:
+        return False

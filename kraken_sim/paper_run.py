@@ -1,0 +1,203 @@
+"""Running a grid: every cell under a set-up, each scenario that several set-ups share simulated once."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+from kraken_sim.api import simulate
+from kraken_sim.errors import InfeasibleError, InputError
+from kraken_sim.ideal_overlap import ideal_overlap
+from kraken_sim.models.config import ArchitectureKind
+from kraken_sim.models.kraken_width import widths_within_tolerance
+from kraken_sim.models.presets import preset
+from kraken_sim.paper_gemm import gemm_delays_s
+from kraken_sim.paper_grid import Grid, OverlapModel, Widths
+from kraken_sim.paper_machine import machine_of
+from kraken_sim.program.program import Category
+from kraken_sim.scenario import RuntimeSpec, scenario_from
+from kraken_sim.scenario_resolve import resolve_model
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from kraken_sim.hardware.profile import HardwareProfile
+    from kraken_sim.paper_grid import GridModel, Setup
+    from kraken_sim.prediction import Prediction
+    from kraken_sim.scenario import Scenario
+
+KINDS = (ArchitectureKind.STANDARD, ArchitectureKind.PARALLEL, ArchitectureKind.KRAKEN)
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One model, context length and number of devices.
+
+    `ttft_s` and `breakdown_s` are those of the `predictions` unless the set-up changes GEMM times afterwards.
+    """
+
+    model: str
+    context_length: int
+    num_devices: int
+    predictions: Mapping[ArchitectureKind, Prediction]
+    ttft_s: Mapping[ArchitectureKind, float]
+    breakdown_s: Mapping[ArchitectureKind, Mapping[str, float]]
+
+    def speedup_percent(self, kind: ArchitectureKind) -> float:
+        """How much faster than standard, in per cent: TTFT_standard / TTFT - 1."""
+        return 100.0 * (self.ttft_s[ArchitectureKind.STANDARD] / self.ttft_s[kind] - 1.0)
+
+    @property
+    def all_reduce_share(self) -> float:
+        """Share of AllReduce in the standard model's forward pass."""
+        standard = ArchitectureKind.STANDARD
+        return self.breakdown_s[standard][Category.ALL_REDUCE] / self.ttft_s[standard]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The contract's JSON of a cell."""
+        shape = self.predictions[ArchitectureKind.KRAKEN].resolved.kraken
+        return {
+            "model": self.model,
+            "context_length": self.context_length,
+            "num_devices": self.num_devices,
+            "ttft_s": {kind.value: seconds for kind, seconds in self.ttft_s.items()},
+            "kraken_hidden_size": None if shape is None else shape.hidden_size,
+            "kraken_speedup_percent": self.speedup_percent(ArchitectureKind.KRAKEN),
+            "parallel_speedup_percent": self.speedup_percent(ArchitectureKind.PARALLEL),
+            "breakdown_s": {kind.value: dict(parts) for kind, parts in self.breakdown_s.items()},
+        }
+
+
+Cells = tuple[Cell, ...]
+
+
+@dataclass(slots=True)
+class Runner:
+    """Runs the grid on one machine; a scenario that several set-ups share is simulated once."""
+
+    grid: Grid
+    profile: HardwareProfile
+    _machines: dict[tuple[object, ...], HardwareProfile] = field(default_factory=dict)
+    _done: dict[tuple[object, ...], Prediction] = field(default_factory=dict)
+
+    def cells(self, setup: Setup) -> Cells:
+        """Every cell under one set-up."""
+        grid = self.grid
+        return tuple(
+            self._cell(setup, model, context_length, num_devices)
+            for model, num_devices, context_length in product(grid.models, grid.num_devices, grid.context_lengths)
+        )
+
+    def _cell(self, setup: Setup, model: GridModel, context_length: int, num_devices: int) -> Cell:
+        predictions = {kind: self.predict(setup, kind, model, context_length, num_devices) for kind in KINDS}
+        ttft_s, breakdown_s = {}, {}
+        for kind, prediction in predictions.items():
+            delays_s = gemm_delays_s(prediction.timeline, setup.gemm_factors) if setup.gemm_factors else {}
+            ttft_s[kind] = prediction.latency_s + sum(delays_s.values())
+            breakdown_s[kind] = {
+                category: seconds + delays_s.get(category, 0.0) for category, seconds in prediction.breakdown_s.items()
+            }
+        return Cell(model.preset, context_length, num_devices, predictions, ttft_s, breakdown_s)
+
+    def predict(
+        self, setup: Setup, kind: ArchitectureKind, model: GridModel, context_length: int, num_devices: int
+    ) -> Prediction:
+        """One architecture in one cell."""
+        width = _width(setup, model, num_devices) if kind is ArchitectureKind.KRAKEN else None
+        runtime, machine = _runtime_for(setup, kind), self._machine(setup)
+        run = (_machine_key(setup), runtime, kind, width, model.preset, model.layers_fraction)
+        cell = (*run, context_length, num_devices)
+        if cell not in self._done:
+            with _named_errors(f"{kind} {model.preset}, {context_length} tokens on {num_devices} devices"):
+                scenario = self._scenario(runtime, kind, model.preset, context_length, num_devices, width)
+                self._done[cell] = simulate(with_layers_fraction(scenario, model.layers_fraction), profile=machine)
+        prediction = self._done[cell]
+        if kind is ArchitectureKind.KRAKEN and setup.overlap_model is OverlapModel.IDEAL:
+            return replace(prediction, timeline=ideal_overlap(prediction.scenario, machine))
+        return prediction
+
+    def _machine(self, setup: Setup) -> HardwareProfile:
+        key = _machine_key(setup)
+        if key not in self._machines:
+            self._machines[key] = machine_of(self.profile, setup)
+        return self._machines[key]
+
+    def _scenario(
+        self,
+        runtime: RuntimeSpec,
+        kind: ArchitectureKind,
+        name: str,
+        context_length: int,
+        num_devices: int,
+        width: int | None,
+    ) -> Scenario:
+        architecture = {"kind": kind.value} | ({} if width is None else {"hidden_size": width})
+        return scenario_from(
+            {
+                "name": f"{kind}-{name}-{num_devices}x{context_length}",
+                "hardware": self.grid.hardware,
+                "model": {"preset": name},
+                "architecture": architecture,
+                "num_devices": num_devices,
+                "batch_size": self.grid.batch_size,
+                "context_length": context_length,
+                "dtype": self.grid.dtype,
+                "runtime": runtime.model_dump(mode="json"),
+            }
+        )
+
+
+def _width(setup: Setup, model: GridModel, num_devices: int) -> int | None:
+    """The width of a sub-layer that the grid or the set-up says; None for the budget's."""
+    given = model.kraken_hidden_size.get(num_devices)
+    if given is not None or setup.kraken_widths is Widths.BUDGET:
+        return given
+    widths = widths_within_tolerance(preset(model.preset), num_devices)
+    return widths[0] if setup.kraken_widths is Widths.NARROWEST else widths[-1]
+
+
+def _machine_key(setup: Setup) -> tuple[object, ...]:
+    """What of a set-up changes the machine."""
+    return (setup.launch_costs, setup.nccl_latency)
+
+
+@contextmanager
+def _named_errors(cell: str) -> Iterator[None]:
+    """Errors inside say which cell they are about."""
+    try:
+        yield
+    except InfeasibleError as error:
+        message = str(error).removesuffix(f"; limiting number: {error.limit}")
+        raise InfeasibleError(f"{cell}: {message}", error.limit) from None
+    except InputError as error:
+        raise InputError(replace(problem, message=f"{cell}: {problem.message}") for problem in error.problems) from None
+
+
+def _runtime_for(setup: Setup, kind: ArchitectureKind) -> RuntimeSpec:
+    """The part of the runtime that matters to an architecture, so that equal runs are recognised."""
+    runtime = setup.runtime
+    if kind is not ArchitectureKind.KRAKEN:
+        unused = RuntimeSpec()
+        return runtime.model_copy(update={"overlap": unused.overlap, "overlap_copies": unused.overlap_copies})
+    return runtime
+
+
+def with_layers_fraction(scenario: Scenario, fraction: float) -> Scenario:
+    """The scenario with part of the layers, as wide as the whole model: Kraken's width is that of the whole."""
+    if fraction == 1.0:
+        return scenario
+    whole = resolve_model(scenario)
+    layers = max(1, round(whole.config.num_hidden_layers * fraction))
+    architecture = scenario.architecture
+    if whole.kraken is not None:
+        architecture = architecture.model_copy(
+            update={
+                "hidden_size": whole.kraken.hidden_size,
+                "num_attention_heads": whole.kraken.num_attention_heads,
+                "num_key_value_heads": whole.kraken.num_key_value_heads,
+            }
+        )
+    model = scenario.model.model_copy(update={"num_hidden_layers": layers})
+    return scenario.model_copy(update={"model": model, "architecture": architecture})

@@ -1,0 +1,181 @@
+"""From a scenario to its prediction, and what scenarios have in common built once.
+
+A design point of a sweep shares most of its parts with others: the machine, the shapes of a model, the program of a
+workload, the price of a kernel. A `Predictor` keeps each part under the few fields it depends on; parts are immutable,
+so a kept one is what would have been built. Caches are bounded, and memory stays flat however many points follow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from kraken_sim.architectures.registry import build_program
+from kraken_sim.architectures.workload import Workload
+from kraken_sim.costs.pricing import Pricing
+from kraken_sim.engine.simulation import Machine, run
+from kraken_sim.hardware.load import load_profile
+from kraken_sim.hardware.placement import placed
+from kraken_sim.models.counts import parameter_count
+from kraken_sim.prediction import Prediction
+from kraken_sim.program.ops import AllReduce
+from kraken_sim.scenario import Launch
+from kraken_sim.scenario_resolve import check_context, check_memory, memory_of, resolve_model
+from kraken_sim.uncertainty import block_residuals
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Mapping
+
+    from kraken_sim.costs.types import KernelCost
+    from kraken_sim.hardware.profile import HardwareProfile, Provenance
+    from kraken_sim.program.ops import ComputeOp
+    from kraken_sim.program.program import Program
+    from kraken_sim.scenario import Scenario
+    from kraken_sim.scenario_resolve import ResolvedModel
+
+T = TypeVar("T")
+
+MOST_PARTS = 10_000
+"""Parts of a kind that are kept; then all of them are dropped."""
+
+
+@dataclass(slots=True)
+class Memo(Generic[T]):
+    """Values by key, each built once while it is kept."""
+
+    most: int = MOST_PARTS
+    values: dict[Hashable, T] = field(default_factory=dict)
+
+    def get(self, key: Hashable, build: Callable[[], T]) -> T:
+        """The value of `key`."""
+        value = self.values.get(key)
+        if value is None:
+            if len(self.values) >= self.most:
+                self.values.clear()
+            value = self.values[key] = build()
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """Where the numbers of a prediction come from, and the residuals of their blocks."""
+
+    provenance: Mapping[str, Provenance]
+    residuals: Mapping[str, float]
+
+
+@dataclass(slots=True)
+class Predictor:
+    """Predicts scenarios one after the other; `profile` replaces the machine that they name.
+
+    A profile's file is read once, so all of a predictor's answers are of the same machine.
+    """
+
+    profile: HardwareProfile | None = None
+    _profiles: Memo[HardwareProfile] = field(default_factory=lambda: Memo(64))
+    _models: Memo[tuple[ResolvedModel, int]] = field(default_factory=Memo)
+    _programs: Memo[Program] = field(default_factory=lambda: Memo(2_000))
+    _pricings: Memo[Pricing] = field(default_factory=lambda: Memo(256))
+    _kernels: Memo[dict[ComputeOp, KernelCost]] = field(default_factory=lambda: Memo(64))
+    _described: Memo[Described] = field(default_factory=lambda: Memo(128))
+
+    def predict(self, scenario: Scenario, *, exact: bool = False) -> Prediction:
+        """The answer to one scenario.
+
+        Raises:
+            InputError: the scenario does not fit its machine's profile.
+            InfeasibleError: the model does not fit in the machine's memory.
+        """
+        machine = self._machine(scenario.hardware)
+        resolved, num_parameters = self._resolved(scenario, machine)
+        memory = memory_of(scenario, resolved)
+        check_memory(memory, machine.device.hbm_capacity_bytes)
+        program = self._program(scenario, resolved)
+        machine = placed(machine, scenario.placement, resolved.num_devices)
+        pricing = self._pricing(scenario, machine).under_sustained_load(program)
+        eager = scenario.runtime.launch is Launch.EAGER
+        return Prediction(
+            scenario=scenario,
+            resolved=resolved,
+            timeline=run(program, engine_machine(machine, pricing), eager=eager, exact=exact),
+            memory=memory,
+            num_parameters=num_parameters,
+            provenance=self._describe(scenario, machine, program).provenance,
+            slowdown=pricing.slowdown,
+        )
+
+    def residuals(self, prediction: Prediction) -> Mapping[str, float]:
+        """The residuals of the blocks of constants behind a prediction of this predictor."""
+        machine = self._machine(prediction.scenario.hardware)
+        program = self._program(prediction.scenario, prediction.resolved)
+        return self._describe(prediction.scenario, machine, program).residuals
+
+    def _describe(self, scenario: Scenario, machine: HardwareProfile, program: Program) -> Described:
+        """Where the numbers come from that this program's ops needed."""
+        ops = (kernel.op for segment in program.segments for kernel in segment.kernels)
+        communicates = any(isinstance(op, AllReduce) for op in ops)
+
+        def build() -> Described:
+            unused = {"serving_attention"} | (set() if communicates else {"collectives", "contention"})
+            found = {path: record for path, record in machine.provenance.items() if path.split(".")[0] not in unused}
+            return Described(found, block_residuals(found))
+
+        return self._described.get((scenario.hardware, communicates), build)
+
+    def _machine(self, hardware: str) -> HardwareProfile:
+        return self.profile or self._profiles.get(hardware, lambda: load_profile(hardware))
+
+    def _resolved(self, scenario: Scenario, machine: HardwareProfile) -> tuple[ResolvedModel, int]:
+        """Shapes and parameters: they depend on the context in nothing but its limit."""
+        devices = len(machine.topology.gpus)
+
+        def build() -> tuple[ResolvedModel, int]:
+            found = resolve_model(scenario, devices)
+            return found, parameter_count(found.config, found.kind, found.kraken)
+
+        key = (scenario.model, scenario.architecture, scenario.num_devices, scenario.placement, devices)
+        resolved, num_parameters = self._models.get(key, build)
+        check_context(scenario, resolved)
+        return resolved, num_parameters
+
+    def _program(self, scenario: Scenario, resolved: ResolvedModel) -> Program:
+        work = workload_of(scenario, resolved)
+        return self._programs.get((resolved, work), lambda: program_of(scenario, resolved))
+
+    def _pricing(self, scenario: Scenario, machine: HardwareProfile) -> Pricing:
+        """One pricing for each runtime; runtimes of a machine share what its kernels cost."""
+        policy = scenario.runtime.collective.policy()
+        kernels = self._kernels.get(scenario.hardware, dict)
+        key = (scenario.hardware, scenario.placement, policy)
+        return self._pricings.get(key, lambda: Pricing(machine, policy, _kernels=kernels))
+
+
+def workload_of(scenario: Scenario, resolved: ResolvedModel) -> Workload:
+    """What the scenario asks of its devices."""
+    return Workload(
+        num_devices=resolved.num_devices,
+        batch_size=scenario.batch_size,
+        context_length=scenario.context_length,
+        phase=scenario.phase,
+        dtype=scenario.dtype,
+        overlap=scenario.runtime.overlap,
+        overlap_copies=scenario.runtime.overlap_copies,
+    )
+
+
+def program_of(scenario: Scenario, resolved: ResolvedModel) -> Program:
+    """The program that the scenario's devices run."""
+    return build_program(resolved.kind.value, resolved.config, resolved.kraken, workload_of(scenario, resolved))
+
+
+def engine_machine(profile: HardwareProfile, pricing: Pricing) -> Machine:
+    """The profile as the engine sees it."""
+    return Machine(
+        num_sms=profile.device.num_sms,
+        hbm_bandwidth_bytes_per_s=profile.device.hbm_bandwidth_bytes_per_s,
+        launch=profile.launch,
+        contention=profile.contention,
+        kernel_cost=pricing.kernel,
+        collective_cost=pricing.collective,
+        link_speeds=pricing.link_speeds,
+    )

@@ -1,0 +1,55 @@
+"""What a sweep found, in a few lines: counts, errors, and the fastest and the slowest points."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from kraken_sim.units import format_seconds
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.console import RenderableType
+
+    from kraken_sim.explore.plan import Plan
+    from kraken_sim.explore.sweep import SweepRun
+
+SHOWN = 5
+ERRORS_SHOWN = 3
+
+
+def sweep_report(plan: Plan, run: SweepRun, out: Path, elapsed_s: float) -> RenderableType:
+    """Counts and rate of the run, the fastest points of the file, and its errors by how often they occur."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(out, columns=["point", *plan.paths, "latency_s", "error_kind", "error"])
+    failed = table.filter(pc.is_valid(table["error"]))
+    answered = table.filter(pc.is_null(table["error"]))
+    found = f", {run.num_found:,} of them found done" if run.num_found else ""
+    rate = f" ({run.num_run / elapsed_s:,.0f} points a second)" if run.num_run and elapsed_s > 0.0 else ""
+    lines: list[RenderableType] = [
+        Text(f"{plan.name}: {run.num_points:,} points{found}, {failed.num_rows:,} without an answer, in {out}"),
+        Text(f"{run.num_run:,} points run in {elapsed_s:.1f} s{rate}"),
+    ]
+    if answered.num_rows:
+        grid = Table(title=f"The {min(SHOWN, answered.num_rows)} fastest points", title_justify="left")
+        for name in ("point", *plan.paths, "latency"):
+            grid.add_column(name, justify="right")
+        order = pc.select_k_unstable(answered, k=min(SHOWN, answered.num_rows), sort_keys=[("latency_s", "ascending")])
+        for record in answered.take(order).to_pylist():
+            swept = [str(record[path]) if record[path] is not None else "default" for path in plan.paths]
+            grid.add_row(str(record["point"]), *swept, format_seconds(record["latency_s"]))
+        lines.append(grid)
+    counts = failed.group_by(["error_kind", "error"]).aggregate([("point", "count"), ("point", "min")])
+    ordered = sorted(counts.to_pylist(), key=lambda row: (-row["point_count"], row["point_min"]))
+    for row in ordered[:ERRORS_SHOWN]:
+        where = f"{row['point_count']:,} points, first {row['point_min']}"
+        lines.append(Text(f"{row['error_kind']} ({where}): {row['error']}"))
+    if len(ordered) > ERRORS_SHOWN:
+        lines.append(Text(f"and {len(ordered) - ERRORS_SHOWN} other errors: column error of the file"))
+    return Group(*lines)

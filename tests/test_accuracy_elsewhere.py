@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from measurement_support import header, pass_record
+
+from kraken_sim.measurements.schema import MeasurementFile, read_measurements
+from validation.accuracy import MEASUREMENTS
+from validation.accuracy_elsewhere import elsewhere_section, pairs_of_runs, repeatability_section
+from validation.accuracy_table import markdown_table
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def file_of(name: str, factor: float) -> MeasurementFile:
+    records = [pass_record(kind, factor * time_s) for kind, time_s in (("standard", 0.01), ("parallel", 0.02))]
+    return MeasurementFile(name, header(), tuple(records))
+
+
+def test_repeatability_is_the_second_run_over_the_first() -> None:
+    section = repeatability_section(file_of("a.jsonl", 1.0), file_of("a-again.jsonl", 1.05))
+    everything = section.lines[0]
+    assert (everything.labels, everything.count) == (("graph", "all"), 2)
+    assert everything.bias == pytest.approx(0.05)
+
+
+def test_runs_are_paired_by_name(tmp_path: Path) -> None:
+    for name in ("x-passes.jsonl", "x-passes-again.jsonl", "y-passes.jsonl"):
+        (tmp_path / name).touch()
+    assert [(a.name, b.name) for a, b in pairs_of_runs(tmp_path)] == [("x-passes.jsonl", "x-passes-again.jsonl")]
+
+
+def test_machines_that_no_fit_saw_stay_within_today_s_error() -> None:
+    names = ("h200-sxm-x1-passes", "h200-sxm-x1-passes-again", "h100-sxm-x1-passes")
+    section = elsewhere_section([read_measurements(MEASUREMENTS / f"{name}.jsonl") for name in names])
+    graph = [line for line in section.lines if line.labels[2:] == ("graph", "all")]
+    assert [line.count for line in graph] == [45, 45, 36]
+    assert all(line.mean <= 0.045 and line.worst <= 0.19 for line in graph)
+    eager = [line for line in section.lines if line.labels[2:] == ("eager", "all")]
+    assert all(line.mean <= 0.15 for line in eager)
+
+
+def test_a_table_in_markdown_has_a_bar_only_where_something_is_judged() -> None:
+    text = markdown_table(repeatability_section(file_of("a.jsonl", 1.0), file_of("b.jsonl", 1.1)))
+    head, rule, first = text.splitlines()[2:5]
+    assert head == "| launch | tokens | count | mean | worst | bias |"
+    assert rule.count("|") == head.count("|")
+    assert first == "| graph | all | 2 | 10.0 | 10.0 | +10.0 |"

@@ -1,0 +1,188 @@
+"""Collectives over several nodes: what NICs and links carry, what NCCL picks, and how time depends on the network."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+from functools import cache
+
+import pytest
+from collective_support import cluster
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kraken_sim import predict_op, simulate_concurrent
+from kraken_sim.costs.collectives.kinds import CollectiveKind
+from kraken_sim.costs.collectives.network import network_graph, network_tuning_table, tree_network_bytes
+from kraken_sim.errors import InputError
+from kraken_sim.hardware.load import load_profile
+from kraken_sim.hardware.topology import LinkKind, NodeKind
+from kraken_sim.links.network_traffic import binary_tree
+from kraken_sim.links.traffic import link_bytes
+
+MIB = 2**20
+AR, AG, RS, A2A, BC = CollectiveKind
+
+
+@cache
+def machine(num_nodes=2, num_local=8, num_rails=8):
+    return replace(load_profile("h100-sxm-x8"), topology=cluster(num_nodes, num_local, num_rails))
+
+
+def sent_by_nics(num_nodes, num_local, num_rails, kind, algorithm, num_bytes):
+    topology = machine(num_nodes, num_local, num_rails).topology
+    sent = defaultdict(float)
+    for link, amount in link_bytes(topology, topology.gpus, kind, algorithm, num_bytes).items():
+        if link.kind is LinkKind.NETWORK and topology.kinds[link.source] is NodeKind.NIC:
+            sent[link.source] += amount
+    return sent
+
+
+def seconds(num_bytes, hardware=None, op="all_reduce", **options):
+    profile = hardware or machine()
+    spec = {"op": op, "bytes": num_bytes, "num_devices": len(profile.topology.gpus), **options}
+    return predict_op(profile, spec)
+
+
+class TestBytes:
+    @pytest.mark.parametrize(("num_nodes", "num_local", "num_rails"), [(2, 8, 8), (4, 4, 2), (3, 2, 1), (2, 4, 4)])
+    def test_every_nic_moves_its_part(self, num_nodes, num_local, num_rails):
+        def sent(kind, algorithm):
+            return sent_by_nics(num_nodes, num_local, num_rails, kind, algorithm, 1000.0)
+
+        n, m = num_nodes * num_local, num_nodes
+        for kind, algorithm, share in [
+            (AR, "ring", 2 * (n - 1) / n),
+            (AG, "ring", (n - 1) / n),
+            (RS, "ring", (n - 1) / n),
+            (AR, "hierarchical", 2 * (m - 1) / m),
+            (A2A, "send_recv", num_local * (n - num_local) / n),
+        ]:
+            found = sent(kind, algorithm)
+            assert len(found) == m * num_rails
+            for amount in found.values():
+                assert amount == pytest.approx(1000.0 * share / num_rails)
+
+    @pytest.mark.parametrize("num_nodes", [2, 3, 4, 5, 8])
+    def test_a_double_tree_moves_as_much_in_total_and_no_node_more_than_twice_the_message(self, num_nodes):
+        found = sent_by_nics(num_nodes, 2, 2, AR, "tree", 1000.0)
+        by_node = defaultdict(float)
+        for nic, amount in found.items():
+            by_node[nic.split(".")[0]] += amount
+        assert sum(by_node.values()) == pytest.approx(2 * (num_nodes - 1) * 1000.0)
+        assert max(by_node.values()) <= tree_network_bytes(num_nodes, 1000.0) * (1 + 1e-9)
+
+    @given(num_nodes=st.integers(2, 64))
+    def test_both_trees_span_and_inner_nodes_of_one_are_leaves_of_the_other(self, num_nodes):
+        inner = []
+        for mirrored in (False, True):
+            edges = binary_tree(num_nodes, mirrored=mirrored)
+            children = defaultdict(list)
+            for child, parent in edges:
+                children[parent].append(child)
+            assert len({child for child, _ in edges}) == num_nodes - 1
+            assert all(len(found) <= 2 for found in children.values())
+            inner.append({node for node, found in children.items() if len(found) == 2})
+        assert not inner[0] & inner[1]
+
+    @pytest.mark.parametrize("algorithm", ["ring", "tree", "hierarchical"])
+    def test_what_enters_a_switch_leaves_it(self, algorithm):
+        topology = machine().topology
+        balance = defaultdict(float)
+        for link, amount in link_bytes(topology, topology.gpus, AR, algorithm, 1000.0).items():
+            balance[link.target] += amount
+            balance[link.source] -= amount
+        assert max(map(abs, balance.values())) < 1e-9
+
+    def test_traffic_within_the_nodes_stays_off_the_network(self):
+        topology = machine().topology
+        found = link_bytes(topology, topology.gpus, AR, "hierarchical", 16.0)
+        inside = [amount for link, amount in found.items() if link.kind is LinkKind.NVLINK]
+        assert inside == [pytest.approx(2 * 7 / 8 * 16.0)] * 32
+
+
+class TestTime:
+    def test_large_messages_are_bound_by_the_nics(self):
+        """A NIC of 50 GB/s each for 8 GPUs: 400 GB/s a node, of which the profile's efficiency is payload."""
+        num_bytes = 2**33
+        efficiency = machine().collectives.link_efficiency["network"]["simple"]
+        bound = 2 * 15 / 16 * num_bytes / (400e9 * efficiency)
+        profile = replace(machine(), collectives=without_corrections(machine()))
+        assert seconds(num_bytes, profile, algorithm="ring") >= bound
+
+    def test_fewer_rails_are_slower_in_proportion(self):
+        one, eight = (seconds(2**31, machine(2, 8, rails), algorithm="ring") for rails in (1, 8))
+        assert one / eight > 4.0
+
+    @pytest.mark.parametrize("op", list(CollectiveKind))
+    def test_the_network_is_slower_than_nvswitch(self, op):
+        for num_bytes in (MIB, 256 * MIB):
+            inside = predict_op("h100-sxm-x8", {"op": op.value, "bytes": num_bytes, "num_devices": 8})
+            assert seconds(num_bytes, machine(2, 4, 4), op.value) > inside * 0.999
+
+    @pytest.mark.parametrize("op", list(CollectiveKind))
+    @pytest.mark.parametrize("shape", [(2, 8, 8), (2, 1, 1), (4, 4, 1)])
+    def test_time_grows_with_size(self, op, shape):
+        times = [seconds(2**power, machine(*shape), op.value) for power in range(3, 31)]
+        assert times == sorted(times)
+
+    def test_small_messages_take_a_tree_and_large_ones_a_ring(self):
+        profile = machine(4, 8, 8)
+        for num_bytes in (8, 64 * 1024):
+            assert seconds(num_bytes, profile) == seconds(num_bytes, profile, algorithm="tree")
+        assert seconds(2**30, machine()) == seconds(2**30, machine(), algorithm="ring")
+
+    def test_the_hierarchy_pays_three_phases_but_the_network_only_for_its_share(self):
+        """With one slow rail the phases inside are cheap; the network carries 2(m-1)/m instead of 2(n-1)/n."""
+        slow = machine(2, 8, 1)
+        assert seconds(2**30, slow, algorithm="hierarchical") < seconds(2**30, slow, algorithm="ring")
+        assert seconds(8, slow, algorithm="hierarchical") > seconds(8, slow)
+
+    def test_llmaxbw_and_steps_of_nccls_table(self):
+        """Two nodes of 8 H100 with 400 GB/s: ring Simple 8.4 + 28 x 3.4 + 2 x 14 us, bus = 16 channels x 22.5 GB/s."""
+        profile = machine()
+        interconnect = profile.topology.interconnect(16)
+        graph = network_graph(interconnect, profile.device, 29)
+        table = {
+            (entry.algorithm, entry.protocol): (entry.latency_us, entry.bandwidth_gbps)
+            for entry in network_tuning_table(AR, interconnect, graph)
+        }
+        assert graph.bus_gbps == pytest.approx(360.0)
+        assert table["ring", "simple"] == pytest.approx((8.4 + 28 * 3.4 + 2 * 14.0, 360.0 * 16 / 30))
+        assert table["ring", "ll"] == pytest.approx((6.6 + 28 * 1.0 + 2 * 2.7, 39.0 * 16 / 30))
+        assert table["tree", "ll"] == pytest.approx((6.8 + 2 * (7 * 0.6 + 5.0), 0.5 * 39.0))
+
+
+def without_corrections(profile):
+    return replace(profile.collectives, link_correction={}, ring_pair_loss={})
+
+
+class TestSharing:
+    def test_two_groups_on_one_rail_halve_each_other_and_on_two_rails_do_not_meet(self):
+        shared = machine(2, 2, 1)
+        jobs = [{"op": "all_reduce", "bytes": 64 * MIB, "ranks": ranks} for ranks in ([0, 2], [1, 3])]
+        both = simulate_concurrent(shared, jobs)
+        assert both[0].slowdown > 1.8
+        apart = simulate_concurrent(machine(2, 2, 2), jobs)
+        assert apart[0].slowdown == pytest.approx(1.0, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"algorithm": "nvls"}, "ring or tree or hierarchical"),
+        ({"algorithm": "one_shot", "library": "custom"}, "peer access"),
+        ({"algorithm": "hierarchical", "protocol": "ll"}, "simple protocol"),
+        ({"op": "all_gather", "algorithm": "hierarchical"}, "all_gather between nodes runs as ring"),
+        ({"op": "all_to_all", "algorithm": "ring"}, "send_recv"),
+    ],
+)
+def test_what_does_not_run_between_nodes_is_named(options, word):
+    with pytest.raises(InputError, match=word) as caught:
+        seconds(MIB, **options)
+    assert caught.value.problems[0].example
+
+
+def test_a_hierarchy_within_one_node_is_refused():
+    with pytest.raises(InputError, match="several nodes"):
+        predict_op("h100-sxm-x8", {"op": "all_reduce", "bytes": MIB, "num_devices": 8, "algorithm": "hierarchical"})

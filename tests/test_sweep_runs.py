@@ -1,0 +1,166 @@
+"""Sweeps that are killed, resumed, run on several processes or on a Dask cluster: nothing lost, the same file."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pyarrow.parquet as pq
+import pytest
+
+from kraken_sim.cli import main
+from kraken_sim.errors import InputError
+from kraken_sim.explore.plan import Plan, load_plan
+from kraken_sim.explore.store import opened
+from kraken_sim.explore.sweep import run_to_file
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+QUESTION = """
+hardware: [h200-sxm-x8, a100-sxm4-80gb-x8]
+model: {preset: [125M, 1.3B]}
+architecture: [{kind: standard}, {kind: kraken, ways: [2, 4, 8]}]
+num_devices: 4
+context_length: {start: 16, stop: 1025, step: 24}
+batch_size: [1, 2]
+"""
+
+
+@pytest.fixture
+def question(tmp_path: Path) -> Path:
+    file = tmp_path / "question.yaml"
+    file.write_text(QUESTION, encoding="utf-8")
+    return file
+
+
+@pytest.fixture
+def plan(question: Path) -> Plan:
+    return load_plan(question)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it took too long"
+        time.sleep(0.01)
+
+
+def parts_in(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in folder.glob("*.arrow")}
+
+
+def test_a_killed_sweep_goes_on_where_it_was_and_ends_in_the_same_file(tmp_path: Path, question: Path, plan: Plan):
+    out, parts = tmp_path / "killed.parquet", tmp_path / "killed.parquet.parts"
+    command = [sys.executable, "-m", "kraken_sim.cli", "sweep", str(question), "--out", str(out), "--jobs", "1"]
+    for enough in (3, 9):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_for(lambda enough=enough: len(parts_in(parts)) >= enough)
+        os.kill(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        assert not out.exists()
+    kept = parts_in(parts)
+    assert 9 <= len(kept) < plan.num_chunks
+    (parts / "0000099.tmp").write_bytes(b"half a part")
+
+    with opened(out, plan) as store:
+        assert store.missing() == [n for n in range(plan.num_chunks) if f"{n:07d}.arrow" not in kept]
+    done = run_to_file(plan, out, jobs=1)
+    assert done.num_found == plan.num_points - done.num_run
+    assert done.num_found == sum(min(plan.chunk_size, plan.num_points - int(n[:7]) * plan.chunk_size) for n in kept)
+
+    undisturbed = tmp_path / "undisturbed.parquet"
+    run_to_file(plan, undisturbed, jobs=2)
+    assert out.read_bytes() == undisturbed.read_bytes()
+    assert pq.read_table(out)["point"].to_pylist() == list(range(plan.num_points))
+    assert sorted(path.name for path in tmp_path.glob("*parquet*")) == ["killed.parquet", "undisturbed.parquet"]
+
+
+def test_unfinished_results_of_another_sweep_are_kept_apart(tmp_path: Path, plan: Plan):
+    out = tmp_path / "r.parquet"
+    with opened(out, plan) as store:
+        store.add(0, b"kept")
+        with pytest.raises(InputError, match="another sweep is writing there"), opened(out, plan):
+            pass
+    (tmp_path / "other.yaml").write_text(QUESTION.replace("[1, 2]", "[1, 3]"), encoding="utf-8")
+    other = load_plan(tmp_path / "other.yaml")
+    with pytest.raises(InputError, match="unfinished results of another sweep"), opened(out, other):
+        pass
+    assert store.part(0).read_bytes() == b"kept"
+
+
+def test_a_changed_profile_is_another_sweep(tmp_path: Path):
+    from kraken_sim.hardware.load import profile_path
+
+    profile, file = tmp_path / "mine.yaml", tmp_path / "q.yaml"
+    text = profile_path("h200-sxm-x8").read_text(encoding="utf-8")
+    profile.write_text(text, encoding="utf-8")
+    question = {"hardware": "./mine.yaml", "model": {"preset": "125M"}, "context_length": [16, 32], "num_devices": 2}
+    file.write_text(json.dumps(question), encoding="utf-8")
+    before = load_plan(file).fingerprint
+    assert load_plan(file).fingerprint == before
+    profile.write_text(text + "# changed\n", encoding="utf-8")
+    assert load_plan(file).fingerprint != before
+
+
+@pytest.mark.parametrize("address", ["dask://127.0.0.1:9", "spark://127.0.0.1:9", "dask://"])
+def test_an_unreachable_cluster_is_said_and_nothing_is_lost(
+    address: str, tmp_path: Path, question: Path, plan: Plan, capsys: pytest.CaptureFixture[str], monkeypatch
+):
+    monkeypatch.setattr("kraken_sim.explore.runners.CONNECT_S", 1)
+    out = tmp_path / "r.parquet"
+    with opened(out, plan) as store:
+        store.add(0, b"kept")
+    assert main(["sweep", str(question), "--out", str(out), "--cluster", address]) == 2
+    assert "--cluster" in capsys.readouterr().err
+    assert store.part(0).read_bytes() == b"kept"
+
+
+def test_a_dask_cluster_that_loses_a_worker_loses_no_point(tmp_path: Path, plan: Plan):
+    pytest.importorskip("distributed")
+    out, alone = tmp_path / "dask.parquet", tmp_path / "alone.parquet"
+    environment = {**os.environ, "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "10"}
+    scheduler_file = tmp_path / "scheduler.json"
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": environment, "cwd": tmp_path}
+    where = ["--scheduler-file", str(scheduler_file), "--no-dashboard"]
+    scheduler, *workers = [
+        subprocess.Popen([sys.executable, "-m", f"distributed.cli.{module}", *where, *options], **quiet)
+        for module, options in (
+            ("dask_scheduler", ["--host", "127.0.0.1", "--port", "0"]),
+            ("dask_worker", ["--nthreads", "1", "--no-nanny"]),
+            ("dask_worker", ["--nthreads", "1", "--no-nanny"]),
+        )
+    ]
+    try:
+        wait_for(scheduler_file.exists)
+        address = json.loads(scheduler_file.read_text(encoding="utf-8"))["address"].replace("tcp://", "dask://")
+        wait_for_workers(address.replace("dask://", "tcp://"), 2)
+        killed: list[int] = []
+
+        def kill_one(done: int, _: int) -> None:
+            if done > 300 and not killed:
+                os.kill(workers[0].pid, signal.SIGKILL)
+                killed.append(workers[0].wait())
+
+        run_to_file(plan, out, cluster=address, progress=kill_one)
+        assert killed == [-signal.SIGKILL]
+        assert workers[1].poll() is None
+    finally:
+        for process in (*workers, scheduler):
+            process.kill()
+            process.wait()
+    run_to_file(plan, alone, jobs=1)
+    assert out.read_bytes() == alone.read_bytes()
+
+
+def wait_for_workers(address: str, count: int) -> None:
+    from distributed import Client
+
+    with Client(address, timeout=30, set_as_default=False) as client:
+        client.wait_for_workers(count, timeout=30)

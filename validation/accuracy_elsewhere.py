@@ -1,0 +1,82 @@
+"""Passes of machines other than the one that was calibrated, and how well the same passes repeat."""
+
+from __future__ import annotations
+
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from kraken_sim.comparison import validate_passes
+from kraken_sim.measurements.records import Launch, PassRecord
+from validation.accuracy_passes import EAGER_BAR, GRAPH_BAR, grouped
+from validation.accuracy_table import Line, Section, line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from kraken_sim.measurements.schema import MeasurementFile
+
+AGAIN = "-again"
+"""What the name of a second run of the same passes ends in."""
+
+
+def elsewhere_section(files: Sequence[MeasurementFile]) -> Section:
+    """Errors of the passes of every file by launch and architecture, each against the profile that ships for it.
+
+    Raises:
+        InputError: a file holds no passes, or no shipped profile fits its machine.
+    """
+    lines = [item for file in files for item in _lines(file)]
+    note = (
+        "No constant was fitted to these machines' passes. The H100 was not calibrated at all: its GEMM, attention and "
+        "NCCL constants are from public tables, the rest is carried over from the H200."
+    )
+    labels = ("machine", "run", "launch", "architecture")
+    return Section("elsewhere", "Whole passes on one GPU", labels, tuple(lines), note=note)
+
+
+def _lines(file: MeasurementFile) -> Iterator[Line]:
+    result = validate_passes(file)
+    run = "second" if AGAIN in str(file.source) else "first"
+    for launch, some in grouped(result.comparisons, lambda c: c.record.launch).items():
+        bar = GRAPH_BAR if launch is Launch.GRAPH else EAGER_BAR
+        labels = (file.header.device_name, run, str(launch))
+        yield line((*labels, "all"), [c.error for c in some], bar)
+        for architecture, own in grouped(some, lambda c: c.architecture).items():
+            yield line((*labels, str(architecture)), [c.error for c in own])
+
+
+def repeatability_section(first: MeasurementFile, again: MeasurementFile) -> Section:
+    """The second run over the first, minus one: what no prediction can know."""
+    before = {record.key: record.time_s.median for record in first.select(PassRecord)}
+    lines = []
+    for launch in Launch:
+        for tokens in (None, 128, 512, 2048):
+            errors = [
+                record.time_s.median / before[record.key] - 1.0
+                for record in again.select(PassRecord)
+                if record.key in before and record.launch is launch and tokens in (None, record.context_length)
+            ]
+            if errors:
+                lines.append(line((str(launch), "all" if tokens is None else str(tokens)), errors))
+    title = f"The same passes on two starts of a machine, {first.header.device_name}"
+    return Section("repeatability", title, ("launch", "tokens"), tuple(lines), note=_spread_note(first, again))
+
+
+def _spread_note(first: MeasurementFile, again: MeasurementFile) -> str:
+    widths = [
+        (record.time_s.q3 - record.time_s.q1) / record.time_s.median
+        for file in (first, again)
+        for record in file.select(PassRecord)
+        if record.launch is Launch.GRAPH
+    ]
+    return (
+        "Machines were started anew in between, so these may be two cards. Within a run the quartiles of a graph pass "
+        f"are {100 * fmean(widths):.1f} % apart on average."
+    )
+
+
+def pairs_of_runs(folder: Path) -> list[tuple[Path, Path]]:
+    """Files of passes in a folder that were measured twice."""
+    again = sorted(folder.glob(f"*passes{AGAIN}.jsonl"))
+    return [(path.with_name(path.name.replace(AGAIN, "")), path) for path in again]
