@@ -88,10 +88,11 @@ class Predictor:
         """
         machine = self._machine(scenario.hardware)
         resolved, num_parameters = self._resolved(scenario, machine)
+        machine.device.rate_flops(scenario.dtype)
+        machine = self._placed(scenario, machine, resolved.num_devices)
         memory = memory_of(scenario, resolved)
         check_memory(memory, machine.device.hbm_capacity_bytes)
         program = self._program(scenario, resolved)
-        machine = placed(machine, scenario.placement, resolved.num_devices)
         pricing = self._pricing(scenario, machine).under_sustained_load(program)
         eager = scenario.runtime.launch is Launch.EAGER
         return Prediction(
@@ -125,6 +126,13 @@ class Predictor:
     def _machine(self, hardware: str) -> HardwareProfile:
         return self.profile or self._profiles.get(hardware, lambda: load_profile(hardware))
 
+    def _placed(self, scenario: Scenario, machine: HardwareProfile, num_devices: int) -> HardwareProfile:
+        """The machine with its ranks where the scenario puts them."""
+        if scenario.placement is None:
+            return machine
+        key = (scenario.hardware, scenario.placement, num_devices)
+        return self._profiles.get(key, lambda: placed(machine, scenario.placement, num_devices))
+
     def _resolved(self, scenario: Scenario, machine: HardwareProfile) -> tuple[ResolvedModel, int]:
         """Shapes and parameters: they depend on the context in nothing but its limit."""
         devices = len(machine.topology.gpus)
@@ -146,8 +154,9 @@ class Predictor:
         """One pricing for each runtime; runtimes of a machine share what its kernels cost."""
         policy = scenario.runtime.collective.policy()
         kernels = self._kernels.get(scenario.hardware, dict)
-        key = (scenario.hardware, scenario.placement, policy)
-        return self._pricings.get(key, lambda: Pricing(machine, policy, _kernels=kernels))
+        return self._pricings.get(
+            (scenario.hardware, scenario.placement, policy), lambda: Pricing(machine, policy, _kernels=kernels)
+        )
 
 
 def workload_of(scenario: Scenario, resolved: ResolvedModel) -> Workload:

@@ -99,21 +99,6 @@ class Pricing:
             )
         return cost
 
-    def check(self, program: Program) -> None:
-        """Prices every op once, so that what has no price is known before anything runs.
-
-        Raises:
-            InputError: The device does not compute with a number format of the program, or a collective cannot run.
-        """
-        for segment in program.segments:
-            for kernel in segment.kernels:
-                if isinstance(kernel.op, AllReduce):
-                    self.collective(kernel.op)
-                else:
-                    if isinstance(kernel.op, Gemm | Attention):
-                        self.profile.device.rate_flops(kernel.op.dtype)
-                    self.kernel(kernel.op)
-
     def link_speeds(self, ops: frozenset[AllReduce]) -> Mapping[AllReduce, float]:
         """The pace of each of several AllReduces under way at once, relative to its `collective`."""
         speeds = self._link_speeds.get(ops)
@@ -145,16 +130,11 @@ class Pricing:
         return priced
 
     def under_sustained_load(self, program: Program) -> Pricing:
-        """The prices `for_program` at the clock that the machine keeps while it runs again and again.
-
-        Raises:
-            InputError: See `check`.
-        """
+        """The prices `for_program` at the clock that the machine keeps while it runs again and again."""
         if self.num_devices != program.num_devices:
             return self.for_program(program).under_sustained_load(program)
         power, device, launch = self.profile.power, self.profile.device, self.profile.launch
         if power is None:
-            self.check(program)
             return self
         loads, transfers, dtypes, compute_s, other_s = [], [], set(), 0.0, 0.0
         gap_s, kernels = launch.graph_node_gap_s + launch.kernel_switch_s, self._kernels

@@ -16,9 +16,8 @@ _BY_LINK: Final = ("base_s", "step_s", "channel_bytes_per_s", "link_efficiency")
 _NETWORK: Final = "network"
 
 NETWORK_BASE_S: Final[Mapping[str, float]] = {"ll": 6.6e-6, "ll128": 14e-6, "simple": 8.4e-6}
-NETWORK_STEP_S: Final[Mapping[str, float]] = {"ll": 5e-6, "ll128": 8.5e-6, "simple": 14e-6}
-"""Start-up, and a step over the network: NVIDIA/nccl src/graph/tuning.cc, baseLat of the ring and hwLat of the tree,
-which carries what is short enough for a step to matter (the ring's are 2.7, 4 and 14 us)."""
+NETWORK_STEP_S: Final[Mapping[str, float]] = {"ll": 2.7e-6, "ll128": 4e-6, "simple": 14e-6}
+"""Start-up and step of a ring over the network (NVIDIA/nccl src/graph/tuning.cc, baseLat and hwLat, NET)."""
 
 NETWORK_EFFICIENCY: Final[Mapping[str, float]] = {"ll": 0.47, "ll128": 0.86, "simple": 0.94}
 """Share of a NIC's line rate. Simple: 46 to 48 GB/s of a 400 Gb/s NIC, as NVIDIA's engineers expect of two H100 nodes

@@ -228,6 +228,7 @@ class Phases:
     base_s: float
     node_step_s: float
     network_step_s: float
+    tree_step_s: float
     node_rate: float
     network_rate: float
     network_efficiency: float
@@ -244,6 +245,7 @@ def phases_of(across: Across, constants: CollectiveConstants, protocol: str, par
     link_class = NETWORK if alone else LINK_CLASS[across.node.kind]
     flight_s = max(0.0, across.latency_s - constants.link_latency_s.get(NETWORK, 0.0))
     efficiency = link_value(constants, "link_efficiency", NETWORK, protocol)
+    step_s = link_value(constants, "step_s", NETWORK, protocol)
     node_rate, node_step_s = inf, 0.0
     if not alone:
         link = line_rate_bytes_per_s(across.node, constants)
@@ -255,7 +257,9 @@ def phases_of(across: Across, constants: CollectiveConstants, protocol: str, par
         num_local=across.node.num_devices,
         base_s=link_value(constants, "base_s", link_class, protocol) + constants.nccl_call_s,
         node_step_s=node_step_s,
-        network_step_s=link_value(constants, "step_s", NETWORK, protocol) + flight_s,
+        network_step_s=step_s + flight_s,
+        # A hop of a tree between nodes takes longer than one of a ring, by NCCL's own account.
+        tree_step_s=step_s * NETWORK_STEP_US[TREE][protocol] / NETWORK_STEP_US[RING][protocol] + flight_s,
         node_rate=node_rate,
         network_rate=across.network_bytes_per_s * efficiency,
         network_efficiency=efficiency,
@@ -286,7 +290,7 @@ def tree_network_bytes(num_nodes: int, num_bytes: float) -> float:
 def network_tree_all_reduce(num_bytes: int, phases: Phases) -> tuple[float, float]:
     """Chains within the nodes, double binary trees between them: log2 of the nodes is the depth."""
     g, depth = phases.num_local, ceil(log2(phases.num_nodes))
-    latency_s = phases.base_s + 2 * ((g - 1) * phases.node_step_s + depth * phases.network_step_s)
+    latency_s = phases.base_s + 2 * ((g - 1) * phases.node_step_s + depth * phases.tree_step_s)
     inside_s = 2.0 * num_bytes / phases.node_rate
     outside_s = tree_network_bytes(phases.num_nodes, num_bytes) / phases.network_rate
     return latency_s, max(inside_s, outside_s)
