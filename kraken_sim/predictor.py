@@ -141,7 +141,7 @@ class Predictor:
             found = resolve_model(scenario, devices)
             return found, parameter_count(found.config, found.kind, found.kraken)
 
-        key = (scenario.model, scenario.architecture, scenario.num_devices, devices)
+        key = (scenario.model, scenario.architecture, scenario.num_devices, scenario.placement, devices)
         resolved, num_parameters = self._models.get(key, build)
         check_context(scenario, resolved)
         return resolved, num_parameters

@@ -28,6 +28,7 @@ from kraken_sim.hardware.load import list_profiles, load_profile
 from kraken_sim.hardware.placement import gpu_numbers, placed
 from kraken_sim.hardware.rings import RingFinder
 from kraken_sim.hardware.topology import Link, LinkKind, NodeKind, P2PLevel, Topology
+from kraken_sim.predictor import Predictor
 
 
 def rails_of(machine: Topology, order: tuple[str, ...]) -> Counter[Link]:
@@ -208,6 +209,13 @@ def test_a_scenario_can_say_where_its_ranks_sit() -> None:
     assert together.resolved.num_devices == 4
     assert together.latency_s == simulate(question | {"num_devices": 4}).latency_s
     assert simulate(question | {"placement": "0,1,4,5"}).latency_s > 1.2 * together.latency_s
+
+
+def test_placements_of_different_numbers_of_ranks_follow_each_other() -> None:
+    predictor = Predictor()
+    for placement, num_devices in (("0,1", 2), ("0,1,2,3", 4), ("4,5", 2)):
+        question = {"hardware": "l40s-x8", "model": {"preset": "1.3B"}, "context_length": 64, "placement": placement}
+        assert predictor.predict(Scenario.model_validate(question)).resolved.num_devices == num_devices
 
 
 @pytest.mark.parametrize(

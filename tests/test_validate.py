@@ -97,6 +97,25 @@ def test_the_smallest_machine_of_the_measured_devices_is_found() -> None:
         matching_profile(file_of(device_name="NVIDIA T4"))
 
 
+@pytest.mark.parametrize(
+    ("device_name", "num_devices", "memory_bytes", "expected"),
+    [
+        ("NVIDIA H100 80GB HBM3", 1, 85_000_000_000, "h100-sxm-x8"),
+        ("NVIDIA H100 80GB HBM3", 16, 85_000_000_000, "h100-sxm-2x8"),
+        ("NVIDIA H100 PCIe", 2, 85_000_000_000, "h100-pcie-x4"),
+        ("NVIDIA A100 80GB PCIe", 4, 85_000_000_000, "a100-pcie-80gb-x4"),
+        ("NVIDIA A100-SXM4-80GB", 2, 85_000_000_000, "a100-sxm4-80gb-x8"),
+        ("NVIDIA GeForce RTX 4090", 2, 25_300_000_000, "rtx4090-x8"),
+        ("NVIDIA GB200", 4, 198_000_000_000, "gb200-nvl72"),
+    ],
+)
+def test_measured_machine_is_found_by_its_card_and_calibrated_ones_before_datasheets(
+    device_name: str, num_devices: int, memory_bytes: int, expected: str
+) -> None:
+    measured = file_of(device_name=device_name, num_devices=num_devices, memory_bytes=memory_bytes)
+    assert matching_profile(measured) == expected
+
+
 def test_files_that_cannot_be_compared_say_why() -> None:
     with pytest.raises(InputError, match="no whole passes"):
         validate_passes(file_of(launch_record("graph_edge", "", 0.3)))

@@ -147,6 +147,9 @@ def _run_simpy(env: simpy.Environment, processes: list[Any], most_per_instant: i
         num_events += 1
         if num_events - first > most_per_instant:
             raise StandsStillError(instant, num_events)
+    outcome: object = finished.value
+    if isinstance(outcome, BaseException):  # of a process; waiting for all of them would keep it to itself
+        raise outcome
     return num_events
 
 

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from kraken_sim.errors import InputError
+from kraken_sim.hardware.carry_over import calibrated_profiles
 from kraken_sim.hardware.load import list_profiles, load_profile
 
 if TYPE_CHECKING:
@@ -14,23 +15,23 @@ if TYPE_CHECKING:
 
 
 def matching_profile(measurements: MeasurementFile) -> str:
-    """The shipped profile of the measured devices that has just enough of them.
+    """The shipped profile of the measured devices that has just enough of them, a calibrated one if there is.
 
     Raises:
         InputError: no shipped profile describes such a machine.
     """
     header = measurements.header
-    fitting = []
+    fitting, calibrated = [], calibrated_profiles()
     for name in list_profiles():
         profile = load_profile(name)
         size = len(profile.topology.gpus)
         same = _same_device(header.device_name, profile.device.name)
         if same and not _memory_differs(header.memory_bytes, profile) and size >= header.num_devices:
-            fitting.append((size, name))
+            fitting.append((name not in calibrated, size, name))
     if not fitting:
         message = "no shipped profile describes the measured machine; name one with --hardware"
         raise InputError.single("--hardware", message, header.device_name, "h200-sxm-x2")
-    return min(fitting)[1]
+    return min(fitting)[-1]
 
 
 def machine_warnings(measurements: MeasurementFile, profile: HardwareProfile) -> list[str]:
@@ -57,11 +58,15 @@ def machine_warnings(measurements: MeasurementFile, profile: HardwareProfile) ->
 
 
 def _same_device(measured: str, described: str) -> bool:
-    """Whether the two names share the chip's designation, such as H200 or A100."""
+    """Whether the two names share the chip's designation, such as H200 or 4090, and both or neither are PCIe cards."""
 
     def chips(name: str) -> set[str]:
         words = name.upper().replace("-", " ").split()
-        return {word for word in words if any(c.isdigit() for c in word) and word[0].isalpha() and len(word) <= 6}
+        lettered = {word for word in words if any(c.isdigit() for c in word) and word[0].isalpha() and len(word) <= 6}
+        return lettered | {word for word in words if word.isdigit() and len(word) == 4}
+
+    if ("PCIE" in measured.upper()) != ("PCIE" in described.upper()):
+        return False
 
     ignored = {"SXM4", "SXM5", "SXM2", "HBM3", "HBM2E", "HBM3E"}
     return bool((chips(measured) - ignored) & (chips(described) - ignored))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Final
@@ -67,7 +68,7 @@ def topology_html(profile: HardwareProfile) -> str:
     drawing = f"<div style='overflow-x:auto'>{figures_html([topology_figure(topology)])[0]}</div>"
     sections = [
         ("The machine", drawing),
-        ("Links, bandwidth in one direction", _links_grid(profile).html()),
+        ("Links, bandwidth in one direction", _links_section(profile)),
         ("Groups of GPUs", Grid("", GROUP_COLUMNS, list(group_rows(profile)), num_left=3).html()),
     ]
     return render_page(profile.name, sentences, sections)
@@ -92,30 +93,34 @@ def _ring_sentences(topology: Topology) -> list[str]:
     ]
 
 
-def _links_grid(profile: HardwareProfile) -> Grid:
-    """A row for all links of one entry of the file that are alike."""
+def _links_section(profile: HardwareProfile) -> str:
+    """A table with a row for all links of one entry of the file that are alike, and where its numbers are from."""
     alike: dict[tuple[object, ...], list[Link]] = defaultdict(list)
     for link in profile.topology.links:
         alike[link.entry, link.kind, link.count, link.bandwidth_bytes_per_s, link.latency_s].append(link)
-    columns = ("from", "to", "kind", "bandwidth from", "latency from", "links", "one link", "together", "latency")
-    return Grid("", columns, [_links_row(profile, links) for links in alike.values()], num_left=5)
+    sources: dict[str, int] = {}
+
+    def number(link: Link, field: str) -> str:
+        where = profile.provenance.get(f"{link.entry}.{field}")
+        text = "unknown" if where is None else f"{where.kind}: {where.source}"
+        return f"[{sources.setdefault(text, len(sources) + 1)}]"
+
+    rows = [
+        (*_links_row(links), number(links[0], "bandwidth"), number(links[0], "latency")) for links in alike.values()
+    ]
+    columns = ("from", "to", "kind", "pairs", "links", "one link", "together", "latency", "bandwidth is", "latency is")
+    listed = "".join(f"<li value='{index}'>{html.escape(text)}</li>" for text, index in sources.items())
+    return Grid("", columns, rows, num_left=3).html() + f"<ol>{listed}</ol>"
 
 
-def _links_row(profile: HardwareProfile, links: Sequence[Link]) -> tuple[str, ...]:
+def _links_row(links: Sequence[Link]) -> tuple[str, ...]:
     first = links[0]
-    gen = f" gen {first.pcie_gen}" if first.pcie_gen else ""
-
-    def source(field: str) -> str:
-        where = profile.provenance.get(f"{first.entry}.{field}")
-        return "?" if where is None else f"{where.kind}: {where.source}"
-
     return (
         _span([link.a for link in links]),
         _span([link.b for link in links]),
-        LABELS[first.kind] + gen,
-        source("bandwidth"),
-        source("latency"),
-        f"{len(links)} x {first.count}",
+        LABELS[first.kind] + (f" gen {first.pcie_gen}" if first.pcie_gen else ""),
+        str(len(links)),
+        str(first.count),
         format_bandwidth(first.bandwidth_bytes_per_s),
         format_bandwidth(first.total_bytes_per_s),
         format_seconds(first.latency_s),
