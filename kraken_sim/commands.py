@@ -134,7 +134,7 @@ def compare_command(args: argparse.Namespace) -> None:
 
 def paper_command(args: argparse.Namespace) -> None:
     """`kraken-sim paper`: the paper's latency experiment."""
-    from kraken_sim.paper import load_grid, run_grid
+    from kraken_sim.paper.experiment import load_grid, run_grid
 
     result = run_grid(load_grid(args.grid))
     if args.json != "-":

@@ -13,9 +13,9 @@ import pytest
 from kraken_sim import predict_op
 from kraken_sim.cli import main
 from kraken_sim.models.config import ArchitectureKind
-from kraken_sim.paper import GridResult, geomean_percent, load_grid, run_grid, tensor_parallel_predictions
-from kraken_sim.paper_gemm import gemm_delays_s
-from kraken_sim.paper_summary import (
+from kraken_sim.paper.experiment import GridResult, geomean_percent, load_grid, run_grid, tensor_parallel_predictions
+from kraken_sim.paper.gemm import gemm_delays_s
+from kraken_sim.paper.summary import (
     bracket,
     effects,
     gemm_error_points,
@@ -28,7 +28,7 @@ from kraken_sim.program.ops import Gemm
 from kraken_sim.program.program import Category
 
 if TYPE_CHECKING:
-    from kraken_sim.paper import Cells
+    from kraken_sim.paper.experiment import Cells
 
 PUBLIC_DATA = Path(__file__).resolve().parents[2] / "shared" / "reference" / "public_data"
 GEMM_TABLE = PUBLIC_DATA / "gemm_bf16_a100sxm80_trtllm.csv"

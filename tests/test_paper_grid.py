@@ -13,10 +13,10 @@ from kraken_sim.errors import InputError
 from kraken_sim.hardware.interconnect import InterconnectKind
 from kraken_sim.hardware.load import data_dir, load_profile
 from kraken_sim.models.config import ArchitectureKind
-from kraken_sim.paper import geomean_percent, load_grid, run_grid
-from kraken_sim.paper_grid import Grid, InterconnectSpec, OverlapModel
-from kraken_sim.paper_machine import machine_of, with_interconnect
-from kraken_sim.paper_summary import speedups_percent
+from kraken_sim.paper.experiment import geomean_percent, load_grid, run_grid
+from kraken_sim.paper.grid import Grid, InterconnectSpec, OverlapModel
+from kraken_sim.paper.machine import machine_of, with_interconnect
+from kraken_sim.paper.summary import speedups_percent
 from validation import paper_page
 
 if TYPE_CHECKING:

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from kraken_sim.errors import InputError, KrakenSimError
-from kraken_sim.paper import geomean_percent, load_grid, run_grid
-from kraken_sim.paper_summary import KRAKEN, STANDARD, effects, mean_by_degree, speedups_percent
+from kraken_sim.paper.experiment import geomean_percent, load_grid, run_grid
+from kraken_sim.paper.summary import KRAKEN, STANDARD, effects, mean_by_degree, speedups_percent
 from kraken_sim.report.paper import PARALLEL, headline, in_order, what_it_rests_on, where_it_pays
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from kraken_sim.paper import GridResult
+    from kraken_sim.paper.experiment import GridResult
 
 PAGE: Final = Path(__file__).resolve().parent.parent / "docs" / "paper.md"
 MACHINES: Final = ("paper_grid", "paper_grid_h100", "paper_grid_h200", "paper_grid_l40s")

@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from kraken_sim.models.config import ArchitectureKind
-from kraken_sim.paper import geomean_percent
-from kraken_sim.paper_summary import (
+from kraken_sim.paper.experiment import geomean_percent
+from kraken_sim.paper.summary import (
     bracket,
     effects,
     gemm_error_points,
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from kraken_sim.paper import Cell, GridResult
-    from kraken_sim.paper_summary import Bracket, Effect
+    from kraken_sim.paper.experiment import Cell, GridResult
+    from kraken_sim.paper.summary import Bracket, Effect
 
 STANDARD, PARALLEL, KRAKEN = ArchitectureKind.STANDARD, ArchitectureKind.PARALLEL, ArchitectureKind.KRAKEN
 

@@ -6,18 +6,18 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from kraken_sim.models.config import ArchitectureKind
-from kraken_sim.paper import geomean_percent
-from kraken_sim.paper_grid import LinkClass
-from kraken_sim.paper_summary import KRAKEN, STANDARD, speedups_percent
+from kraken_sim.paper.experiment import geomean_percent
+from kraken_sim.paper.grid import LinkClass
+from kraken_sim.paper.summary import KRAKEN, STANDARD, speedups_percent
 from kraken_sim.program.program import Category
 from kraken_sim.report.html import COLOURS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from kraken_sim.paper import Cell, GridResult
-    from kraken_sim.paper_grid import InterconnectSpec
-    from kraken_sim.paper_summary import Effect
+    from kraken_sim.paper.experiment import Cell, GridResult
+    from kraken_sim.paper.grid import InterconnectSpec
+    from kraken_sim.paper.summary import Effect
     from kraken_sim.prediction import Prediction
 
 PARALLEL = ArchitectureKind.PARALLEL

@@ -5,8 +5,8 @@ from __future__ import annotations
 import html
 from typing import TYPE_CHECKING, Any
 
-from kraken_sim.paper import tensor_parallel_predictions
-from kraken_sim.paper_summary import effects
+from kraken_sim.paper.experiment import tensor_parallel_predictions
+from kraken_sim.paper.summary import effects
 from kraken_sim.report.paper import headline, in_order, what_it_rests_on, where_it_pays
 from kraken_sim.report.paper_figures import (
     breakdown_figure,
@@ -20,7 +20,7 @@ from kraken_sim.report.paper_figures import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from kraken_sim.paper import GridResult
+    from kraken_sim.paper.experiment import GridResult
 
 SPEEDUP_FIGURES, BREAKDOWN_FIGURES = {4: 4, 8: 5}, {4: 6, 8: 7}
 """The paper's figures by devices; figures 1 and 3 draw layers and hold no measurements."""

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from kraken_sim.hardware.load import load_profile
 from kraken_sim.models.config import ArchitectureKind
-from kraken_sim.paper_grid import Grid, load_grid
-from kraken_sim.paper_machine import with_interconnect
-from kraken_sim.paper_run import Cell, Cells, Runner
+from kraken_sim.paper.grid import Grid, load_grid
+from kraken_sim.paper.machine import with_interconnect
+from kraken_sim.paper.run import Cell, Cells, Runner
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kraken_sim.hardware.profile import HardwareProfile
-    from kraken_sim.paper_grid import Assumption, InterconnectSpec
+    from kraken_sim.paper.grid import Assumption, InterconnectSpec
     from kraken_sim.prediction import Prediction
 
 __all__ = ["Cell", "Cells", "GridResult", "geomean_percent", "load_grid", "run_grid", "tensor_parallel_predictions"]
@@ -40,7 +40,7 @@ class GridResult:
 
     def as_dict(self) -> dict[str, Any]:
         """The contract's JSON."""
-        from kraken_sim.paper_summary import summary_dict
+        from kraken_sim.paper.summary import summary_dict
 
         reported = self.grid.reported
         return {

@@ -7,14 +7,14 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from kraken_sim.models.config import ArchitectureKind
-from kraken_sim.paper import geomean_percent
+from kraken_sim.paper.experiment import geomean_percent
 from kraken_sim.program.program import Category
 from kraken_sim.uncertainty import block_residuals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from kraken_sim.paper import Cell, GridResult
+    from kraken_sim.paper.experiment import Cell, GridResult
 
 STANDARD, KRAKEN = ArchitectureKind.STANDARD, ArchitectureKind.KRAKEN
 

@@ -1,0 +1,1 @@
+"""The paper's latency experiment: grids, their alternatives, and what the result rests on."""
