@@ -64,6 +64,15 @@ class Described:
     residuals: Mapping[str, float]
 
 
+@dataclass(frozen=True, slots=True)
+class Shaped:
+    """A model on its devices, with the programs of its workloads and whether they communicate."""
+
+    resolved: ResolvedModel
+    num_parameters: int
+    programs: Memo[tuple[Program, bool]] = field(default_factory=lambda: Memo(500))
+
+
 @dataclass(slots=True)
 class Predictor:
     """Predicts scenarios one after the other; `profile` replaces the machine that they name.
@@ -73,8 +82,7 @@ class Predictor:
 
     profile: HardwareProfile | None = None
     _profiles: Memo[HardwareProfile] = field(default_factory=lambda: Memo(64))
-    _models: Memo[tuple[ResolvedModel, int]] = field(default_factory=Memo)
-    _programs: Memo[Program] = field(default_factory=lambda: Memo(2_000))
+    _models: Memo[Shaped] = field(default_factory=lambda: Memo(500))
     _pricings: Memo[Pricing] = field(default_factory=lambda: Memo(256))
     _kernels: Memo[dict[ComputeOp, KernelCost]] = field(default_factory=lambda: Memo(64))
     _described: Memo[Described] = field(default_factory=lambda: Memo(128))
@@ -86,35 +94,34 @@ class Predictor:
             InputError: the scenario does not fit its machine's profile.
             InfeasibleError: the model does not fit in the machine's memory.
         """
+        return self.answer(scenario, exact=exact)[0]
+
+    def answer(self, scenario: Scenario, *, exact: bool = False) -> tuple[Prediction, Mapping[str, float]]:
+        """The answer, and the residuals of the blocks of constants behind it; raises as `predict`."""
         machine = self._machine(scenario.hardware)
-        resolved, num_parameters = self._resolved(scenario, machine)
+        shaped = self._shaped(scenario, machine)
+        resolved = shaped.resolved
         machine.device.rate_flops(scenario.dtype)
         machine = self._placed(scenario, machine, resolved.num_devices)
         memory = memory_of(scenario, resolved)
         check_memory(memory, machine.device.hbm_capacity_bytes)
-        program = self._program(scenario, resolved)
+        program, communicates = self._program(scenario, shaped)
         pricing = self._pricing(scenario, machine).under_sustained_load(program)
+        described = self._describe(scenario, machine, communicates)
         eager = scenario.runtime.launch is Launch.EAGER
-        return Prediction(
+        prediction = Prediction(
             scenario=scenario,
             resolved=resolved,
             timeline=run(program, engine_machine(machine, pricing), eager=eager, exact=exact),
             memory=memory,
-            num_parameters=num_parameters,
-            provenance=self._describe(scenario, machine, program).provenance,
+            num_parameters=shaped.num_parameters,
+            provenance=described.provenance,
             slowdown=pricing.slowdown,
         )
+        return prediction, described.residuals
 
-    def residuals(self, prediction: Prediction) -> Mapping[str, float]:
-        """The residuals of the blocks of constants behind a prediction of this predictor."""
-        machine = self._machine(prediction.scenario.hardware)
-        program = self._program(prediction.scenario, prediction.resolved)
-        return self._describe(prediction.scenario, machine, program).residuals
-
-    def _describe(self, scenario: Scenario, machine: HardwareProfile, program: Program) -> Described:
-        """Where the numbers come from that this program's ops needed."""
-        ops = (kernel.op for segment in program.segments for kernel in segment.kernels)
-        communicates = any(isinstance(op, AllReduce) for op in ops)
+    def _describe(self, scenario: Scenario, machine: HardwareProfile, communicates: bool) -> Described:
+        """Where the numbers come from that a program's ops needed."""
 
         def build() -> Described:
             unused = {"serving_attention"} | (set() if communicates else {"collectives", "contention"})
@@ -133,22 +140,26 @@ class Predictor:
         key = (scenario.hardware, scenario.placement, num_devices)
         return self._profiles.get(key, lambda: placed(machine, scenario.placement, num_devices))
 
-    def _resolved(self, scenario: Scenario, machine: HardwareProfile) -> tuple[ResolvedModel, int]:
+    def _shaped(self, scenario: Scenario, machine: HardwareProfile) -> Shaped:
         """Shapes and parameters: they depend on the context in nothing but its limit."""
         devices = len(machine.topology.gpus)
 
-        def build() -> tuple[ResolvedModel, int]:
+        def build() -> Shaped:
             found = resolve_model(scenario, devices)
-            return found, parameter_count(found.config, found.kind, found.kraken)
+            return Shaped(found, parameter_count(found.config, found.kind, found.kraken))
 
         key = (scenario.model, scenario.architecture, scenario.num_devices, scenario.placement, devices)
-        resolved, num_parameters = self._models.get(key, build)
-        check_context(scenario, resolved)
-        return resolved, num_parameters
+        shaped = self._models.get(key, build)
+        check_context(scenario, shaped.resolved)
+        return shaped
 
-    def _program(self, scenario: Scenario, resolved: ResolvedModel) -> Program:
-        work = workload_of(scenario, resolved)
-        return self._programs.get((resolved, work), lambda: program_of(scenario, resolved))
+    def _program(self, scenario: Scenario, shaped: Shaped) -> tuple[Program, bool]:
+        def build() -> tuple[Program, bool]:
+            program = program_of(scenario, shaped.resolved)
+            ops = (kernel.op for segment in program.segments for kernel in segment.kernels)
+            return program, any(isinstance(op, AllReduce) for op in ops)
+
+        return shaped.programs.get(workload_of(scenario, shaped.resolved), build)
 
     def _pricing(self, scenario: Scenario, machine: HardwareProfile) -> Pricing:
         """One pricing for each runtime; runtimes of a machine share what its kernels cost."""

@@ -115,8 +115,7 @@ class Evaluator:
     def row(self, values: Row) -> tuple[Any, ...]:
         """Results of one point in the order of `RESULT_COLUMNS`; an error is a result too."""
         try:
-            prediction = self.predictor.predict(self.scenario(values))
-            return results_of(prediction, self.predictor.residuals(prediction))
+            return results_of(*self.predictor.answer(self.scenario(values)))
         except InputError as error:
             return (*_NO_RESULT, "input", "; ".join(str(problem) for problem in error.problems))
         except InfeasibleError as error:

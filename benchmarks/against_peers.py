@@ -1,0 +1,108 @@
+"""Kraken_sim's rows against tools that add formulas up: CPU time an answer on the same questions, in one run.
+
+    python -m venv peers && peers/bin/pip install llm-analysis genz-llm
+    python benchmarks/against_peers.py peers/bin/python
+
+The question: prefill of a GPT of 6.7 B parameters (32 layers of width 4096) on four A100, tensor parallel, one
+sequence, 32 lengths. Rounds take turns, so that a busy machine slows all of them; the best round counts.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+
+LENGTHS = range(512, 544)
+ROUNDS = 5
+
+LLM_ANALYSIS = """
+import logging; logging.disable(logging.CRITICAL)
+from llm_analysis.analysis import LLMAnalysis
+from llm_analysis.config import ModelConfig, ParallelismConfig, get_dtype_config_by_name, get_gpu_config_by_name
+model = ModelConfig(name="gpt", num_layers=32, n_head=32, hidden_dim=4096, vocab_size=51200, max_seq_len=2048)
+gpu, dtype = get_gpu_config_by_name("a100-sxm-80gb"), get_dtype_config_by_name("w16a16e16")
+analysis = LLMAnalysis(model, gpu, dtype, ParallelismConfig(tp_size=4))
+def ask(length):
+    return analysis.inference(batch_size_per_gpu=1, seq_len=length, num_tokens_to_generate=1)["prefill_latency"]
+"""
+GENZ = """
+import contextlib, io, warnings; warnings.filterwarnings("ignore")
+from GenZ import prefill_moddeling
+def ask(length):
+    with contextlib.redirect_stdout(io.StringIO()):
+        answer = prefill_moddeling(model="llama2_7b", batch_size=1, input_tokens=length, system_name="A100_80GB_GPU",
+                                   bits="bf16", tensor_parallel=4)
+    return float(answer["Latency"]) / 1e3
+"""
+SERVE = """
+import json, sys, time
+ask({first})
+for _ in sys.stdin:
+    begin = time.process_time()
+    answers = [ask(length) for length in range({first}, {last})]
+    print(json.dumps([(time.process_time() - begin) / len(answers), answers[0]]), flush=True)
+"""
+
+
+class Peer:
+    """Another tool in a process of its own, with its own packages."""
+
+    def __init__(self, python: str, code: str) -> None:
+        script = code + SERVE.format(first=LENGTHS.start, last=LENGTHS.stop)
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+        self._process = subprocess.Popen([python, "-c", script], **pipes)  # type: ignore[call-overload]
+
+    def round(self) -> tuple[float, float]:
+        """CPU seconds an answer, and the first answer's latency in seconds."""
+        print(file=self._process.stdin, flush=True)
+        line = self._process.stdout.readline()
+        if not line:
+            sys.exit("a peer does not answer: are llm-analysis and genz-llm installed for that Python?")
+        seconds, latency_s = json.loads(line)
+        return seconds, latency_s
+
+
+class Ours:
+    """Rows of a sweep, each length new in every round: what a sweep does to a point it has not seen."""
+
+    def __init__(self, kind: str) -> None:
+        from kraken_sim.explore.rows import Evaluator
+
+        fixed = {
+            "hardware": "a100-sxm4-80gb-x8",
+            "model": {"preset": "6.7B"},
+            "architecture": {"kind": kind},
+            "num_devices": 4,
+        }
+        self._evaluator = Evaluator(fixed, ["context_length"])
+        self._evaluator.row((LENGTHS.start - 1,))
+        self._offset = 0
+
+    def round(self) -> tuple[float, float]:
+        """As `Peer.round`."""
+        lengths = [length + self._offset for length in LENGTHS]
+        self._offset += len(LENGTHS)
+        begin = time.process_time()
+        rows = self._evaluator.rows((length,) for length in lengths)
+        return (time.process_time() - begin) / len(rows), rows[0][1]
+
+
+def main() -> None:
+    """Print the table."""
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    tools = {f"kraken_sim, {kind}": Ours(kind) for kind in ("standard", "kraken")}
+    tools |= {"llm-analysis": Peer(sys.argv[1], LLM_ANALYSIS), "GenZ": Peer(sys.argv[1], GENZ)}
+    best: dict[str, tuple[float, float]] = {}
+    for _ in range(ROUNDS):
+        for name, tool in tools.items():
+            best[name] = min(best.get(name, (1e9, 0.0)), tool.round())
+    print(f"{'tool':24} {'CPU ms an answer':>18} {'answers / s':>12} {'TTFT, ms':>10}")
+    for name, (seconds, latency_s) in best.items():
+        print(f"{name:24} {1e3 * seconds:18.3f} {1.0 / seconds:12,.0f} {1e3 * latency_s:10.2f}")
+
+
+if __name__ == "__main__":
+    main()
