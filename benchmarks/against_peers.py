@@ -4,7 +4,7 @@
     python benchmarks/against_peers.py peers/bin/python
 
 The question: prefill of a GPT of 6.7 B parameters (32 layers of width 4096) on four A100, tensor parallel, one
-sequence, 32 lengths. Rounds take turns, so that a busy machine slows all of them; the best round counts.
+sequence, 16 lengths. Rounds take turns, so that a busy machine slows all of them; the best round counts.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import subprocess
 import sys
 import time
 
-LENGTHS = range(512, 544)
-ROUNDS = 5
+LENGTHS = range(512, 528)
+ROUNDS = 3
 
 LLM_ANALYSIS = """
 import logging; logging.disable(logging.CRITICAL)
