@@ -165,3 +165,10 @@ def test_no_command_prints_the_help(capsys: pytest.CaptureFixture[str]):
         main(["runn"])
     assert stop.value.code == 2
     assert "did you mean 'run'" in capsys.readouterr().err
+
+
+def test_a_sweep_given_to_run_is_sent_to_sweep(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "architectures-sweep"]) == 2
+    told = capsys.readouterr().err
+    assert "is a sweep of" in told
+    assert "kraken-sim sweep architectures-sweep" in told
