@@ -11,7 +11,7 @@ import pytest
 from measurement_support import header, microbenchmarks, pass_record, write
 
 from kraken_sim import predict_op, simulate
-from kraken_sim.comparison import KRAKEN_NAME, validate_passes
+from kraken_sim.comparison import KRAKEN_NAME, scenario_of_pass, validate_passes
 from kraken_sim.costs.pricing import Pricing
 from kraken_sim.hardware.load import load_profile
 from kraken_sim.measurements.records import GemmRecord, Launch, MemoryBoundRecord
@@ -26,7 +26,6 @@ from validation.accuracy_passes import (
     ideal_overlap_s,
     interval_section,
     launched,
-    scenario_of,
     sign_counts,
     speedup_section,
     with_ideal_overlap,
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kraken_sim.comparison import ValidationResult
+    from kraken_sim.scenario import Scenario
 
 HARDWARE = "h200-sxm-x2"
 NCCL = {"library": "nccl", "channels": None, "transport": "auto"}
@@ -47,13 +47,21 @@ CONDITIONS = header().conditions
 def predicted_s(record: Any) -> float:
     collective = CONDITIONS[record.condition]
     assert collective is not None
-    return simulate(scenario_of(record, collective, HARDWARE)).latency_s
+    return simulate(scenario_of_pass(record, collective, HARDWARE)).latency_s
 
 
 def slower(architecture: str, factor: float, **changes: Any) -> Any:
     """A pass that took `factor` times what is predicted."""
     blank = pass_record(architecture, 1.0, **changes)
     return pass_record(architecture, factor * predicted_s(blank), **changes)
+
+
+def kraken_at_512() -> Scenario:
+    return scenario_of_pass(pass_record("kraken", 1.0, model={"preset": "6.7B"}, context_length=512), NCCL, HARDWARE)
+
+
+def blocked(scenario: Scenario) -> Scenario:
+    return scenario.model_copy(update={"runtime": scenario.runtime.model_copy(update={"overlap": False})})
 
 
 def result_of(*records: Any) -> ValidationResult:
@@ -125,8 +133,8 @@ def test_the_speed_up_is_judged_in_points_and_by_its_sign() -> None:
 
 def test_overlap_that_costs_nothing_is_faster_than_overlap_that_does_and_than_none() -> None:
     profile = load_profile(HARDWARE)
-    scenario = scenario_of(pass_record("kraken", 1.0, model={"preset": "6.7B"}, context_length=512), NCCL, HARDWARE)
-    blocking = {**scenario, "runtime": {**scenario["runtime"], "overlap": False}}
+    scenario = kraken_at_512()
+    blocking = blocked(scenario)
     ideal_s = ideal_overlap_s(scenario, profile)
     assert ideal_s < simulate(scenario).latency_s
     assert ideal_s < simulate(blocking).latency_s
@@ -135,10 +143,10 @@ def test_overlap_that_costs_nothing_is_faster_than_overlap_that_does_and_than_no
 def test_ideal_overlap_takes_the_longer_side_of_each_overlap() -> None:
     # One clock for all: an overlapped pass is denser and would run at a lower one.
     profile = replace(load_profile(HARDWARE), power=None)
-    scenario = scenario_of(pass_record("kraken", 1.0, model={"preset": "6.7B"}, context_length=512), NCCL, HARDWARE)
+    scenario = kraken_at_512()
     spans = simulate(scenario, profile=profile).timeline.spans
     reduce_s = min(span.alone_s for span in spans if span.kind == "collective")
-    blocking = {**scenario, "runtime": {**scenario["runtime"], "overlap": False}}
+    blocking = blocked(scenario)
     saved_s = simulate(blocking, profile=profile).latency_s - ideal_overlap_s(scenario, profile)
     # The kernels up to the FFN are the longer side, so each of 31 layers saves its AllReduce with the gap before it,
     # but for fork and join.
@@ -188,7 +196,7 @@ def test_a_common_bias_is_explained_by_its_group_and_noise_within_groups_is_not(
 
 def test_gemms_measured_twice_as_slow_lengthen_a_pass_by_its_gemm_time() -> None:
     profile = load_profile(HARDWARE)
-    scenario = scenario_of(pass_record("standard", 1.0), NCCL, HARDWARE)
+    scenario = scenario_of_pass(pass_record("standard", 1.0), NCCL, HARDWARE)
     prediction = simulate(scenario)
     spans = simulate(scenario, exact=True).timeline.spans
     ops = {span.op for span in spans if isinstance(span.op, Gemm)}

@@ -8,13 +8,12 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from kraken_sim.calibration.samples import gemm_samples
-from kraken_sim.comparison import BLOCKING_NAME, KRAKEN_NAME, Comparison, ValidationResult
+from kraken_sim.comparison import BLOCKING_NAME, KRAKEN_NAME, Comparison, ValidationResult, scenario_of_pass
 from kraken_sim.costs.pricing import Pricing
 from kraken_sim.predictor import program_of
 from kraken_sim.program.ops import Gemm
-from kraken_sim.scenario import scenario_from
 from kraken_sim.scenario_resolve import resolve_model
-from validation.accuracy_passes import grouped, scenario_of
+from validation.accuracy_passes import grouped
 from validation.accuracy_table import Section, line
 
 if TYPE_CHECKING:
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
     from kraken_sim.hardware.profile import HardwareProfile
     from kraken_sim.measurements.schema import MeasurementFile
+    from kraken_sim.scenario import Scenario
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,15 +97,12 @@ def measured_gemms(microbench: MeasurementFile, profile: HardwareProfile) -> dic
     return {op: fmean(found) for op, found in times.items()}
 
 
-def gemm_shift_s(
-    scenario: Mapping[str, Any], profile: HardwareProfile, measured: Mapping[Gemm, float]
-) -> tuple[float, float]:
+def gemm_shift_s(asked: Scenario, profile: HardwareProfile, measured: Mapping[Gemm, float]) -> tuple[float, float]:
     """What a pass without overlap would take longer if its GEMMs took as long as measured alone.
 
     Returns:
         The seconds, at the clock of the pass, and the share of the GEMM time whose shapes were measured.
     """
-    asked = scenario_from(scenario)
     program = program_of(asked, resolve_model(asked, len(profile.topology.gpus)))
     pricing = Pricing(profile, asked.runtime.collective.policy()).under_sustained_load(program)
     shift_s = covered_s = total_s = 0.0
@@ -135,7 +132,7 @@ def gemm_section(
     for own in groups.values():
         errors, shares = [], []
         for c in own:
-            scenario = scenario_of(c.record, conditions[c.condition] or {}, graph.hardware)
+            scenario = scenario_of_pass(c.record, conditions[c.condition] or {}, graph.hardware)
             shift_s, share = gemm_shift_s(scenario, profile, measured)
             errors.append((c.predicted_s + shift_s) / c.measured_s - 1.0)
             shares.append(share)

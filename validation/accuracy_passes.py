@@ -8,10 +8,9 @@ from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
 from kraken_sim import simulate
-from kraken_sim.comparison import KRAKEN_NAME, Comparison, ValidationResult
+from kraken_sim.comparison import KRAKEN_NAME, Comparison, ValidationResult, scenario_of_pass
 from kraken_sim.ideal_overlap import ideal_overlap
 from kraken_sim.measurements.records import Launch
-from kraken_sim.scenario import scenario_from
 from validation.accuracy_table import Bar, Line, Section, line
 
 if TYPE_CHECKING:
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
     from kraken_sim.comparison import Speedup
     from kraken_sim.hardware.profile import HardwareProfile
-    from kraken_sim.measurements.records import PassRecord
+    from kraken_sim.scenario import Scenario
 
 GRAPH_BAR = Bar(mean=0.04, worst=0.10)
 EAGER_BAR = Bar(mean=0.12)
@@ -30,25 +29,9 @@ HOST_BOUND_RATIO = 1.2
 """An eager pass that takes this much longer than its graph waits for the host."""
 
 
-def scenario_of(record: PassRecord, collective: Mapping[str, Any], hardware: str) -> dict[str, Any]:
-    """The scenario that a measured pass answers."""
-    return {
-        "name": record.key,
-        "hardware": hardware,
-        "model": record.model,
-        "architecture": record.architecture,
-        "num_devices": record.num_devices,
-        "phase": record.phase,
-        "batch_size": record.batch_size,
-        "context_length": record.context_length,
-        "dtype": record.dtype.value,
-        "runtime": {"launch": record.launch.value, "overlap": record.overlap, "collective": dict(collective)},
-    }
-
-
-def ideal_overlap_s(scenario: Mapping[str, Any], profile: HardwareProfile) -> float:
+def ideal_overlap_s(scenario: Scenario, profile: HardwareProfile) -> float:
     """The latency if both sides of an overlap ran as they run alone; see `ideal_overlap`."""
-    return ideal_overlap(scenario_from(scenario), profile).duration_s
+    return ideal_overlap(scenario, profile).duration_s
 
 
 def with_ideal_overlap(
@@ -60,7 +43,7 @@ def with_ideal_overlap(
         collective = conditions.get(c.condition)
         if c.architecture != KRAKEN_NAME or collective is None:
             return c
-        return replace(c, predicted_s=ideal_overlap_s(scenario_of(c.record, collective, result.hardware), profile))
+        return replace(c, predicted_s=ideal_overlap_s(scenario_of_pass(c.record, collective, result.hardware), profile))
 
     return replace(result, comparisons=tuple(again(c) for c in result.comparisons))
 
@@ -197,7 +180,7 @@ def interval_section(
     inside: dict[tuple[str, str], list[bool]] = defaultdict(list)
     errors: dict[tuple[str, str], list[float]] = defaultdict(list)
     for c in result.comparisons:
-        scenario = scenario_of(c.record, conditions[c.condition] or {}, result.hardware)
+        scenario = scenario_of_pass(c.record, conditions[c.condition] or {}, result.hardware)
         interval = simulate(scenario, profile=profile).interval
         for architecture in ("all", c.architecture):
             key = (c.record.launch.value, architecture)

@@ -10,31 +10,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kraken_sim.architectures.workload import ProgramBuilder, shard
-from kraken_sim.program.program import Program, Segment
+from kraken_sim.architectures.workload import equal_layers
 
 if TYPE_CHECKING:
-    from kraken_sim.architectures.workload import Workload
+    from kraken_sim.architectures.workload import BlockShape, ProgramBuilder, Workload
     from kraken_sim.models.config import TransformerConfig
+    from kraken_sim.program.program import Program
 
 
 def parallel_program(config: TransformerConfig, work: Workload) -> Program:
     """A forward pass with L blocking AllReduces of [T, d]."""
-    build = ProgramBuilder(work)
-    width, devices = config.hidden_size, work.num_devices
-    block = shard(config, devices)
-    build.embedding(width)
-    start = build.take()
+    return equal_layers("parallel", config, work, _layer)
+
+
+def _layer(build: ProgramBuilder, block: BlockShape, width: int, devices: int) -> None:
     build.norm("norm", width)
     build.attention(block)
     build.ffn(block, accumulate=True)
     build.all_reduce("all_reduce", width, devices)
     build.add("residual", width)
-    layer = build.take()
-    build.lm_head(width, config.vocab_size)
-    segments = (
-        Segment("embedding", start),
-        Segment("layer", layer, config.num_hidden_layers),
-        Segment("head", build.take()),
-    )
-    return Program("parallel", devices, segments)

@@ -19,9 +19,11 @@ from kraken_sim.program.ops import (
     Gemm,
     Norm,
 )
-from kraken_sim.program.program import MAIN_STREAM, Category, Kernel, RecordEvent, Step, WaitEvent
+from kraken_sim.program.program import MAIN_STREAM, Category, Kernel, Program, RecordEvent, Segment, Step, WaitEvent
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from kraken_sim.models.config import TransformerConfig
     from kraken_sim.program.ops import Op
 
@@ -212,3 +214,28 @@ class ProgramBuilder:
         shard_size = -(-vocab_size // work.num_devices)
         self.kernel("norm_final", Norm(work.batch_size, hidden_size, work.dtype), Category.NORM)
         self.gemm("lm_head", shard_size, hidden_size, Category.LM_HEAD, m=work.batch_size)
+
+
+def equal_layers(
+    name: str,
+    config: TransformerConfig,
+    work: Workload,
+    layer: Callable[[ProgramBuilder, BlockShape, int, int], None],
+) -> Program:
+    """A forward pass under tensor parallelism: embedding, equal layers, head.
+
+    `layer` appends one layer's steps, given the block that a device holds, the width of the stream, and the devices.
+    """
+    build = ProgramBuilder(work)
+    width, devices = config.hidden_size, work.num_devices
+    build.embedding(width)
+    start = build.take()
+    layer(build, shard(config, devices), width, devices)
+    steps = build.take()
+    build.lm_head(width, config.vocab_size)
+    segments = (
+        Segment("embedding", start),
+        Segment("layer", steps, config.num_hidden_layers),
+        Segment("head", build.take()),
+    )
+    return Program(name, devices, segments)
