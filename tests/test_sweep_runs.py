@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -10,17 +11,20 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+import joblib
 import pyarrow.parquet as pq
 import pytest
+from joblib.parallel import ThreadingBackend
 
 from kraken_sim.cli import main
 from kraken_sim.errors import InputError
+from kraken_sim.explore import runners
 from kraken_sim.explore.plan import Plan, load_plan
 from kraken_sim.explore.store import opened
 from kraken_sim.explore.sweep import run_to_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 QUESTION = """
@@ -120,6 +124,26 @@ def test_an_unreachable_cluster_is_said_and_nothing_is_lost(
     assert main(["sweep", str(question), "--out", str(out), "--cluster", address]) == 2
     assert "--cluster" in capsys.readouterr().err
     assert store.part(0).read_bytes() == b"kept"
+
+
+class AllAtOnce(ThreadingBackend):
+    """A backend like Ray's: it returns what a call was given, and nothing before."""
+
+    supports_return_generator = False
+
+
+def test_a_backend_that_cannot_stream_gets_waves_and_ends_in_the_same_file(
+    tmp_path: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch
+):
+    @contextlib.contextmanager
+    def all_at_once(_: str) -> Iterator[None]:
+        with joblib.parallel_config(AllAtOnce(), n_jobs=2):
+            yield
+
+    monkeypatch.setattr(runners, "_cluster_backend", all_at_once)
+    run_to_file(plan, tmp_path / "waves.parquet", cluster="ray://head:10001")
+    run_to_file(plan, tmp_path / "here.parquet", jobs=1)
+    assert (tmp_path / "waves.parquet").read_bytes() == (tmp_path / "here.parquet").read_bytes()
 
 
 def test_a_dask_cluster_that_loses_a_worker_loses_no_point(tmp_path: Path, plan: Plan):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from functools import lru_cache
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kraken_sim.errors import InputError
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 CONNECT_S = 10
 SCHEMES = ("dask", "ray")
+WAVE = 4
+"""Chunks a worker in one call of a backend that can't stream: few enough that little is lost, enough to keep busy."""
 
 
 class Recipe(NamedTuple):
@@ -81,14 +84,22 @@ def run_chunks(
     tasks = (joblib.delayed(run_chunk)(recipe, chunk, chunk * plan.chunk_size, plan.chunk(chunk)) for chunk in chunks)
     backend = contextlib.nullcontext() if cluster is None else _cluster_backend(cluster)
     with backend:
-        # A chunk is some tenths of a second of work, so nothing is gained by putting several into one task.
-        parallel = joblib.Parallel(
-            n_jobs=jobs if cluster is None else -1,
-            return_as="generator_unordered",
-            batch_size=1,
-            pre_dispatch="4*n_jobs",
-        )
+        yield from _as_they_come(tasks, jobs if cluster is None else -1)
+
+
+def _as_they_come(tasks: Iterator[Any], jobs: int) -> Iterator[tuple[int, int, bytes]]:
+    """Results on joblib's active backend; one that only returns all of a call at once gets a wave of tasks a call."""
+    import joblib
+    from joblib.parallel import get_active_backend
+
+    # A chunk is some tenths of a second of work, so nothing is gained by putting several into one task.
+    if getattr(get_active_backend()[0], "supports_return_generator", False):
+        parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1, pre_dispatch="4*n_jobs")
         yield from parallel(tasks)
+        return
+    wave = WAVE * max(1, joblib.effective_n_jobs(jobs))
+    while batch := list(islice(tasks, wave)):
+        yield from joblib.Parallel(n_jobs=jobs, batch_size=1)(batch)
 
 
 def available_cores() -> int:
