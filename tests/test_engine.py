@@ -119,6 +119,20 @@ def test_a_grid_smaller_than_the_free_sms_is_not_hurt():
     assert gemm.duration_s == pytest.approx(30 * US)
 
 
+@given(
+    ctas=st.integers(1, 450), memory=st.floats(0.0, 1.0), channels=st.integers(1, 60), beside_us=st.floats(1.0, 300.0)
+)
+def test_a_kernel_beside_a_collective_never_ends_before_it_would_alone(ctas, memory, channels, beside_us):
+    """Also where the last wave is nearly empty and has the bandwidth to itself."""
+    kernel = kernel_cost(100 * US, ctas=ctas, ctas_per_sm=2, memory_fraction=memory)
+    steps = [collective(stream=1), compute(1)]
+    contention = replace(NO_INTERFERENCE, memory_saturation_fraction=0.5)
+    beside = collective_cost(beside_us * US, channels)
+    timeline = run(program(*steps), machine(kernel, beside, contention=contention), eager=False)
+    (span,) = [span for span in timeline.spans if span.name == "kernel_1"]
+    assert span.duration_s >= 100 * US * (1 - 1e-7)
+
+
 def test_two_memory_bound_kernels_share_hbm_evenly():
     steps = (*FORK, compute(1, COMM_STREAM), compute(2))
     cost = kernel_cost(10 * US, ctas=50, memory_fraction=1.0)

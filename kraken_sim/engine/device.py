@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from kraken_sim.engine.collective import JointCollective
     from kraken_sim.engine.light import Clock, Event
 
+EARLY_S = 2e-12
+"""An end this much before that of the kernel alone is rounding of the clock."""
+
 
 @dataclass(slots=True)
 class DeviceState:
@@ -49,6 +52,7 @@ class DeviceState:
         self.compute.append(kernel)
         if len(self.compute) == 1 and not self.collectives:
             # What `settle` would come to on an idle device.
+            kernel.began_ps = self._updated_ps
             kernel.start(self.num_sms, alone=True)
             kernel.speed = self._alone_speed(kernel)
             self._arm()
@@ -102,7 +106,7 @@ class DeviceState:
     def set_speeds(self) -> None:
         """Divide HBM and apply interference among the kernels that run now; arm the timer."""
         self._advance()
-        running = [kernel for kernel in self.compute if kernel.lumps]
+        running = [kernel for kernel in self.compute if kernel.active_ctas]
         transfers = [kernel for kernel in self.collectives if kernel.joint.running]
         if len(running) == 1 and not transfers:
             kernel = running[0]
@@ -159,7 +163,11 @@ class DeviceState:
             if any(lump.done for lump in kernel.lumps):
                 kernel.lumps = [lump for lump in kernel.lumps if not lump.done]
             if not kernel.lumps and kernel.pending == 0:
-                ended.append(kernel)
+                early_s = kernel.early_s(self._updated_ps)
+                if early_s > EARLY_S:
+                    kernel.wait(early_s)
+                else:
+                    ended.append(kernel)
         if ended:
             self.compute = [kernel for kernel in self.compute if kernel.lumps or kernel.pending]
             for kernel in ended:
@@ -193,6 +201,8 @@ class DeviceState:
             if free <= 0:
                 break
             if isinstance(kernel, ComputeKernel):
+                if kernel.began_ps < 0:
+                    kernel.began_ps = self._updated_ps
                 kernel.start(free, alone=len(waiting) == 1)
             else:
                 kernel.sms_held += min(free, kernel.sms_wanted - kernel.sms_held)

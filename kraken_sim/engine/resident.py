@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from kraken_sim.engine.clock import to_s
+
 if TYPE_CHECKING:
     from kraken_sim.costs.types import CollectiveCost, KernelCost
     from kraken_sim.engine.collective import JointCollective
@@ -85,6 +87,8 @@ class ComputeKernel:
     lumps: list[Lump] = field(default_factory=list)
     speed: float = 1.0
     started: bool = False
+    began_ps: int = -1
+    """When its first CTA started; -1 before."""
 
     @classmethod
     def create(
@@ -140,6 +144,19 @@ class ComputeKernel:
     def sms_for(self, ctas: int) -> int:
         """SMs that `ctas` CTAs occupy when packed."""
         return -(-ctas // self.cost.ctas_per_sm)
+
+    def early_s(self, now_ps: int) -> float:
+        """How much sooner than alone on the device the kernel would have ended, if it ended now.
+
+        The model gives all waves one length, and a nearly empty last one with the bandwidth to itself runs faster
+        than that beside other work; but what runs beside others never ends before it would have alone.
+        """
+        least_s = alone_s(self.cost, self.num_sms)
+        return 0.0 if least_s is None else least_s - to_s(now_ps - self.began_ps)
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass without a CTA."""
+        self.lumps.append(Lump(0, 1, 0, self.life_s, 0.0, seconds))
 
     def start(self, free_sms: int, *, alone: bool) -> None:
         """Start pending CTAs on `free_sms` SMs; `alone` when nothing else waits for SMs."""
