@@ -193,15 +193,6 @@ def format_bytes(value_bytes: float, digits: int = 4) -> str:
     return format_quantity(value_bytes, Dimension.BYTES, digits)
 
 
-def format_bytes_binary(value_bytes: float, digits: int = 4) -> str:
-    """An amount of data for people, in binary units as message sizes are counted: `4 MiB`."""
-    unit, scale = "B", 1.0
-    for prefix, factor in _BINARY.items():
-        if abs(value_bytes) >= factor:
-            unit, scale = f"{prefix}B", factor
-    return f"{_significant(value_bytes / scale, digits)} {unit}"
-
-
 def format_bandwidth(value_bytes_per_s: float, digits: int = 4) -> str:
     """A bandwidth for people: `900 GB/s`."""
     return format_quantity(value_bytes_per_s, Dimension.BANDWIDTH, digits)
@@ -210,11 +201,6 @@ def format_bandwidth(value_bytes_per_s: float, digits: int = 4) -> str:
 def format_flops(value_flops: float, digits: int = 4) -> str:
     """A rate of floating-point operations for people: `989.4 TFLOP/s`."""
     return format_quantity(value_flops, Dimension.FLOPS, digits)
-
-
-def format_hz(value_hz: float, digits: int = 4) -> str:
-    """A frequency for people: `1.98 GHz`."""
-    return format_quantity(value_hz, Dimension.FREQUENCY, digits)
 
 
 def format_watts(value_w: float, digits: int = 4) -> str:

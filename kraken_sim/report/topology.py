@@ -15,7 +15,6 @@ from kraken_sim.units import format_bandwidth, format_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from kraken_sim.hardware.profile import HardwareProfile
     from kraken_sim.hardware.rings import Ring
@@ -72,12 +71,6 @@ def topology_html(profile: HardwareProfile) -> str:
         ("Groups of GPUs", Grid("", GROUP_COLUMNS, list(group_rows(profile)), num_left=3).html()),
     ]
     return render_page(profile.name, sentences, sections)
-
-
-def write_topology_html(profile: HardwareProfile, path: Path) -> None:
-    """Writes the page to `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(topology_html(profile), encoding="utf-8")
 
 
 def _ring_sentences(topology: Topology) -> list[str]:
