@@ -66,6 +66,9 @@ def test_a_wrong_block_or_factor_is_refused(block: str, factor: float):
 def test_only_the_links_between_gpus_are_scaled():
     assert gpu_link_kinds(H100) == {LinkKind.NVLINK}
     assert gpu_link_kinds(L40S) == {LinkKind.PCIE, LinkKind.SOCKET}
+    nodes = load_profile("h100-sxm-2x8")
+    rate = gpu_bandwidth_bytes_per_s(nodes, 16)
+    assert gpu_bandwidth_bytes_per_s(with_bandwidth_factor(nodes, 0.5), 16) == pytest.approx(0.5 * rate)
     halved = with_bandwidth_factor(H100, 0.5)
     for before, after in zip(H100.topology.links, halved.topology.links, strict=True):
         factor = 0.5 if before.kind is LinkKind.NVLINK else 1.0

@@ -46,7 +46,7 @@ def with_time_factor(profile: HardwareProfile, block: str, factor: float) -> Har
 def with_bandwidth_factor(profile: HardwareProfile, factor: float) -> HardwareProfile:
     """The machine whose GPUs are joined by links of `factor` times the bandwidth; latencies stay.
 
-    NVLink where the GPUs communicate over it, else PCIe and the links between sockets.
+    NVLink where the GPUs communicate over it, else PCIe and the links between sockets; between nodes the network too.
 
     Raises:
         InputError: the factor is not positive.
@@ -67,7 +67,9 @@ def gpu_link_kinds(profile: HardwareProfile) -> frozenset[LinkKind]:
     kind = profile.topology.interconnect(len(profile.topology.gpus)).kind
     if kind in (InterconnectKind.NVSWITCH, InterconnectKind.NVLINK):
         return frozenset({LinkKind.NVLINK})
-    return frozenset({LinkKind.PCIE, LinkKind.SOCKET})
+    over_hosts = frozenset({LinkKind.PCIE, LinkKind.SOCKET})
+    # A NIC is as fast as the slower of its network and its PCIe link.
+    return over_hosts | {LinkKind.NETWORK} if kind is InterconnectKind.NETWORK else over_hosts
 
 
 def gpu_bandwidth_bytes_per_s(profile: HardwareProfile, num_devices: int) -> float:
