@@ -119,7 +119,8 @@ def _add_sweep(commands: argparse._SubParsersAction[_Parser]) -> None:
     """Many points at once."""
     sweep = commands.add_parser("sweep", help="every point of a scenario whose fields may be lists, to Parquet")
     sweep.add_argument("scenario", metavar="SCENARIO", help="a scenario's file, or the name of one that ships")
-    sweep.add_argument("--out", metavar="FILE", required=True, help="Parquet file; an unfinished one is gone on with")
+    kept = "Parquet file, an unfinished one is gone on with (default: the scenario's file name, .parquet)"
+    sweep.add_argument("--out", metavar="FILE", help=kept)
     sweep.add_argument("--jobs", metavar="N", type=int, help="processes (default: as many as cores)")
     sweep.add_argument("--cluster", metavar="URL", help="run on dask://host:port or ray://host:port instead")
     sweep.add_argument("--yes", action="store_true", help="run however many points there are")

@@ -27,12 +27,14 @@ def sweep(args: argparse.Namespace) -> None:
 
     if args.jobs is not None and args.jobs < 1:
         raise InputError.single("--jobs", "must be at least 1", args.jobs)
-    plan = load_plan(shipped_path(args.scenario, "SCENARIO"))
+    file = shipped_path(args.scenario, "SCENARIO")
+    out = Path(file.stem + ".parquet" if args.out is None else args.out)
+    plan = load_plan(file)
     check(plan, yes=args.yes)
     began = time.monotonic()
     with _progress(plan.num_points) as progress:
-        done = run_to_file(plan, Path(args.out), jobs=args.jobs, cluster=args.cluster, progress=progress)
-    print_report(sweep_report(plan, done, Path(args.out), time.monotonic() - began))
+        done = run_to_file(plan, out, jobs=args.jobs, cluster=args.cluster, progress=progress)
+    print_report(sweep_report(plan, done, out, time.monotonic() - began))
 
 
 @contextlib.contextmanager

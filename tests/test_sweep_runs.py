@@ -86,6 +86,14 @@ def test_a_killed_sweep_goes_on_where_it_was_and_ends_in_the_same_file(tmp_path:
     assert sorted(path.name for path in tmp_path.glob("*parquet*")) == ["killed.parquet", "undisturbed.parquet"]
 
 
+def test_without_a_name_results_are_called_like_the_question(
+    tmp_path: Path, question: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(["sweep", str(question), "--jobs", "1"]) == 0
+    assert pq.read_table(tmp_path / "question.parquet").num_rows == plan.num_points
+
+
 def test_unfinished_results_of_another_sweep_are_kept_apart(tmp_path: Path, plan: Plan):
     out = tmp_path / "r.parquet"
     with opened(out, plan) as store:

@@ -24,9 +24,11 @@ SEND_RECV_FACTORS: Mapping[str, Mapping[str, float]] = {
     "ll": {"base": 1.25, "step": 0.35, "channel": 0.5},
     "simple": {"base": 0.55, "step": 0.2, "link": 0.85},
 }
-"""How NCCL's sends and receives differ from its rings, where a profile does not say: as on A100 and H100.
+"""How NCCL's sends and receives differ from its rings, where a profile does not say.
 
-All peers are served at once, so a further one adds little latency; one channel serves a peer with LL.
+An assumption near the fits of A100 and H100 (LL: base 1.2 to 1.4, step 0.33 to 0.41; Simple: base 0.36 to 0.49, step
+0.2, link 0.71 to 0.79, in their profiles): all peers are served at once, so a further one adds little latency, and one
+channel serves a peer with LL.
 """
 
 
