@@ -68,7 +68,7 @@ class Ours:
     """Rows of a sweep, each length new in every round: what a sweep does to a point it has not seen."""
 
     def __init__(self, kind: str) -> None:
-        from kraken_sim.explore.rows import Evaluator
+        from kraken_sim.explore.sweep.rows import Evaluator
 
         fixed = {
             "hardware": "a100-sxm4-80gb-x8",

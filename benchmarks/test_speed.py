@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kraken_sim import load_scenario, simulate
-from kraken_sim.hardware.load import data_dir
+from kraken_sim.files.shipped import data_dir
 
 if TYPE_CHECKING:
     from pytest_benchmark.fixture import BenchmarkFixture

@@ -7,8 +7,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from kraken_sim.explore.plan import plan_of
-from kraken_sim.explore.runners import evaluator_of, recipe_of, run_chunk
+from kraken_sim.explore.sweep.plan import plan_of
+from kraken_sim.explore.sweep.runners import evaluator_of, recipe_of, run_chunk
 
 if TYPE_CHECKING:
     from pytest_benchmark.fixture import BenchmarkFixture

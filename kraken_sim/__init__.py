@@ -8,51 +8,51 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kraken_sim.api import compare as compare
-    from kraken_sim.api import simulate as simulate
-    from kraken_sim.concurrent import link_traffic as link_traffic
-    from kraken_sim.concurrent import simulate_concurrent as simulate_concurrent
     from kraken_sim.errors import InfeasibleError as InfeasibleError
     from kraken_sim.errors import InputError as InputError
     from kraken_sim.errors import KrakenSimError as KrakenSimError
     from kraken_sim.explore.channels import best_channels as best_channels
-    from kraken_sim.explore.dataframe import dataframe as dataframe
     from kraken_sim.explore.degree import best_degree as best_degree
-    from kraken_sim.explore.design_request import DesignRequest as DesignRequest
-    from kraken_sim.explore.design_request import load_design_request as load_design_request
+    from kraken_sim.explore.design.request import DesignRequest as DesignRequest
+    from kraken_sim.explore.design.request import load_design_request as load_design_request
+    from kraken_sim.explore.design.search import search_designs as search_designs
     from kraken_sim.explore.interconnect import worthwhile_bandwidth as worthwhile_bandwidth
-    from kraken_sim.explore.procure import procure as procure
-    from kraken_sim.explore.procure_request import ProcureRequest as ProcureRequest
-    from kraken_sim.explore.procure_request import load_procure_request as load_procure_request
-    from kraken_sim.explore.search import search_designs as search_designs
-    from kraken_sim.explore.sweep import sweep as sweep
-    from kraken_sim.prediction import Prediction as Prediction
-    from kraken_sim.scenario import Scenario as Scenario
-    from kraken_sim.scenario import load_scenario as load_scenario
-    from kraken_sim.single_op import predict_op as predict_op
+    from kraken_sim.explore.procure.candidates import procure as procure
+    from kraken_sim.explore.procure.request import ProcureRequest as ProcureRequest
+    from kraken_sim.explore.procure.request import load_procure_request as load_procure_request
+    from kraken_sim.explore.sweep.dataframe import dataframe as dataframe
+    from kraken_sim.explore.sweep.sweep import sweep as sweep
+    from kraken_sim.predict.api import compare as compare
+    from kraken_sim.predict.api import simulate as simulate
+    from kraken_sim.predict.prediction import Prediction as Prediction
+    from kraken_sim.scenario.spec import Scenario as Scenario
+    from kraken_sim.scenario.spec import load_scenario as load_scenario
+    from kraken_sim.standalone.concurrent import link_traffic as link_traffic
+    from kraken_sim.standalone.concurrent import simulate_concurrent as simulate_concurrent
+    from kraken_sim.standalone.one_op import predict_op as predict_op
 
 _HOMES = {
-    "DesignRequest": "explore.design_request",
+    "DesignRequest": "explore.design.request",
     "InfeasibleError": "errors",
     "InputError": "errors",
     "KrakenSimError": "errors",
-    "Prediction": "prediction",
-    "ProcureRequest": "explore.procure_request",
-    "Scenario": "scenario",
+    "Prediction": "predict.prediction",
+    "ProcureRequest": "explore.procure.request",
+    "Scenario": "scenario.spec",
     "best_channels": "explore.channels",
     "best_degree": "explore.degree",
-    "compare": "api",
-    "dataframe": "explore.dataframe",
-    "load_design_request": "explore.design_request",
-    "load_procure_request": "explore.procure_request",
-    "load_scenario": "scenario",
-    "procure": "explore.procure",
-    "simulate": "api",
-    "predict_op": "single_op",
-    "link_traffic": "concurrent",
-    "simulate_concurrent": "concurrent",
-    "sweep": "explore.sweep",
-    "search_designs": "explore.search",
+    "compare": "predict.api",
+    "dataframe": "explore.sweep.dataframe",
+    "load_design_request": "explore.design.request",
+    "load_procure_request": "explore.procure.request",
+    "load_scenario": "scenario.spec",
+    "procure": "explore.procure.candidates",
+    "simulate": "predict.api",
+    "predict_op": "standalone.one_op",
+    "link_traffic": "standalone.concurrent",
+    "simulate_concurrent": "standalone.concurrent",
+    "sweep": "explore.sweep.sweep",
+    "search_designs": "explore.design.search",
     "worthwhile_bandwidth": "explore.interconnect",
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kraken_sim.scenario import Scenario, scenario_from
+from kraken_sim.scenario.spec import Scenario, scenario_from
 
 
 def asked(**changes: Any) -> Scenario:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from kraken_sim.calibration.samples import memory_bound_op
 from kraken_sim.costs.collectives.policy import CollectivePolicy, Transport
-from kraken_sim.costs.pricing import Pricing
 from kraken_sim.measurements.records import (
     AllReduceRecord,
     AttentionRecord,
@@ -17,13 +16,14 @@ from kraken_sim.measurements.records import (
     PassRecord,
 )
 from kraken_sim.measurements.schema import CONDITIONS, Header, to_text
+from kraken_sim.predict.pricing import Pricing
 from kraken_sim.program.ops import AllReduce, Attention, DType, Gemm
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from kraken_sim.hardware.profile import HardwareProfile
+    from kraken_sim.profiles.profile import HardwareProfile
 
 F16 = DType.FLOAT16
 NOISE = 0.01

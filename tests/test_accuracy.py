@@ -11,12 +11,12 @@ import pytest
 from measurement_support import header, microbenchmarks, pass_record, write
 
 from kraken_sim import predict_op, simulate
-from kraken_sim.comparison import KRAKEN_NAME, scenario_of_pass, validate_passes
-from kraken_sim.costs.pricing import Pricing
-from kraken_sim.hardware.load import load_profile
 from kraken_sim.measurements.records import GemmRecord, Launch, MemoryBoundRecord
 from kraken_sim.measurements.schema import MeasurementFile, read_measurements
+from kraken_sim.predict.pricing import Pricing
+from kraken_sim.profiles.load import load_profile
 from kraken_sim.program.ops import Gemm
+from kraken_sim.validate.passes import KRAKEN_NAME, scenario_of_pass, validate_passes
 from validation import accuracy
 from validation.accuracy_causes import bias_section, explained_section, explained_share, gemm_shift_s
 from validation.accuracy_passes import (
@@ -36,8 +36,8 @@ from validation.accuracy_table import Bar, Line, Section, cells, html_table, lin
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from kraken_sim.comparison import ValidationResult
-    from kraken_sim.scenario import Scenario
+    from kraken_sim.scenario.spec import Scenario
+    from kraken_sim.validate.passes import ValidationResult
 
 HARDWARE = "h200-sxm-x2"
 NCCL = {"library": "nccl", "channels": None, "transport": "auto"}

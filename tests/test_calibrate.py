@@ -21,13 +21,13 @@ from kraken_sim.calibration.samples import (
 )
 from kraken_sim.calibration.switches import kernel_switch
 from kraken_sim.cli import main
-from kraken_sim.costs.pricing import Pricing
 from kraken_sim.errors import InputError
-from kraken_sim.hardware.load import check_profile, load_profile, profile_path
-from kraken_sim.hardware.profile import HardwareProfile, ProvenanceKind
-from kraken_sim.hardware.write import section, with_sections
 from kraken_sim.measurements.records import GemmRecord, KernelsRecord, Launch, PairRecord, Quartiles
 from kraken_sim.measurements.schema import MeasurementFile
+from kraken_sim.predict.pricing import Pricing
+from kraken_sim.profiles.load import check_profile, load_profile, profile_path
+from kraken_sim.profiles.profile import HardwareProfile, ProvenanceKind
+from kraken_sim.profiles.write import section, with_sections
 
 BASE = "h200-sxm-x2"
 OPS = {

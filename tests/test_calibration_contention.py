@@ -10,8 +10,8 @@ import pytest
 from kraken_sim.calibration.contention import PairSample, _prepare, fit_contention, predict_pair_s
 from kraken_sim.costs.collectives.policy import CollectivePolicy
 from kraken_sim.costs.contention import ContentionConstants, fill_speed, max_min_shares
-from kraken_sim.costs.pricing import Pricing
-from kraken_sim.hardware.load import load_profile
+from kraken_sim.predict.pricing import Pricing
+from kraken_sim.profiles.load import load_profile
 from kraken_sim.program.ops import AllReduce, Attention, DType, Gemm, Norm
 
 HALF = DType.FLOAT16

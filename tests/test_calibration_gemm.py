@@ -11,7 +11,7 @@ from kraken_sim.calibration.gemm import DEFAULT_START, GemmSample, fit_gemm, pre
 from kraken_sim.costs.gemm import GemmConstants, gemm_cost
 from kraken_sim.errors import InputError
 from kraken_sim.hardware.device import Device
-from kraken_sim.hardware.gemm_transfer import carry_over_gemm
+from kraken_sim.profiles.gemm_transfer import carry_over_gemm
 from kraken_sim.program.ops import DType, Gemm
 
 BF16 = DType.BFLOAT16

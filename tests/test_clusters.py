@@ -24,11 +24,11 @@ from topology_support import (
 from kraken_sim import Scenario, predict_op, simulate
 from kraken_sim.errors import InputError
 from kraken_sim.hardware.interconnect import InterconnectKind
-from kraken_sim.hardware.load import list_profiles, load_profile
-from kraken_sim.hardware.placement import gpu_numbers, placed
-from kraken_sim.hardware.rings import RingFinder
-from kraken_sim.hardware.topology import Link, LinkKind, NodeKind, P2PLevel, Topology
-from kraken_sim.predictor import Predictor
+from kraken_sim.hardware.topology.graph import Link, LinkKind, NodeKind, P2PLevel, Topology
+from kraken_sim.hardware.topology.rings import RingFinder
+from kraken_sim.predict.predictor import Predictor
+from kraken_sim.profiles.load import list_profiles, load_profile
+from kraken_sim.profiles.placement import gpu_numbers, placed
 
 
 def rails_of(machine: Topology, order: tuple[str, ...]) -> Counter[Link]:

@@ -10,10 +10,10 @@ import pytest
 
 from kraken_sim import predict_op
 from kraken_sim.cli import main
-from kraken_sim.collective_sweep import element_type, parse_size, sizes_between
 from kraken_sim.costs.collectives.kinds import CollectiveKind, bus_factor, collective_kind
 from kraken_sim.errors import InputError
 from kraken_sim.measurements.nccl_tests import read_collectives
+from kraken_sim.standalone.collective_table import element_type, parse_size, sizes_between
 
 DATA = Path(__file__).parent / "data" / "nccl-tests-all-gather.txt"
 H100 = ["--hardware", "h100-sxm-x8"]

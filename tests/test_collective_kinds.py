@@ -15,7 +15,7 @@ from kraken_sim.costs.collectives.policy import CollectivePolicy, Library
 from kraken_sim.costs.collectives.send_recv import send_recv_channels
 from kraken_sim.costs.collectives.tuning import tuning_table
 from kraken_sim.errors import InputError
-from kraken_sim.hardware.load import load_profile
+from kraken_sim.profiles.load import load_profile
 
 MIB = 2**20
 AR, AG, RS, A2A, BC = CollectiveKind

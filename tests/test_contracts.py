@@ -102,8 +102,8 @@ def test_the_core_imports_neither_torch_nor_anything_slow():
         "loaded = slow & set(sys.modules)\n"
         "assert not loaded, loaded\n"
         "from kraken_sim import Scenario, simulate, predict_op, load_scenario\n"
-        "import kraken_sim.commands, kraken_sim.commands_calibration, kraken_sim.measurements.schema\n"
-        "import kraken_sim.calibration.fit_profile, kraken_sim.hardware.carry_over\n"
+        "import kraken_sim.cli.commands, kraken_sim.cli.calibration, kraken_sim.measurements.schema\n"
+        "import kraken_sim.calibration.fit_profile, kraken_sim.profiles.carry_over\n"
         "import kraken_sim.paper, kraken_sim.report.html, kraken_sim.report.text\n"
         "assert 'torch' not in sys.modules\n"
     )

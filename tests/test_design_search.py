@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from kraken_sim.cli import main
 from kraken_sim.errors import InfeasibleError, InputError
-from kraken_sim.explore.design import Design, divides, widths_for_budget
-from kraken_sim.explore.design_request import DesignRequest, Objective, base_config, designs, load_design_request
+from kraken_sim.explore.design.pareto import dominates
+from kraken_sim.explore.design.request import DesignRequest, Objective, base_config, designs, load_design_request
+from kraken_sim.explore.design.search import search_designs
+from kraken_sim.explore.design.shape import Design, divides, widths_for_budget
 from kraken_sim.explore.evaluate import predict
-from kraken_sim.explore.pareto import dominates
-from kraken_sim.explore.search import search_designs
 from kraken_sim.models.config import ArchitectureKind
 from kraken_sim.models.presets import preset
 

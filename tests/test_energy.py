@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 from explore_support import asked
 
-from kraken_sim.energy import step_energy
 from kraken_sim.explore.evaluate import predict
-from kraken_sim.hardware.load import load_profile
+from kraken_sim.predict.energy import step_energy
+from kraken_sim.profiles.load import load_profile
 
 H200 = load_profile("h200-sxm-x2")
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from kraken_sim import simulate
-from kraken_sim.explain import explain_overlap, overlap_sentences, overlaps
-from kraken_sim.hardware.load import load_profile
-from kraken_sim.uncertainty import block_residuals
+from kraken_sim.predict.explain import explain_overlap, overlap_sentences, overlaps
+from kraken_sim.predict.uncertainty import block_residuals
+from kraken_sim.profiles.load import load_profile
 
 PROFILE = load_profile("h200-sxm-x2")
 

@@ -12,16 +12,16 @@ from explore_support import asked
 
 from kraken_sim.cli import main
 from kraken_sim.errors import InfeasibleError, InputError
-from kraken_sim.explain import explain_overlap
 from kraken_sim.explore.channels import best_channels
 from kraken_sim.explore.channels_measured import compare_channels
-from kraken_sim.explore.dataframe import dataframe
 from kraken_sim.explore.degree import best_degree, degrees
 from kraken_sim.explore.evaluate import predict
 from kraken_sim.explore.interconnect import Crossing, crossing_of, worthwhile_bandwidth
-from kraken_sim.hardware.load import load_profile
+from kraken_sim.explore.sweep.dataframe import dataframe
 from kraken_sim.measurements.schema import read_measurements
 from kraken_sim.models.config import ArchitectureKind
+from kraken_sim.predict.explain import explain_overlap
+from kraken_sim.profiles.load import load_profile
 
 ROOT = Path(__file__).parent.parent
 PASSES = ROOT / "validation" / "measurements" / "h200-sxm-x2-passes.jsonl"

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from kraken_sim import link_traffic, predict_op, simulate, simulate_concurrent
 from kraken_sim.costs.collectives.kinds import CollectiveKind
+from kraken_sim.costs.links.fair import Flow, max_min_rates
+from kraken_sim.costs.links.sharing import LinkSharing, groups_of
+from kraken_sim.costs.links.traffic import link_bytes
 from kraken_sim.errors import InfeasibleError, InputError
-from kraken_sim.hardware.load import load_profile
-from kraken_sim.hardware.topology import Link, LinkKind, Node, NodeKind, Topology
-from kraken_sim.links.fair import Flow, max_min_rates
-from kraken_sim.links.sharing import LinkSharing, groups_of
-from kraken_sim.links.traffic import link_bytes
+from kraken_sim.hardware.topology.graph import Link, LinkKind, Node, NodeKind, Topology
+from kraken_sim.profiles.load import load_profile
 
 MIB = 2**20
 AR, AG, RS, A2A, BC = CollectiveKind

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from kraken_sim import Scenario, predict_op
-from kraken_sim.api import compare
 from kraken_sim.cli import main
 from kraken_sim.errors import InputError
-from kraken_sim.hardware.carry_over import LEFT_OUT_ERRORS, calibrated_profiles, complete_text
-from kraken_sim.hardware.load import check_profile, load_profile
-from kraken_sim.hardware.schema import BLOCKS, parse_profile
-from kraken_sim.yaml_files import parse_yaml
+from kraken_sim.files.strict_yaml import parse_yaml
+from kraken_sim.predict.api import compare
+from kraken_sim.profiles.carry_over import LEFT_OUT_ERRORS, calibrated_profiles, complete_text
+from kraken_sim.profiles.load import check_profile, load_profile
+from kraken_sim.profiles.schema import BLOCKS, parse_profile
 
 SHEET = Path(__file__).parent / "data" / "b200-datasheet.yaml"
 FASTER_H100 = """

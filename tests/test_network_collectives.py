@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from kraken_sim import predict_op, simulate_concurrent
 from kraken_sim.costs.collectives.kinds import CollectiveKind
 from kraken_sim.costs.collectives.network import network_graph, network_tuning_table, tree_network_bytes
+from kraken_sim.costs.links.network_traffic import binary_tree
+from kraken_sim.costs.links.traffic import link_bytes
 from kraken_sim.errors import InputError
-from kraken_sim.hardware.load import load_profile
-from kraken_sim.hardware.topology import LinkKind, NodeKind
-from kraken_sim.links.network_traffic import binary_tree
-from kraken_sim.links.traffic import link_bytes
+from kraken_sim.hardware.topology.graph import LinkKind, NodeKind
+from kraken_sim.profiles.load import load_profile
 
 MIB = 2**20
 AR, AG, RS, A2A, BC = CollectiveKind

@@ -10,13 +10,14 @@ import pytest
 
 from kraken_sim.cli import main
 from kraken_sim.errors import InputError
+from kraken_sim.files.shipped import data_dir
 from kraken_sim.hardware.interconnect import InterconnectKind
-from kraken_sim.hardware.load import data_dir, load_profile
 from kraken_sim.models.config import ArchitectureKind
 from kraken_sim.paper.experiment import geomean_percent, load_grid, run_grid
 from kraken_sim.paper.grid import Grid, InterconnectSpec, OverlapModel
 from kraken_sim.paper.machine import machine_of, with_interconnect
 from kraken_sim.paper.summary import speedups_percent
+from kraken_sim.profiles.load import load_profile
 from validation import paper_page
 
 if TYPE_CHECKING:

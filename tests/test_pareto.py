@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kraken_sim.explore.pareto import dominates, pareto_front
+from kraken_sim.explore.design.pareto import dominates, pareto_front
 
 # Few values, so that points share coordinates and repeat.
 POINTS = st.integers(1, 3).flatmap(

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from kraken_sim import simulate
 from kraken_sim.calibration.power import START, SustainedSample, fit_power
 from kraken_sim.costs.power import LOWEST_CLOCK, Load, PowerConstants, clock_factor, clocked_w, settled_clock, slowdown
-from kraken_sim.costs.pricing import Pricing, slower
-from kraken_sim.hardware.load import load_profile
+from kraken_sim.predict.pricing import Pricing, slower
+from kraken_sim.profiles.load import load_profile
 from kraken_sim.program.ops import DType, Norm
 
 PEAK, HBM = 1000e12, 4.8e12

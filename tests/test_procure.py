@@ -13,15 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kraken_sim.cli import main
-from kraken_sim.economics import (
+from kraken_sim.errors import InfeasibleError, InputError
+from kraken_sim.explore.procure.candidates import Procurement, procure
+from kraken_sim.explore.procure.economics import (
     cost_per_million_tokens,
     energy_kwh_per_million_tokens,
     ownership_cost_per_hour,
 )
-from kraken_sim.errors import InfeasibleError, InputError
-from kraken_sim.explore.procure import Procurement, procure
-from kraken_sim.explore.procure_request import ProcureRequest, load_procure_request
-from kraken_sim.explore.sla import MLPERF_PRESETS, TpotStatus
+from kraken_sim.explore.procure.request import ProcureRequest, load_procure_request
+from kraken_sim.explore.procure.sla import MLPERF_PRESETS, TpotStatus
 
 EXAMPLE = Path(__file__).parent.parent / "scenarios" / "assistant_purchase.yaml"
 PRICE = {"per_hour": 8.0, "source": "example price", "date": "2026-01-01"}

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from kraken_sim.hardware.blocks import Reading, read_fields, required_fields
-from kraken_sim.hardware.load import load_profile
-from kraken_sim.hardware.profile import Provenance, ProvenanceKind
-from kraken_sim.hardware.topology import LinkKind, NodeKind, Topology
-from kraken_sim.hardware.topology_schema import TopologyFile, build_topology
+from kraken_sim.hardware.topology.graph import LinkKind, NodeKind, Topology
+from kraken_sim.profiles.blocks import Reading, read_fields, required_fields
+from kraken_sim.profiles.load import load_profile
+from kraken_sim.profiles.profile import Provenance, ProvenanceKind
+from kraken_sim.profiles.topology_file import TopologyFile, build_topology
 from kraken_sim.program.ops import DType
 
 SOURCE = Provenance(ProvenanceKind.FITTED, "a test")

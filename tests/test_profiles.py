@@ -14,14 +14,15 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from kraken_sim.errors import InputError, KrakenSimError
-from kraken_sim.hardware.load import check_profile, data_dir, list_profiles, load_profile
-from kraken_sim.hardware.profile import HardwareProfile
-from kraken_sim.hardware.schema import BLOCKS, OPTIONAL_BLOCKS, parse_profile, profile_json_schema
-from kraken_sim.hardware.topology import LinkKind
+from kraken_sim.files.shipped import data_dir
+from kraken_sim.files.strict_yaml import YamlDocument, read_yaml
+from kraken_sim.hardware.topology.graph import LinkKind
+from kraken_sim.profiles.load import check_profile, list_profiles, load_profile
+from kraken_sim.profiles.profile import HardwareProfile
+from kraken_sim.profiles.schema import BLOCKS, OPTIONAL_BLOCKS, parse_profile, profile_json_schema
 from kraken_sim.program.ops import DType
 from kraken_sim.report.profiles import profile_numbers, profile_text, profiles_table
 from kraken_sim.units import Dimension
-from kraken_sim.yaml_files import YamlDocument, read_yaml
 
 if TYPE_CHECKING:
     from pathlib import Path

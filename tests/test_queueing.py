@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kraken_sim.queueing import (
+from kraken_sim.explore.procure.queueing import (
     ServiceClass,
     in_time_probability,
     max_arrival_rate,

@@ -9,8 +9,8 @@ import pytest
 from topology_support import MACHINES, cluster, nvswitch_box
 
 from kraken_sim.cli import main
-from kraken_sim.hardware.load import list_profiles, load_profile
-from kraken_sim.hardware.topology import LinkKind, NodeKind
+from kraken_sim.hardware.topology.graph import LinkKind, NodeKind
+from kraken_sim.profiles.load import list_profiles, load_profile
 from kraken_sim.report.topology import topology_figure, topology_html
 from kraken_sim.report.topology_layout import layout
 

@@ -16,7 +16,7 @@ from kraken_sim.models.config import ArchitectureKind
 from kraken_sim.models.kraken_width import KrakenShape
 from kraken_sim.models.presets import preset
 from kraken_sim.program.ops import DType
-from kraken_sim.scenario import (
+from kraken_sim.scenario.spec import (
     Launch,
     Phase,
     ResolvedModel,

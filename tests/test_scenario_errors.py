@@ -13,8 +13,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from scenario_support import CONTRACT, changed, problems
 
 from kraken_sim.errors import InputError, KrakenSimError
+from kraken_sim.files.problems import problems_of
 from kraken_sim.models.presets import preset
-from kraken_sim.scenario import (
+from kraken_sim.scenario.spec import (
     Phase,
     Scenario,
     load_scenario,
@@ -23,7 +24,6 @@ from kraken_sim.scenario import (
     scenario_from,
     scenario_json_schema,
 )
-from kraken_sim.scenario_errors import problems_of
 
 if TYPE_CHECKING:
     from pathlib import Path

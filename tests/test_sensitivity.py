@@ -10,8 +10,6 @@ from statistics import NormalDist
 import pytest
 from explore_support import asked
 
-from kraken_sim.comparison import scenario_of_pass
-from kraken_sim.explain import with_channels
 from kraken_sim.explore.evaluate import predict
 from kraken_sim.explore.sensitivity import (
     Alternative,
@@ -23,10 +21,12 @@ from kraken_sim.explore.sensitivity import (
     probability_best,
     speedup_interval,
 )
-from kraken_sim.hardware.load import load_profile
 from kraken_sim.measurements.records import PassRecord
 from kraken_sim.measurements.schema import read_measurements
-from kraken_sim.scenario import with_architecture
+from kraken_sim.predict.explain import with_channels
+from kraken_sim.profiles.load import load_profile
+from kraken_sim.scenario.spec import with_architecture
+from kraken_sim.validate.passes import scenario_of_pass
 
 PASSES = Path(__file__).parent.parent / "validation" / "measurements" / "h200-sxm-x2-passes.jsonl"
 H200 = load_profile("h200-sxm-x2")

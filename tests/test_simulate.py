@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kraken_sim import predict_op, simulate
-from kraken_sim.api import compare
 from kraken_sim.errors import InfeasibleError, InputError
-from kraken_sim.hardware.load import list_profiles, load_profile
+from kraken_sim.predict.api import compare
+from kraken_sim.profiles.load import list_profiles, load_profile
 
 patient = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 
@@ -124,7 +124,7 @@ def test_kraken_at_equal_budget_has_about_the_parameters_of_standard():
 
 
 def compare_of(preset: str) -> list[Any]:
-    from kraken_sim.scenario import scenario_from
+    from kraken_sim.scenario.spec import scenario_from
 
     return compare(scenario_from(question(model={"preset": preset})))
 

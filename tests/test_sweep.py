@@ -11,10 +11,10 @@ import pytest
 from kraken_sim import simulate, sweep
 from kraken_sim.cli import main
 from kraken_sim.errors import InputError
-from kraken_sim.explore.plan import load_plan, plan_of
-from kraken_sim.explore.rows import Evaluator
-from kraken_sim.explore.sweep import ASK_ABOVE, check
-from kraken_sim.hardware.load import data_dir
+from kraken_sim.explore.sweep.plan import load_plan, plan_of
+from kraken_sim.explore.sweep.rows import Evaluator
+from kraken_sim.explore.sweep.sweep import ASK_ABOVE, check
+from kraken_sim.files.shipped import data_dir
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -125,7 +125,7 @@ def test_a_point_without_an_answer_is_a_row_with_its_error():
 
 
 def test_a_bug_in_one_point_does_not_cost_the_others(monkeypatch: pytest.MonkeyPatch):
-    from kraken_sim.predictor import Predictor
+    from kraken_sim.predict.predictor import Predictor
 
     answer = Predictor.answer
 

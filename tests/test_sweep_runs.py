@@ -18,10 +18,10 @@ from joblib.parallel import ThreadingBackend
 
 from kraken_sim.cli import main
 from kraken_sim.errors import InputError
-from kraken_sim.explore import runners
-from kraken_sim.explore.plan import Plan, load_plan
-from kraken_sim.explore.store import opened
-from kraken_sim.explore.sweep import run_to_file
+from kraken_sim.explore.sweep import runners
+from kraken_sim.explore.sweep.plan import Plan, load_plan
+from kraken_sim.explore.sweep.store import opened
+from kraken_sim.explore.sweep.sweep import run_to_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -108,7 +108,7 @@ def test_unfinished_results_of_another_sweep_are_kept_apart(tmp_path: Path, plan
 
 
 def test_a_changed_profile_is_another_sweep(tmp_path: Path):
-    from kraken_sim.hardware.load import profile_path
+    from kraken_sim.profiles.load import profile_path
 
     profile, file = tmp_path / "mine.yaml", tmp_path / "q.yaml"
     text = profile_path("h200-sxm-x8").read_text(encoding="utf-8")
@@ -125,7 +125,7 @@ def test_a_changed_profile_is_another_sweep(tmp_path: Path):
 def test_an_unreachable_cluster_is_said_and_nothing_is_lost(
     address: str, tmp_path: Path, question: Path, plan: Plan, capsys: pytest.CaptureFixture[str], monkeypatch
 ):
-    monkeypatch.setattr("kraken_sim.explore.runners.CONNECT_S", 1)
+    monkeypatch.setattr("kraken_sim.explore.sweep.runners.CONNECT_S", 1)
     out = tmp_path / "r.parquet"
     with opened(out, plan) as store:
         store.add(0, b"kept")

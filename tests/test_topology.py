@@ -31,9 +31,9 @@ from topology_support import (
 
 from kraken_sim.errors import InfeasibleError, InputError
 from kraken_sim.hardware.interconnect import InterconnectKind
-from kraken_sim.hardware.ring_search import Ways, best_order, improved_order
-from kraken_sim.hardware.rings import RingFinder
-from kraken_sim.hardware.topology import Link, LinkKind, Node, NodeKind, P2PLevel, Topology
+from kraken_sim.hardware.topology.graph import Link, LinkKind, Node, NodeKind, P2PLevel, Topology
+from kraken_sim.hardware.topology.ring_search import Ways, best_order, improved_order
+from kraken_sim.hardware.topology.rings import RingFinder
 
 # Rings ----------------------------------------------------------------------------------------------------
 

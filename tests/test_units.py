@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kraken_sim.errors import InputError
+from kraken_sim.files.strict_yaml import parse_yaml, read_yaml
 from kraken_sim.units import (
     EXAMPLES,
     UNITS,
@@ -21,7 +22,6 @@ from kraken_sim.units import (
     format_watts,
     parse_quantity,
 )
-from kraken_sim.yaml_files import parse_yaml, read_yaml
 
 WITH_UNITS = [dimension for dimension in Dimension if UNITS[dimension]]
 

@@ -8,11 +8,11 @@ from measurement_support import header, launch_record, pass_record, write
 
 from kraken_sim import simulate
 from kraken_sim.cli import main
-from kraken_sim.comparison import validate_passes
 from kraken_sim.errors import InputError
 from kraken_sim.measurements.machine import matching_profile
 from kraken_sim.measurements.schema import MeasurementFile
 from kraken_sim.report.validation import validation_html
+from kraken_sim.validate.passes import validate_passes
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from kraken_sim.errors import InputError
 from kraken_sim.explore.evaluate import predict
-from kraken_sim.hardware.load import load_profile
-from kraken_sim.hardware.topology import LinkKind
-from kraken_sim.hardware.what_if import (
+from kraken_sim.hardware.topology.graph import LinkKind
+from kraken_sim.predict.metrics import totals
+from kraken_sim.profiles.load import load_profile
+from kraken_sim.profiles.what_if import (
     KERNEL_BLOCKS,
     PERTURBED_BLOCKS,
     gpu_bandwidth_bytes_per_s,
@@ -21,7 +22,6 @@ from kraken_sim.hardware.what_if import (
     with_bandwidth_factor,
     with_time_factor,
 )
-from kraken_sim.metrics import totals
 
 H200, H100, L40S = (load_profile(name) for name in ("h200-sxm-x2", "h100-sxm-x8", "l40s-x8"))
 RING: dict[str, Any] = {"collective": {"algorithm": "ring", "protocol": "simple", "channels": 8}}

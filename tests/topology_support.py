@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from kraken_sim.hardware.topology import Link, LinkKind, Node, NodeKind, Topology
+from kraken_sim.hardware.topology.graph import Link, LinkKind, Node, NodeKind, Topology
 
 if TYPE_CHECKING:
-    from kraken_sim.hardware.rings import Ring
+    from kraken_sim.hardware.topology.rings import Ring
 
 GB = 1e9
 US = 1e-6

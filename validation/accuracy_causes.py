@@ -8,20 +8,20 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from kraken_sim.calibration.samples import gemm_samples
-from kraken_sim.comparison import BLOCKING_NAME, KRAKEN_NAME, Comparison, ValidationResult, scenario_of_pass
-from kraken_sim.costs.pricing import Pricing
-from kraken_sim.predictor import program_of
+from kraken_sim.predict.predictor import program_of
+from kraken_sim.predict.pricing import Pricing
 from kraken_sim.program.ops import Gemm
-from kraken_sim.scenario_resolve import resolve_model
+from kraken_sim.scenario.resolve import resolve_model
+from kraken_sim.validate.passes import BLOCKING_NAME, KRAKEN_NAME, Comparison, ValidationResult, scenario_of_pass
 from validation.accuracy_passes import grouped
 from validation.accuracy_table import Section, line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping, Sequence
 
-    from kraken_sim.hardware.profile import HardwareProfile
     from kraken_sim.measurements.schema import MeasurementFile
-    from kraken_sim.scenario import Scenario
+    from kraken_sim.profiles.profile import HardwareProfile
+    from kraken_sim.scenario.spec import Scenario
 
 
 @dataclass(frozen=True, slots=True)

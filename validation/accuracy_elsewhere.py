@@ -5,8 +5,8 @@ from __future__ import annotations
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from kraken_sim.comparison import validate_passes
 from kraken_sim.measurements.records import Launch, PassRecord
+from kraken_sim.validate.passes import validate_passes
 from validation.accuracy_passes import EAGER_BAR, GRAPH_BAR, grouped
 from validation.accuracy_table import Line, Section, line
 

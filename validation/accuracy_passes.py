@@ -8,17 +8,17 @@ from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
 from kraken_sim import simulate
-from kraken_sim.comparison import KRAKEN_NAME, Comparison, ValidationResult, scenario_of_pass
-from kraken_sim.ideal_overlap import ideal_overlap
 from kraken_sim.measurements.records import Launch
+from kraken_sim.predict.ideal_overlap import ideal_overlap
+from kraken_sim.validate.passes import KRAKEN_NAME, Comparison, ValidationResult, scenario_of_pass
 from validation.accuracy_table import Bar, Line, Section, line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
-    from kraken_sim.comparison import Speedup
-    from kraken_sim.hardware.profile import HardwareProfile
-    from kraken_sim.scenario import Scenario
+    from kraken_sim.profiles.profile import HardwareProfile
+    from kraken_sim.scenario.spec import Scenario
+    from kraken_sim.validate.passes import Speedup
 
 GRAPH_BAR = Bar(mean=0.04, worst=0.10)
 EAGER_BAR = Bar(mean=0.12)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from kraken_sim import predict_op
 from kraken_sim.calibration.gemm import GemmSample, predict_periods
-from kraken_sim.hardware.gemm_transfer import carry_over_gemm
-from kraken_sim.hardware.load import load_profile
-from kraken_sim.hardware.schema import GENERATIONS
+from kraken_sim.profiles.gemm_transfer import carry_over_gemm
+from kraken_sim.profiles.load import load_profile
+from kraken_sim.profiles.schema import GENERATIONS
 from kraken_sim.program.ops import DType
 from validation.accuracy_table import Bar, Line, Section, line
 

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Final
 
 from kraken_sim import predict_op
 from kraken_sim.costs.collectives.kinds import CollectiveKind, collective_kind
-from kraken_sim.hardware.load import load_profile
+from kraken_sim.profiles.load import load_profile
 from validation.accuracy_public import SYSTEMS, rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from kraken_sim.hardware.profile import HardwareProfile
+    from kraken_sim.profiles.profile import HardwareProfile
 
 NCCL_FILES: Final = ("nccl_all_reduce.csv", "nccl_other_collectives.csv")
 CUSTOM_FILE: Final = "custom_all_reduce.csv"

@@ -17,9 +17,9 @@ from pathlib import Path
 
 from kraken_sim.calibration.collective_kinds import CollectiveSample, fit_kind
 from kraken_sim.costs.collectives.kinds import CollectiveKind, collective_kind
-from kraken_sim.hardware.load import load_profile
-from kraken_sim.hardware.profile import Provenance, ProvenanceKind
-from kraken_sim.hardware.write import BlockText, block_yaml
+from kraken_sim.profiles.load import load_profile
+from kraken_sim.profiles.profile import Provenance, ProvenanceKind
+from kraken_sim.profiles.write import BlockText, block_yaml
 
 
 def read_samples(path: Path, system: str, version: str) -> list[CollectiveSample]:

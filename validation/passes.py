@@ -28,8 +28,8 @@ from kraken_sim.measurements.schema import CPU_CONDITION, DEFAULT_CONDITION
 from kraken_sim.models.kraken_width import kraken_config_for_latency
 from kraken_sim.models.presets import preset
 from kraken_sim.program.ops import DType
-from kraken_sim.scenario import scenario_from
-from kraken_sim.scenario_resolve import memory_of, resolve_model
+from kraken_sim.scenario.resolve import memory_of, resolve_model
+from kraken_sim.scenario.spec import scenario_from
 from validation.models import build_model
 from validation.models.kraken import KrakenDecoder
 
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from kraken_sim.models.config import TransformerConfig
-    from kraken_sim.scenario import Scenario
-    from kraken_sim.scenario_resolve import ResolvedModel
+    from kraken_sim.scenario.resolve import ResolvedModel
+    from kraken_sim.scenario.spec import Scenario
     from validation.models.decoder import Decoder
 
 DeviceType = Literal["cuda", "cpu"]

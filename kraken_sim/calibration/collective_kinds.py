@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from kraken_sim.costs.collectives import CollectiveConstants
-    from kraken_sim.hardware.profile import HardwareProfile
+    from kraken_sim.profiles.profile import HardwareProfile
 
 PULL = 0.02
 KNOT_PULL = 0.01

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from scipy.optimize import least_squares
 
-from kraken_sim.costs.pricing import Pricing
 from kraken_sim.engine.simulation import Machine, run
+from kraken_sim.predict.pricing import Pricing
 from kraken_sim.program.ops import AllReduce, Copy
 from kraken_sim.program.program import (
     COMM_STREAM,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from kraken_sim.costs.collectives.policy import CollectivePolicy
     from kraken_sim.costs.contention import ContentionConstants
     from kraken_sim.costs.types import CollectiveCost, KernelCost
-    from kraken_sim.hardware.profile import HardwareProfile
+    from kraken_sim.profiles.profile import HardwareProfile
     from kraken_sim.program.ops import ComputeOp
     from kraken_sim.program.program import Step
 

@@ -24,16 +24,16 @@ from kraken_sim.calibration.switches import kernel_switch
 from kraken_sim.costs.attention_shape import is_decode
 from kraken_sim.costs.memory_bound import kind_of
 from kraken_sim.errors import InputError
-from kraken_sim.hardware.profile import Provenance, ProvenanceKind
-from kraken_sim.hardware.write import BlockText
 from kraken_sim.measurements.machine import machine_warnings
+from kraken_sim.profiles.profile import Provenance, ProvenanceKind
+from kraken_sim.profiles.write import BlockText
 
 if TYPE_CHECKING:
     from kraken_sim.calibration.collectives import AllReduceSample
     from kraken_sim.costs.collectives.constants import CollectiveConstants
     from kraken_sim.hardware.interconnect import Interconnect
-    from kraken_sim.hardware.profile import HardwareProfile
     from kraken_sim.measurements.schema import MeasurementFile
+    from kraken_sim.profiles.profile import HardwareProfile
 
 MIN_ALL_REDUCE: Final = 20
 CONTENTION_READ_OFF: Final = ("collective_dispatch_s", "stranded_sms")

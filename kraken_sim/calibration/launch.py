@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import TYPE_CHECKING, Final
 
-from kraken_sim.hardware.profile import Provenance, ProvenanceKind
 from kraken_sim.measurements.records import AttentionRecord, GemmRecord, Launch, LaunchRecord, MemoryBoundRecord
+from kraken_sim.profiles.profile import Provenance, ProvenanceKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

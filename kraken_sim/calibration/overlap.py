@@ -8,13 +8,13 @@ from kraken_sim.calibration.contention import PairSample
 from kraken_sim.calibration.power import SustainedSample
 from kraken_sim.calibration.samples import collective_of, compute_side, sustained_ops
 from kraken_sim.costs.collectives.policy import CollectivePolicy, Library, Transport
-from kraken_sim.costs.pricing import Pricing, load_of
 from kraken_sim.measurements.records import Launch, PairRecord, SustainedRecord
+from kraken_sim.predict.pricing import Pricing, load_of
 from kraken_sim.program.ops import Gemm
 
 if TYPE_CHECKING:
-    from kraken_sim.hardware.profile import HardwareProfile
     from kraken_sim.measurements.schema import MeasurementFile
+    from kraken_sim.profiles.profile import HardwareProfile
 
 
 def pair_samples(measurements: MeasurementFile) -> list[PairSample]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kraken_sim.hardware.write import block_yaml, section, with_sections
+from kraken_sim.profiles.write import block_yaml, section, with_sections
 
 if TYPE_CHECKING:
     from kraken_sim.calibration.fit_profile import CalibrationResult

@@ -11,12 +11,12 @@ from statistics import median
 from typing import TYPE_CHECKING, Final
 
 from kraken_sim.calibration.samples import compute_side
-from kraken_sim.costs.pricing import Pricing
 from kraken_sim.measurements.records import Launch, PairRecord
+from kraken_sim.predict.pricing import Pricing
 
 if TYPE_CHECKING:
-    from kraken_sim.hardware.profile import HardwareProfile
     from kraken_sim.measurements.schema import MeasurementFile
+    from kraken_sim.profiles.profile import HardwareProfile
 
 # In longer chains the errors of the kernels' own models are larger than what is looked for.
 LONGEST_MIXED_S: Final = 150e-6

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from kraken_sim.costs.collectives.policy import Library
 from kraken_sim.errors import InputError, Problem
-from kraken_sim.explain import CHANNEL_CHOICES, with_channels
 from kraken_sim.explore.sensitivity import Alternative, decide
 from kraken_sim.models.config import ArchitectureKind
+from kraken_sim.predict.explain import CHANNEL_CHOICES, with_channels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kraken_sim.explore.sensitivity import Decision
-    from kraken_sim.scenario import Scenario
+    from kraken_sim.scenario.spec import Scenario
 
 DEFAULT: Final = "default"
 """Name of NCCL's own choice."""

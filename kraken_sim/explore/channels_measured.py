@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from kraken_sim.comparison import scenario_of_pass
 from kraken_sim.errors import InputError
 from kraken_sim.explore.channels import DEFAULT, best_channels, name_of
-from kraken_sim.hardware.load import load_profile
 from kraken_sim.measurements.machine import machine_warnings, matching_profile
 from kraken_sim.measurements.records import PassRecord
 from kraken_sim.models.config import ArchitectureKind
+from kraken_sim.profiles.load import load_profile
+from kraken_sim.validate.passes import scenario_of_pass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

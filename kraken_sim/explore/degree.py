@@ -5,22 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from kraken_sim.energy import step_energy
 from kraken_sim.errors import InfeasibleError, InputError
 from kraken_sim.explore.evaluate import predict
 from kraken_sim.explore.sensitivity import Alternative, decide, lowest, weighted
-from kraken_sim.hardware.load import load_profile
 from kraken_sim.models.config import ArchitectureKind
-from kraken_sim.scenario import with_architecture
+from kraken_sim.predict.energy import step_energy
+from kraken_sim.profiles.load import load_profile
+from kraken_sim.scenario.spec import with_architecture
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from kraken_sim.energy import StepEnergy
     from kraken_sim.explore.sensitivity import Decision
-    from kraken_sim.hardware.profile import HardwareProfile
-    from kraken_sim.prediction import Prediction
-    from kraken_sim.scenario import Scenario
+    from kraken_sim.predict.energy import StepEnergy
+    from kraken_sim.predict.prediction import Prediction
+    from kraken_sim.profiles.profile import HardwareProfile
+    from kraken_sim.scenario.spec import Scenario
 
 KINDS: Final = (ArchitectureKind.STANDARD, ArchitectureKind.PARALLEL, ArchitectureKind.KRAKEN)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kraken_sim.api import simulate
-from kraken_sim.hardware.load import load_profile
+from kraken_sim.predict.api import simulate
+from kraken_sim.profiles.load import load_profile
 
 if TYPE_CHECKING:
-    from kraken_sim.hardware.profile import HardwareProfile
-    from kraken_sim.prediction import Prediction
-    from kraken_sim.scenario import Scenario
+    from kraken_sim.predict.prediction import Prediction
+    from kraken_sim.profiles.profile import HardwareProfile
+    from kraken_sim.scenario.spec import Scenario
 
 
 def predict(scenario: Scenario, profile: HardwareProfile | None = None) -> Prediction:

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any, Final
 from kraken_sim.errors import InputError
 from kraken_sim.explore.evaluate import predict
 from kraken_sim.explore.sensitivity import perturbed_residuals, speedup_interval
-from kraken_sim.hardware.load import load_profile
-from kraken_sim.hardware.what_if import gpu_bandwidth_bytes_per_s, with_bandwidth_factor, with_time_factor
 from kraken_sim.models.config import ArchitectureKind
-from kraken_sim.scenario import with_architecture
+from kraken_sim.profiles.load import load_profile
+from kraken_sim.profiles.what_if import gpu_bandwidth_bytes_per_s, with_bandwidth_factor, with_time_factor
+from kraken_sim.scenario.spec import with_architecture
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kraken_sim.hardware.profile import HardwareProfile
-    from kraken_sim.prediction import Prediction
-    from kraken_sim.scenario import Scenario
+    from kraken_sim.predict.prediction import Prediction
+    from kraken_sim.profiles.profile import HardwareProfile
+    from kraken_sim.scenario.spec import Scenario
 
 FACTORS: Final = tuple(2.0 ** (step / 2.0) for step in range(-12, 5))
 """Link bandwidth over the machine's own: from a 64th to four times, two points an octave."""

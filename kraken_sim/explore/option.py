@@ -1,7 +1,7 @@
 """One way to buy: one machine, cut into replicas of some GPUs, serving all workloads of a request.
 
-Every model gets replicas of its own; a replica serves one prompt at a time (`kraken_sim.queueing`). Replicas serve
-prompts only: what generating the answers needs comes on top, and is not known yet.
+Every model gets replicas of its own; a replica serves one prompt at a time (`kraken_sim.explore.procure.queueing`).
+Replicas serve prompts only: what generating the answers needs comes on top, and is not known yet.
 """
 
 from __future__ import annotations
@@ -10,23 +10,23 @@ from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING, Any, Final
 
-from kraken_sim.energy import step_energy
 from kraken_sim.errors import InfeasibleError, InputError
 from kraken_sim.explore.evaluate import predict
-from kraken_sim.explore.sla import TpotStatus, judge_tpot
+from kraken_sim.explore.procure.queueing import ServiceClass, max_arrival_rate
+from kraken_sim.explore.procure.sla import TpotStatus, judge_tpot
 from kraken_sim.models.config import ArchitectureKind
-from kraken_sim.queueing import ServiceClass, max_arrival_rate
-from kraken_sim.scenario import Phase, Scenario
+from kraken_sim.predict.energy import step_energy
+from kraken_sim.scenario.spec import Phase, Scenario
 from kraken_sim.units import format_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from kraken_sim.energy import StepEnergy
-    from kraken_sim.explore.procure_request import LoadSpec, WorkloadSpec
-    from kraken_sim.explore.sla import Sla, TpotVerdict
-    from kraken_sim.hardware.profile import HardwareProfile
-    from kraken_sim.prediction import Prediction
+    from kraken_sim.explore.procure.request import LoadSpec, WorkloadSpec
+    from kraken_sim.explore.procure.sla import Sla, TpotVerdict
+    from kraken_sim.predict.energy import StepEnergy
+    from kraken_sim.predict.prediction import Prediction
+    from kraken_sim.profiles.profile import HardwareProfile
 
 HEADROOM_TOLERANCE: Final = 1e-6
 

@@ -8,8 +8,8 @@ Two views, both from the residuals of the profile's blocks (mean relative error 
   alternatives share a draw as far as they run the same kernels: between alternatives i and j, block b's errors
   correlate by K_ij = Σ_k min(s_ik, s_jk) / sqrt(S_i S_j), with s_ik the seconds that i spends in kernel k and S_i its
   sum (the histogram intersection, a valid correlation; Barla, Odone and Verri, ICIP 2003). Within one alternative a
-  block's errors are common, as in `kraken_sim.uncertainty`. The contention block's residual is that of a pair of
-  overlapping kernels, so it counts on all the time in which a collective runs beside compute.
+  block's errors are common, as in `kraken_sim.predict.uncertainty`. The contention block's residual is that of a pair
+  of overlapping kernels, so it counts on all the time in which a collective runs beside compute.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ import numpy as np
 
 from kraken_sim.engine.timeline import SpanKind
 from kraken_sim.explore.evaluate import predict
-from kraken_sim.hardware.load import load_profile
-from kraken_sim.hardware.what_if import PERTURBED_BLOCKS, with_time_factor
-from kraken_sim.metrics import block_of_op, totals
-from kraken_sim.program.program import MAIN_STREAM
-from kraken_sim.uncertainty import (
+from kraken_sim.predict.metrics import block_of_op, totals
+from kraken_sim.predict.uncertainty import (
     EAGER_LAUNCH_RESIDUAL,
     GRAPH_LAUNCH_RESIDUAL,
     NORMAL_QUANTILE,
     block_residuals,
 )
+from kraken_sim.profiles.load import load_profile
+from kraken_sim.profiles.what_if import PERTURBED_BLOCKS, with_time_factor
+from kraken_sim.program.program import MAIN_STREAM
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from kraken_sim.hardware.profile import HardwareProfile
-    from kraken_sim.prediction import Prediction
-    from kraken_sim.scenario import Scenario
+    from kraken_sim.predict.prediction import Prediction
+    from kraken_sim.profiles.profile import HardwareProfile
+    from kraken_sim.scenario.spec import Scenario
 
 DRAWS: Final = 20_000
 SEED: Final = 20240814

@@ -6,12 +6,12 @@ import math
 from typing import TYPE_CHECKING
 
 from kraken_sim.errors import InputError
-from kraken_sim.hardware.carry_over import calibrated_profiles
-from kraken_sim.hardware.load import list_profiles, load_profile
+from kraken_sim.profiles.carry_over import calibrated_profiles
+from kraken_sim.profiles.load import list_profiles, load_profile
 
 if TYPE_CHECKING:
-    from kraken_sim.hardware.profile import HardwareProfile
     from kraken_sim.measurements.schema import MeasurementFile
+    from kraken_sim.profiles.profile import HardwareProfile
 
 
 def matching_profile(measurements: MeasurementFile) -> str:

@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from kraken_sim.hardware.load import load_profile
 from kraken_sim.models.config import ArchitectureKind
 from kraken_sim.paper.grid import Grid, load_grid
 from kraken_sim.paper.machine import with_interconnect
 from kraken_sim.paper.run import Cell, Cells, Runner
+from kraken_sim.profiles.load import load_profile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kraken_sim.hardware.profile import HardwareProfile
     from kraken_sim.paper.grid import Assumption, InterconnectSpec
-    from kraken_sim.prediction import Prediction
+    from kraken_sim.predict.prediction import Prediction
+    from kraken_sim.profiles.profile import HardwareProfile
 
 __all__ = ["Cell", "Cells", "GridResult", "geomean_percent", "load_grid", "run_grid", "tensor_parallel_predictions"]
 

@@ -34,13 +34,14 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from kraken_sim.errors import InputError, Problem, closest
-from kraken_sim.hardware.load import data_dir, profile_path
+from kraken_sim.files.problems import problems_of
+from kraken_sim.files.shipped import data_dir
+from kraken_sim.files.strict_yaml import YamlDocument, read_yaml
 from kraken_sim.models.presets import preset_fields
+from kraken_sim.profiles.load import profile_path
 from kraken_sim.program.ops import DType
-from kraken_sim.scenario import RuntimeSpec
-from kraken_sim.scenario_errors import problems_of
+from kraken_sim.scenario.spec import RuntimeSpec
 from kraken_sim.units import Dimension, parse_quantity
-from kraken_sim.yaml_files import YamlDocument, read_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

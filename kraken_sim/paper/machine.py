@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from kraken_sim.costs.collectives import with_eager_nccl_latency
 from kraken_sim.errors import InputError
-from kraken_sim.hardware.topology import Link, LinkKind, Node, NodeKind, P2PLevel, Topology
+from kraken_sim.hardware.topology.graph import Link, LinkKind, Node, NodeKind, P2PLevel, Topology
 from kraken_sim.paper.grid import InterconnectSpec, LinkClass, NcclLatency
 
 if TYPE_CHECKING:
-    from kraken_sim.hardware.profile import HardwareProfile
     from kraken_sim.paper.grid import Setup
+    from kraken_sim.profiles.profile import HardwareProfile
 
 
 def machine_of(profile: HardwareProfile, setup: Setup) -> HardwareProfile:

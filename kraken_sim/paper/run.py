@@ -7,26 +7,26 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from kraken_sim.api import simulate
 from kraken_sim.errors import InfeasibleError, InputError
-from kraken_sim.ideal_overlap import ideal_overlap
 from kraken_sim.models.config import ArchitectureKind
 from kraken_sim.models.kraken_width import widths_within_tolerance
 from kraken_sim.models.presets import preset
 from kraken_sim.paper.gemm import gemm_delays_s
 from kraken_sim.paper.grid import Grid, OverlapModel, Widths
 from kraken_sim.paper.machine import machine_of
+from kraken_sim.predict.api import simulate
+from kraken_sim.predict.ideal_overlap import ideal_overlap
 from kraken_sim.program.program import Category
-from kraken_sim.scenario import RuntimeSpec, scenario_from
-from kraken_sim.scenario_resolve import resolve_model
+from kraken_sim.scenario.resolve import resolve_model
+from kraken_sim.scenario.spec import RuntimeSpec, scenario_from
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from kraken_sim.hardware.profile import HardwareProfile
     from kraken_sim.paper.grid import GridModel, Setup
-    from kraken_sim.prediction import Prediction
-    from kraken_sim.scenario import Scenario
+    from kraken_sim.predict.prediction import Prediction
+    from kraken_sim.profiles.profile import HardwareProfile
+    from kraken_sim.scenario.spec import Scenario
 
 KINDS = (ArchitectureKind.STANDARD, ArchitectureKind.PARALLEL, ArchitectureKind.KRAKEN)
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from kraken_sim.models.config import ArchitectureKind
 from kraken_sim.paper.experiment import geomean_percent
+from kraken_sim.predict.uncertainty import block_residuals
 from kraken_sim.program.program import Category
-from kraken_sim.uncertainty import block_residuals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from kraken_sim.units import format_seconds
 
 if TYPE_CHECKING:
-    from kraken_sim.collective_sweep import CollectiveRow, CollectiveTable
+    from kraken_sim.standalone.collective_table import CollectiveRow, CollectiveTable
 
 PREDICTED, MEASURED = "#4c72b0", "#c44e52"
 _HEAD = (

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Group
 
-from kraken_sim.explore.design_request import Objective
+from kraken_sim.explore.design.request import Objective
 from kraken_sim.models.config import ArchitectureKind
 from kraken_sim.report.explore import percent, sureness
 from kraken_sim.report.page import PALETTE, Grid, figures_html, render_page
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from kraken_sim.explore.search import Evaluated, SearchResult
+    from kraken_sim.explore.design.search import Evaluated, SearchResult
 
 _AXES: Final = {
     Objective.TTFT: ("TTFT, ms", 1e3),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from kraken_sim.explore.channels import ChannelAnswer
     from kraken_sim.explore.channels_measured import ChannelValidation
     from kraken_sim.explore.sensitivity import Decision
-    from kraken_sim.scenario import Scenario
+    from kraken_sim.scenario.spec import Scenario
 
 PANELS_A_ROW = 3
 CHANNELS_TITLE = "NCCL channels for an AllReduce beside the attention"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kraken_sim.engine.timeline import Span
-    from kraken_sim.prediction import Prediction
+    from kraken_sim.predict.prediction import Prediction
 
 COLOURS = {
     Category.NORM: "#8da0cb",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from kraken_sim.paper.experiment import Cell, GridResult
     from kraken_sim.paper.grid import InterconnectSpec
     from kraken_sim.paper.summary import Effect
-    from kraken_sim.prediction import Prediction
+    from kraken_sim.predict.prediction import Prediction
 
 PARALLEL = ArchitectureKind.PARALLEL
 KIND_COLOURS = {PARALLEL: "#dd8452", KRAKEN: "#4c72b0"}

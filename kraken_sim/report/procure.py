@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
 
-from kraken_sim.explore.sla import TpotStatus
+from kraken_sim.explore.procure.sla import TpotStatus
 from kraken_sim.report.explore import percent
 from kraken_sim.report.page import PALETTE, Grid, figures_html, render_page
 from kraken_sim.units import format_seconds, format_watts
@@ -14,7 +14,7 @@ from kraken_sim.units import format_seconds, format_watts
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from kraken_sim.explore.procure import Offer, Outcome, Procurement
+    from kraken_sim.explore.procure.candidates import Offer, Outcome, Procurement
 
 
 def procure_report(result: Procurement) -> RenderableType:

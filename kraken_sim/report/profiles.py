@@ -13,7 +13,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from kraken_sim.errors import InputError
-from kraken_sim.hardware.load import list_profiles, load_profile
+from kraken_sim.profiles.load import list_profiles, load_profile
 from kraken_sim.units import (
     Dimension,
     dimension_of_field,
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from kraken_sim.hardware.interconnect import Interconnect
-    from kraken_sim.hardware.profile import HardwareProfile, Provenance
-    from kraken_sim.hardware.topology import Link
+    from kraken_sim.hardware.topology.graph import Link
+    from kraken_sim.profiles.profile import HardwareProfile, Provenance
 
 BLOCKS: Final = (
     *("device", "launch", "gemm", "attention", "serving_attention", "memory_bound", "collectives", "contention"),

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from kraken_sim.explore.plan import Plan
-    from kraken_sim.explore.sweep import SweepRun
+    from kraken_sim.explore.sweep.plan import Plan
+    from kraken_sim.explore.sweep.sweep import SweepRun
 
 SHOWN = 5
 ERRORS_SHOWN = 3

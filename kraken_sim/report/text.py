@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kraken_sim.engine.timeline import SpanKind
-from kraken_sim.explain import overlap_sentences
+from kraken_sim.predict.explain import overlap_sentences
 from kraken_sim.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from kraken_sim.explain import OverlapAdvice
-    from kraken_sim.prediction import Prediction
+    from kraken_sim.predict.explain import OverlapAdvice
+    from kraken_sim.predict.prediction import Prediction
 
 TOP_KERNELS = 12
 SLOWER = 1.005

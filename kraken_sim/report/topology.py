@@ -7,7 +7,7 @@ import re
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Final
 
-from kraken_sim.hardware.topology import Link, LinkKind, NodeKind
+from kraken_sim.hardware.topology.graph import Link, LinkKind, NodeKind
 from kraken_sim.report.page import Grid, figures_html, render_page
 from kraken_sim.report.profiles import GROUP_COLUMNS, group_rows
 from kraken_sim.report.topology_layout import Layout, arc_height, gpu_pairs, layout
@@ -16,9 +16,9 @@ from kraken_sim.units import format_bandwidth, format_seconds
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from kraken_sim.hardware.profile import HardwareProfile
-    from kraken_sim.hardware.rings import Ring
-    from kraken_sim.hardware.topology import Topology
+    from kraken_sim.hardware.topology.graph import Topology
+    from kraken_sim.hardware.topology.rings import Ring
+    from kraken_sim.profiles.profile import HardwareProfile
 
 LINK_COLOURS: Final[Mapping[LinkKind, str]] = {
     LinkKind.NVLINK: "#3f8f53",

@@ -11,13 +11,13 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from kraken_sim.hardware.islands import node_islands
-from kraken_sim.hardware.topology import LinkKind, NodeKind
+from kraken_sim.hardware.topology.graph import LinkKind, NodeKind
+from kraken_sim.hardware.topology.islands import node_islands
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from kraken_sim.hardware.topology import Topology
+    from kraken_sim.hardware.topology.graph import Topology
 
 NODE_GAP: Final = 1.0
 """Free slots between two nodes of a cluster."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kraken_sim.engine.timeline import Span
-    from kraken_sim.prediction import Prediction
+    from kraken_sim.predict.prediction import Prediction
 
 FIRST_STREAM = 7
 """torch's own first stream number in a trace; the number itself carries no meaning."""

@@ -13,7 +13,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from kraken_sim.comparison import Comparison, ErrorSummary, ValidationResult
+    from kraken_sim.validate.passes import Comparison, ErrorSummary, ValidationResult
 
 COLOURS = {
     "standard": "#4c72b0",

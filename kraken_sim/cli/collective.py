@@ -1,0 +1,116 @@
+"""`kraken-sim collective`: nccl-tests' table, predicted, and beside a measured one."""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kraken_sim.cli.commands import write_json, write_text
+from kraken_sim.costs.collectives.kinds import CollectiveKind, collective_kind
+from kraken_sim.errors import InputError
+from kraken_sim.measurements.nccl_tests import read_collectives
+from kraken_sim.profiles.load import load_profile
+from kraken_sim.report.collective import collective_html, collective_text
+from kraken_sim.standalone.collective_table import element_type, parse_size, sizes_between, sweep_collective
+from kraken_sim.standalone.one_op import collective_spec
+
+if TYPE_CHECKING:
+    import argparse
+
+    from kraken_sim.measurements.nccl_tests import MeasuredCollective
+    from kraken_sim.profiles.profile import HardwareProfile
+    from kraken_sim.standalone.one_op import CollectiveSpec
+
+DEFAULT_BEGIN, DEFAULT_END, DEFAULT_FACTOR = "8", "512M", 2.0
+
+
+def collective(args: argparse.Namespace) -> None:
+    """Predict a collective at every size, print it as nccl-tests does, and write what is asked for."""
+    kind = collective_kind(args.op)
+    dtype = element_type(args.dtype)
+    profile = _with_version(load_profile(args.hardware), args.nccl_version)
+    num_devices = len(profile.topology.gpus) if args.num_devices is None else args.num_devices
+    fields = {
+        name: value
+        for name in ("library", "channels", "transport", "algorithm", "protocol", "selection")
+        if (value := getattr(args, name)) is not None
+    }
+    try:
+        spec = collective_spec({"op": kind.value, "bytes": 1, "num_devices": num_devices, **fields})
+        profile.topology.group(spec.num_devices)
+        begin, end = parse_size(args.begin or DEFAULT_BEGIN, "-b"), parse_size(args.end or DEFAULT_END, "-e")
+        measured = _measured(args, spec, begin, end)
+        sizes = [] if measured else _sizes(args, begin, end)
+        table = sweep_collective(profile, spec, sizes, dtype, measured)
+    except InputError as error:
+        raise _as_options(error) from None
+    if args.json != "-":
+        sys.stdout.write(collective_text(table))
+    if args.json is not None:
+        write_json(args.json, table.as_dict())
+    if args.html is not None:
+        write_text(args.html, collective_html(table))
+        sys.stderr.write(f"report: {args.html}\n")
+
+
+def _with_version(profile: HardwareProfile, version: str | None) -> HardwareProfile:
+    """The machine with another NCCL's choices; its speeds stay those that were fitted."""
+    if version is None:
+        return profile
+    match = re.fullmatch(r"2\.(\d{1,3})(\.\d+)*", version)
+    if match is None:
+        raise InputError.single("--nccl-version", "must be a version of NCCL 2", version, "--nccl-version 2.27")
+    constants = replace(profile.collectives, nccl_minor_version=int(match[1]))
+    return replace(profile, collectives=constants)
+
+
+def _sizes(args: argparse.Namespace, begin: int, end: int) -> list[int]:
+    step = None if args.step is None else parse_size(args.step, "-i")
+    factor = DEFAULT_FACTOR if args.factor is None and step is None else args.factor
+    return sizes_between(begin, end, factor, step)
+
+
+def _measured(args: argparse.Namespace, spec: CollectiveSpec, begin: int, end: int) -> list[MeasuredCollective]:
+    """The file's measurements, between -b and -e where these are given."""
+    where = dict(_condition(text) for text in args.where)
+    if args.against is None:
+        if where:
+            raise InputError.single("--where", "chooses rows of --against, which is missing", args.where[0])
+        return []
+    rows = read_collectives(Path(args.against), CollectiveKind(spec.op), spec.num_devices, where)
+    low = begin if args.begin is not None else 0
+    high = end if args.end is not None else float("inf")
+    chosen = [row for row in rows if low <= row.size_bytes <= high]
+    if not chosen:
+        raise InputError.single("--against", f"has no size between {low} and {high} bytes", args.against, "-b 8 -e 1G")
+    return chosen
+
+
+def _condition(text: str) -> tuple[str, str]:
+    name, sign, value = text.partition("=")
+    if not sign or not name:
+        raise InputError.single("--where", "must be COLUMN=VALUE", text, "--where system=h100_sxm")
+    return name.strip(), value.strip()
+
+
+def _as_options(error: InputError) -> InputError:
+    """Problems of a policy under the names of the options that make it."""
+    problems = []
+    for problem in error.problems:
+        path, example = problem.path, problem.example
+        for prefix in ("runtime.collective.", "op."):
+            path = path.removeprefix(prefix)
+        if path in ("algorithm", "protocol", "channels", "transport", "library", "selection", "num_devices"):
+            path = "--" + path.replace("_", "-")
+            example = example and ", ".join(_as_option(part.strip()) for part in example.split(","))
+        problems.append(replace(problem, path=path, example=example))
+    return InputError(problems, error.source if error.source != "op" else None)
+
+
+def _as_option(setting: str) -> str:
+    """`algorithm: ring` as `--algorithm ring`."""
+    name, sign, value = setting.removeprefix("or ").partition(": ")
+    return f"--{name} {value}" if sign and name.isidentifier() else setting

@@ -1,0 +1,73 @@
+"""`kraken-sim sweep`: run with a progress bar, then say what came out."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kraken_sim.cli.commands import print_report, shipped_path
+from kraken_sim.errors import InputError
+from kraken_sim.explore.sweep.plan import load_plan
+from kraken_sim.explore.sweep.sweep import check, run_to_file
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Iterator
+
+LINE_EVERY_S = 10.0
+"""Where standard error is no terminal, progress is a line now and then."""
+
+
+def sweep(args: argparse.Namespace) -> None:
+    """Run it; see `kraken-sim sweep --help`."""
+    from kraken_sim.report.sweep import sweep_report
+
+    if args.jobs is not None and args.jobs < 1:
+        raise InputError.single("--jobs", "must be at least 1", args.jobs)
+    file = shipped_path(args.scenario, "SCENARIO")
+    out = Path(file.stem + ".parquet" if args.out is None else args.out)
+    plan = load_plan(file)
+    check(plan, yes=args.yes)
+    began = time.monotonic()
+    with _progress(plan.num_points) as progress:
+        done = run_to_file(plan, out, jobs=args.jobs, cluster=args.cluster, progress=progress)
+    print_report(sweep_report(plan, done, out, time.monotonic() - began))
+
+
+@contextlib.contextmanager
+def _progress(total: int) -> Iterator[Callable[[int, int], None]]:
+    """What to call with the points done so far and those done before: a bar, or a line now and then."""
+    if not sys.stderr.isatty():
+        yield _lines(total)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
+    began = time.monotonic()
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("points", total=total, rate="")
+
+        def show(done: int, found: int) -> None:
+            rate = (done - found) / max(1e-9, time.monotonic() - began)
+            bar.update(task, completed=done, rate=f"{rate:,.0f} points/s")
+
+        yield show
+
+
+def _lines(total: int) -> Callable[[int, int], None]:
+    began = last = time.monotonic()
+
+    def show(done: int, found: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < LINE_EVERY_S and done < total:
+            return
+        last = now
+        rate = (done - found) / max(1e-9, now - began)
+        sys.stderr.write(f"{done:,} of {total:,} points, {rate:,.0f} a second, {(total - done) / rate:,.0f} s left\n")
+
+    return show

@@ -1,0 +1,162 @@
+"""Collectives as flows over the links of a machine, and how much they slow each other down.
+
+A collective moves at one pace: all its pairs of GPUs make progress together. Its flow's rate is that of its
+busiest pair, in line rate (protocol overhead included), and it takes each link by the bytes that cross it. So two
+AllReduces on one link share it equally, and one that has few channels leaves the rest to the others.
+
+Besides its links a machine has a fabric where PCIe transfers meet, the bridges and memory of each host
+(`shared_fabric_links` of the profile); groups that need it load it on every host that they have a GPU on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from kraken_sim.costs.collectives.kinds import ring_bytes
+from kraken_sim.costs.collectives.nccl import fabric_bytes_per_s, line_rate_bytes_per_s
+from kraken_sim.costs.links.fair import Flow, max_min_rates
+from kraken_sim.costs.links.traffic import (
+    IN_SWITCH,
+    busiest_rank_bytes,
+    link_bytes,
+    pair_bytes,
+    switch_bytes,
+    way_between,
+)
+from kraken_sim.hardware.interconnect import InterconnectKind
+from kraken_sim.hardware.topology.reduction import nearest_host, reduce_group
+from kraken_sim.hardware.topology.rings import RingFinder
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Mapping, Sequence
+
+    from kraken_sim.costs.collectives.constants import CollectiveConstants
+    from kraken_sim.costs.collectives.kinds import CollectiveKind
+    from kraken_sim.costs.links.traffic import DirectedLink
+    from kraken_sim.costs.types import CollectiveCost
+    from kraken_sim.hardware.interconnect import Interconnect
+    from kraken_sim.hardware.topology.graph import Topology
+
+GROUPS_CACHED = 256
+
+
+@dataclass(frozen=True, slots=True)
+class GroupTraffic:
+    """What the links see of one group's collective, per unit of rate of its busiest pair.
+
+    `sends` is how many times that rate its busiest rank sends.
+    """
+
+    interconnect: Interconnect
+    usage: Mapping[DirectedLink, float]
+    sends: float
+    hosts: tuple[str, ...]
+
+
+@lru_cache(maxsize=GROUPS_CACHED)
+def group_traffic(
+    topology: Topology, gpus: tuple[str, ...], kind: CollectiveKind, algorithm: str, p2p: bool
+) -> GroupTraffic:
+    """The traffic of a collective of these GPUs, whatever its size.
+
+    Raises:
+        InputError: The GPUs cannot reach each other, or the algorithm cannot run between them.
+    """
+    interconnect = reduce_group(topology, gpus, p2p)
+    staged = interconnect.kind is InterconnectKind.HOST
+    moved = link_bytes(topology, gpus, kind, algorithm, 1.0, staged=staged)
+    if interconnect.across is not None:
+        # Between nodes a group's progress is counted by what a rank sends, whichever rails that takes.
+        unit = sends = ring_bytes(kind, len(gpus), 1.0)
+    elif algorithm in IN_SWITCH:
+        unit, (sends, _) = max(moved.values()), switch_bytes(kind, len(gpus), 1.0)
+    else:
+        pairs = pair_bytes(kind, algorithm, len(gpus), 1.0)
+        unit, sends = max(pairs.values()), busiest_rank_bytes(pairs)
+    usage = {link: num_bytes / unit for link, num_bytes in moved.items()}
+    return GroupTraffic(interconnect, usage, sends / unit, _hosts(topology, gpus, interconnect))
+
+
+@lru_cache(maxsize=GROUPS_CACHED)
+def transfer_traffic(topology: Topology, source: str, target: str, p2p: bool) -> GroupTraffic:
+    """The traffic of a copy from one GPU to another.
+
+    Raises:
+        InputError: The GPUs cannot reach each other.
+    """
+    interconnect = reduce_group(topology, (source, target), p2p)
+    way = way_between(topology, source, target, staged=interconnect.kind is InterconnectKind.HOST)
+    return GroupTraffic(interconnect, dict.fromkeys(way, 1.0), 1.0, _hosts(topology, (source, target), interconnect))
+
+
+def _hosts(topology: Topology, gpus: tuple[str, ...], interconnect: Interconnect) -> tuple[str, ...]:
+    """The hosts whose bridges and memory the group's traffic may pass."""
+    if interconnect.kind not in (InterconnectKind.PCIE, InterconnectKind.HOST):
+        return ()
+    finder = RingFinder(topology)
+    return tuple(sorted({nearest_host(topology, finder, gpu) for gpu in gpus}))
+
+
+class LinkSharing:
+    """The links of one machine and what collectives take of them."""
+
+    def __init__(self, topology: Topology, constants: CollectiveConstants) -> None:
+        self.topology = topology
+        self.constants = constants
+        self.capacity: dict[Hashable, float] = {}
+
+    def flow(self, gpus: tuple[str, ...], kind: CollectiveKind, cost: CollectiveCost, *, p2p: bool = True) -> Flow:
+        """The flow of a collective whose cost alone is known; its limit is its rate alone."""
+        return self.flow_of(group_traffic(self.topology, gpus, kind, cost.algorithm, p2p), len(gpus), cost)
+
+    def transfer_flow(self, source: str, target: str, cost: CollectiveCost, *, p2p: bool = True) -> Flow:
+        """The flow of a copy from one GPU to another: all of its bytes one way."""
+        return self.flow_of(transfer_traffic(self.topology, source, target, p2p), 1, cost)
+
+    def flow_of(self, traffic: GroupTraffic, num_senders: int, cost: CollectiveCost) -> Flow:
+        """The flow of some traffic in which `num_senders` GPUs send as much as the busiest."""
+        usage: dict[Hashable, float] = {}
+        fabric = fabric_bytes_per_s(traffic.interconnect, self.constants)
+        if fabric is not None:
+            crossing = traffic.interconnect.crosses_sockets
+            loss = self.constants.socket_crossing_efficiency if crossing else 1.0
+            for host in traffic.hosts:
+                usage["fabric", host] = num_senders * traffic.sends / loss
+                self.capacity["fabric", host] = fabric
+        for link, share in traffic.usage.items():
+            usage[link] = share
+            self.capacity[link] = link.bytes_per_s
+        wanted = cost.line_bytes_per_s or line_rate_bytes_per_s(traffic.interconnect, self.constants)
+        alone = max_min_rates([Flow(usage, wanted / traffic.sends)], self.capacity)
+        return Flow(usage, alone[0])
+
+    def speeds(self, flows: Sequence[Flow]) -> list[float]:
+        """The pace of each flow while all of them are under way, relative to its pace alone."""
+        rates = max_min_rates(flows, self.capacity)
+        return [rate / flow.limit for rate, flow in zip(rates, flows, strict=True)]
+
+
+def groups_of(topology: Topology, num_devices: int, stride: int, total: int) -> list[tuple[str, ...]]:
+    """All groups of a program on `total` devices whose collectives have `num_devices` ranks, `stride` apart."""
+    block = num_devices * stride
+    return [
+        tuple(topology.gpus[base + offset + stride * rank] for rank in range(num_devices))
+        for base in range(0, total - block + 1, block)
+        for offset in range(stride)
+    ]
+
+
+def slowed(cost: CollectiveCost, speed: float, num_groups: int) -> CollectiveCost:
+    """The same collective with its transfer at `speed` of its pace alone."""
+    if speed >= 1.0 - 1e-9:
+        return cost
+    transfer_s = cost.transfer_s / speed
+    return replace(
+        cost,
+        busy_s=cost.latency_s + transfer_s,
+        transfer_s=transfer_s,
+        line_bytes_per_s=cost.line_bytes_per_s * speed,
+        detail=f"{cost.detail}, {num_groups} groups share links",
+    )

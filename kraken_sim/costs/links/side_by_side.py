@@ -1,0 +1,84 @@
+"""The collectives of one program: groups that communicate at the same time, on the links they have in common.
+
+All ranks run the same program, so all groups of an AllReduce start together and are as fast as the slowest of
+them: how much they slow each other down is known before the simulation and needs no event. Different
+AllReduces that overlap in time (on two streams) share links while both are under way; the engine asks then.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from kraken_sim.costs.collectives.kinds import CollectiveKind
+from kraken_sim.costs.links.fair import max_min_rates
+from kraken_sim.costs.links.sharing import GROUPS_CACHED, GroupTraffic, LinkSharing, group_traffic, groups_of, slowed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from kraken_sim.costs.collectives.constants import CollectiveConstants
+    from kraken_sim.costs.links.fair import Flow
+    from kraken_sim.costs.types import CollectiveCost
+    from kraken_sim.hardware.topology.graph import Topology
+    from kraken_sim.program.ops import AllReduce
+
+KIND = CollectiveKind.ALL_REDUCE
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """The groups of one AllReduce; `meet` says whether two use one direction of a link, or one host's fabric."""
+
+    groups: tuple[GroupTraffic, ...]
+    meet: bool
+
+
+@lru_cache(maxsize=GROUPS_CACHED)
+def pattern_of(topology: Topology, num_devices: int, stride: int, total: int, algorithm: str, p2p: bool) -> Pattern:
+    """The traffic of all groups of an AllReduce in a program on `total` devices, whatever its size."""
+    groups = groups_of(topology, num_devices, stride, total)
+    traffics = tuple(group_traffic(topology, gpus, KIND, algorithm, p2p) for gpus in groups)
+    used = Counter(resource for traffic in traffics for resource in (*traffic.usage, *traffic.hosts))
+    return Pattern(traffics, max(used.values(), default=0) > 1)
+
+
+class SideBySide:
+    """What the groups of a program on the first `num_devices` GPUs do to each other."""
+
+    def __init__(self, topology: Topology, constants: CollectiveConstants, num_devices: int, *, p2p: bool) -> None:
+        self._links = LinkSharing(topology, constants)
+        self._num_devices = min(num_devices, len(topology.gpus))
+        self._p2p = p2p
+
+    def shared(self, op: AllReduce, cost: CollectiveCost) -> CollectiveCost:
+        """The cost of an AllReduce whose groups all run it at once; as it was where they have no link in common."""
+        pattern = self._pattern(op, cost)
+        if not pattern.meet or cost.transfer_s <= 0.0:
+            return cost
+        speed = min(self._links.speeds(self._flows(op, cost)))
+        return slowed(cost, speed, len(pattern.groups))
+
+    def speeds(self, running: Mapping[AllReduce, CollectiveCost]) -> dict[AllReduce, float]:
+        """The pace of each AllReduce while all of these are under way, relative to its pace without the others.
+
+        `running` has the costs alone on the machine, as they were before `shared`.
+        """
+        flows = {op: self._flows(op, cost) for op, cost in running.items() if cost.transfer_s > 0.0}
+        everything = [flow for mine in flows.values() for flow in mine]
+        together = iter(max_min_rates(everything, self._links.capacity))
+        found = dict.fromkeys(running, 1.0)
+        for op, mine in flows.items():
+            own = max_min_rates(mine, self._links.capacity)
+            found[op] = min(1.0, min(rate / before for before, rate in zip(own, together, strict=False)))
+        return found
+
+    def _pattern(self, op: AllReduce, cost: CollectiveCost) -> Pattern:
+        topology = self._links.topology
+        return pattern_of(topology, op.num_devices, op.stride, self._num_devices, cost.algorithm, self._p2p)
+
+    def _flows(self, op: AllReduce, cost: CollectiveCost) -> list[Flow]:
+        traffics = self._pattern(op, cost).groups
+        return [self._links.flow_of(traffic, op.num_devices, cost) for traffic in traffics]

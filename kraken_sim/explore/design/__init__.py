@@ -1,0 +1,1 @@
+"""The best shapes for a parameter budget."""

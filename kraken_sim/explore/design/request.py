@@ -1,0 +1,299 @@
+"""A search for designs as its file has it: a base scenario, what to vary, constraints, objectives, prices."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from enum import StrEnum
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+from pydantic import Field
+
+from kraken_sim.errors import InputError, Problem
+from kraken_sim.explore.degree import KINDS
+from kraken_sim.explore.design.shape import Design, default_ffn_expansion, divides, widths_for_budget
+from kraken_sim.explore.sweep.fields import (
+    Amount,
+    Bytes,
+    IsoDate,
+    NotEmpty,
+    Seconds,
+    Source,
+    Spec,
+    absolute_hardware,
+    absolute_model,
+    raise_if_any,
+    read_request,
+)
+from kraken_sim.models.config import ArchitectureKind
+from kraken_sim.models.counts import parameter_count
+from kraken_sim.models.kraken_width import SUPPORTED_HEAD_DIMS
+from kraken_sim.profiles.load import load_profile
+from kraken_sim.scenario.spec import DeviceCount, Phase, Scenario, Size, resolve_model, with_architecture
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kraken_sim.models.config import TransformerConfig
+
+Channels = Annotated[int, Field(strict=True, ge=1, le=64)]
+
+
+class Objective(StrEnum):
+    """What a search looks for; the last four describe the model and stand in for its quality, or size a purchase."""
+
+    TTFT = "ttft"
+    TPOT = "tpot"
+    ENERGY = "energy"
+    COST = "cost"
+    MEMORY = "memory"
+    GPUS = "gpus"
+    PARAMETERS = "parameters"
+    WIDTH = "width"
+    DEPTH = "depth"
+
+
+MOST_DESIGNS: Final = 200_000
+"""Combinations that a search lists before it tries or samples them."""
+
+MAXIMISED: Final = frozenset({Objective.PARAMETERS, Objective.WIDTH, Objective.DEPTH})
+"""The others are minimised."""
+
+
+class SearchSpec(Spec):
+    """What to vary: a list for each; what is absent stays as in the base scenario."""
+
+    hardware: Annotated[tuple[str, ...], NotEmpty] | None = Field(default=None, examples=["[h200-sxm-x2]"])
+    num_devices: Annotated[tuple[DeviceCount, ...], NotEmpty] | None = Field(default=None, examples=["[2, 4, 8]"])
+    kind: Annotated[tuple[ArchitectureKind, ...], NotEmpty] | None = Field(
+        default=None, examples=["[standard, kraken]"]
+    )
+    ways: Annotated[tuple[DeviceCount, ...], NotEmpty] | None = Field(
+        default=None, description="Kraken: sub-layers a layer; default: the devices.", examples=["[2, 4]"]
+    )
+    num_hidden_layers: Annotated[tuple[Size, ...], NotEmpty] | None = Field(default=None, examples=["[24, 32]"])
+    hidden_size: Annotated[tuple[Size, ...], NotEmpty] | None = Field(
+        default=None,
+        description="Widths (of a Kraken's sub-layer); default: from the budget.",
+        examples=["[3072, 3584]"],
+    )
+    head_dim: Annotated[tuple[Size, ...], NotEmpty] | None = Field(default=None, examples=["[64, 128]"])
+    num_key_value_groups: Annotated[tuple[Size, ...], NotEmpty] | None = Field(
+        default=None, description="Query heads a key/value head.", examples=["[1, 4, 8]"]
+    )
+    ffn_expansion: Annotated[tuple[Annotated[float, Field(gt=0.0, le=64.0)], ...], NotEmpty] | None = Field(
+        default=None, description="Width of the FFN over hidden_size.", examples=["[2, 3, 4]"]
+    )
+    channels: Annotated[tuple[Channels | None, ...], NotEmpty] | None = Field(
+        default=None, description="NCCL's most channels; null is its own choice.", examples=["[null, 4, 8]"]
+    )
+
+
+class ConstraintSpec(Spec):
+    """What a design must keep."""
+
+    budget_tolerance: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        default=0.05, description="How far the parameters may be from the budget, as a fraction.", examples=[0.05]
+    )
+    min_parameters: Amount | None = Field(default=None, examples=[6.0e9])
+    max_parameters: Amount | None = Field(default=None, examples=[7.0e9])
+    min_hidden_size: Size | None = Field(default=None, examples=[2560])
+    min_num_hidden_layers: Size | None = Field(default=None, examples=[24])
+    max_memory: Bytes | None = Field(default=None, description="Of one device.", examples=['"40 GB"'])
+    max_latency: Seconds | None = Field(default=None, description="TTFT, or TPOT in decode.", examples=['"30 ms"'])
+
+
+class RentSpec(Spec):
+    """Rent of a whole machine, with where the number is from, and when."""
+
+    per_hour: Amount = Field(examples=[40.0])
+    source: Source = Field(examples=["quote 1234 of our supplier"])
+    date: IsoDate = Field(examples=["2026-01-31"])
+
+
+class DesignRequest(Spec):
+    """One search."""
+
+    name: str = Field(default="design", min_length=1, max_length=100)
+    base: Scenario = Field(description="Machine, model and workload that stay unless varied.")
+    budget: Amount | None = Field(
+        default=None, description="Parameters; default: those of the base model as a standard one.", examples=[6.7e9]
+    )
+    search: SearchSpec = Field(default_factory=SearchSpec)
+    constraints: ConstraintSpec = Field(default_factory=ConstraintSpec)
+    objectives: Annotated[tuple[Objective, ...], NotEmpty] = Field(
+        default=(Objective.TTFT, Objective.WIDTH), examples=["[ttft, width]"]
+    )
+    currency: str | None = Field(default=None, description="Of the prices.", examples=["EUR"])
+    prices: dict[str, RentSpec] = Field(default_factory=dict, description="Rent by machine, for objective cost.")
+    max_evaluations: Annotated[int, Field(strict=True, ge=1, le=1_000_000)] = Field(
+        default=2000, description="Designs to simulate; a larger space is sampled with Optuna.", examples=[2000]
+    )
+
+
+def load_design_request(path: str | Path) -> DesignRequest:
+    """Reads a search; paths of profiles and configs are relative to the file's folder.
+
+    Raises:
+        InputError: every problem of the file at once, with line numbers.
+    """
+    folder = Path(path).parent
+    request, document = read_request(path, DesignRequest)
+    request = _with_absolute_paths(request, folder)
+    problems = list(find_problems(request))
+    if problems:
+        raise document.error(problems)
+    return request
+
+
+def _with_absolute_paths(request: DesignRequest, folder: Path) -> DesignRequest:
+    base, search = request.base, request.search
+    changes = {
+        "hardware": absolute_hardware(base.hardware, folder),
+        "model": absolute_model(base.model, folder),
+    }
+    if search.hardware is not None:
+        machines = tuple(absolute_hardware(hardware, folder) for hardware in search.hardware)
+        search = search.model_copy(update={"hardware": machines})
+    return request.model_copy(update={"base": base.model_copy(update=changes), "search": search})
+
+
+def check_design_request(request: DesignRequest) -> None:
+    """The checks that concern several fields, for searches built in Python.
+
+    Raises:
+        InputError: every problem at once.
+    """
+    raise_if_any(find_problems(request))
+
+
+def find_problems(request: DesignRequest) -> Iterator[Problem]:
+    """What is wrong with a search beyond single fields: names, dimensions no kernel has, contradictions."""
+    for position, hardware in enumerate(request.search.hardware or (request.base.hardware,)):
+        path = "base.hardware" if request.search.hardware is None else f"search.hardware.{position}"
+        try:
+            load_profile(hardware)
+        except InputError as error:
+            yield from (Problem(path, p.message, p.value, p.example, p.suggestion) for p in error.problems)
+    try:
+        base_config(request)
+    except InputError as error:
+        yield from (Problem(f"base.{p.path}", p.message, p.value, p.example, p.suggestion) for p in error.problems)
+    for position, kind in enumerate(request.search.kind or ()):
+        if kind not in KINDS:
+            yield Problem(f"search.kind.{position}", f"must be one of {', '.join(KINDS)}", kind.value, "kraken")
+    for position, head_dim in enumerate(request.search.head_dim or ()):
+        if head_dim not in SUPPORTED_HEAD_DIMS:
+            listed = ", ".join(map(str, SUPPORTED_HEAD_DIMS))
+            yield Problem(f"search.head_dim.{position}", f"attention kernels have {listed}", head_dim, "128")
+    yield from _size_problems(request)
+    yield from _contradictions(request)
+    yield from _objective_problems(request)
+
+
+def _size_problems(request: DesignRequest) -> Iterator[Problem]:
+    """A space that cannot even be listed."""
+    given = (getattr(request.search, name) for name in type(request.search).model_fields)
+    size = 1
+    for values in given:
+        size *= len(values) if values is not None else 1
+    if size > MOST_DESIGNS:
+        yield Problem("search", f"spans {size:.3g} combinations; {MOST_DESIGNS:,} are the most that can be listed")
+
+
+def _contradictions(request: DesignRequest) -> Iterator[Problem]:
+    limits, search = request.constraints, request.search
+    low, high = limits.min_parameters, limits.max_parameters
+    if low is not None and high is not None and low > high:
+        yield Problem("constraints.min_parameters", f"is above max_parameters, {high:g}", low)
+    if request.budget is not None:
+        tolerance = limits.budget_tolerance
+        if low is not None and request.budget * (1.0 + tolerance) < low:
+            yield Problem("budget", f"is below constraints.min_parameters, {low:g}", request.budget)
+        if high is not None and request.budget * (1.0 - tolerance) > high:
+            yield Problem("budget", f"is above constraints.max_parameters, {high:g}", request.budget)
+    for path, least, values in (
+        ("min_hidden_size", limits.min_hidden_size, search.hidden_size),
+        ("min_num_hidden_layers", limits.min_num_hidden_layers, search.num_hidden_layers),
+    ):
+        if least is not None and values is not None and max(values) < least:
+            yield Problem(
+                f"constraints.{path}", f"nothing in the search is that large; its most is {max(values)}", least
+            )
+
+
+def _objective_problems(request: DesignRequest) -> Iterator[Problem]:
+    decode = request.base.phase is Phase.DECODE
+    wrong = Objective.TTFT if decode else Objective.TPOT
+    if wrong in request.objectives:
+        position = request.objectives.index(wrong)
+        message = f"base.phase is {request.base.phase.value}, which answers the other"
+        yield Problem(f"objectives.{position}", message, wrong.value, "tpot" if decode else "ttft")
+    if Objective.COST in request.objectives:
+        for hardware in request.search.hardware or (request.base.hardware,):
+            if hardware not in request.prices:
+                example = "{per_hour: 40.0, source: quote 1234, date: 2026-01-31}"
+                yield Problem(f"prices.{hardware}", "is required for objective cost", example=example)
+        if request.currency is None:
+            yield Problem("currency", "is required with prices", example="EUR")
+
+
+def base_config(request: DesignRequest) -> TransformerConfig:
+    """The base model's shapes.
+
+    Raises:
+        InputError: the model is wrong.
+    """
+    # As a standard Transformer on one device nothing but the model itself can be wrong.
+    alone = with_architecture(request.base, ArchitectureKind.STANDARD).model_copy(update={"num_devices": 1})
+    return resolve_model(alone).config
+
+
+def budget_of(request: DesignRequest, config: TransformerConfig) -> int:
+    """Parameters to spend."""
+    return round(request.budget) if request.budget is not None else parameter_count(config)
+
+
+def designs(request: DesignRequest) -> Iterator[Design]:
+    """Every design of the space, each once."""
+    config, search = base_config(request), request.search
+    budget = budget_of(request, config)
+    seen: set[Design] = set()
+    for hardware in search.hardware or (request.base.hardware,):
+        available = len(load_profile(hardware).topology.gpus)
+        counts = search.num_devices or (request.base.num_devices or available,)
+        for num_devices, kind in product(counts, search.kind or KINDS):
+            if num_devices > available or (num_devices == 1 and kind is ArchitectureKind.KRAKEN):
+                continue
+            for design in _shapes(request, config, budget, hardware, num_devices, kind):
+                if design not in seen:
+                    seen.add(design)
+                    yield design
+
+
+def _shapes(
+    request: DesignRequest,
+    config: TransformerConfig,
+    budget: int,
+    hardware: str,
+    num_devices: int,
+    kind: ArchitectureKind,
+) -> Iterator[Design]:
+    search, kraken = request.search, kind is ArchitectureKind.KRAKEN
+    own_dim = config.head_dim if config.head_dim in SUPPORTED_HEAD_DIMS else 128
+    for ways, layers, head_dim, groups, expansion in product(
+        (search.ways or (num_devices,)) if kraken else (1,),
+        search.num_hidden_layers or (config.num_hidden_layers,),
+        search.head_dim or (own_dim,),
+        search.num_key_value_groups or (config.num_attention_heads // config.num_key_value_heads,),
+        search.ffn_expansion or (default_ffn_expansion(config, kind),),
+    ):
+        if kraken and ways % num_devices and num_devices % ways:
+            continue
+        shape = Design(hardware, num_devices, kind, ways, layers, head_dim, head_dim, groups, float(expansion), None)
+        widths = search.hidden_size or widths_for_budget(shape, config, budget)
+        for width, channels in product(widths, search.channels or (request.base.runtime.collective.channels,)):
+            found = replace(shape, hidden_size=width, channels=channels)
+            if divides(found):
+                yield found

@@ -1,0 +1,296 @@
+"""The best designs of a space: all of it where it is small, sampled with Optuna where it is not."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from kraken_sim.errors import InfeasibleError, InputError
+from kraken_sim.explore.design.pareto import pareto_front
+from kraken_sim.explore.design.request import (
+    MAXIMISED,
+    DesignRequest,
+    Objective,
+    base_config,
+    budget_of,
+    check_design_request,
+    designs,
+)
+from kraken_sim.explore.evaluate import predict
+from kraken_sim.explore.procure.economics import cost_per_million_tokens
+from kraken_sim.explore.sensitivity import Alternative, decide
+from kraken_sim.predict.energy import step_energy
+from kraken_sim.profiles.load import load_profile
+from kraken_sim.units import format_bytes, format_seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from kraken_sim.explore.design.shape import Design
+    from kraken_sim.explore.sensitivity import Decision
+    from kraken_sim.models.config import TransformerConfig
+
+MOST_COMPARED = 6
+"""Designs whose ranking is judged by the doubt about the constants."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """A design that keeps the constraints, and what is predicted of it."""
+
+    design: Design
+    latency_s: float
+    low_s: float
+    high_s: float
+    memory_bytes: int
+    num_parameters: int
+    energy_j: float
+    energy_basis: str
+    cost: float | None
+    """Per million tokens, where the request has a price; replicas always busy."""
+
+    def value(self, objective: Objective) -> float:
+        """What the objective says of the design, larger or smaller being better as the objective has it."""
+        values: dict[Objective, float] = {
+            Objective.TTFT: self.latency_s,
+            Objective.TPOT: self.latency_s,
+            Objective.ENERGY: self.energy_j,
+            Objective.COST: float("inf") if self.cost is None else self.cost,
+            Objective.MEMORY: self.memory_bytes,
+            Objective.GPUS: self.design.num_devices,
+            Objective.PARAMETERS: self.num_parameters,
+            Objective.WIDTH: self.design.hidden_size,
+            Objective.DEPTH: self.design.num_hidden_layers,
+        }
+        return values[objective]
+
+    def minimised(self, objective: Objective) -> float:
+        """The same with its sign turned where more is better."""
+        return -self.value(objective) if objective in MAXIMISED else self.value(objective)
+
+    def as_dict(self) -> dict[str, Any]:
+        """A flat record, for JSON and DataFrames."""
+        return {
+            **self.design.as_dict(),
+            "latency_s": self.latency_s,
+            "low_s": self.low_s,
+            "high_s": self.high_s,
+            "memory_bytes": self.memory_bytes,
+            "num_parameters": self.num_parameters,
+            "energy_j": self.energy_j,
+            "energy_basis": self.energy_basis,
+            "cost_per_million_tokens": self.cost,
+        }
+
+
+@dataclass
+class Rejections:
+    """How many designs each constraint rejected, and the nearest miss of each."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    nearest: dict[str, tuple[float, str]] = field(default_factory=dict)
+    """By constraint: relative miss of the nearest design, and the limiting number in words."""
+
+    def add(self, constraint: str, miss: float, words: str) -> None:
+        """Notes one rejected design."""
+        self.counts[constraint] += 1
+        if constraint not in self.nearest or miss < self.nearest[constraint][0]:
+            self.nearest[constraint] = (miss, words)
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """The Pareto front of a search; `method` is how it searched, `complete` whether it was not interrupted."""
+
+    request: DesignRequest
+    evaluated: tuple[Evaluated, ...]
+    front: tuple[Evaluated, ...]
+    rejections: Rejections
+    num_designs: int
+    method: str
+    complete: bool
+    decision: Decision | None
+    """How sure the fastest is against the next few; None where latency is not the first objective."""
+
+    @property
+    def best(self) -> Evaluated:
+        """The best by the first objective."""
+        return self.front[0]
+
+    def records(self) -> list[dict[str, Any]]:
+        """Every evaluated design as a flat row that says whether it is on the front."""
+        on_front = {id(item) for item in self.front}
+        return [{**item.as_dict(), "on_front": id(item) in on_front} for item in self.evaluated]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "name": self.request.name,
+            "objectives": [objective.value for objective in self.request.objectives],
+            "method": self.method,
+            "complete": self.complete,
+            "num_designs": self.num_designs,
+            "num_evaluated": len(self.evaluated),
+            "rejected": dict(self.rejections.counts),
+            "best": self.best.as_dict(),
+            "front": [item.as_dict() for item in self.front],
+            "decision": None if self.decision is None else self.decision.as_dict(),
+            "evaluated": self.records(),
+        }
+
+
+class Evaluator:
+    """Judges designs of one request, each at most once: cheap constraints first, then the simulation."""
+
+    def __init__(self, request: DesignRequest) -> None:
+        self.request = request
+        self.config: TransformerConfig = base_config(request)
+        self.budget = budget_of(request, self.config)
+        self.rejections = Rejections()
+        self.evaluated: dict[Design, Evaluated] = {}
+        self.rejected: set[Design] = set()
+
+    def __call__(self, design: Design) -> Evaluated | None:
+        """What is predicted of the design; None if it breaks a constraint."""
+        if design in self.rejected:
+            return None
+        if design not in self.evaluated:
+            found = self._evaluate(design)
+            if found is None:
+                self.rejected.add(design)
+                return None
+            self.evaluated[design] = found
+        return self.evaluated[design]
+
+    def _evaluate(self, design: Design) -> Evaluated | None:
+        if self.breaks_shape(design):
+            return None
+        profile = load_profile(design.hardware)
+        try:
+            prediction = predict(design.scenario(self.request.base), profile)
+        except InputError as error:
+            self.rejections.add("split", 0.0, "; ".join(str(problem) for problem in error.problems))
+            return None
+        except InfeasibleError as error:
+            self.rejections.add("device memory", 0.0, str(error))
+            return None
+        memory_bytes, limits = prediction.memory.total_bytes, self.request.constraints
+        if limits.max_memory is not None and memory_bytes > limits.max_memory:
+            words = f"max_memory {format_bytes(limits.max_memory)}; the least is {format_bytes(memory_bytes)}"
+            self.rejections.add("max_memory", memory_bytes / limits.max_memory, words)
+            return None
+        latency_s = prediction.latency_s
+        if limits.max_latency is not None and latency_s > limits.max_latency:
+            words = f"max_latency {format_seconds(limits.max_latency)}; the fastest takes {format_seconds(latency_s)}"
+            self.rejections.add("max_latency", latency_s / limits.max_latency, words)
+            return None
+        energy = step_energy(prediction, profile)
+        interval = prediction.interval
+        cost = self._cost(design, latency_s, len(profile.topology.gpus))
+        return Evaluated(
+            design,
+            latency_s,
+            interval.low_s,
+            interval.high_s,
+            memory_bytes,
+            design.num_parameters(self.config),
+            energy.energy_j,
+            energy.basis,
+            cost,
+        )
+
+    def breaks_shape(self, design: Design) -> bool:
+        """Checks that need no simulation: parameters and, as a stand-in for quality, width and depth."""
+        parameters = design.num_parameters(self.config)
+        limits, tolerance = self.request.constraints, self.request.constraints.budget_tolerance
+        low, high = self.budget * (1.0 - tolerance), self.budget * (1.0 + tolerance)
+        low = max(low, limits.min_parameters or 0.0)
+        high = min(high, limits.max_parameters or float("inf"))
+        if not low <= parameters <= high:
+            miss = max(low / parameters, parameters / high)
+            words = f"parameters {low:.4g} to {high:.4g}; the nearest design has {parameters:.4g}"
+            self.rejections.add("parameters", miss, words)
+            return True
+        for name, least, value in (
+            ("min_hidden_size", limits.min_hidden_size, design.hidden_size),
+            ("min_num_hidden_layers", limits.min_num_hidden_layers, design.num_hidden_layers),
+        ):
+            if least is not None and value < least:
+                self.rejections.add(name, least / value, f"{name} {least}; the most is {value}")
+                return True
+        return False
+
+    def _cost(self, design: Design, latency_s: float, num_gpus: int) -> float | None:
+        """Cost of a million tokens on the design's share of its machine, always busy."""
+        price = self.request.prices.get(design.hardware)
+        if price is None:
+            return None
+        base = self.request.base
+        tokens = base.batch_size * (1 if base.phase.value == "decode" else base.context_length)
+        return cost_per_million_tokens(price.per_hour * design.num_devices / num_gpus, tokens / latency_s)
+
+
+def search_designs(request: DesignRequest, progress: Callable[[int], None] | None = None) -> SearchResult:
+    """Searches the space of a request; Ctrl-C ends it with what was found so far.
+
+    Args:
+        request: what to search.
+        progress: called with the number of designs judged so far.
+
+    Raises:
+        InputError: the request is wrong, or the space is too large to try whole and Optuna is not installed.
+        InfeasibleError: no design keeps the constraints; names the number that limits.
+    """
+    check_design_request(request)
+    space = list(designs(request))
+    evaluator = Evaluator(request)
+    exhaustive, complete = len(space) <= request.max_evaluations, True
+    try:
+        if exhaustive:
+            for count, design in enumerate(space, start=1):
+                evaluator(design)
+                if progress is not None:
+                    progress(count)
+        else:
+            from kraken_sim.explore.design.optuna_search import sample
+
+            sample(space, evaluator, progress)
+    except KeyboardInterrupt:
+        complete = False
+    if not evaluator.evaluated:
+        raise _nothing_found(evaluator.rejections, len(space))
+    method = f"all {len(space)} designs" if exhaustive else f"Optuna, {request.max_evaluations} of {len(space)} designs"
+    found = list(evaluator.evaluated.values())
+    front = front_of(found, request.objectives)
+    return SearchResult(
+        request, tuple(found), front, evaluator.rejections, len(space), method, complete, _sureness(request, found)
+    )
+
+
+def front_of(found: Sequence[Evaluated], objectives: Sequence[Objective]) -> tuple[Evaluated, ...]:
+    """The Pareto front, the best by the first objective first."""
+    points = [[item.minimised(objective) for objective in objectives] for item in found]
+    front = sorted(pareto_front(points), key=lambda index: points[index])
+    return tuple(found[index] for index in front)
+
+
+def _sureness(request: DesignRequest, found: Sequence[Evaluated]) -> Decision | None:
+    """How sure the fastest design is against those that come next, if latency is what the search is for."""
+    if request.objectives[0] not in (Objective.TTFT, Objective.TPOT) or len(found) < 2:
+        return None
+    fastest = sorted(found, key=lambda item: [item.minimised(objective) for objective in request.objectives])
+    compared = fastest[:MOST_COMPARED]
+    return decide([Alternative.of(item.design.label, item.design.scenario(request.base)) for item in compared])
+
+
+def _nothing_found(rejections: Rejections, num_designs: int) -> InfeasibleError:
+    if not rejections.counts:
+        return InfeasibleError("the space has no designs: widths, heads and devices do not divide", "0 designs")
+    listed = ", ".join(f"{constraint} {count}" for constraint, count in rejections.counts.most_common())
+    # The constraints are checked in turn: the last one that rejected anything is the one in the way.
+    order = ["parameters", "min_hidden_size", "min_num_hidden_layers", "split", "device memory"]
+    order += ["max_memory", "max_latency"]
+    last = max(rejections.counts, key=order.index)
+    message = f"none of {num_designs} designs keeps the constraints (rejected by: {listed})"
+    return InfeasibleError(message, rejections.nearest[last][1])

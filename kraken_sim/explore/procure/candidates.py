@@ -1,0 +1,258 @@
+"""Which machines meet an SLA, how many of them, and what they cost: candidates ranked by cost per million tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from kraken_sim.errors import InfeasibleError, InputError, Problem
+from kraken_sim.explore.degree import degrees
+from kraken_sim.explore.option import Option, build_option
+from kraken_sim.explore.procure.economics import (
+    cost_per_million_tokens,
+    energy_kwh_per_million_tokens,
+    ownership_cost_per_hour,
+)
+from kraken_sim.explore.procure.request import CandidateSpec, ProcureRequest, check_request
+from kraken_sim.profiles.load import load_profile
+from kraken_sim.profiles.what_if import with_bandwidth_factor
+
+if TYPE_CHECKING:
+    from kraken_sim.explore.procure.request import WhatIfSpec, WorkloadSpec
+    from kraken_sim.explore.procure.sla import Sla
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A candidate that meets the SLA, with the replica size that costs least."""
+
+    request: ProcureRequest
+    candidate: CandidateSpec
+    option: Option
+
+    @property
+    def prompt_tokens_per_s(self) -> float:
+        """Prompt tokens a second of the whole load."""
+        shares = ((workload.share, workload.prompt_tokens) for workload in self.request.workloads)
+        return self.request.load.prompts_per_s * sum(share * tokens for share, tokens in shares)
+
+    @property
+    def fleet_w(self) -> float:
+        """Average power of all machines, site overhead (PUE) not included."""
+        return self._fleet_w(self.option.num_machines)
+
+    @property
+    def cost_per_hour(self) -> float:
+        """Of all machines."""
+        return self.cost_per_hour_of(self.option.num_machines)
+
+    @property
+    def cost_per_million_tokens(self) -> float:
+        """Cost of a million prompt tokens at the request's load."""
+        return cost_per_million_tokens(self.cost_per_hour, self.prompt_tokens_per_s)
+
+    @property
+    def cost_range(self) -> tuple[float, float | None]:
+        """The same for the machines at both ends of the latencies' intervals; None: the SLA is missed there."""
+        few, many = self.option.machines_range
+        low = cost_per_million_tokens(self.cost_per_hour_of(few), self.prompt_tokens_per_s)
+        if many is None:
+            return low, None
+        return low, cost_per_million_tokens(self.cost_per_hour_of(many), self.prompt_tokens_per_s)
+
+    @property
+    def kwh_per_million_tokens(self) -> float:
+        """Energy of a million prompt tokens at the request's load, site overhead included where it is known."""
+        return energy_kwh_per_million_tokens(self.fleet_w * self._pue, self.prompt_tokens_per_s)
+
+    def cost_per_hour_of(self, num_machines: int) -> float:
+        """Cost of some number of machines an hour, serving the request's load."""
+        price, electricity = self.candidate.price, self.request.electricity
+        if price.per_hour is not None:
+            return num_machines * price.per_hour
+        assert price.purchase is not None  # checked with the request
+        assert price.lifetime_years is not None
+        assert electricity is not None
+        each_w = self._fleet_w(num_machines) / num_machines
+        each = ownership_cost_per_hour(
+            price.purchase, price.lifetime_years, each_w, electricity.per_kwh, electricity.pue
+        )
+        return num_machines * each
+
+    @property
+    def _pue(self) -> float:
+        return self.request.electricity.pue if self.request.electricity is not None else 1.0
+
+    def _fleet_w(self, num_machines: int) -> float:
+        return self.option.fleet_w(self.request.load, self.candidate.host_power, num_machines)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON and tables."""
+        option = self.option
+        return {
+            "candidate": self.candidate.name,
+            "hardware": self.candidate.hardware,
+            "num_devices": option.num_devices,
+            "num_machines": option.num_machines,
+            "num_machines_range": list(option.machines_range),
+            "cost_per_hour": self.cost_per_hour,
+            "cost_per_million_tokens": self.cost_per_million_tokens,
+            "cost_per_million_tokens_range": list(self.cost_range),
+            "fleet_w": self.fleet_w,
+            "kwh_per_million_tokens": self.kwh_per_million_tokens,
+            "headroom": option.headroom,
+            "services": [service.as_dict() for service in option.services],
+            "pools": [
+                {
+                    "workloads": list(pool.workloads),
+                    "arrivals_per_s": pool.arrivals_per_s,
+                    "replica_per_s": pool.replica_per_s,
+                    "num_replicas": pool.num_replicas,
+                }
+                for pool in option.pools
+            ],
+            "price": self.candidate.price.model_dump(exclude_none=True),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Why a candidate makes no offer, at the largest replica that could be built; `is_input` if none could."""
+
+    candidate: str
+    reason: str
+    is_input: bool
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The request under one what-if, or as it is: offers ranked by cost, and why the others are none."""
+
+    name: str
+    sla: Sla
+    offers: tuple[Offer, ...]
+    rejected: tuple[Rejection, ...]
+
+    def offer_of(self, candidate: str) -> Offer | None:
+        """The candidate's offer, if it has one."""
+        return next((offer for offer in self.offers if offer.candidate.name == candidate), None)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "name": self.name,
+            "offers": [offer.as_dict() for offer in self.offers],
+            "rejected": [{"candidate": item.candidate, "reason": item.reason} for item in self.rejected],
+        }
+
+
+@dataclass(frozen=True)
+class Procurement:
+    """The answer to a request: as it is, and under each what-if."""
+
+    request: ProcureRequest
+    base: Outcome
+    what_ifs: tuple[Outcome, ...]
+
+    @property
+    def best(self) -> Offer:
+        """The cheapest per million tokens."""
+        return self.base.offers[0]
+
+    @property
+    def contenders(self) -> list[str]:
+        """Candidates whose range of costs reaches below the highest cost of the best: the ranking is open there."""
+        highest = self.best.cost_range[1]
+        others = self.base.offers[1:]
+        return [o.candidate.name for o in others if highest is None or o.cost_range[0] <= highest]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        sla, load = self.base.sla, self.request.load
+        return {
+            "name": self.request.name,
+            "currency": self.request.currency,
+            "sla": {"ttft_s": sla.ttft_s, "tpot_s": sla.tpot_s, "percentile": sla.percentile, "source": sla.source},
+            "prompts_per_s": load.prompts_per_s,
+            "max_utilisation": load.max_utilisation,
+            "best": self.best.candidate.name,
+            "contenders": self.contenders,
+            **{key: value for key, value in self.base.as_dict().items() if key != "name"},
+            "what_ifs": [outcome.as_dict() for outcome in self.what_ifs],
+        }
+
+    def records(self) -> list[dict[str, Any]]:
+        """Offers as flat rows, those of the what-ifs too; a DataFrame's constructor takes them."""
+        rows = []
+        for outcome in (self.base, *self.what_ifs):
+            for offer in outcome.offers:
+                flat = {k: v for k, v in offer.as_dict().items() if not isinstance(v, dict | list)}
+                rows.append({"what_if": outcome.name, **flat})
+        return rows
+
+
+def procure(request: ProcureRequest) -> Procurement:
+    """Ranks the candidates of a request.
+
+    Raises:
+        InputError: the request is wrong.
+        InfeasibleError: no candidate meets the SLA; says what limits each.
+    """
+    check_request(request)
+    base = _outcome(request, None)
+    if not base.offers:
+        if all(rejection.is_input for rejection in base.rejected):
+            # Nothing was too slow or too small: what was asked cannot be built anywhere.
+            raise InputError(Problem(f"candidate {item.candidate}", item.reason) for item in base.rejected)
+        reasons = "; ".join(f"{item.candidate}: {item.reason}" for item in base.rejected)
+        limit = f"TTFT {1e3 * base.sla.ttft_s:g} ms at {base.sla.percentile:g} %"
+        if base.sla.tpot_s is not None:
+            limit += f", TPOT {1e3 * base.sla.tpot_s:g} ms"
+        raise InfeasibleError(f"no candidate meets the SLA ({reasons})", limit)
+    return Procurement(request, base, tuple(_outcome(request, what_if) for what_if in request.what_if))
+
+
+def _outcome(request: ProcureRequest, what_if: WhatIfSpec | None) -> Outcome:
+    sla = request.sla.resolve()
+    workloads = [_changed(workload, what_if) for workload in request.workloads]
+    offers, rejected = [], []
+    for candidate in request.candidates:
+        found, reasons = _offers(request, sla, workloads, candidate, what_if)
+        if found:
+            offers.append(min(found, key=lambda offer: (offer.cost_per_million_tokens, offer.option.num_devices)))
+        else:
+            rejected.append(max(reasons, key=lambda rejection: not rejection.is_input))
+    offers.sort(key=lambda offer: offer.cost_per_million_tokens)
+    return Outcome("as asked" if what_if is None else what_if.name, sla, tuple(offers), tuple(rejected))
+
+
+def _offers(
+    request: ProcureRequest,
+    sla: Sla,
+    workloads: list[WorkloadSpec],
+    candidate: CandidateSpec,
+    what_if: WhatIfSpec | None,
+) -> tuple[list[Offer], list[Rejection]]:
+    """One offer for every size of a replica that meets the SLA, and why the other sizes don't, largest first."""
+    profile = load_profile(candidate.hardware)
+    if what_if is not None and what_if.bandwidth_factor is not None:
+        profile = with_bandwidth_factor(profile, what_if.bandwidth_factor)
+    found, reasons = [], []
+    for degree in sorted(candidate.num_devices or degrees(profile), reverse=True):
+        try:
+            option = build_option(workloads, sla, request.load, candidate.hardware, profile, degree)
+        except InfeasibleError as error:
+            reasons.append(Rejection(candidate.name, str(error), is_input=False))
+        except InputError as error:
+            text = f"{degree} GPUs a replica: " + "; ".join(str(problem) for problem in error.problems)
+            reasons.append(Rejection(candidate.name, text, is_input=True))
+        else:
+            found.append(Offer(request, candidate, option))
+    return found, reasons
+
+
+def _changed(workload: WorkloadSpec, what_if: WhatIfSpec | None) -> WorkloadSpec:
+    if what_if is None:
+        return workload
+    changes = {"architecture": what_if.architecture, "runtime": what_if.runtime}
+    return workload.model_copy(update={name: value for name, value in changes.items() if value is not None})

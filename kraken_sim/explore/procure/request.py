@@ -1,0 +1,275 @@
+"""A request for a purchase as its file has it: workloads, an SLA, candidates with prices, what-ifs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Self
+
+from pydantic import Field, model_validator
+
+from kraken_sim.errors import InputError, Problem
+from kraken_sim.explore.degree import degrees
+from kraken_sim.explore.procure.sla import Sla, sla_preset
+from kraken_sim.explore.sweep.fields import (
+    Amount,
+    IsoDate,
+    Name,
+    NotEmpty,
+    Seconds,
+    Source,
+    Spec,
+    Watts,
+    absolute_hardware,
+    absolute_model,
+    raise_if_any,
+    read_request,
+)
+from kraken_sim.models.config import ArchitectureKind
+from kraken_sim.profiles.load import load_profile
+from kraken_sim.program.ops import DType
+from kraken_sim.scenario.spec import (
+    CONTEXT_LIMIT,
+    ArchitectureSpec,
+    DeviceCount,
+    ModelSpec,
+    RuntimeSpec,
+    Scenario,
+    fields_error,
+    resolve_model,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SHARE_TOLERANCE = 1e-6
+ProfileName = Annotated[str, Field(strict=True, min_length=1, max_length=4096)]
+Tokens = Annotated[int, Field(strict=True, ge=1, le=CONTEXT_LIMIT)]
+
+
+def _standard() -> ArchitectureSpec:
+    return ArchitectureSpec(kind=ArchitectureKind.STANDARD)
+
+
+class SlaSpec(Spec):
+    """A preset, or limits of one's own."""
+
+    preset: Name | None = Field(default=None, examples=["mlperf-llama2-70b-interactive"])
+    ttft: Seconds | None = Field(default=None, description="From arrival to first token.", examples=['"500 ms"'])
+    tpot: Seconds | None = Field(default=None, description="Time per output token.", examples=['"40 ms"'])
+    percentile: Annotated[float, Field(ge=50.0, lt=100.0)] | None = Field(
+        default=None, description="Share of the prompts that keep the limits, per cent; default: 99.", examples=[99]
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        own = [name for name in ("ttft", "tpot", "percentile") if getattr(self, name) is not None]
+        if self.preset is not None and own:
+            raise fields_error("the preset says it already; give a preset or limits of your own, not both", *own)
+        if self.preset is None and self.ttft is None:
+            raise fields_error("is required without a preset", "ttft")
+        return self
+
+    def resolve(self) -> Sla:
+        """The limits.
+
+        Raises:
+            InputError: no such preset.
+        """
+        if self.preset is not None:
+            return sla_preset(self.preset)
+        assert self.ttft is not None  # checked above
+        return Sla(self.ttft, self.tpot, self.percentile or 99.0, "the request's own limits")
+
+
+class LoadSpec(Spec):
+    """How many prompts come, and how full replicas may be."""
+
+    prompts_per_s: Amount = Field(description="Of all workloads together, at the busiest time.", examples=[50])
+    max_utilisation: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        default=0.8, description="Highest share of the time that a replica is busy.", examples=[0.8]
+    )
+
+
+class WorkloadSpec(Spec):
+    """Prompts alike: a model, their length, their share of all prompts."""
+
+    name: Name = Field(examples=["chat"])
+    share: Annotated[float, Field(gt=0.0, le=1.0)] = Field(examples=[1.0])
+    model: ModelSpec = Field(examples=[{"preset": "13B"}])
+    architecture: ArchitectureSpec = Field(default_factory=_standard, examples=[{"kind": "standard"}])
+    prompt_tokens: Tokens = Field(examples=[512])
+    output_tokens: Tokens | None = Field(
+        default=None, description="Of one answer; not used before generations are simulated.", examples=[256]
+    )
+    dtype: DType = DType.FLOAT16
+    runtime: RuntimeSpec = Field(default_factory=RuntimeSpec)
+
+
+class PriceSpec(Spec):
+    """What a machine costs: rent an hour, or a purchase; always with where the number is from, and when."""
+
+    per_hour: Amount | None = Field(default=None, description="Rent of the whole machine an hour.", examples=[40.0])
+    purchase: Amount | None = Field(default=None, description="Price of the whole machine.", examples=[250_000])
+    lifetime_years: Annotated[float, Field(gt=0.0, le=50.0)] | None = Field(
+        default=None, description="Purchase: years it is spread over.", examples=[4]
+    )
+    source: Source = Field(examples=["quote 1234 of our supplier"])
+    date: IsoDate = Field(examples=["2026-01-31"])
+
+    @model_validator(mode="after")
+    def _rent_or_purchase(self) -> Self:
+        if (self.per_hour is None) == (self.purchase is None):
+            raise fields_error("give the rent per hour or the purchase price, one of the two", "per_hour")
+        if self.purchase is not None and self.lifetime_years is None:
+            raise fields_error("is required with a purchase price", "lifetime_years")
+        if self.purchase is None and self.lifetime_years is not None:
+            raise fields_error("goes with a purchase price, not with rent", "lifetime_years")
+        return self
+
+
+class ElectricitySpec(Spec):
+    """Price of electricity, and how much the site adds to what its machines draw."""
+
+    per_kwh: Amount = Field(examples=[0.25])
+    pue: Annotated[float, Field(ge=1.0, le=5.0)] = Field(default=1.0, examples=[1.3])
+    source: Source = Field(examples=["our contract"])
+    date: IsoDate = Field(examples=["2026-01-31"])
+
+
+class CandidateSpec(Spec):
+    """A machine that could be bought or rented."""
+
+    name: Name = Field(examples=["eight-h100"])
+    hardware: ProfileName = Field(description="A profile's name, or the path of one.", examples=["h100-sxm-x8"])
+    num_devices: Annotated[tuple[DeviceCount, ...], NotEmpty] | None = Field(
+        default=None, description="GPUs of a replica to try; default: powers of two.", examples=["[4, 8]"]
+    )
+    price: PriceSpec = Field(examples=[{"per_hour": 40.0, "source": "quote 1234", "date": "2026-01-31"}])
+    host_power: Watts = Field(default=0.0, description="What the machine draws beside its GPUs.", examples=['"1.5 kW"'])
+
+
+class WhatIfSpec(Spec):
+    """The same request with other links, another architecture or another runtime."""
+
+    name: Name = Field(examples=["kraken"])
+    bandwidth_factor: Amount | None = Field(
+        default=None, description="Bandwidth between GPUs, over the machine's own.", examples=[0.5]
+    )
+    architecture: ArchitectureSpec | None = Field(default=None, examples=[{"kind": "kraken"}])
+    runtime: RuntimeSpec | None = Field(default=None, examples=[{"launch": "graph"}])
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> Self:
+        if self.bandwidth_factor is None and self.architecture is None and self.runtime is None:
+            raise fields_error("changes nothing; give bandwidth_factor, architecture or runtime", "name")
+        return self
+
+
+class ProcureRequest(Spec):
+    """One question about a purchase."""
+
+    name: Name = Field(default="purchase", examples=["assistant"])
+    currency: Name = Field(description="Of every price in the file.", examples=["EUR"])
+    sla: SlaSpec = Field(examples=[{"preset": "mlperf-llama2-70b-interactive"}])
+    load: LoadSpec = Field(examples=[{"prompts_per_s": 50}])
+    workloads: Annotated[tuple[WorkloadSpec, ...], NotEmpty] = Field(
+        examples=[{"name": "chat", "share": 1.0, "model": "{preset: 13B}", "prompt_tokens": 512}]
+    )
+    candidates: Annotated[tuple[CandidateSpec, ...], NotEmpty] = Field(
+        examples=[{"name": "eight-h100", "hardware": "h100-sxm-x8", "price": "{per_hour: 40, ...}"}]
+    )
+    electricity: ElectricitySpec | None = Field(
+        default=None, examples=[{"per_kwh": 0.25, "source": "our contract", "date": "2026-01-31"}]
+    )
+    what_if: tuple[WhatIfSpec, ...] = ()
+
+
+def load_procure_request(path: str | Path) -> ProcureRequest:
+    """Reads a request; paths of profiles and configs are relative to the file's folder.
+
+    Raises:
+        InputError: every problem of the file at once, with line numbers.
+    """
+    request, document = read_request(path, ProcureRequest)
+    request = _with_absolute_paths(request, Path(path).parent)
+    problems = list(find_problems(request))
+    if problems:
+        raise document.error(problems)
+    return request
+
+
+def check_request(request: ProcureRequest) -> None:
+    """The checks that concern several fields, for requests built in Python.
+
+    Raises:
+        InputError: every problem at once.
+    """
+    raise_if_any(find_problems(request))
+
+
+def find_problems(request: ProcureRequest) -> Iterator[Problem]:
+    """What is wrong with a request beyond single fields."""
+    total = sum(workload.share for workload in request.workloads)
+    if abs(total - 1.0) > SHARE_TOLERANCE:
+        yield Problem("workloads", f"shares add up to {total:.6g}, not to 1")
+    for section in ("workloads", "candidates", "what_if"):
+        yield from _repeated_names(request, section)
+    try:
+        request.sla.resolve()
+    except InputError as error:
+        yield from error.problems
+    for index, workload in enumerate(request.workloads):
+        yield from _model_problems(workload, f"workloads.{index}")
+    for index, candidate in enumerate(request.candidates):
+        yield from _candidate_problems(candidate, f"candidates.{index}")
+    bought = [f"candidates.{i}" for i, c in enumerate(request.candidates) if c.price.purchase is not None]
+    if bought and request.electricity is None:
+        example = "{per_kwh: 0.25, source: our contract, date: 2026-01-31}"
+        yield Problem("electricity", f"is required because {', '.join(bought)} would be bought", example=example)
+
+
+def _repeated_names(request: ProcureRequest, section: str) -> Iterator[Problem]:
+    counts = Counter(item.name for item in getattr(request, section))
+    for index, item in enumerate(getattr(request, section)):
+        if counts[item.name] > 1:
+            yield Problem(f"{section}.{index}.name", "the name is used more than once", item.name)
+
+
+def _model_problems(workload: WorkloadSpec, path: str) -> Iterator[Problem]:
+    """Faults of the model that no machine could cure: on one device nothing has to be split."""
+    alone = Scenario(
+        hardware="any", model=workload.model, num_devices=1, context_length=workload.prompt_tokens, dtype=workload.dtype
+    )
+    try:
+        resolve_model(alone)
+    except InputError as error:
+        for problem in error.problems:
+            place = problem.path.replace("context_length", "prompt_tokens")
+            yield Problem(f"{path}.{place}", problem.message, problem.value, problem.example, problem.suggestion)
+
+
+def _candidate_problems(candidate: CandidateSpec, path: str) -> Iterator[Problem]:
+    try:
+        profile = load_profile(candidate.hardware)
+    except InputError as error:
+        for problem in error.problems:
+            place = f"{path}.hardware" if problem.path == "hardware" else f"{path}.hardware ({problem.path})"
+            yield Problem(place, problem.message, problem.value, problem.example, problem.suggestion)
+        return
+    available = degrees(profile)[-1]
+    for position, number in enumerate(candidate.num_devices or ()):
+        if number > available:
+            message = f"{candidate.hardware} has {available} devices"
+            yield Problem(f"{path}.num_devices.{position}", message, number, str(available))
+
+
+def _with_absolute_paths(request: ProcureRequest, folder: Path) -> ProcureRequest:
+    candidates = tuple(
+        candidate.model_copy(update={"hardware": absolute_hardware(candidate.hardware, folder)})
+        for candidate in request.candidates
+    )
+    workloads = tuple(
+        workload.model_copy(update={"model": absolute_model(workload.model, folder)}) for workload in request.workloads
+    )
+    return request.model_copy(update={"candidates": candidates, "workloads": workloads})

@@ -1,0 +1,191 @@
+"""What a sweep runs: fixed fields, axes, their product, and a fingerprint that says whether two sweeps are the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from kraken_sim.errors import InputError, Problem, closest
+from kraken_sim.explore.sweep.axes import Axis, RangeRows, Row, read_cases, split_axes, zipped
+from kraken_sim.files.strict_yaml import read_yaml
+from kraken_sim.profiles.load import profile_path
+from kraken_sim.scenario.spec import section_fields
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from kraken_sim.files.strict_yaml import YamlDocument
+
+COMBINATIONS: Final = ("product", "zip")
+CHUNK_LEAST, CHUNK_MOST, CHUNKS = 16, 250, 64
+"""Points of a chunk: what one task runs, and what a killed sweep may have to run again."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The points of a sweep, numbered from 0: the first axis changes slowest.
+
+    `fixed` holds the fields of one value, `folder` is what relative paths in the scenario are relative to.
+    """
+
+    name: str
+    fixed: Mapping[str, Any]
+    axes: tuple[Axis, ...]
+    folder: str | None = None
+    document: YamlDocument | None = None
+    """The file it is from, for the lines of its problems."""
+
+    def located(self, error: InputError) -> InputError:
+        """The same error with the lines of the file."""
+        return error if self.document is None or error.source is not None else self.document.error(error.problems)
+
+    @cached_property
+    def paths(self) -> tuple[str, ...]:
+        """The swept fields, the columns of a result."""
+        return tuple(path for axis in self.axes for path in axis.paths)
+
+    @cached_property
+    def num_points(self) -> int:
+        """Points of the whole product."""
+        return prod(len(axis.rows) for axis in self.axes)
+
+    @cached_property
+    def chunk_size(self) -> int:
+        """Points of one chunk; depends on the plan alone, so that a resumed sweep has the same chunks."""
+        wanted = max(CHUNK_LEAST, min(CHUNK_MOST, -(-self.num_points // CHUNKS)))
+        return max(wanted, self.num_points // 2_000)
+
+    @property
+    def num_chunks(self) -> int:
+        """Chunks in all."""
+        return -(-self.num_points // self.chunk_size)
+
+    def values(self, number: int) -> Row:
+        """The swept fields' values at one point."""
+        rows: list[Row] = []
+        for axis in reversed(self.axes):
+            number, index = divmod(number, len(axis.rows))
+            rows.append(axis.rows[index])
+        return tuple(value for row in reversed(rows) for value in row)
+
+    def chunk(self, number: int) -> list[Row]:
+        """The points of one chunk."""
+        first = number * self.chunk_size
+        return [self.values(point) for point in range(first, min(first + self.chunk_size, self.num_points))]
+
+    def column_values(self, path: str) -> Iterator[Any]:
+        """Every value that one field takes, repeated ones included."""
+        for axis in self.axes:
+            if path in axis.paths:
+                index = axis.paths.index(path)
+                if isinstance(axis.rows, RangeRows):
+                    yield from (axis.rows[0][0], axis.rows[-1][0])
+                else:
+                    yield from (row[index] for row in axis.rows)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The same for the same points on the same machines and version, and for no others."""
+        from importlib.metadata import version
+
+        axes = [[axis.paths, repr(rows) if isinstance(rows := axis.rows, RangeRows) else rows] for axis in self.axes]
+        content = {"fixed": self.fixed, "axes": axes, "version": version("kraken_sim"), "files": self._files()}
+        return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+    def _files(self) -> dict[str, str]:
+        """Digests of the files that scenarios name; a missing one is told by the points that need it."""
+        digests = {}
+        for path in [*self._named("hardware"), *self._named("config")]:
+            if path.is_file():
+                digests[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+        return digests
+
+    def _named(self, kind: str) -> Iterator[Path]:
+        field = "hardware" if kind == "hardware" else "model.config"
+        fixed = self.fixed.get("hardware") if kind == "hardware" else (self.fixed.get("model") or {}).get("config")
+        for value in {*(v for v in self.column_values(field) if isinstance(v, str)), *([fixed] if fixed else [])}:
+            path = Path(str(value))
+            if kind == "hardware":
+                try:
+                    path = profile_path(str(value))
+                except InputError:
+                    continue
+            yield path if path.is_absolute() or self.folder is None else Path(self.folder) / path
+
+
+def plan_of(data: object, folder: Path | None = None) -> Plan:
+    """The plan of a scenario whose fields may be lists or ranges.
+
+    The section `sweep` says how they combine: `combine: product` (the default) or `zip`, and `cases`, a CSV file of
+    dotted paths whose lines are multiplied with the other fields.
+
+    Raises:
+        InputError: all that is wrong with the fields and their lists; values are checked when their points run.
+    """
+    if not isinstance(data, dict):
+        raise InputError.single(
+            "", "a sweep is a mapping of a scenario's fields", example="context_length: [128, 2048]"
+        )
+    known = section_fields()
+    section = data.get("sweep")
+    combine, cases = _combination(section)
+    fixed, axes = split_axes({name: value for name, value in data.items() if name != "sweep"}, known)
+    if combine == "zip":
+        axes = zipped(axes)
+    if cases is not None:
+        axes.append(read_cases((folder / cases) if folder else Path(cases), known))
+    _check_paths(fixed, axes)
+    return Plan(str(fixed.get("name", "sweep")), fixed, tuple(axes), None if folder is None else str(folder.resolve()))
+
+
+def load_plan(path: Path) -> Plan:
+    """The plan in a file; see `plan_of`.
+
+    Raises:
+        InputError: the file can't be read or any field is wrong, with line numbers.
+    """
+    document = read_yaml(path)
+    try:
+        return replace(plan_of(document.data, path.parent), document=document)
+    except InputError as error:
+        raise (document.error(error.problems) if error.source is None else error) from None
+
+
+def _combination(section: object) -> tuple[str, str | None]:
+    if section is None:
+        return "product", None
+    if not isinstance(section, dict):
+        raise InputError.single("sweep", "must be a mapping", example="{combine: zip}")
+    problems = [
+        Problem(f"sweep.{key}", "unknown field", suggestion=closest(str(key), ["combine", "cases"]))
+        for key in section
+        if key not in ("combine", "cases")
+    ]
+    combine, cases = section.get("combine", "product"), section.get("cases")
+    if combine not in COMBINATIONS:
+        problems.append(Problem("sweep.combine", "must be product or zip", str(combine), "combine: zip"))
+    if cases is not None and not isinstance(cases, str):
+        problems.append(Problem("sweep.cases", "must be the path of a CSV file", str(cases), "cases: cases.csv"))
+    if problems:
+        raise InputError(problems)
+    return combine, cases
+
+
+def _check_paths(fixed: Mapping[str, Any], axes: list[Axis]) -> None:
+    """No field twice; a field with one value gives way to a CSV column of its name."""
+    paths = [path for axis in axes for path in axis.paths]
+    problems = [Problem(path, "is swept twice") for path in sorted(set(paths)) if paths.count(path) > 1]
+    for path in paths:
+        parent, _, name = path.rpartition(".")
+        holder: Any = fixed
+        for part in parent.split(".") if parent else []:
+            holder = holder.get(part, {}) if isinstance(holder, dict) else {}
+        if isinstance(holder, dict) and name in holder:
+            problems.append(Problem(path, "has a value of its own and is a column of the cases"))
+    if problems:
+        raise InputError(problems)

@@ -1,0 +1,156 @@
+"""One design point in, one row of results out; what points share is validated and built once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from kraken_sim.errors import InfeasibleError, InputError, KrakenSimError
+from kraken_sim.predict.predictor import Memo, Predictor
+from kraken_sim.program.program import Category
+from kraken_sim.scenario.spec import Scenario, scenario_from, with_absolute_paths
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from kraken_sim.explore.sweep.axes import Row
+    from kraken_sim.predict.prediction import Prediction
+
+FLOAT, INT, TEXT = "float64", "int64", "string"
+
+RESULT_COLUMNS: tuple[tuple[str, str], ...] = (
+    ("latency_s", FLOAT),
+    ("ttft_s", FLOAT),
+    ("tpot_s", FLOAT),
+    ("interval_s.low", FLOAT),
+    ("interval_s.high", FLOAT),
+    *((f"breakdown_s.{category.value}", FLOAT) for category in Category),
+    ("exposed_communication_s", FLOAT),
+    ("hidden_communication_s", FLOAT),
+    ("communication_alone_s", FLOAT),
+    ("overlap_cost_s.waiting", FLOAT),
+    ("overlap_cost_s.compute_slowdown", FLOAT),
+    ("overlap_cost_s.collective_slowdown", FLOAT),
+    ("host_wait_s", FLOAT),
+    ("slowdown", FLOAT),
+    ("num_parameters", INT),
+    ("memory_bytes.weights", INT),
+    ("memory_bytes.kv_cache", INT),
+    ("memory_bytes.activations", INT),
+    ("kraken.ways", INT),
+    ("kraken.hidden_size", INT),
+    ("kraken.num_attention_heads", INT),
+    ("kraken.num_key_value_heads", INT),
+    ("num_events", INT),
+    ("error_kind", TEXT),
+    ("error", TEXT),
+)
+"""Columns of a result: the names of a prediction's JSON, nested ones with dots. Of a point without an answer all are
+null but the last two; `error_kind` is input, infeasible or internal."""
+
+_NO_RESULT = (None,) * (len(RESULT_COLUMNS) - 2)
+_ANY = {"hardware": "any", "model": {"preset": "1.3B"}, "context_length": 1}
+"""A valid scenario to check one field in: fields of the scenario itself do not depend on one another."""
+
+
+@dataclass(slots=True)
+class Evaluator:
+    """Answers points of one sweep: `fixed` fields, and the values of `paths`."""
+
+    fixed: Mapping[str, Any]
+    paths: Sequence[str]
+    folder: str | None = None
+    predictor: Predictor = field(default_factory=Predictor)
+    swept: dict[str, list[int]] = field(default_factory=dict)
+    """By field of the scenario: the positions in a row of the swept fields inside it."""
+    constant: dict[str, Any] = field(default_factory=dict)
+    """The other fields of the scenario, checked."""
+    _parts: dict[str, Memo[Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check the fixed fields.
+
+        Raises:
+            InputError: all that is wrong with them.
+        """
+        for index, path in enumerate(self.paths):
+            self.swept.setdefault(path.partition(".")[0], []).append(index)
+        self._parts = {name: Memo() for name in self.swept}
+        data = with_absolute_paths({k: v for k, v in self.fixed.items() if k not in self.swept}, self.folder)
+        scenario = scenario_from({**{name: _ANY[name] for name in self.swept if name in _ANY}, **data})
+        self.constant = {name: getattr(scenario, name) for name in Scenario.model_fields if name not in self.swept}
+
+    def scenario(self, row: Row) -> Scenario:
+        """The scenario of a point.
+
+        Raises:
+            InputError: what is wrong with its fields.
+        """
+        parts = dict(self.constant)
+        problems: list[Any] = []
+        for name, columns in self.swept.items():
+            values = tuple([row[index] for index in columns])
+            try:
+                parts[name] = self._parts[name].get(values, partial(self.part, name, values))
+            except InputError as error:
+                problems += error.problems
+        if problems:
+            raise InputError(problems)
+        return Scenario.model_construct(**parts)
+
+    def part(self, name: str, values: Row) -> Any:
+        """A swept field of the scenario, checked, for the values of the swept fields inside it.
+
+        Raises:
+            InputError: what is wrong with it.
+        """
+        data = {name: self.fixed[name]} if name in self.fixed else {}
+        for index, value in zip(self.swept[name], values, strict=True):
+            if value is not None:
+                data = _with(data, self.paths[index].split("."), value)
+        others = {key: value for key, value in _ANY.items() if key != name}
+        return getattr(scenario_from({**others, **with_absolute_paths(data, self.folder)}), name)
+
+    def row(self, values: Row) -> tuple[Any, ...]:
+        """Results of one point in the order of `RESULT_COLUMNS`; an error is a result too."""
+        try:
+            return results_of(*self.predictor.answer(self.scenario(values)))
+        except InputError as error:
+            return (*_NO_RESULT, "input", "; ".join(str(problem) for problem in error.problems))
+        except InfeasibleError as error:
+            return (*_NO_RESULT, "infeasible", str(error))
+        except Exception as error:  # a bug of ours in one point must not cost the others
+            kind = "" if isinstance(error, KrakenSimError) else f"{type(error).__name__}: "
+            return (*_NO_RESULT, "internal", f"{kind}{error}")
+
+    def rows(self, points: Iterable[Row]) -> list[tuple[Any, ...]]:
+        """Values and results of several points."""
+        return [(*values, *self.row(values)) for values in points]
+
+
+def results_of(prediction: Prediction, residuals: Mapping[str, float]) -> tuple[Any, ...]:
+    """A prediction in the order of `RESULT_COLUMNS`."""
+    totals, memory, kraken = prediction.totals, prediction.memory, prediction.resolved.kraken
+    interval, cost = prediction.interval_with(residuals), totals.overlap_cost
+    shape: tuple[int | None, ...] = (None,) * 4
+    if kraken is not None:
+        shape = (kraken.ways, kraken.hidden_size, kraken.num_attention_heads, kraken.num_key_value_heads)
+    return (
+        prediction.latency_s, prediction.ttft_s, prediction.tpot_s, interval.low_s, interval.high_s,
+        *totals.breakdown_s.values(),
+        totals.exposed_s, totals.hidden_s, totals.alone_s,
+        cost.waiting_s, cost.compute_slowdown_s, cost.collective_slowdown_s,
+        totals.host_wait_s, prediction.slowdown, prediction.num_parameters,
+        memory.weights_bytes, memory.kv_cache_bytes, memory.activation_bytes,
+        *shape, prediction.timeline.num_events, None, None,
+    )  # fmt: skip
+
+
+def _with(data: Mapping[str, Any], path: Sequence[str], value: object) -> dict[str, Any]:
+    """A copy of nested mappings with one more value."""
+    name, *rest = path
+    if not rest:
+        return {**data, name: value}
+    inner = data.get(name)
+    return {**data, name: _with(inner if isinstance(inner, dict) else {}, rest, value)}

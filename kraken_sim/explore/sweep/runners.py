@@ -1,0 +1,165 @@
+"""Who runs the chunks: this process, processes on its cores, or a Dask or Ray cluster, through joblib."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from functools import lru_cache
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from kraken_sim.errors import InputError
+from kraken_sim.explore.sweep.rows import Evaluator
+from kraken_sim.explore.sweep.store import columns_of, encode, table_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from kraken_sim.explore.sweep.axes import Row
+    from kraken_sim.explore.sweep.plan import Plan
+
+CONNECT_S = 10
+SCHEMES = ("dask", "ray")
+WAVE = 4
+"""Chunks a worker in one call of a backend that can't stream: few enough that little is lost, enough to keep busy."""
+
+
+class Recipe(NamedTuple):
+    """What a worker needs to answer points of a sweep, small enough to travel with every chunk."""
+
+    fingerprint: str
+    fixed: str
+    """As JSON, so that a worker can keep one evaluator for it."""
+    paths: tuple[str, ...]
+    folder: str | None
+    columns: tuple[tuple[str, str], ...]
+
+
+def recipe_of(plan: Plan) -> Recipe:
+    """The recipe of a plan."""
+    import json
+
+    return Recipe(
+        plan.fingerprint, json.dumps(plan.fixed, default=str), plan.paths, plan.folder, tuple(columns_of(plan))
+    )
+
+
+@lru_cache(maxsize=2)
+def evaluator_of(recipe: Recipe) -> Evaluator:
+    """The evaluator of a recipe: one a process, which keeps what points share from chunk to chunk."""
+    import json
+
+    return Evaluator(json.loads(recipe.fixed), recipe.paths, recipe.folder)
+
+
+def run_chunk(recipe: Recipe, chunk: int, first: int, points: Sequence[Row]) -> tuple[int, int, bytes]:
+    """Answer the points of one chunk: its number, how many points have no answer, and the encoded table."""
+    rows = evaluator_of(recipe).rows(points)
+    failed = sum(row[-1] is not None for row in rows)
+    return chunk, failed, encode(table_of(first, rows, recipe.columns))
+
+
+def run_chunks(
+    plan: Plan, chunks: Sequence[int], *, jobs: int | None = None, cluster: str | None = None
+) -> Iterator[tuple[int, int, bytes]]:
+    """The results of `run_chunk` in the order in which they come.
+
+    Args:
+        plan: the sweep.
+        chunks: numbers of the chunks to run.
+        jobs: processes; default: as many as cores. 1 runs in this process.
+        cluster: `dask://host:port` or `ray://host:port`, whose workers run the chunks instead.
+
+    Raises:
+        InputError: the cluster can't be reached, or what it takes is not installed.
+    """
+    recipe = recipe_of(plan)
+    jobs = min(jobs or available_cores(), len(chunks))
+    if cluster is None and jobs <= 1:
+        for chunk in chunks:
+            yield run_chunk(recipe, chunk, chunk * plan.chunk_size, plan.chunk(chunk))
+        return
+    import joblib
+
+    tasks = (joblib.delayed(run_chunk)(recipe, chunk, chunk * plan.chunk_size, plan.chunk(chunk)) for chunk in chunks)
+    backend = contextlib.nullcontext() if cluster is None else _cluster_backend(cluster)
+    with backend:
+        yield from _as_they_come(tasks, jobs if cluster is None else -1)
+
+
+def _as_they_come(tasks: Iterator[Any], jobs: int) -> Iterator[tuple[int, int, bytes]]:
+    """Results on joblib's active backend; one that only returns all of a call at once gets a wave of tasks a call."""
+    import joblib
+    from joblib.parallel import get_active_backend
+
+    # A chunk is some tenths of a second of work, so nothing is gained by putting several into one task.
+    if getattr(get_active_backend()[0], "supports_return_generator", False):
+        parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1, pre_dispatch="4*n_jobs")
+        yield from parallel(tasks)
+        return
+    wave = WAVE * max(1, joblib.effective_n_jobs(jobs))
+    while batch := list(islice(tasks, wave)):
+        yield from joblib.Parallel(n_jobs=jobs, batch_size=1)(batch)
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def _cluster_backend(address: str) -> Iterator[None]:
+    scheme, _, rest = address.partition("://")
+    if scheme not in SCHEMES or not rest:
+        raise InputError.single("--cluster", "must be dask://host:port or ray://host:port", address, "dask://head:8786")
+    connect: Callable[[str], Any] = _dask if scheme == "dask" else _ray
+    with connect(rest):
+        yield
+
+
+@contextlib.contextmanager
+def _dask(address: str) -> Iterator[None]:
+    import joblib
+
+    try:
+        from distributed import Client
+    except ImportError:
+        raise _not_installed("dask") from None
+    try:
+        client = Client(f"tcp://{address}", timeout=CONNECT_S, set_as_default=False)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise _unreachable("Dask scheduler", address, error) from None
+    with client:
+        if not client.scheduler_info().get("workers"):
+            raise InputError.single("--cluster", "the Dask cluster has no workers", f"dask://{address}")
+        with joblib.parallel_config("dask", client=client):
+            yield
+
+
+@contextlib.contextmanager
+def _ray(address: str) -> Iterator[None]:
+    import joblib
+
+    try:
+        import ray
+        from ray.util.joblib import register_ray
+    except ImportError:
+        raise _not_installed("ray") from None
+    try:
+        ray.init(f"ray://{address}", logging_level="ERROR")
+    except Exception as error:
+        raise _unreachable("Ray cluster", address, error) from None
+    register_ray()
+    try:
+        with joblib.parallel_config("ray"):
+            yield
+    finally:
+        ray.shutdown()
+
+
+def _not_installed(extra: str) -> InputError:
+    return InputError.single("--cluster", f"needs the extra {extra}", example=f'pip install "kraken_sim[{extra}]"')
+
+
+def _unreachable(what: str, address: str, error: Exception) -> InputError:
+    return InputError.single("--cluster", f"no {what} answers within {CONNECT_S} s: {error}"[:200], address)

@@ -1,0 +1,170 @@
+"""A sweep from its file, or from Python, to its results."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kraken_sim.errors import InputError
+from kraken_sim.explore.sweep.plan import Plan, load_plan, plan_of
+from kraken_sim.explore.sweep.rows import Evaluator
+from kraken_sim.explore.sweep.runners import run_chunks
+from kraken_sim.explore.sweep.store import decode, opened
+from kraken_sim.profiles.load import load_profile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import pandas as pd
+    import pyarrow as pa
+
+    from kraken_sim.errors import Problem
+
+ASK_ABOVE = 250_000
+"""Points that run without a question: about two minutes of one core."""
+
+PROBED = 1_000
+"""Values of a field that are tried before a sweep of which no point has an answer is refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class SweepResult:
+    """All points of a sweep with their results, in the order of the points."""
+
+    table: pa.Table
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """One plain mapping a point: `point`, the swept fields by their dotted paths, and the results."""
+        return list(self.table.to_pylist())
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The same as a DataFrame (needs pandas)."""
+        return self.table.to_pandas()
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+
+@dataclass(frozen=True, slots=True)
+class SweepRun:
+    """What a run of a sweep did: points it found done, points it ran, and those of them without an answer."""
+
+    num_points: int
+    num_found: int
+    num_run: int
+    num_failed: int
+
+
+def sweep(
+    scenario: Mapping[str, object] | str | Path,
+    *,
+    out: str | Path | None = None,
+    jobs: int | None = None,
+    cluster: str | None = None,
+    yes: bool = False,
+) -> SweepResult:
+    """Predict every point of a scenario whose fields may be lists or `{start, stop, step}`.
+
+    Args:
+        scenario: a mapping of a scenario's shape, or the path of a file.
+        out: a Parquet file to stream the results to, and to go on with after an interruption; default: none.
+        jobs: processes; default: as many as cores.
+        cluster: `dask://host:port` or `ray://host:port` to run on instead.
+        yes: run however many points there are.
+
+    Raises:
+        InputError: the fields, their lists, `out` or `cluster` are wrong, or there are more than `ASK_ABOVE`
+            points without `yes`. A wrong point is a row with its error.
+    """
+    plan = load_plan(Path(scenario)) if isinstance(scenario, (str, Path)) else plan_of(dict(scenario), Path())
+    check(plan, yes=yes)
+    if out is None:
+        import pyarrow as pa
+
+        found = sorted(run_chunks(plan, range(plan.num_chunks), jobs=jobs, cluster=cluster))
+        return SweepResult(pa.concat_tables(decode(data) for _, _, data in found))
+    import pyarrow.parquet as pq
+
+    run_to_file(plan, Path(out), jobs=jobs, cluster=cluster)
+    return SweepResult(pq.read_table(out))
+
+
+def run_to_file(
+    plan: Plan,
+    out: Path,
+    *,
+    jobs: int | None = None,
+    cluster: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> SweepRun:
+    """Run what is missing of a sweep and write the final file.
+
+    Args:
+        plan: a checked plan.
+        out: the Parquet file.
+        jobs: see `sweep`.
+        cluster: see `sweep`.
+        progress: called with the points done so far and those done before this run.
+
+    Raises:
+        InputError: see `sweep`.
+    """
+    with opened(out, plan) as store:
+        if store.is_complete():
+            return SweepRun(plan.num_points, plan.num_points, 0, 0)
+        missing = store.missing()
+        sizes = {chunk: min(plan.chunk_size, plan.num_points - chunk * plan.chunk_size) for chunk in missing}
+        found = plan.num_points - sum(sizes.values())
+        done, failed = found, 0
+        for chunk, errors, data in run_chunks(plan, missing, jobs=jobs, cluster=cluster) if missing else ():
+            store.add(chunk, data)
+            done += sizes[chunk]
+            failed += errors
+            if progress is not None:
+                progress(done, found)
+        store.finish()
+        return SweepRun(plan.num_points, found, plan.num_points - found, failed)
+
+
+def check(plan: Plan, *, yes: bool) -> None:
+    """Refuse a sweep that can't be meant: too many points, or a field none of whose values is right.
+
+    Raises:
+        InputError: as said.
+    """
+    if plan.num_points > ASK_ABOVE and not yes:
+        factors = " x ".join(f"{len(axis.rows):,} ({', '.join(axis.paths)})" for axis in plan.axes)
+        message = f"are {plan.num_points:,} points: {factors}; --yes (yes=True) runs them, fewer values may be meant"
+        raise InputError.single("", f"these fields {message}")
+    try:
+        evaluator = Evaluator(plan.fixed, plan.paths, plan.folder)
+        problems = [problem for name in evaluator.swept for problem in _hopeless(plan, evaluator, name)]
+        if "hardware" not in evaluator.swept:
+            load_profile(evaluator.constant["hardware"])
+    except InputError as error:
+        raise plan.located(error) from None
+    if problems:
+        raise plan.located(InputError(problems))
+
+
+def _hopeless(plan: Plan, evaluator: Evaluator, name: str) -> Sequence[Problem]:
+    """What is wrong with the first values of a field of the scenario, if none of its values is right."""
+    axes = [axis for axis in plan.axes if any(path.partition(".")[0] == name for path in axis.paths)]
+    part = Plan("", {}, tuple(axes))
+    if part.num_points > PROBED:
+        return ()
+    columns = [index for index, path in enumerate(part.paths) if path.partition(".")[0] == name]
+    first: InputError | None = None
+    for point in range(part.num_points):
+        row = part.values(point)
+        try:
+            value = evaluator.part(name, tuple(row[index] for index in columns))
+            if name == "hardware":
+                load_profile(value)
+        except InputError as error:
+            first = first or error
+        else:
+            return ()
+    return () if first is None else first.problems

@@ -1,0 +1,141 @@
+"""From the graph to the few numbers that cost models of collectives need."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from kraken_sim.errors import InputError
+from kraken_sim.hardware.interconnect import Across, Interconnect, InterconnectKind
+from kraken_sim.hardware.topology.graph import Link, LinkKind, NodeKind, P2PLevel
+from kraken_sim.hardware.topology.nodes import network_bytes_per_s, nodes_of, rail_of
+from kraken_sim.hardware.topology.rings import RingFinder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from kraken_sim.hardware.topology.graph import Topology
+    from kraken_sim.hardware.topology.rings import Arc, Ring
+
+_LEVELS: Final = tuple(P2PLevel)
+
+
+def reduce_group(topology: Topology, gpus: Sequence[str], p2p: bool) -> Interconnect:
+    """The interconnect of a group of GPUs; see `Topology.interconnect`."""
+    if len(gpus) == 1:
+        return Interconnect(InterconnectKind.NVLINK, 1, math.inf, 0, 0.0)
+    finder = RingFinder(topology)
+    ring = finder.best(gpus)
+    crosses_network = any(link.kind is LinkKind.NETWORK for hop in ring.hops for link in hop.links)
+    reachable = all(_LEVELS.index(hop.p2p_level) <= _LEVELS.index(topology.p2p_level) for hop in ring.hops)
+    if crosses_network:
+        return replace(_of_ring(topology, ring), across=_across(topology, finder, gpus, p2p))
+    if p2p and reachable:
+        return _of_ring(topology, ring)
+    return _through_host(topology, finder, ring.order)
+
+
+def _of_ring(topology: Topology, ring: Ring) -> Interconnect:
+    links = [link for hop in ring.hops for link in hop.links]
+    kind = _kind(topology, ring, links)
+    return Interconnect(
+        kind=kind,
+        num_devices=len(ring.hops),
+        bandwidth_bytes_per_s=ring.total_bytes_per_s,
+        num_links=max(1, round(ring.total_bytes_per_s / ring.slowest.bandwidth_bytes_per_s)),
+        latency_s=max(hop.latency_s for hop in ring.hops),
+        crosses_sockets=_crosses_sockets(links),
+        # PCIe between a GPU and its NIC does not decide what a ring over the network carries.
+        pcie_gen=0 if kind is InterconnectKind.NETWORK else _pcie_gen(links),
+    )
+
+
+def _across(topology: Topology, finder: RingFinder, gpus: Sequence[str], p2p: bool) -> Across | None:
+    """How a group is spread over nodes; None where unevenly."""
+    nodes = nodes_of(topology, gpus)
+    if len({len(members) for members in nodes}) > 1:
+        return None
+    first = nodes[0]
+    rails = {gpu: rail_of(topology, finder, first, gpu) for gpu in first}
+    there = rail_of(topology, finder, nodes[1], nodes[1][0])
+    ways = (finder.route(first[0], rails[first[0]]), finder.route(rails[first[0]], there))
+    used = list(dict.fromkeys(rails.values()))
+    flight_s = 2 * _latency(finder, ways[0]) + _latency(finder, ways[1])
+    node = reduce_group(topology, first, p2p)
+    return Across(len(nodes), node, network_bytes_per_s(topology, used), len(used), flight_s)
+
+
+def _kind(topology: Topology, ring: Ring, links: Iterable[Link]) -> InterconnectKind:
+    kinds = {link.kind for link in links}
+    if LinkKind.NETWORK in kinds:
+        return InterconnectKind.NETWORK
+    if kinds != {LinkKind.NVLINK}:
+        return InterconnectKind.PCIE
+    switched = all(
+        any(topology.kinds[name] is NodeKind.NVSWITCH for link in hop.links for name in (link.a, link.b))
+        for hop in ring.hops
+    )
+    return InterconnectKind.NVSWITCH if switched else InterconnectKind.NVLINK
+
+
+def _through_host(topology: Topology, finder: RingFinder, order: Sequence[str]) -> Interconnect:
+    """Every GPU writes to its host's memory and reads from the host of the GPU before it."""
+    hosts = {gpu: nearest_host(topology, finder, gpu) for gpu in order}
+    ways = [finder.route(gpu, hosts[gpu]) for gpu in order]
+    # The order of hosts along the ring decides how often the link between sockets is crossed.
+    ordered = sorted(order, key=lambda gpu: (list(hosts.values()).index(hosts[gpu]), order.index(gpu)))
+    pairs = list(zip(ordered, [*ordered[1:], ordered[0]], strict=True))
+    between = [_between_hosts(finder, hosts[a], hosts[b]) for a, b in pairs]
+    loads = Counter(arc for way in (*ways, *between) for arc in way)
+    rates = [finder.links_of((arc,))[0].total_bytes_per_s / load for arc, load in loads.items()]
+    latency = dict(zip(order, (_latency(finder, way) for way in ways), strict=True))
+    links = finder.links_of(loads)
+    return Interconnect(
+        kind=InterconnectKind.HOST,
+        num_devices=len(order),
+        bandwidth_bytes_per_s=min(rates),
+        num_links=1,
+        latency_s=max(
+            latency[a] + _latency(finder, way) + latency[b] for (a, b), way in zip(pairs, between, strict=True)
+        ),
+        crosses_sockets=_crosses_sockets(links),
+        pcie_gen=_pcie_gen(links),
+    )
+
+
+def _between_hosts(finder: RingFinder, a: str, b: str) -> tuple[Arc, ...]:
+    if a == b:
+        return ()
+    try:
+        return finder.route(a, b)
+    except InputError:
+        message = f"{a} and {b} are joined by GPUs only, so nothing can be staged through host memory"
+        example = f"{{from: {a}, to: {b}, kind: socket, bandwidth: 32 GB/s}}, or transport: auto"
+        raise InputError.single("topology.links", message, example=example) from None
+
+
+def nearest_host(topology: Topology, finder: RingFinder, gpu: str) -> str:
+    """The root of the PCIe tree that the GPU hangs in."""
+    for host in (node.name for node in topology.nodes if node.kind is NodeKind.HOST):
+        way = finder.pcie_way(gpu, host)
+        if way is not None:
+            return host
+    raise InputError.single(
+        "topology.links",
+        f"{gpu} has no PCIe or C2C link to a host, so nothing can be staged through host memory",
+        example='{from: "gpu*", to: host, kind: pcie, gen: 5}',
+    )
+
+
+def _latency(finder: RingFinder, way: Iterable[Arc]) -> float:
+    return sum(link.latency_s for link in finder.links_of(way))
+
+
+def _crosses_sockets(links: Iterable[Link]) -> bool:
+    return any(link.kind is LinkKind.SOCKET for link in links)
+
+
+def _pcie_gen(links: Iterable[Link]) -> int:
+    return min((link.pcie_gen for link in links if link.kind is LinkKind.PCIE), default=0)

@@ -1,0 +1,315 @@
+"""The best ring through a group of GPUs, found on the machine's graph and not in the numbering.
+
+A ring sends bytes from each GPU to the next one. Its hops share links: a link direction that carries k hops
+gives each of them a k-th of its bandwidth, and the slowest hop decides. Best is the most bandwidth, then the
+least sum of hop latencies, then the widest hops.
+
+- If the links form a tree (a switch, a PCIe box), any ring must cross each link that separates the group at
+  least once in each direction. A depth-first order crosses it exactly once, so it is optimal in both senses.
+- Between nodes, the GPUs of a node stay together, so that its network is crossed once in each direction.
+- Otherwise (NVLink meshes, bridged pairs) orders are searched: exactly, by branch and bound, up to
+  `EXACT_RANKS`; beyond, an order that keeps NVLink islands together is taken where it reaches what the links out
+  of them can carry, else improved with segment reversals.
+
+One ring leaves links idle: NVLinks of a mesh, rails of a network. Further rings are found on what is left, as
+NCCL's channels do.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from kraken_sim.errors import InputError
+from kraken_sim.hardware.topology.graph import Link, LinkKind, NodeKind, P2PLevel
+from kraken_sim.hardware.topology.islands import (
+    most_out_of,
+    node_islands,
+    nvlink_islands,
+    rail_orders,
+    together,
+    with_planes_merged,
+    with_switches,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+
+    from kraken_sim.hardware.topology.graph import Topology
+
+EXACT_RANKS: Final = 8
+"""Largest group whose orders are all considered: (8 - 1)! = 5040 before pruning."""
+
+SEARCHED_RANKS: Final = 32
+"""Largest group whose order is improved by segment reversals."""
+
+_MAX_RINGS: Final = 32
+_TOLERANCE: Final = 1e-9
+
+_NVLINK: Final = frozenset({LinkKind.NVLINK})
+_TO_HOST: Final = frozenset({LinkKind.PCIE, LinkKind.C2C})
+_ALL: Final = frozenset(LinkKind)
+
+Arc = tuple[int, bool]
+"""A link of `Topology.links` by index, used from its `a` to its `b` (True) or back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """The way from one GPU to the next one of a ring."""
+
+    source: str
+    target: str
+    links: tuple[Link, ...]
+    p2p_level: P2PLevel
+    """The level that peer-to-peer access needs for this hop."""
+
+    @property
+    def latency_s(self) -> float:
+        """Time of flight over all links of the hop."""
+        return sum(link.latency_s for link in self.links)
+
+
+@dataclass(frozen=True, slots=True)
+class Ring:
+    """A closed tour through a group of GPUs.
+
+    `bandwidth_bytes_per_s` is what every hop gets in ring direction, `further_bytes_per_s` what more rings
+    over idle NVLinks of a mesh, or over other rails, add. `slowest` is the link that decides the bandwidth of this
+    ring. Switches that join the same nodes are one here, with their links added up.
+    """
+
+    hops: tuple[Hop, ...]
+    bandwidth_bytes_per_s: float
+    slowest: Link
+    further_bytes_per_s: float = 0.0
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """The GPUs in ring order."""
+        return tuple(hop.source for hop in self.hops)
+
+    @property
+    def total_bytes_per_s(self) -> float:
+        """Bandwidth of all rings together, per GPU and direction."""
+        return self.bandwidth_bytes_per_s + self.further_bytes_per_s
+
+
+class RingFinder:
+    """Routes and rings on one topology."""
+
+    def __init__(self, topology: Topology) -> None:
+        self._topology = topology
+        self._links = with_planes_merged(topology)
+        self._kinds = topology.kinds
+        self._neighbours: dict[str, list[tuple[str, Arc]]] = defaultdict(list)
+        for index, link in enumerate(self._links):
+            self._neighbours[link.a].append((link.b, (index, True)))
+            self._neighbours[link.b].append((link.a, (index, False)))
+        self._capacity: dict[Arc, float] = {
+            (index, forward): link.total_bytes_per_s
+            for index, link in enumerate(self._links)
+            for forward in (True, False)
+        }
+
+    def best(self, gpus: Sequence[str]) -> Ring:
+        """The best ring through two GPUs or more, and what further ones add."""
+        (order, _), *further = self.all_rings(gpus)
+        return replace(self._ring(order), further_bytes_per_s=sum(bandwidth for _, bandwidth in further))
+
+    def all_rings(self, gpus: Sequence[str]) -> list[tuple[tuple[str, ...], float]]:
+        """The best ring and those on the links that it leaves, in a mesh or over other rails: order and bandwidth."""
+        order = self._tree_order(gpus)
+        if order is not None:
+            return [(order, self._ring(order).bandwidth_bytes_per_s)]
+        nodes = node_islands(self._topology, gpus)
+        if len(nodes) > 1:
+            islands = nvlink_islands(self._topology, gpus)
+            grouped = together(nodes, tuple(map(self._within, islands)))
+            packings = (self._packed(rail_orders(grouped, both_ways=both)) for both in (False, True))
+            return max(packings, key=lambda rings: sum(bandwidth for _, bandwidth in rings))
+        ring = self._ring(self._search(gpus, self._capacity))
+        if not _all_nvlink(ring.hops):
+            return [(ring.order, ring.bandwidth_bytes_per_s)]
+        return self._mesh_rings(gpus, ring)
+
+    def route(self, source: str, target: str, capacity: Mapping[Arc, float] | None = None) -> tuple[Arc, ...]:
+        """The way from one node to another: NVLink where it leads there, then fewest hops, then widest.
+
+        GPUs do not forward traffic of others, so no way leads through one.
+
+        Raises:
+            InputError: There is no such way.
+        """
+        capacity = self._capacity if capacity is None else capacity
+        for kinds in (_NVLINK, _ALL):
+            ways = self._shortest(source, target, kinds)
+            if ways:
+                return max(ways, key=lambda way: min(capacity[arc] for arc in way))
+        message = f"no ring: every way from {source} to {target} leads through another GPU"
+        example = '{from: "gpu*", to: host, kind: pcie, ...}'
+        raise InputError.single("topology.links", message, example=example)
+
+    def pcie_way(self, source: str, target: str) -> tuple[Arc, ...] | None:
+        """The way over PCIe or C2C links alone, None where there is none."""
+        ways = self._shortest(source, target, _TO_HOST)
+        return ways[0] if ways else None
+
+    def links_of(self, arcs: Iterable[Arc]) -> tuple[Link, ...]:
+        """The links that a way uses."""
+        return tuple(self._links[index] for index, _ in arcs)
+
+    # Shape of the graph -----------------------------------------------------------------------------------
+
+    def _tree_order(self, gpus: Sequence[str]) -> tuple[str, ...] | None:
+        """The group in depth-first order where its links form a tree with GPUs as leaves, else None.
+
+        Where NVLink alone connects the group, its other links carry nothing and do not count.
+        """
+        for kinds in (_NVLINK, _ALL):
+            reached = self._depth_first(gpus[0], kinds)
+            if not set(reached).issuperset(gpus):
+                continue
+            degrees = {name: sum(1 for _ in self._steps(name, kinds)) for name in reached}
+            tree = sum(degrees.values()) == 2 * (len(reached) - 1)
+            leaves = all(degrees[name] <= 1 for name in reached if self._kinds[name] is NodeKind.GPU)
+            wanted = set(gpus)
+            return tuple(name for name in reached if name in wanted) if tree and leaves else None
+        return None
+
+    def _steps(self, name: str, kinds: frozenset[LinkKind]) -> Iterator[tuple[str, Arc]]:
+        return ((other, arc) for other, arc in self._neighbours[name] if self._links[arc[0]].kind in kinds)
+
+    def _depth_first(self, start: str, kinds: frozenset[LinkKind]) -> list[str]:
+        order: dict[str, None] = {}
+        stack = [start]
+        while stack:
+            name = stack.pop()
+            if name not in order:
+                order[name] = None
+                stack.extend(other for other, _ in reversed(list(self._steps(name, kinds))))
+        return list(order)
+
+    def _shortest(self, source: str, target: str, kinds: frozenset[LinkKind]) -> list[tuple[Arc, ...]]:
+        """All ways of fewest hops over links of these kinds."""
+        paths: list[tuple[str, tuple[Arc, ...]]] = [(source, ())]
+        seen = {source}
+        while paths:
+            found = [way for name, way in paths if name == target]
+            if found:
+                return found
+            paths = [
+                (other, (*way, arc))
+                for name, way in paths
+                for other, arc in self._steps(name, kinds)
+                if other not in seen and (other == target or self._kinds[other] is not NodeKind.GPU)
+            ]
+            seen.update(name for name, _ in paths)
+        return []
+
+    # Several nodes ------------------------------------------------------------------------------------------
+
+    def _within(self, island: Sequence[str]) -> tuple[str, ...]:
+        """An NVLink island in the order of its own best ring."""
+        if len(island) < 3:
+            return tuple(island)
+        return self._tree_order(island) or self._search(island, self._capacity)
+
+    def _packed(self, orders: Iterable[tuple[str, ...]]) -> list[tuple[tuple[str, ...], float]]:
+        """Rings one after the other on what those before them leave; the ones that find nothing are left out."""
+        left = dict(self._capacity)
+        rings: list[tuple[tuple[str, ...], float]] = []
+        for order in orders:
+            arcs = self._ring_arcs(order, left)
+            bandwidth, _slowest = self._bottleneck(arcs, left)
+            if not rings or bandwidth > rings[0][1] * _TOLERANCE:
+                rings.append((order, bandwidth))
+                self._take(left, arcs, bandwidth)
+        return rings
+
+    # Value of a ring --------------------------------------------------------------------------------------
+
+    def _ring(self, order: Sequence[str]) -> Ring:
+        arcs = self._ring_arcs(order, self._capacity)
+        bandwidth, slowest = self._bottleneck(arcs, self._capacity)
+        hops = tuple(self._hop(a, b, way) for (a, b), way in zip(_pairs(order), arcs, strict=True))
+        return Ring(hops, bandwidth, self._links[slowest[0]])
+
+    def _take(self, left: dict[Arc, float], arcs: Iterable[tuple[Arc, ...]], bandwidth: float) -> None:
+        """Takes a ring's share off what the links have left."""
+        for arc, load in Counter(arc for way in arcs for arc in way).items():
+            left[arc] = max(0.0, left[arc] - bandwidth * load)
+
+    def _ring_arcs(self, order: Sequence[str], capacity: Mapping[Arc, float]) -> list[tuple[Arc, ...]]:
+        return [self.route(a, b, capacity) for a, b in _pairs(order)]
+
+    def _bottleneck(self, arcs: Iterable[tuple[Arc, ...]], capacity: Mapping[Arc, float]) -> tuple[float, Arc]:
+        loads = Counter(arc for way in arcs for arc in way)
+        return min((capacity[arc] / load, arc) for arc, load in loads.items())
+
+    def _hop(self, source: str, target: str, way: tuple[Arc, ...]) -> Hop:
+        links = self.links_of(way)
+        return Hop(source, target, links, self._level(source, way))
+
+    def _level(self, source: str, way: tuple[Arc, ...]) -> P2PLevel:
+        links = self.links_of(way)
+        if all(link.kind is LinkKind.NVLINK for link in links):
+            return P2PLevel.NVL
+        if any(link.kind is LinkKind.SOCKET for link in links):
+            return P2PLevel.SYS
+        inner = [name for link in links for name in (link.a, link.b) if name != source]
+        kinds = Counter(self._kinds[name] for name in dict.fromkeys(inner))
+        if kinds[NodeKind.HOST]:
+            return P2PLevel.PHB
+        return P2PLevel.PIX if kinds[NodeKind.PCIE_SWITCH] <= 1 else P2PLevel.PXB
+
+    # Search -----------------------------------------------------------------------------------------------
+
+    def _search(self, gpus: Sequence[str], capacity: Mapping[Arc, float]) -> tuple[str, ...]:
+        from kraken_sim.hardware.topology.ring_search import Ways, best_order, improved_order
+
+        grouped: tuple[str, ...] = ()
+        if len(gpus) > EXACT_RANKS:
+            grouped = tuple(gpu for island in nvlink_islands(self._topology, gpus) for gpu in island)
+            if len(gpus) > SEARCHED_RANKS or self._is_widest(grouped, capacity):
+                return grouped
+        routes = {(a, b): self.route(a, b, capacity) for a in gpus for b in gpus if a != b}
+        latency = {pair: sum(link.latency_s for link in self.links_of(way)) for pair, way in routes.items()}
+        ways = Ways(routes, latency, capacity)
+        return improved_order(gpus, ways, grouped) if grouped else best_order(gpus, ways)
+
+    def _is_widest(self, order: Sequence[str], capacity: Mapping[Arc, float]) -> bool:
+        """Whether a ring carries as much as the best way out of its GPUs and of their NVLink islands."""
+        if capacity is not self._capacity:
+            return False
+        islands = nvlink_islands(self._topology, order)
+        parts: list[Collection[str]] = [[gpu] for gpu in order]
+        if len(islands) > 1:
+            parts += [with_switches(island, self._links, self._kinds) for island in islands]
+        limit = min(most_out_of(part, self._links) for part in parts)
+        bandwidth, _slowest = self._bottleneck(self._ring_arcs(order, capacity), capacity)
+        return bandwidth >= limit * (1.0 - _TOLERANCE)
+
+    def _mesh_rings(self, gpus: Sequence[str], ring: Ring) -> list[tuple[tuple[str, ...], float]]:
+        """A ring over NVLinks, and further ones on what those before them leave."""
+        left, order, bandwidth = dict(self._capacity), ring.order, ring.bandwidth_bytes_per_s
+        arcs, rings = self._ring_arcs(order, left), [(order, bandwidth)]
+        for _ in range(_MAX_RINGS):
+            self._take(left, arcs, bandwidth)
+            order = self._search(gpus, left)
+            arcs = self._ring_arcs(order, left)
+            bandwidth, _slowest = self._bottleneck(arcs, left)
+            nvlink = all(link.kind is LinkKind.NVLINK for way in arcs for link in self.links_of(way))
+            if not nvlink or bandwidth <= ring.bandwidth_bytes_per_s * _TOLERANCE:
+                break
+            rings.append((order, bandwidth))
+        return rings
+
+
+def _pairs(order: Sequence[str]) -> list[tuple[str, str]]:
+    return list(zip(order, [*order[1:], order[0]], strict=True))
+
+
+def _all_nvlink(hops: Iterable[Hop]) -> bool:
+    return all(hop.p2p_level is P2PLevel.NVL for hop in hops)

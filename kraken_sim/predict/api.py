@@ -1,0 +1,50 @@
+"""The Python API: a scenario in, a prediction out; or one op in, its seconds out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kraken_sim.models.config import ArchitectureKind
+from kraken_sim.predict.predictor import Predictor, engine_machine, program_of
+from kraken_sim.scenario.spec import Scenario, scenario_from, with_architecture
+
+__all__ = ["compare", "engine_machine", "program_of", "simulate"]
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from kraken_sim.predict.prediction import Prediction
+    from kraken_sim.profiles.profile import HardwareProfile
+
+
+def simulate(
+    scenario: Scenario | Mapping[str, object],
+    *,
+    exact: bool = False,
+    profile: HardwareProfile | None = None,
+) -> Prediction:
+    """Predict one forward step.
+
+    Args:
+        scenario: a `Scenario`, or a mapping of its shape.
+        exact: simulate every rank and every layer instead of folding what repeats; the answer is the same.
+        profile: the machine, instead of the one that the scenario names.
+
+    Raises:
+        InputError: the scenario is wrong, or does not fit its machine's profile.
+        InfeasibleError: the model does not fit in the machine's memory.
+    """
+    if not isinstance(scenario, Scenario):
+        scenario = scenario_from(scenario)
+    return Predictor(profile).predict(scenario, exact=exact)
+
+
+def compare(scenario: Scenario, profile: HardwareProfile | None = None) -> list[Prediction]:
+    """The same model, machine and workload as standard, parallel and Kraken.
+
+    Raises:
+        InputError, InfeasibleError: see `simulate`.
+    """
+    kinds = (ArchitectureKind.STANDARD, ArchitectureKind.PARALLEL, ArchitectureKind.KRAKEN)
+    predictor = Predictor(profile)
+    return [predictor.predict(with_architecture(scenario, kind)) for kind in kinds]

@@ -1,0 +1,79 @@
+"""What a step draws: by the profile's power model where it has one, else by the datasheet's limit.
+
+With a power model, a kernel that runs t seconds alone takes t · f^a · (active · sms + tensor · flops / peak) and hbm ·
+bytes / bandwidth above idle (formulas in `kraken_sim.costs.power`); the card's average never exceeds its limit. Without
+one the card is taken to draw its TDP from the first kernel to the last, which is an upper bound.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from kraken_sim.costs.power import clocked_w
+from kraken_sim.engine.timeline import SpanKind
+from kraken_sim.predict.pricing import Pricing, load_of, transfer_of
+from kraken_sim.program.ops import AllReduce
+
+if TYPE_CHECKING:
+    from kraken_sim.costs.power import Load
+    from kraken_sim.predict.prediction import Prediction
+    from kraken_sim.profiles.profile import HardwareProfile
+    from kraken_sim.program.ops import Op
+
+MODEL: Final = "power model of the profile"
+ASSUMED: Final = "assumed: TDP all the time, an upper bound"
+
+
+@dataclass(frozen=True, slots=True)
+class StepEnergy:
+    """Energy of one step on all its devices, the average power of one of them, and how it is known."""
+
+    energy_j: float
+    device_w: float
+    idle_w: float
+    """Power of a device that waits; without a power model the TDP too."""
+    basis: str
+
+    @property
+    def is_assumed(self) -> bool:
+        """Whether the profile says nothing about power but the TDP."""
+        return self.basis == ASSUMED
+
+
+def step_energy(prediction: Prediction, profile: HardwareProfile) -> StepEnergy:
+    """Energy of the predicted step, on the devices alone (no host, no cooling)."""
+    latency_s, num_devices = prediction.latency_s, prediction.resolved.num_devices
+    power = profile.power
+    if power is None:
+        device_w, idle_w, basis = profile.device.tdp_w, profile.device.tdp_w, ASSUMED
+    else:
+        device_w = min(power.limit_w, power.idle_w + _dynamic_j(prediction, profile) / latency_s)
+        idle_w, basis = power.idle_w, MODEL
+    return StepEnergy(device_w * latency_s * num_devices, device_w, idle_w, basis)
+
+
+def _dynamic_j(prediction: Prediction, profile: HardwareProfile) -> float:
+    """Energy above idle of rank 0."""
+    power, device = profile.power, profile.device
+    if power is None:
+        return 0.0
+    scenario = prediction.scenario
+    pricing = Pricing(profile, scenario.runtime.collective.policy())
+    peak_flops = device.peak_flops[scenario.dtype]
+    scale = float(prediction.slowdown ** (-power.power_exponent / power.rate_exponent))
+    energy_j = 0.0
+    for span in prediction.timeline.simulated:
+        if span.rank != 0 or span.kind is SpanKind.WAIT or span.op is None:
+            continue
+        load, weight = _load(pricing, span.op), prediction.timeline.weight(span)
+        energy_j += weight * span.alone_s * scale * clocked_w(load, peak_flops, power)
+        energy_j += weight * power.hbm_w * load.hbm_bytes / device.hbm_bandwidth_bytes_per_s
+    return energy_j
+
+
+def _load(pricing: Pricing, op: Op) -> Load:
+    num_sms = pricing.profile.device.num_sms
+    if isinstance(op, AllReduce):
+        return transfer_of(pricing.collective(op), num_sms)
+    return load_of(pricing.kernel(op), num_sms)

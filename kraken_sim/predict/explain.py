@@ -1,0 +1,162 @@
+"""Where an overlap is lost, and how many channels would be best: answers by simulating what-ifs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from kraken_sim.costs.collectives.policy import Library
+from kraken_sim.engine.simulation import run
+from kraken_sim.models.config import ArchitectureKind
+from kraken_sim.predict.predictor import engine_machine, program_of
+from kraken_sim.predict.pricing import Pricing
+from kraken_sim.profiles.load import load_profile
+from kraken_sim.scenario.resolve import resolve_model
+from kraken_sim.scenario.spec import Launch
+from kraken_sim.units import format_seconds
+
+if TYPE_CHECKING:
+    from kraken_sim.engine.simulation import Machine
+    from kraken_sim.predict.prediction import Prediction
+    from kraken_sim.profiles.profile import HardwareProfile
+    from kraken_sim.scenario.spec import Scenario
+
+CHANNEL_CHOICES = (1, 2, 4, 8, 16)
+
+
+@dataclass(frozen=True, slots=True)
+class OverlapCauses:
+    """Seconds that an overlap costs over one that is free, by cause, and what waiting remains.
+
+    `sms_s`: the collective's CTAs hold SMs, so compute has more waves or starts late. `bandwidth_s`: both sides
+    slow each other down in HBM, L2 and on the way there. `waiting_s`: the compute stream stands still for the
+    collective. `free_s` is the latency if the two sides did not disturb each other.
+    """
+
+    free_s: float
+    sms_s: float
+    bandwidth_s: float
+    waiting_s: float
+    blocking_s: float
+    """The latency without overlap."""
+
+
+@dataclass(frozen=True, slots=True)
+class OverlapAdvice:
+    """The causes, and the latency by NCCL's channels (None is NCCL's own choice)."""
+
+    causes: OverlapCauses
+    latency_s: float
+    latency_by_channels_s: dict[int | None, float]
+
+    @property
+    def best_channels(self) -> int | None:
+        """The channels with the lowest latency; NCCL's own choice where none is better."""
+        return min(self.latency_by_channels_s, key=lambda count: (self.latency_by_channels_s[count], count is not None))
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        causes = self.causes
+        return {
+            "free_s": causes.free_s,
+            "sms_s": causes.sms_s,
+            "bandwidth_s": causes.bandwidth_s,
+            "waiting_s": causes.waiting_s,
+            "blocking_s": causes.blocking_s,
+            "latency_by_channels_s": {
+                "default" if count is None else str(count): value for count, value in self.latency_by_channels_s.items()
+            },
+            "best_channels": self.best_channels,
+        }
+
+
+def overlaps(prediction: Prediction) -> bool:
+    """Whether collectives of this prediction run beside compute."""
+    return prediction.resolved.kind is ArchitectureKind.KRAKEN and prediction.hidden_communication_s > 0.0
+
+
+def explain_overlap(prediction: Prediction, profile: HardwareProfile | None = None) -> OverlapAdvice:
+    """Simulate the same pass without each cause, blocking, and with other numbers of channels.
+
+    Raises:
+        InputError: see `simulate`.
+    """
+    scenario = prediction.scenario
+    machine = load_profile(scenario.hardware) if profile is None else profile
+    actual_s = prediction.latency_s
+    without_sms_s = _latency_s(scenario, machine, keep_sms=False)
+    free_s = _latency_s(scenario, machine, keep_sms=False, keep_interference=False)
+    blocking = scenario.model_copy(update={"runtime": scenario.runtime.model_copy(update={"overlap": False})})
+    causes = OverlapCauses(
+        free_s=free_s,
+        sms_s=actual_s - without_sms_s,
+        bandwidth_s=without_sms_s - free_s,
+        waiting_s=prediction.overlap_cost.waiting_s,
+        blocking_s=_latency_s(blocking, machine),
+    )
+    by_channels: dict[int | None, float] = {scenario.runtime.collective.channels: actual_s}
+    if scenario.runtime.collective.library is Library.NCCL:
+        choices = (None, *CHANNEL_CHOICES)
+        by_channels |= {count: _latency_s(with_channels(scenario, count), machine) for count in choices}
+    return OverlapAdvice(causes, actual_s, by_channels)
+
+
+def with_channels(scenario: Scenario, channels: int | None) -> Scenario:
+    """The scenario with another limit of NCCL channels; None leaves NCCL its own choice."""
+    collective = scenario.runtime.collective.model_copy(update={"channels": channels})
+    return scenario.model_copy(update={"runtime": scenario.runtime.model_copy(update={"collective": collective})})
+
+
+def _latency_s(
+    scenario: Scenario, profile: HardwareProfile, *, keep_sms: bool = True, keep_interference: bool = True
+) -> float:
+    resolved = resolve_model(scenario, len(profile.topology.gpus))
+    program = program_of(scenario, resolved)
+    pricing = Pricing(profile, scenario.runtime.collective.policy()).under_sustained_load(program)
+    machine = _without(engine_machine(profile, pricing), keep_sms=keep_sms, keep_interference=keep_interference)
+    return run(program, machine, eager=scenario.runtime.launch is Launch.EAGER).duration_s
+
+
+def _without(machine: Machine, *, keep_sms: bool, keep_interference: bool) -> Machine:
+    """The machine whose collectives take no SMs, or disturb nobody."""
+    price = machine.collective_cost
+    if not keep_sms:
+        before = price
+        machine = replace(machine, collective_cost=lambda op: replace(before(op), channels=0))
+        price = machine.collective_cost
+    if not keep_interference:
+        contention = replace(
+            machine.contention, compute_slowdown=0.0, collective_slowdown=0.0, collective_memory_slowdown=0.0
+        )
+        undisturbed = price
+        machine = replace(
+            machine, contention=contention, collective_cost=lambda op: replace(undisturbed(op), hbm_bytes=0.0)
+        )
+    return machine
+
+
+def overlap_sentences(advice: OverlapAdvice) -> list[str]:
+    """The same in words."""
+    causes, actual_s = advice.causes, advice.latency_s
+    gained_s, possible_s = causes.blocking_s - actual_s, causes.blocking_s - causes.free_s
+    share = f"{100.0 * gained_s / possible_s:.0f} %" if possible_s > 0.0 else "none"
+    sentences = [
+        f"Overlap saves {format_seconds(gained_s)} of the {format_seconds(possible_s)} that a free one would "
+        f"({share}); lost are {format_seconds(causes.sms_s)} to SMs that the AllReduce holds (waves added, late "
+        f"starts) and {format_seconds(causes.bandwidth_s)} to bandwidth and caches that both sides use; "
+        f"the compute stream waits {format_seconds(causes.waiting_s)} for it."
+    ]
+    if gained_s < 0.0:
+        sentences[0] = (
+            f"Overlap costs {format_seconds(-gained_s)} more than blocking would: {format_seconds(causes.sms_s)} "
+            f"are lost to SMs that the AllReduce holds, {format_seconds(causes.bandwidth_s)} to bandwidth and caches."
+        )
+    best = advice.best_channels
+    if len(advice.latency_by_channels_s) > 1:
+        listed = ", ".join(
+            f"{'default' if count is None else count} {format_seconds(value)}"
+            for count, value in sorted(advice.latency_by_channels_s.items(), key=lambda item: item[0] or 99)
+        )
+        name = "NCCL's own choice of channels is best" if best is None else f"{best} channels would be best"
+        sentences.append(f"{name}: {listed}.")
+    return sentences

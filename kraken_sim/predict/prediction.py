@@ -1,0 +1,146 @@
+"""What a simulation answers, under the names the API and the JSON share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from kraken_sim.architectures.workload import Phase
+from kraken_sim.predict import metrics
+from kraken_sim.predict.uncertainty import block_residuals, interval_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from kraken_sim.engine.timeline import Timeline
+    from kraken_sim.models.memory import DeviceMemory
+    from kraken_sim.predict.metrics import OverlapCost, Totals
+    from kraken_sim.predict.uncertainty import Interval
+    from kraken_sim.profiles.profile import Provenance
+    from kraken_sim.scenario.resolve import ResolvedModel
+    from kraken_sim.scenario.spec import Scenario
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer to one scenario. Times are seconds of one forward step on every device together."""
+
+    scenario: Scenario
+    resolved: ResolvedModel
+    timeline: Timeline
+    memory: DeviceMemory
+    num_parameters: int
+    provenance: Mapping[str, Provenance]
+    slowdown: float = 1.0
+    """How much longer kernels take than at the boost clock, because the card keeps to its power limit."""
+
+    @property
+    def latency_s(self) -> float:
+        """Duration of the step: TTFT of a prefill, TPOT of a decode step."""
+        return self.timeline.duration_s
+
+    @property
+    def ttft_s(self) -> float | None:
+        """Time to first token; None for a decode step."""
+        return self.latency_s if self.scenario.phase == Phase.PREFILL else None
+
+    @property
+    def tpot_s(self) -> float | None:
+        """Time per output token; None for a prefill."""
+        return self.latency_s if self.scenario.phase == Phase.DECODE else None
+
+    @cached_property
+    def totals(self) -> Totals:
+        """All sums over the timeline."""
+        return metrics.totals(self.timeline)
+
+    @property
+    def breakdown_s(self) -> dict[str, float]:
+        """Seconds by the paper's categories (`program.Category`); they add up to the latency."""
+        return self.totals.breakdown_s
+
+    @property
+    def exposed_communication_s(self) -> float:
+        """Time the compute stream spent in collectives or waiting for one."""
+        return self.totals.exposed_s
+
+    @property
+    def hidden_communication_s(self) -> float:
+        """Time of collectives that ran beside compute."""
+        return self.totals.hidden_s
+
+    @property
+    def communication_alone_s(self) -> float:
+        """What the collectives would take one after the other on an idle machine."""
+        return self.totals.alone_s
+
+    @property
+    def overlap_cost(self) -> OverlapCost:
+        """Where the overlap is lost."""
+        return self.totals.overlap_cost
+
+    @cached_property
+    def interval(self) -> Interval:
+        """Where the latency lies with a probability of 90 %, from the residuals of the constants used."""
+        return self.interval_with(block_residuals(self.provenance))
+
+    def interval_with(self, residuals: Mapping[str, float]) -> Interval:
+        """The interval for other residuals of the blocks of constants."""
+        eager = self.scenario.runtime.launch == "eager"
+        return interval_of(self.latency_s, self.totals.blocks_s, residuals, eager=eager, slowdown=self.slowdown)
+
+    @property
+    def host_wait_s(self) -> float:
+        """Time the compute stream waited for the host to launch its next kernel."""
+        return self.totals.host_wait_s
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same under the same names, for JSON; without the timeline's spans."""
+        kraken = self.resolved.kraken
+        cost = self.overlap_cost
+        return {
+            "name": self.scenario.name,
+            "hardware": self.scenario.hardware,
+            "architecture": self.resolved.kind.value,
+            "num_devices": self.resolved.num_devices,
+            "phase": self.scenario.phase.value,
+            "batch_size": self.scenario.batch_size,
+            "context_length": self.scenario.context_length,
+            "kraken": None
+            if kraken is None
+            else {
+                "ways": kraken.ways,
+                "hidden_size": kraken.hidden_size,
+                "num_attention_heads": kraken.num_attention_heads,
+                "num_key_value_heads": kraken.num_key_value_heads,
+                "head_dim": kraken.head_dim,
+                "intermediate_size": kraken.intermediate_size,
+            },
+            "num_parameters": self.num_parameters,
+            "memory_bytes": {
+                "weights": self.memory.weights_bytes,
+                "kv_cache": self.memory.kv_cache_bytes,
+                "activations": self.memory.activation_bytes,
+            },
+            "ttft_s": self.ttft_s,
+            "tpot_s": self.tpot_s,
+            "interval_s": [self.interval.low_s, self.interval.high_s],
+            "interval_level": self.interval.level,
+            "breakdown_s": self.breakdown_s,
+            "exposed_communication_s": self.exposed_communication_s,
+            "hidden_communication_s": self.hidden_communication_s,
+            "communication_alone_s": self.communication_alone_s,
+            "overlap_cost_s": {
+                "waiting": cost.waiting_s,
+                "compute_slowdown": cost.compute_slowdown_s,
+                "collective_slowdown": cost.collective_slowdown_s,
+            },
+            "slowdown": self.slowdown,
+            "host_wait_s": self.host_wait_s,
+            "num_events": self.timeline.num_events,
+            "provenance": {
+                path: {"kind": record.kind, "source": record.source, "residual": record.residual}
+                for path, record in self.provenance.items()
+            },
+        }

@@ -1,0 +1,201 @@
+"""From a scenario to its prediction, and what scenarios have in common built once.
+
+A design point of a sweep shares most of its parts with others: the machine, the shapes of a model, the program of a
+workload, the price of a kernel. A `Predictor` keeps each part under the few fields it depends on; parts are immutable,
+so a kept one is what would have been built. Caches are bounded, and memory stays flat however many points follow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from kraken_sim.architectures.registry import build_program
+from kraken_sim.architectures.workload import Workload
+from kraken_sim.engine.simulation import Machine, run
+from kraken_sim.models.counts import parameter_count
+from kraken_sim.predict.prediction import Prediction
+from kraken_sim.predict.pricing import Pricing
+from kraken_sim.predict.uncertainty import block_residuals
+from kraken_sim.profiles.load import load_profile
+from kraken_sim.profiles.placement import placed
+from kraken_sim.program.ops import AllReduce
+from kraken_sim.scenario.resolve import check_context, check_memory, memory_of, resolve_model
+from kraken_sim.scenario.spec import Launch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Mapping
+
+    from kraken_sim.costs.types import KernelCost
+    from kraken_sim.profiles.profile import HardwareProfile, Provenance
+    from kraken_sim.program.ops import ComputeOp
+    from kraken_sim.program.program import Program
+    from kraken_sim.scenario.resolve import ResolvedModel
+    from kraken_sim.scenario.spec import Scenario
+
+T = TypeVar("T")
+
+MOST_PARTS = 10_000
+"""Parts of a kind that are kept; then all of them are dropped."""
+
+
+@dataclass(slots=True)
+class Memo(Generic[T]):
+    """Values by key, each built once while it is kept."""
+
+    most: int = MOST_PARTS
+    values: dict[Hashable, T] = field(default_factory=dict)
+
+    def get(self, key: Hashable, build: Callable[[], T]) -> T:
+        """The value of `key`."""
+        value = self.values.get(key)
+        if value is None:
+            if len(self.values) >= self.most:
+                self.values.clear()
+            value = self.values[key] = build()
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """Where the numbers of a prediction come from, and the residuals of their blocks."""
+
+    provenance: Mapping[str, Provenance]
+    residuals: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Shaped:
+    """A model on its devices, with the programs of its workloads and whether they communicate."""
+
+    resolved: ResolvedModel
+    num_parameters: int
+    programs: Memo[tuple[Program, bool]] = field(default_factory=lambda: Memo(500))
+
+
+@dataclass(slots=True)
+class Predictor:
+    """Predicts scenarios one after the other; `profile` replaces the machine that they name.
+
+    A profile's file is read once, so all of a predictor's answers are of the same machine.
+    """
+
+    profile: HardwareProfile | None = None
+    _profiles: Memo[HardwareProfile] = field(default_factory=lambda: Memo(64))
+    _models: Memo[Shaped] = field(default_factory=lambda: Memo(500))
+    _pricings: Memo[Pricing] = field(default_factory=lambda: Memo(256))
+    _kernels: Memo[dict[ComputeOp, KernelCost]] = field(default_factory=lambda: Memo(64))
+    _described: Memo[Described] = field(default_factory=lambda: Memo(128))
+
+    def predict(self, scenario: Scenario, *, exact: bool = False) -> Prediction:
+        """The answer to one scenario.
+
+        Raises:
+            InputError: the scenario does not fit its machine's profile.
+            InfeasibleError: the model does not fit in the machine's memory.
+        """
+        return self.answer(scenario, exact=exact)[0]
+
+    def answer(self, scenario: Scenario, *, exact: bool = False) -> tuple[Prediction, Mapping[str, float]]:
+        """The answer, and the residuals of the blocks of constants behind it; raises as `predict`."""
+        machine = self._machine(scenario.hardware)
+        shaped = self._shaped(scenario, machine)
+        resolved = shaped.resolved
+        machine.device.rate_flops(scenario.dtype)
+        machine = self._placed(scenario, machine, resolved.num_devices)
+        memory = memory_of(scenario, resolved)
+        check_memory(memory, machine.device.hbm_capacity_bytes)
+        program, communicates = self._program(scenario, shaped)
+        pricing = self._pricing(scenario, machine).under_sustained_load(program)
+        described = self._describe(scenario, machine, communicates)
+        eager = scenario.runtime.launch is Launch.EAGER
+        prediction = Prediction(
+            scenario=scenario,
+            resolved=resolved,
+            timeline=run(program, engine_machine(machine, pricing), eager=eager, exact=exact),
+            memory=memory,
+            num_parameters=shaped.num_parameters,
+            provenance=described.provenance,
+            slowdown=pricing.slowdown,
+        )
+        return prediction, described.residuals
+
+    def _describe(self, scenario: Scenario, machine: HardwareProfile, communicates: bool) -> Described:
+        """Where the numbers come from that a program's ops needed."""
+
+        def build() -> Described:
+            unused = {"serving_attention"} | (set() if communicates else {"collectives", "contention"})
+            found = {path: record for path, record in machine.provenance.items() if path.split(".")[0] not in unused}
+            return Described(found, block_residuals(found))
+
+        return self._described.get((scenario.hardware, communicates), build)
+
+    def _machine(self, hardware: str) -> HardwareProfile:
+        return self.profile or self._profiles.get(hardware, lambda: load_profile(hardware))
+
+    def _placed(self, scenario: Scenario, machine: HardwareProfile, num_devices: int) -> HardwareProfile:
+        """The machine with its ranks where the scenario puts them."""
+        if scenario.placement is None:
+            return machine
+        key = (scenario.hardware, scenario.placement, num_devices)
+        return self._profiles.get(key, lambda: placed(machine, scenario.placement, num_devices))
+
+    def _shaped(self, scenario: Scenario, machine: HardwareProfile) -> Shaped:
+        """Shapes and parameters: they depend on the context in nothing but its limit."""
+        devices = len(machine.topology.gpus)
+
+        def build() -> Shaped:
+            found = resolve_model(scenario, devices)
+            return Shaped(found, parameter_count(found.config, found.kind, found.kraken))
+
+        key = (scenario.model, scenario.architecture, scenario.num_devices, scenario.placement, devices)
+        shaped = self._models.get(key, build)
+        check_context(scenario, shaped.resolved)
+        return shaped
+
+    def _program(self, scenario: Scenario, shaped: Shaped) -> tuple[Program, bool]:
+        def build() -> tuple[Program, bool]:
+            program = program_of(scenario, shaped.resolved)
+            ops = (kernel.op for segment in program.segments for kernel in segment.kernels)
+            return program, any(isinstance(op, AllReduce) for op in ops)
+
+        return shaped.programs.get(workload_of(scenario, shaped.resolved), build)
+
+    def _pricing(self, scenario: Scenario, machine: HardwareProfile) -> Pricing:
+        """One pricing for each runtime; runtimes of a machine share what its kernels cost."""
+        policy = scenario.runtime.collective.policy()
+        kernels = self._kernels.get(scenario.hardware, dict)
+        return self._pricings.get(
+            (scenario.hardware, scenario.placement, policy), lambda: Pricing(machine, policy, _kernels=kernels)
+        )
+
+
+def workload_of(scenario: Scenario, resolved: ResolvedModel) -> Workload:
+    """What the scenario asks of its devices."""
+    return Workload(
+        num_devices=resolved.num_devices,
+        batch_size=scenario.batch_size,
+        context_length=scenario.context_length,
+        phase=scenario.phase,
+        dtype=scenario.dtype,
+        overlap=scenario.runtime.overlap,
+        overlap_copies=scenario.runtime.overlap_copies,
+    )
+
+
+def program_of(scenario: Scenario, resolved: ResolvedModel) -> Program:
+    """The program that the scenario's devices run."""
+    return build_program(resolved.kind.value, resolved.config, resolved.kraken, workload_of(scenario, resolved))
+
+
+def engine_machine(profile: HardwareProfile, pricing: Pricing) -> Machine:
+    """The profile as the engine sees it."""
+    return Machine(
+        num_sms=profile.device.num_sms,
+        hbm_bandwidth_bytes_per_s=profile.device.hbm_bandwidth_bytes_per_s,
+        launch=profile.launch,
+        contention=profile.contention,
+        kernel_cost=pricing.kernel,
+        collective_cost=pricing.collective,
+        link_speeds=pricing.link_speeds,
+    )

@@ -1,0 +1,219 @@
+"""What every op of a program costs on one machine under one runtime: the cost models behind one door."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from kraken_sim.costs.attention import attention_cost
+from kraken_sim.costs.collectives import all_reduce_cost
+from kraken_sim.costs.collectives.policy import CollectivePolicy, Transport
+from kraken_sim.costs.gemm import gemm_cost
+from kraken_sim.costs.memory_bound import memory_bound_cost
+from kraken_sim.costs.power import Load, clock_factor, settled_clock, slowdown
+from kraken_sim.costs.types import KernelCost
+from kraken_sim.program.ops import AllReduce, Attention, Gemm
+from kraken_sim.program.program import MAIN_STREAM
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from kraken_sim.costs.links.side_by_side import SideBySide
+    from kraken_sim.costs.types import CollectiveCost
+    from kraken_sim.profiles.profile import HardwareProfile
+    from kraken_sim.program.ops import ComputeOp
+    from kraken_sim.program.program import Program
+
+
+MOST_PRICES = 20_000
+"""Prices of a kind that are kept, some 10 MB; then all are dropped, so that memory stays flat in a long sweep."""
+
+
+@dataclass(slots=True)
+class Pricing:
+    """Costs of ops on `profile`, each op priced once.
+
+    `slowdown` is how much longer arithmetic takes than at the clock the kernels were measured at. `num_devices` is
+    how many run the program: an AllReduce over fewer runs in several groups at once, which share links.
+    """
+
+    profile: HardwareProfile
+    policy: CollectivePolicy = field(default_factory=CollectivePolicy)
+    slowdown: float = 1.0
+    _kernels: dict[ComputeOp, KernelCost] = field(default_factory=dict)
+    """Without the slowdown; others on the same profile may share it."""
+    _collectives: dict[AllReduce, CollectiveCost] = field(default_factory=dict)
+    num_devices: int = 0
+    _shared: dict[AllReduce, CollectiveCost] = field(default_factory=dict)
+    _link_speeds: dict[frozenset[AllReduce], Mapping[AllReduce, float]] = field(default_factory=dict)
+    _programs: dict[int, Pricing] = field(default_factory=dict)
+    """The same prices for programs on other numbers of devices."""
+    _program: Program | None = None
+    """The program that the slowdown is of."""
+    _own: dict[int, KernelCost] = field(default_factory=dict)
+    """Costs of that program's ops by their identity, which is faster to look up than their value."""
+
+    def kernel(self, op: ComputeOp) -> KernelCost:
+        """The cost of a compute kernel alone on the device."""
+        cost = self._own.get(id(op))
+        if cost is not None:
+            return cost
+        cost = self._at_boost(op)
+        return cost if self.slowdown == 1.0 else slower(cost, self.slowdown)
+
+    def _at_boost(self, op: ComputeOp) -> KernelCost:
+        cost = self._kernels.get(op)
+        if cost is None:
+            if len(self._kernels) >= MOST_PRICES:
+                self._kernels.clear()
+            cost = self._kernels[op] = self._kernel(op)
+        return cost
+
+    def _kernel(self, op: ComputeOp) -> KernelCost:
+        profile = self.profile
+        if isinstance(op, Gemm):
+            block, cost = "gemm", gemm_cost(op, profile.device, profile.gemm)
+        elif isinstance(op, Attention):
+            block, cost = "attention", attention_cost(op, profile.device, profile.attention)
+        else:
+            block, cost = "memory_bound", memory_bound_cost(op, profile.device, profile.memory_bound)
+        factor = profile.time_factors.get(block, 1.0)
+        return cost if factor == 1.0 else scaled(cost, factor)
+
+    def collective(self, op: AllReduce) -> CollectiveCost:
+        """The cost of an AllReduce, alone on the machine but for the program's other groups that run it too."""
+        if not 1 < op.num_devices < self.num_devices:
+            return self._alone(op)
+        cost = self._shared.get(op)
+        if cost is None:
+            if len(self._shared) >= MOST_PRICES:
+                self._shared.clear()
+            cost = self._shared[op] = self._side_by_side().shared(op, self._alone(op))
+        return cost
+
+    def _alone(self, op: AllReduce) -> CollectiveCost:
+        cost = self._collectives.get(op)
+        if cost is None:
+            if len(self._collectives) >= MOST_PRICES:
+                self._collectives.clear()
+            interconnect = self.profile.topology.interconnect(op.num_devices, op.stride, self._p2p)
+            cost = all_reduce_cost(
+                op.num_bytes, interconnect, self.profile.device, self.profile.collectives, self.policy
+            )
+            factor = self.profile.time_factors.get("collectives", 1.0)
+            if factor != 1.0:
+                cost = slower_collective(cost, factor)
+            self._collectives[op] = cost
+        return cost
+
+    def link_speeds(self, ops: frozenset[AllReduce]) -> Mapping[AllReduce, float]:
+        """The pace of each of several AllReduces under way at once, relative to its `collective`."""
+        speeds = self._link_speeds.get(ops)
+        if speeds is None:
+            if len(self._link_speeds) >= MOST_PRICES:
+                self._link_speeds.clear()
+            running = {op: self._alone(op) for op in sorted(ops, key=lambda op: (op.num_bytes, op.num_devices))}
+            speeds = self._link_speeds[ops] = self._side_by_side().speeds(running)
+        return speeds
+
+    @property
+    def _p2p(self) -> bool:
+        return self.policy.transport is not Transport.SHM
+
+    def _side_by_side(self) -> SideBySide:
+        from kraken_sim.costs.links.side_by_side import SideBySide
+
+        profile = self.profile
+        return SideBySide(profile.topology, profile.collectives, self.num_devices, p2p=self._p2p)
+
+    def for_program(self, program: Program) -> Pricing:
+        """The same prices, with the groups of a program's collectives side by side."""
+        if self.num_devices == program.num_devices:
+            return self
+        priced = self._programs.get(program.num_devices)
+        if priced is None:
+            priced = replace(self, num_devices=program.num_devices, _shared={}, _link_speeds={}, _programs={})
+            self._programs[program.num_devices] = priced
+        return priced
+
+    def under_sustained_load(self, program: Program) -> Pricing:
+        """The prices `for_program` at the clock that the machine keeps while it runs again and again."""
+        if self.num_devices != program.num_devices:
+            return self.for_program(program).under_sustained_load(program)
+        power, device, launch = self.profile.power, self.profile.device, self.profile.launch
+        if power is None:
+            return self
+        loads, transfers, dtypes, compute_s, other_s = [], [], set(), 0.0, 0.0
+        gap_s, kernels = launch.graph_node_gap_s + launch.kernel_switch_s, self._kernels
+        own: dict[int, KernelCost] = {}
+        for segment in program.segments:
+            repeat = segment.repeat
+            for kernel in segment.kernels:
+                op = kernel.op
+                if isinstance(op, AllReduce):
+                    reduce = self.collective(op)
+                    transfers.append(transfer_of(reduce, device.num_sms, repeat))
+                    if kernel.stream == MAIN_STREAM:
+                        other_s += repeat * reduce.busy_s
+                    continue
+                cost = own[id(op)] = kernels.get(op) or self._at_boost(op)
+                loads.append(load_of(cost, device.num_sms, repeat))
+                compute_s += repeat * cost.busy_s
+                other_s += repeat * gap_s
+                if isinstance(op, Gemm):
+                    dtypes.add(op.dtype)
+        peak_flops = min((device.peak_flops[dtype] for dtype in dtypes), default=1.0)
+        clock = settled_clock(loads, transfers, other_s, peak_flops, device.hbm_bandwidth_bytes_per_s, power)
+        factor = slowdown(clock, compute_s + other_s, power)
+        if factor > 1.0:
+            slowed = {id(cost): slower(cost, factor) for cost in own.values()}
+            own = {number: slowed[id(cost)] for number, cost in own.items()}
+        return replace(self, slowdown=max(1.0, factor), _program=program, _own=own)
+
+
+def load_of(cost: KernelCost, num_sms: int, repeat: int = 1) -> Load:
+    """What `repeat` such kernels mean to the card's power."""
+    share = min(1.0, cost.ctas / num_sms)
+    return Load(repeat * cost.busy_s, repeat * cost.flops, repeat * cost.hbm_bytes, share, clocked_share(cost))
+
+
+def transfer_of(cost: CollectiveCost, num_sms: int, repeat: int = 1) -> Load:
+    """What `repeat` such collectives mean to the card's power."""
+    return Load(repeat * cost.busy_s, 0.0, repeat * cost.hbm_bytes, min(1.0, cost.channels / num_sms))
+
+
+def clocked_share(cost: KernelCost) -> float:
+    """What the kernel's arithmetic needs of the time that its slower side takes."""
+    longest_s = max(cost.compute_s, cost.memory_s)
+    return cost.compute_s / longest_s if longest_s > 0.0 else 1.0
+
+
+def slower(cost: KernelCost, factor: float) -> KernelCost:
+    """The same kernel where arithmetic takes `factor` times as long; HBM keeps its pace."""
+    own = clock_factor(clocked_share(cost), factor)
+    return KernelCost(
+        cost.busy_s * own,
+        cost.ctas,
+        cost.ctas_per_sm,
+        cost.tiles,
+        cost.persistent,
+        cost.flops,
+        cost.hbm_bytes,
+        cost.fixed_s * own,
+        cost.compute_s * factor,
+        cost.memory_s,
+        cost.detail,
+    )
+
+
+def scaled(cost: KernelCost, factor: float) -> KernelCost:
+    """The same kernel taking `factor` times as long, whatever limits it."""
+    times = {name: factor * getattr(cost, name) for name in ("busy_s", "fixed_s", "compute_s", "memory_s")}
+    return replace(cost, **times)
+
+
+def slower_collective(cost: CollectiveCost, factor: float) -> CollectiveCost:
+    """The same collective taking `factor` times as long, start-up and transfer alike."""
+    return replace(
+        cost, busy_s=cost.busy_s * factor, latency_s=cost.latency_s * factor, transfer_s=cost.transfer_s * factor
+    )

@@ -1,0 +1,85 @@
+"""How sure a prediction is: an interval from the residuals of the constants that it used.
+
+Each block of fitted constants has a residual, the mean relative error on records that its fit never saw. Within a
+block errors are taken to be common to all kernels (the same few shapes recur in every layer), between blocks to be
+independent, so with w_b the share of the latency that block b prices
+
+    relative standard deviation = sqrt(pi / 2) · sqrt(Σ_b (w_b · residual_b)²)
+
+(the mean absolute value of a normal variable is sqrt(2 / pi) of its standard deviation). The interval is as wide in
+factors on either side, so that a time stays above zero however little is known.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import pi, sqrt
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from kraken_sim.profiles.profile import Provenance
+
+LEVEL: Final = 0.9
+NORMAL_QUANTILE: Final = 1.645
+"""Half width of a 90 % interval in standard deviations."""
+
+UNKNOWN_RESIDUAL: Final = 0.2
+"""For fitted blocks that do not state one."""
+
+GRAPH_LAUNCH_RESIDUAL: Final = 0.1
+EAGER_LAUNCH_RESIDUAL: Final = 1.0
+"""Hosts differ by two from process to process: the same eager pass took 6.0 to 11.0 ms on the measured machine, and
+a kernel of the same layer 20 to 34 us in five processes on two others."""
+
+CLOCK_RESIDUAL: Final = 0.5
+"""Of what a lower clock costs: cards of one type settle at clocks some per cent apart, heat moves them further, and
+profiles without measured loads carry another card's power over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """The latency lies between `low_s` and `high_s` with probability `level`, as far as the residuals tell."""
+
+    low_s: float
+    high_s: float
+    level: float = LEVEL
+
+
+def interval_of(
+    latency_s: float,
+    blocks_s: Mapping[str, float],
+    residuals: Mapping[str, float],
+    *,
+    eager: bool,
+    slowdown: float = 1.0,
+) -> Interval:
+    """The interval of a step's latency.
+
+    Args:
+        latency_s: the prediction.
+        blocks_s: seconds of it by the block of constants that prices them (`metrics.Totals`).
+        residuals: of the blocks (`block_residuals`).
+        eager: how kernels were launched.
+        slowdown: what kernels lost to a clock below boost, as a factor.
+    """
+    launch = EAGER_LAUNCH_RESIDUAL if eager else GRAPH_LAUNCH_RESIDUAL
+    variance = (CLOCK_RESIDUAL * (slowdown - 1.0)) ** 2
+    for block, seconds in blocks_s.items():
+        residual = launch if block == "launch" else residuals.get(block, 0.0)
+        variance += (seconds / latency_s * residual) ** 2
+    half = NORMAL_QUANTILE * sqrt(pi / 2.0) * sqrt(variance)
+    return Interval(latency_s / (1.0 + half), latency_s * (1.0 + half))
+
+
+def block_residuals(provenance: Mapping[str, Provenance]) -> dict[str, float]:
+    """The largest residual among the numbers of each block."""
+    found: dict[str, float] = {}
+    for path, record in provenance.items():
+        block = path.split(".")[0]
+        if record.kind == "fitted":
+            residual = UNKNOWN_RESIDUAL if record.residual is None else record.residual
+            if record.residual is not None or block not in found:
+                found[block] = max(found.get(block, 0.0) if record.residual is not None else 0.0, residual)
+    return found

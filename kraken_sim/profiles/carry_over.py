@@ -1,0 +1,300 @@
+"""A profile from a datasheet alone: constants carried over from the nearest calibrated GPU, errors widened.
+
+What is the same stays the same: blocks of a GPU that is the base's own keep their values, sources and errors. What
+changes follows the rules of `kraken_sim.profiles.transfer`, and says so in its source.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import log2
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from kraken_sim.errors import InfeasibleError, InputError
+from kraken_sim.files.strict_yaml import read_yaml
+from kraken_sim.hardware.device import Device
+from kraken_sim.hardware.interconnect import InterconnectKind
+from kraken_sim.hardware.topology.graph import NodeKind
+from kraken_sim.hardware.topology.islands import nvlink_islands
+from kraken_sim.profiles.datasheet import is_datasheet, parse_datasheet
+from kraken_sim.profiles.gemm_transfer import carry_over_gemm
+from kraken_sim.profiles.link_transfer import NETWORK_SOURCE, with_bridges, with_network, with_rows_of
+from kraken_sim.profiles.load import is_path, list_profiles, load_profile, profile_path
+from kraken_sim.profiles.profile import HardwareProfile, Provenance, ProvenanceKind
+from kraken_sim.profiles.schema import BLOCKS, GENERATIONS
+from kraken_sim.profiles.transfer import (
+    carry_over_attention,
+    carry_over_collectives,
+    carry_over_memory_bound,
+    carry_over_power,
+)
+from kraken_sim.profiles.write import BlockText, block_yaml, device_yaml, section, with_sections
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kraken_sim.files.strict_yaml import YamlDocument
+    from kraken_sim.hardware.topology.graph import Topology
+    from kraken_sim.profiles.datasheet import Datasheet
+
+LEFT_OUT_ERRORS: Final[Mapping[str, float]] = {
+    "gemm": 0.148,
+    "attention": 0.15,
+    "serving_attention": 0.15,
+    "memory_bound": 0.25,
+    "collectives": 0.3,
+}
+"""Mean relative error of a block on a GPU of another generation than the one it was fitted to: GEMM against
+measured kernels of each GPU left out in turn; attention and collectives against the fits of A100, H100 and L40S,
+carried over to each other; memory-bound kernels assumed. Inside a generation the errors are a third of that or less.
+"""
+
+NETWORK_ERROR: Final = 0.5
+"""Of collectives between nodes, assumed: published two-node H100 runs range from half to all of the line rate."""
+
+WIDENING: Final = 3.0
+"""By how much the error of a block grows that is carried over and not in `LEFT_OUT_ERRORS`."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Carried:
+    """A block for the new machine; without a `provenance` it is the base's, number for number."""
+
+    constants: Any
+    provenance: Provenance | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Machine:
+    """A datasheet with its base beside it, and every part that it leaves out filled in."""
+
+    sheet: Datasheet
+    base: HardwareProfile
+    linked: HardwareProfile
+    device: Device
+    topology: Topology
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The profiles that constants come from."""
+        return tuple(dict.fromkeys((self.base.name, self.linked.name)))
+
+
+@dataclass(frozen=True, slots=True)
+class CarriedOver:
+    """The text of a new profile, and the profiles its constants come from."""
+
+    text: str
+    sources: tuple[str, ...]
+
+
+def profile_of(document: YamlDocument) -> HardwareProfile:
+    """The machine of a datasheet file, with constants carried over.
+
+    Raises:
+        InputError: everything that is wrong with the file, or its base is unknown.
+    """
+    machine = _machine(document)
+    blocks = _blocks(machine)
+    provenance = {path: where for path, where in machine.base.provenance.items() if path.startswith("device.")}
+    if machine.sheet.topology is None:
+        provenance |= {p: where for p, where in machine.base.provenance.items() if p.startswith("topology.")}
+    provenance |= machine.sheet.provenance
+    for name, block in blocks.items():
+        provenance |= _numbers_of(name, block, machine.base)
+    return HardwareProfile(
+        name=machine.sheet.name or Path(document.source).stem,
+        description=machine.sheet.description,
+        device=machine.device,
+        topology=machine.topology,
+        provenance=provenance,
+        **{name: block.constants for name, block in blocks.items()},
+    )
+
+
+def profile_from_datasheet(path: Path, name: str) -> CarriedOver:
+    """The text of a complete profile called `name` for the machine of a datasheet file.
+
+    Raises:
+        InputError: everything that is wrong with the file, or its base is unknown.
+    """
+    document = read_yaml(path)
+    machine = _machine(document)
+    text = path.read_text(encoding="utf-8")
+    base_text = profile_path(_beside(document, machine.sheet.base or machine.base.name)).read_text(encoding="utf-8")
+    known = {**machine.base.provenance, **machine.sheet.provenance}
+    sections: dict[str, str | None] = {"name": f"name: {name}\n", "base": None}
+    if machine.sheet.base is not None:
+        sections["device"] = device_yaml(machine.device, known)
+    sections["topology"] = section(text, "topology") or section(base_text, "topology")
+    for block, carried in _blocks(machine).items():
+        if carried.provenance is None:
+            sections[block] = section(base_text, block)
+        else:
+            sections[block] = block_yaml(block, BlockText(carried.constants, carried.provenance))
+    return CarriedOver(with_sections(text, sections), machine.sources)
+
+
+def complete_text(name_or_path: str | Path) -> str:
+    """The text of a profile's file; of a datasheet, that of the profile that it becomes.
+
+    Raises:
+        InputError: there is no such file, or what is wrong with it.
+    """
+    path = profile_path(name_or_path)
+    document = read_yaml(path)
+    if is_datasheet(document.data):
+        return profile_from_datasheet(path, load_profile(path).name).text
+    return path.read_text(encoding="utf-8")
+
+
+def _machine(document: YamlDocument) -> _Machine:
+    sheet = parse_datasheet(document)
+    if sheet.base is None:
+        device = Device(**sheet.device)
+        if sheet.topology is None:  # parse_datasheet has seen to it
+            raise document.error(())
+        base = nearest_profile(device, len(sheet.topology.gpus))
+    else:
+        base = _named_base(document, sheet.base)
+        device = dataclasses.replace(base.device, **sheet.device)
+    topology = sheet.topology or base.topology
+    return _Machine(sheet, base, _with_same_links(topology, base, device), device, topology)
+
+
+def _named_base(document: YamlDocument, name: str) -> HardwareProfile:
+    path = _beside(document, name)
+    try:
+        if is_datasheet(read_yaml(profile_path(path)).data):
+            message = "has no constants of its own; name a profile that has, or leave base out"
+            raise InputError.single("base", message, name, ", ".join(calibrated_profiles()[:1]))
+        return load_profile(path)
+    except InputError as error:
+        problems = [dataclasses.replace(problem, path="base") for problem in error.problems]
+        raise document.error(problems) from None
+
+
+def _beside(document: YamlDocument, name: str) -> str:
+    """A base given as a path is relative to the file that names it."""
+    return str(Path(document.source).parent / name) if is_path(name) else name
+
+
+def calibrated_profiles() -> list[str]:
+    """The shipped profiles that have constants of their own."""
+    return [name for name in list_profiles() if section(profile_path(name).read_text(encoding="utf-8"), "gemm")]
+
+
+def nearest_profile(device: Device, num_devices: int) -> HardwareProfile:
+    """The calibrated profile of the nearest generation; then by similar rates, then by the number of GPUs."""
+
+    def distance(profile: HardwareProfile) -> tuple[tuple[int, float], int, str]:
+        return _distance(device, profile.device), abs(len(profile.topology.gpus) - num_devices), profile.name
+
+    return min(map(load_profile, calibrated_profiles()), key=distance)
+
+
+def _distance(a: Device, b: Device) -> tuple[int, float]:
+    generations = abs(GENERATIONS.index(a.generation) - GENERATIONS.index(b.generation))
+    memory = abs(log2(a.hbm_bandwidth_bytes_per_s / b.hbm_bandwidth_bytes_per_s))
+    arithmetic = abs(log2(max(a.peak_flops.values()) / max(b.peak_flops.values())))
+    return generations, memory + arithmetic
+
+
+def _with_same_links(topology: Topology, base: HardwareProfile, device: Device) -> HardwareProfile:
+    """`base`, or where its GPUs are joined by other links, the nearest profile whose are joined like these."""
+    wanted = _link_kind(topology)
+    if wanted in (None, _link_kind(base.topology)):
+        return base
+    alike = [profile for profile in map(load_profile, calibrated_profiles()) if _link_kind(profile.topology) == wanted]
+    return min(alike, key=lambda profile: (_distance(device, profile.device), profile.name), default=base)
+
+
+def _link_kind(topology: Topology) -> InterconnectKind | None:
+    """What joins all GPUs; None where nothing does."""
+    if len(topology.gpus) < 2:
+        return None
+    try:
+        return topology.interconnect(len(topology.gpus)).kind
+    except (InputError, InfeasibleError):
+        return None
+
+
+def _blocks(machine: _Machine) -> dict[str, _Carried]:
+    """Every block for the new machine."""
+    base, source, target = machine.base, machine.base.device, machine.device
+    carried: dict[str, Any] = {block: getattr(base, block) for block in BLOCKS}
+    if source != target:
+        carried |= {
+            "gemm": carry_over_gemm(base.gemm, source, target),
+            "attention": carry_over_attention(base.attention, source, target),
+            "memory_bound": carry_over_memory_bound(base.memory_bound, source, target),
+        }
+        if base.serving_attention is not None:
+            carried["serving_attention"] = carry_over_attention(base.serving_attention, source, target)
+        if base.power is not None:
+            carried["power"] = carry_over_power(base.power, source, target)
+    blocks = {
+        block: _Carried(constants, None if source == target else _provenance(block, base))
+        for block, constants in carried.items()
+        if constants is not None
+    }
+    return blocks | {"collectives": _collectives(machine)}
+
+
+def _collectives(machine: _Machine) -> _Carried:
+    """Collective constants of the machine with the same links; rows of other kinds of links from where they fit."""
+    base, linked, kind = machine.base, machine.linked, _link_kind(machine.topology)
+    if machine.device == base.device and kind == _link_kind(base.topology):
+        return _Carried(base.collectives, None)
+    constants = carry_over_collectives(linked.collectives, multicast=_has_nvswitch(machine.topology))
+    sources = [f"carried over from {linked.name} ({linked.device.name})"]
+    if linked is not base:
+        constants = with_rows_of(constants, base.collectives, "nvlink")
+        sources.append(f"nvlink rows from {base.name}")
+    error = _error("collectives", linked)
+    if kind is InterconnectKind.NETWORK:
+        constants, error = with_network(constants), NETWORK_ERROR
+        sources.append(NETWORK_SOURCE)
+    bridged = len(machine.topology.gpus) / len(nvlink_islands(machine.topology, machine.topology.gpus))
+    if kind in (InterconnectKind.PCIE, InterconnectKind.HOST) and bridged > 1.0:
+        constants = with_bridges(constants, bridged)
+        sources.append(f"bridged groups of {bridged:g} GPUs pass the host bridges as one")
+    return _Carried(constants, Provenance(ProvenanceKind.FITTED, "; ".join(sources), error))
+
+
+def _has_nvswitch(topology: Topology) -> bool:
+    return NodeKind.NVSWITCH in topology.kinds.values()
+
+
+def _provenance(block: str, source: HardwareProfile) -> Provenance:
+    text = f"carried over from {source.name} ({source.device.name})"
+    return Provenance(ProvenanceKind.FITTED, text, _error(block, source))
+
+
+def _error(block: str, source: HardwareProfile) -> float | None:
+    """The error of a block that is another machine's: that of a GPU left out, or its own widened."""
+    own = next((where for path, where in source.provenance.items() if path.startswith(f"{block}.")), None)
+    known = own.residual if own is not None else None
+    widened = None if known is None else min(WIDENING * known, 1.0)
+    return max(LEFT_OUT_ERRORS.get(block, 0.0), widened or 0.0) or None
+
+
+def _numbers_of(name: str, block: _Carried, base: HardwareProfile) -> dict[str, Provenance]:
+    """Where every number of a block is from, by its dotted path."""
+    if block.provenance is None:
+        return {path: where for path, where in base.provenance.items() if path.startswith(f"{name}.")}
+    return dict.fromkeys(_paths(name, block.constants), block.provenance)
+
+
+def _paths(path: str, value: Any) -> Iterator[str]:
+    if dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            yield from _paths(f"{path}.{field.name}", getattr(value, field.name))
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _paths(f"{path}.{key}", inner)
+    else:
+        yield path

@@ -1,0 +1,89 @@
+"""A machine as its datasheets describe it: the part of a profile that needs no measurement, in about thirty lines.
+
+name: b200-sxm-x8
+description: Eight NVIDIA B200 on NVLink 5 and NVSwitch
+base: h200-sxm-x8          # optional: the profile whose constants, and parts left out here, are carried over
+device: {...}              # as in a profile; over a base, only what differs
+topology: {...}            # as in a profile
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field, ValidationError
+
+from kraken_sim.files.problems import problems_of
+from kraken_sim.profiles.blocks import Reading
+from kraken_sim.profiles.schema import BLOCKS, ProfileFile, device_schema, read_device, read_topology
+from kraken_sim.profiles.topology_file import FilePart, Text, TopologyFile
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from kraken_sim.files.strict_yaml import YamlDocument
+    from kraken_sim.hardware.topology.graph import Topology
+    from kraken_sim.profiles.profile import Provenance
+
+
+class DatasheetFile(FilePart):
+    """The outline of a datasheet file."""
+
+    name: Text | None = Field(default=None, examples=["b200-sxm-x8"])
+    description: Text = Field(examples=['"Eight NVIDIA B200 on NVLink 5 and NVSwitch"'])
+    base: Text | None = Field(default=None, examples=["h200-sxm-x8"])
+    device: dict[str, Any] | None = None
+    topology: TopologyFile | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Datasheet:
+    """What a datasheet file says.
+
+    `base` names the profile to carry over from, if the file does. `device` holds fields of a `Device`, all of
+    them unless there is a base; without a `topology` the base's counts. `provenance` is that of its own numbers.
+    """
+
+    name: str | None
+    description: str
+    base: str | None
+    device: Mapping[str, Any]
+    topology: Topology | None
+    provenance: Mapping[str, Provenance]
+
+
+def is_datasheet(data: object) -> bool:
+    """Whether a file describes a machine without any constants of cost models."""
+    return isinstance(data, dict) and not BLOCKS.keys() & data.keys() and bool(ProfileFile.model_fields.keys() & data)
+
+
+def parse_datasheet(document: YamlDocument) -> Datasheet:
+    """The datasheet that a file holds.
+
+    Raises:
+        InputError: everything that is wrong with the file, each problem with its path and line.
+    """
+    reading = Reading()
+    data = document.data if isinstance(document.data, dict) else {}
+    try:
+        file = DatasheetFile.model_validate(document.data)
+    except ValidationError as error:
+        file = None
+        reading.problems += problems_of(error, DatasheetFile)
+    base = data.get("base")
+    for part in ("device", "topology"):
+        if base is None and data.get(part) is None:
+            reading.add(part, "is required where no base is named", example="base: h100-sxm-x8")
+    device = read_device(data.get("device"), reading, complete=base is None)
+    topology = read_topology(data.get("topology"), reading)
+    if reading.problems or file is None:
+        raise document.error(reading.problems)
+    return Datasheet(file.name, file.description, file.base, device, topology, reading.provenance)
+
+
+def datasheet_json_schema() -> dict[str, Any]:
+    """JSON schema of a datasheet file, for editors."""
+    schema = DatasheetFile.model_json_schema()
+    schema["properties"]["device"] = device_schema(complete=False)
+    return schema

@@ -1,0 +1,303 @@
+"""How a file describes a machine's graph: nodes by groups, links by patterns, whole machines by presets.
+
+    nodes:
+      gpu: {kind: gpu, count: 8}              # gpu0 ... gpu7
+      nvswitch: {kind: nvswitch}
+      host: {kind: host, count: 2}            # host0, host1
+    links:
+      - {from: "gpu*", to: nvswitch, kind: nvlink, count: 18, bandwidth: 25 GB/s, latency: 0.3 us}
+      - {from: "gpu*", to: "host*", match: blocks, kind: pcie, gen: 5, bandwidth: 63 GB/s, latency: 0.5 us}
+      - {from: host0, to: host1, kind: socket, bandwidth: 62 GB/s, latency: 0.2 us}
+
+Bandwidth is one link's, in one direction; a PCIe link without one has 16 lanes of its generation. A link without a
+latency has that of its kind in the machines that ship. Patterns know `*`, `?`, `[0-3]`, `{0..35}` and lists with
+commas.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from dataclasses import replace
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError, WithJsonSchema
+
+from kraken_sim.errors import Problem, closest
+from kraken_sim.hardware.topology.graph import Link, LinkKind, Node, NodeKind, P2PLevel, Topology
+from kraken_sim.hardware.topology.problems import find_problems
+from kraken_sim.profiles.blocks import Reading, quantity_schema, sourced_schema
+from kraken_sim.profiles.profile import Provenance, ProvenanceKind
+from kraken_sim.units import Dimension
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_MOST_NODES: Final = 4096
+_MOST_LINKS: Final = 20_000
+
+
+PCIE_LANE_BYTES_PER_S: Final[Mapping[int, float]] = {
+    1: 2.5e9 / 10,
+    2: 5e9 / 10,
+    3: 8e9 * 128 / 130 / 8,
+    4: 16e9 * 128 / 130 / 8,
+    5: 32e9 * 128 / 130 / 8,
+    6: 64e9 * 236 / 256 / 8,
+}
+"""Line rate of a lane in one direction (PCI Express Base Specification: 8b/10b, 128b/130b, FLIT coding)."""
+
+PCIE_LANES: Final = 16
+
+LATENCIES: Final[Mapping[LinkKind, tuple[float, str]]] = {
+    LinkKind.NVLINK: (0.25e-6, "half a GPU-to-GPU hop: NCCL src/graph/tuning.cc has 0.6 us for a ring step with LL"),
+    LinkKind.PCIE: (0.5e-6, "half a hop: NCCL src/graph/tuning.cc has 1.0 us for a PCIe ring step with LL"),
+    LinkKind.SOCKET: (0.2e-6, "a remote-socket memory access takes 0.1 to 0.2 us longer than a local one"),
+    LinkKind.C2C: (0.5e-6, "as PCIe's; Grace and its GPUs are one coherent memory, whose latency nobody publishes"),
+    LinkKind.NETWORK: (0.5e-6, "half of NIC to NIC through one switch, about 1 us (InfiniBand perftest)"),
+}
+"""Latency of a link whose file gives none, and where it is from."""
+
+
+def _quantity(dimension: Dimension) -> WithJsonSchema:
+    plain = quantity_schema(dimension)
+    return WithJsonSchema({"anyOf": [plain, sourced_schema(plain)]})
+
+
+Bandwidth = Annotated[Any, _quantity(Dimension.BANDWIDTH)]
+Latency = Annotated[Any, _quantity(Dimension.TIME)]
+Text = Annotated[StrictStr, Field(min_length=1, max_length=2000)]
+Count = Annotated[StrictInt, Field(ge=1, le=_MOST_NODES)]
+
+
+class FilePart(BaseModel):
+    """A part of a profile file: no coercion between types, no unknown fields."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Match(StrEnum):
+    """Which of the nodes that two patterns name get a link."""
+
+    EACH = "each"
+    """Every one on the left with every one on the right."""
+    PAIRS = "pairs"
+    """The first with the first, the second with the second, ..."""
+    BLOCKS = "blocks"
+    """The left ones in equal blocks: the first block with the first on the right, ..."""
+    TURNS = "turns"
+    """The left ones dealt out in turn: the first with the first on the right, the second with the second, ...,
+    and from the start again. NICs on the switches of their rails."""
+
+
+class NodeGroup(FilePart):
+    """Nodes of one kind; with a count they are numbered from 0, without one the group is a single node."""
+
+    kind: NodeKind
+    count: Count | None = None
+
+
+class LinkValues(FilePart):
+    """What a link can do."""
+
+    bandwidth: Bandwidth = Field(default=None, examples=["25 GB/s"])
+    latency: Latency = Field(default=None, examples=["0.3 us"])
+    count: Count = 1
+    gen: Annotated[StrictInt, Field(ge=1, le=7)] | None = None
+
+
+class LinkEntry(LinkValues):
+    """Links of one kind between two patterns of nodes."""
+
+    from_: Text = Field(alias="from")
+    to: Text
+    kind: LinkKind
+    match: Match = Match.EACH
+
+
+class Preset(FilePart):
+    """A common machine: GPUs in equal blocks below the sockets, and an NVSwitch where `nvlink` is given."""
+
+    num_gpus: Count
+    num_hosts: Count = 1
+    pcie: LinkValues
+    nvlink: LinkValues | None = None
+    socket: LinkValues | None = None
+
+
+class TopologyFile(FilePart):
+    """The graph of a machine; `kind` and `source` hold for every number that has none of its own."""
+
+    kind: ProvenanceKind
+    source: Text
+    p2p_level: P2PLevel = P2PLevel.SYS
+    nvswitch_node: Preset | None = None
+    pcie_node: Preset | None = None
+    nodes: dict[str, NodeGroup] = Field(default_factory=dict)
+    links: list[LinkEntry] = Field(default_factory=list)
+
+
+def build_topology(file: TopologyFile, reading: Reading) -> Topology | None:
+    """The machine that a file describes; None where `reading` got problems."""
+    before = len(reading.problems)
+    inherited = Provenance(file.kind, file.source)
+    groups, entries = dict(file.nodes), [(f"topology.links.{i}", entry) for i, entry in enumerate(file.links)]
+    for name in ("nvswitch_node", "pcie_node"):
+        preset = getattr(file, name)
+        if preset is not None:
+            _expand_preset(preset, f"topology.{name}", groups, entries, reading)
+    nodes = _nodes(groups)
+    links: list[Link] = []
+    where: list[str] = []
+    for path, entry in entries:
+        made = _links(entry, [node.name for node in nodes], path, reading, inherited)
+        links += made
+        where += [path] * len(made)
+    if len(reading.problems) == before:
+        found = find_problems(nodes, links, where.__getitem__)
+        found = [p if p.path.startswith("topology.") else replace(p, path=f"topology.{p.path}") for p in found]
+        # One entry makes many links, which are wrong in the same way.
+        reading.problems += list({(p.path, _general(p, nodes)): p for p in reversed(found)}.values())[::-1]
+    return None if len(reading.problems) > before else Topology(tuple(nodes), tuple(links), file.p2p_level)
+
+
+def _general(problem: Problem, nodes: Sequence[Node]) -> str:
+    """What a problem says without the names of nodes."""
+    names = {node.name for node in nodes}
+    return " ".join(word for word in problem.message.split() if word not in names)
+
+
+def check_quantities(raw: object, reading: Reading) -> None:
+    """Notes what is wrong with the numbers of a topology's links where other parts of its outline are wrong."""
+    links = raw.get("links") if isinstance(raw, dict) else None
+    for index, link in enumerate(links if isinstance(links, list) else ()):
+        try:
+            entry = LinkEntry.model_validate(link)
+        except ValidationError:
+            continue  # reported with the outline
+        _quantities(entry, f"topology.links.{index}", reading, Provenance(ProvenanceKind.DATASHEET, ""))
+
+
+def _expand_preset(
+    preset: Preset,
+    path: str,
+    groups: dict[str, NodeGroup],
+    entries: list[tuple[str, LinkEntry]],
+    reading: Reading,
+) -> None:
+    groups["gpu"] = NodeGroup(kind=NodeKind.GPU, count=preset.num_gpus)
+    groups["host"] = NodeGroup(kind=NodeKind.HOST, count=preset.num_hosts)
+    parts: list[tuple[str, LinkValues | None, str, str, Match]] = [("pcie", preset.pcie, "gpu*", "host*", Match.BLOCKS)]
+    if path.endswith("nvswitch_node"):
+        groups["nvswitch"] = NodeGroup(kind=NodeKind.NVSWITCH)
+        parts.append(("nvlink", preset.nvlink, "gpu*", "nvswitch", Match.EACH))
+    elif preset.nvlink is not None:
+        reading.add(f"{path}.nvlink", "a pcie_node has no NVLink; use nvswitch_node, or nodes and links")
+    if preset.num_hosts > 1:
+        parts.append(("socket", preset.socket, "host*", "host*", Match.EACH))
+    for kind, values, source, target, match in parts:
+        if values is None:
+            reading.add(f"{path}.{kind}", "is required", example="{bandwidth: 25 GB/s, latency: 0.3 us}")
+            continue
+        fields = {"from": source, "to": target, "kind": kind, "match": match, **dict(values)}
+        entries.append((f"{path}.{kind}", LinkEntry.model_validate(fields)))
+
+
+def _nodes(groups: dict[str, NodeGroup]) -> list[Node]:
+    nodes = []
+    for name, group in groups.items():
+        names = [name] if group.count is None else [f"{name}{index}" for index in range(group.count)]
+        nodes += [Node(each, group.kind) for each in names]
+    return nodes
+
+
+def _links(entry: LinkEntry, names: Sequence[str], path: str, reading: Reading, inherited: Provenance) -> list[Link]:
+    bandwidth, latency = _quantities(entry, path, reading, inherited)
+    left = _matching(entry.from_, names, f"{path}.from", reading)
+    right = _matching(entry.to, names, f"{path}.to", reading)
+    pairs = _pairs(left, right, entry.match, path, reading)
+    if bandwidth is None or latency is None:
+        return []
+    return [Link(a, b, entry.kind, bandwidth, latency, entry.count, entry.gen or 0, path) for a, b in pairs]
+
+
+def _quantities(
+    entry: LinkEntry, path: str, reading: Reading, inherited: Provenance
+) -> tuple[float | None, float | None]:
+    """Bandwidth and latency of an entry's links, None where wrong."""
+    reading.note(f"{path}.count", inherited)
+    if entry.kind is LinkKind.PCIE and entry.gen is None:
+        reading.add(f"{path}.gen", "is required for a PCIe link", example="5")
+    if entry.kind is not LinkKind.PCIE and entry.gen is not None:
+        reading.add(f"{path}.gen", f"only PCIe links have a generation, not {entry.kind}", entry.gen)
+    return _bandwidth(entry, path, reading, inherited), _latency(entry, path, reading, inherited)
+
+
+def _bandwidth(entry: LinkEntry, path: str, reading: Reading, inherited: Provenance) -> float | None:
+    if entry.bandwidth is not None:
+        return reading.number(entry.bandwidth, Dimension.BANDWIDTH, f"{path}.bandwidth", inherited)
+    lane = PCIE_LANE_BYTES_PER_S.get(entry.gen or 0)
+    if entry.kind is not LinkKind.PCIE or lane is None:
+        if entry.kind is not LinkKind.PCIE or entry.gen is not None:
+            reading.add(f"{path}.bandwidth", "is required: one link, in one direction", example="25 GB/s")
+        return None
+    source = f"PCI Express Base Specification: {PCIE_LANES} lanes of generation {entry.gen}"
+    reading.note(f"{path}.bandwidth", Provenance(ProvenanceKind.DATASHEET, source))
+    return PCIE_LANES * lane
+
+
+def _latency(entry: LinkEntry, path: str, reading: Reading, inherited: Provenance) -> float | None:
+    if entry.latency is not None:
+        return reading.number(entry.latency, Dimension.TIME, f"{path}.latency", inherited)
+    latency, source = LATENCIES[entry.kind]
+    reading.note(f"{path}.latency", Provenance(ProvenanceKind.MEASURED, source))
+    return latency
+
+
+def _pairs(
+    left: Sequence[str], right: Sequence[str], match: Match, path: str, reading: Reading
+) -> list[tuple[str, str]]:
+    if not left or not right:
+        return []
+    if len(left) * len(right) > _MOST_LINKS:
+        reading.add(path, f"more than {_MOST_LINKS} links in one entry", len(left) * len(right))
+        return []
+    if match is Match.EACH:
+        # A pattern joined with itself is a mesh: each pair once, nobody with itself.
+        unordered = {frozenset((a, b)): (a, b) for a in reversed(left) for b in reversed(right) if a != b}
+        if not unordered:
+            reading.add(path, "a link joins two different nodes", left[0])
+        return sorted(unordered.values(), key=lambda pair: (left.index(pair[0]), right.index(pair[1])))
+    if match is Match.PAIRS and len(left) != len(right):
+        reading.add(f"{path}.match", f"pairs need equal numbers of nodes, not {len(left)} and {len(right)}")
+        return []
+    if match is Match.TURNS:
+        return [(name, right[index % len(right)]) for index, name in enumerate(left)]
+    if len(left) % len(right):
+        reading.add(f"{path}.match", f"{len(left)} nodes do not fall into {len(right)} equal blocks")
+        return []
+    size = len(left) // len(right)
+    return [(name, right[index // size]) for index, name in enumerate(left)]
+
+
+_RANGE: Final = re.compile(r"\{(\d{1,4})\.\.(\d{1,4})\}")
+
+
+def _matching(pattern: str, names: Sequence[str], path: str, reading: Reading) -> list[str]:
+    """The nodes that a pattern names, in the order of the file's nodes."""
+    wanted: set[str] = set()
+    for part in pattern.split(","):
+        found = [name for one in _ranges(part.strip()) for name in fnmatch.filter(names, one)]
+        if not found:
+            reading.add(path, "no such node", part.strip(), suggestion=closest(part.strip(), list(names)))
+        wanted.update(found)
+    return [name for name in names if name in wanted]
+
+
+def _ranges(part: str) -> list[str]:
+    match = _RANGE.search(part)
+    if match is None:
+        return [part]
+    numbers = range(int(match[1]), int(match[2]) + 1)
+    return [part[: match.start()] + str(number) + part[match.end() :] for number in numbers]

@@ -1,0 +1,1 @@
+"""The question: what a file says, and the shapes it resolves to."""

@@ -1,0 +1,348 @@
+"""The question a user asks: which model, wired how, on which devices of which machine, run how.
+
+The pydantic models below are the file's shape and nothing more; `resolve_model` turns them into the domain's
+own types and checks what concerns several fields at once.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+from kraken_sim.architectures.workload import Phase
+from kraken_sim.costs.collectives.policy import CollectivePolicy, Library, Selection, Transport
+from kraken_sim.errors import InputError
+from kraken_sim.files.problems import problems_of
+from kraken_sim.files.strict_yaml import read_yaml
+from kraken_sim.models.config import ArchitectureKind
+from kraken_sim.models.hf import FAMILIES, SIZE_LIMIT
+from kraken_sim.profiles.load import is_path
+from kraken_sim.profiles.placement import Placement
+from kraken_sim.program.ops import DType
+from kraken_sim.scenario.resolve import ResolvedModel, check_memory, memory_of, resolve_model, token_load_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = [
+    "ArchitectureSpec",
+    "CollectiveSpec",
+    "Launch",
+    "ModelSpec",
+    "Phase",
+    "ResolvedModel",
+    "RuntimeSpec",
+    "Scenario",
+    "check_memory",
+    "load_scenario",
+    "memory_of",
+    "resolve_model",
+    "scenario_from",
+    "scenario_json_schema",
+    "section_fields",
+    "token_load_of",
+    "with_absolute_paths",
+    "with_architecture",
+]
+
+DEVICE_LIMIT = 1024
+CONTEXT_LIMIT = 1 << 24
+BATCH_LIMIT = 1 << 16
+
+Size = Annotated[int, Field(strict=True, ge=1, le=SIZE_LIMIT)]
+DeviceCount = Annotated[int, Field(strict=True, ge=1, le=DEVICE_LIMIT)]
+
+
+class Launch(StrEnum):
+    """How kernels reach the device: a captured CUDA graph, or one launch each."""
+
+    GRAPH = "graph"
+    EAGER = "eager"
+
+
+class Algorithm(StrEnum):
+    """AllReduce algorithms: three of NCCL's, then three of the custom library's."""
+
+    RING = "ring"
+    TREE = "tree"
+    NVLS = "nvls"
+    ONE_SHOT = "one_shot"
+    TWO_SHOT = "two_shot"
+    MULTIMEM = "multimem"
+
+
+class Protocol(StrEnum):
+    """NCCL's protocols."""
+
+    LL = "ll"
+    LL128 = "ll128"
+    SIMPLE = "simple"
+
+
+class _Spec(BaseModel):
+    """A part of the file: unknown keys are errors, and nothing changes after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSpec(_Spec):
+    """A preset, a Hugging Face config, or sizes under Hugging Face's names, alone or on top of either."""
+
+    preset: StrictStr | None = Field(
+        default=None, description="A named size: 125M 350M 760M 1.3B 6.7B 13B 65B 175B.", examples=["6.7B"]
+    )
+    config: StrictStr | None = Field(
+        default=None,
+        description="Path to a local Hugging Face config.json, relative to the scenario's folder.",
+        examples=["configs/llama-2-7b.json"],
+    )
+    model_type: StrictStr | None = Field(
+        default=None,
+        description="Family of a model given by its sizes alone: " + ", ".join(FAMILIES) + ". Default: gpt2.",
+        examples=["llama"],
+    )
+    num_hidden_layers: Size | None = Field(default=None, description="Layers.", examples=[32])
+    hidden_size: Size | None = Field(default=None, description="Width of the residual stream.", examples=[4096])
+    num_attention_heads: Size | None = Field(default=None, description="Query heads.", examples=[32])
+    num_key_value_heads: Size | None = Field(
+        default=None, description="Key/value heads; default: as many as query heads.", examples=[8]
+    )
+    head_dim: Size | None = Field(
+        default=None,
+        description="Width of a head; default: hidden_size / num_attention_heads.",
+        examples=[128],
+    )
+    intermediate_size: Size | None = Field(
+        default=None,
+        description="Width of the FFN; default: 4 * hidden_size for GPT-like models.",
+        examples=[11008],
+    )
+    vocab_size: Size | None = Field(
+        default=None,
+        description="Vocabulary; default for a model given by its sizes alone: 51200.",
+        examples=[32000],
+    )
+    max_position_embeddings: Size | None = Field(
+        default=None,
+        description="Positions; default for a model given by its sizes alone: 2048.",
+        examples=[4096],
+    )
+    attention_bias: StrictBool | None = Field(default=None, description="Biases of attention's projections.")
+    mlp_bias: StrictBool | None = Field(default=None, description="Biases of the FFN.")
+    tie_word_embeddings: StrictBool | None = Field(
+        default=None, description="Whether the LM head reuses the token embedding."
+    )
+
+    @model_validator(mode="after")
+    def _has_one_source(self) -> Self:
+        if self.preset is not None and self.config is not None:
+            raise fields_error("give a preset or a config, not both", "config")
+        based = self.preset is not None or self.config is not None
+        if based and self.model_type is not None:
+            raise fields_error("the preset or config already says the family", "model_type")
+        needed = ("num_hidden_layers", "hidden_size", "num_attention_heads")
+        missing = [name for name in needed if getattr(self, name) is None]
+        if not based and len(missing) == len(needed):
+            message = "give a preset, the path of a config, or HF fields: " + ", ".join(needed)
+            raise PydanticCustomError("model_source", "{message}", {"message": message})
+        if not based and missing:
+            raise fields_error("is required without a preset or config", *missing)
+        return self
+
+
+class ArchitectureSpec(_Spec):
+    """How the layers are wired."""
+
+    kind: ArchitectureKind = Field(description="Wiring of a layer.", examples=["kraken"])
+    ways: DeviceCount | None = Field(
+        default=None, description="Kraken: sub-layers a layer; default: num_devices.", examples=[2]
+    )
+    hidden_size: Size | None = Field(
+        default=None,
+        description="Kraken: width of a sub-layer; default: from the parameter budget.",
+        examples=[3584],
+    )
+    num_attention_heads: Size | None = Field(
+        default=None,
+        description="Kraken: query heads of one sub-layer; default: from the width.",
+        examples=[28],
+    )
+    num_key_value_heads: Size | None = Field(
+        default=None,
+        description="Kraken: key/value heads of one sub-layer; default: the model's ratio.",
+        examples=[4],
+    )
+    intermediate_size: Size | None = Field(
+        default=None,
+        description="Kraken: width of a sub-layer's FFN; default: twice its hidden_size.",
+        examples=[7168],
+    )
+
+    @model_validator(mode="after")
+    def _fields_fit_the_kind(self) -> Self:
+        if self.kind is ArchitectureKind.LADDER:
+            raise fields_error("ladder is not available yet; use standard, parallel or kraken", "kind")
+        names = ("ways", "hidden_size", "num_attention_heads", "num_key_value_heads", "intermediate_size")
+        given = [name for name in names if getattr(self, name) is not None]
+        if given and self.kind is not ArchitectureKind.KRAKEN:
+            raise fields_error(f"is for kind kraken only, not for {self.kind}", *given)
+        return self
+
+
+class CollectiveSpec(_Spec):
+    """Whose collectives run, and how."""
+
+    library: Library = Field(default=Library.NCCL, description="NCCL, or custom one-shot and two-shot kernels.")
+    channels: Annotated[int, Field(strict=True, ge=1, le=64)] | None = Field(
+        default=None,
+        description="NCCL: most channels (NCCL_MAX_NCHANNELS); null leaves its own choice.",
+        examples=[8],
+    )
+    transport: Transport = Field(default=Transport.AUTO, description="Peer-to-peer, or through host memory.")
+    algorithm: Algorithm | None = Field(
+        default=None, description="Force an algorithm (NCCL_ALGO); null selects as the library does."
+    )
+    protocol: Protocol | None = Field(
+        default=None, description="NCCL: force a protocol (NCCL_PROTO); null selects as the library does."
+    )
+    selection: Selection = Field(
+        default=Selection.FASTEST, description="Custom library: the rule that picks among its kernels."
+    )
+
+    @model_validator(mode="after")
+    def _algorithm_fits_the_library(self) -> Self:
+        # The custom library leaves some messages to NCCL, so NCCL's choices are meaningful in both.
+        custom = (Algorithm.ONE_SHOT, Algorithm.TWO_SHOT, Algorithm.MULTIMEM)
+        if self.library is Library.NCCL and self.algorithm in custom:
+            message = f"{self.algorithm} is not one of NCCL's algorithms; set library: custom, or use ring or tree"
+            raise fields_error(message, "algorithm")
+        return self
+
+    def policy(self) -> CollectivePolicy:
+        """The same choices as the cost models take them."""
+        return CollectivePolicy(
+            self.library, self.channels, self.transport, self.algorithm, self.protocol, self.selection
+        )
+
+
+class RuntimeSpec(_Spec):
+    """How the software runs the model."""
+
+    launch: Launch = Field(default=Launch.GRAPH, description="CUDA graph, or eager launches from the host.")
+    overlap: StrictBool = Field(
+        default=True, description="Kraken: run the AllReduce beside the attention, or block on it."
+    )
+    overlap_copies: Annotated[int, Field(strict=True, ge=0, le=2)] = Field(
+        default=1,
+        description="Kraken: copies of the activation a layer around its AllReduce: 0 if it writes its sum elsewhere, "
+        "1 into a buffer that it sums in place (PyTorch), 2 into and out of a buffer (TensorRT-LLM's plugins).",
+        examples=[1],
+    )
+    collective: CollectiveSpec = Field(default_factory=CollectiveSpec)
+
+
+class Scenario(_Spec):
+    """One question: a model, wired in one way, on devices of one machine."""
+
+    name: StrictStr = Field(default="scenario", min_length=1, max_length=200, description="What reports call it.")
+    hardware: StrictStr = Field(
+        min_length=1, description="Name of a hardware profile, or path to one.", examples=["h200-sxm-x2"]
+    )
+    model: ModelSpec = Field(description="The base model.", examples=[{"preset": "6.7B"}])
+    architecture: ArchitectureSpec = Field(
+        default_factory=lambda: ArchitectureSpec(kind=ArchitectureKind.STANDARD),
+        description="How its layers are wired; default: standard.",
+        examples=[{"kind": "kraken"}],
+    )
+    num_devices: DeviceCount | None = Field(
+        default=None, description="Devices used; default: all of the machine.", examples=[2]
+    )
+    placement: Placement | None = Field(
+        default=None,
+        description="The GPU of each rank as in CUDA_VISIBLE_DEVICES; default: the machine's first ones.",
+        examples=['"0,1,4,5"'],
+    )
+    phase: Phase = Field(default=Phase.PREFILL, description="Prefill (TTFT) or one step of decode (TPOT).")
+    batch_size: Annotated[int, Field(strict=True, ge=1, le=BATCH_LIMIT)] = Field(
+        default=1, description="Sequences.", examples=[1]
+    )
+    context_length: Annotated[int, Field(strict=True, ge=1, le=CONTEXT_LIMIT)] = Field(
+        description="Tokens of each sequence: the prompt's, or those its cache holds.", examples=[2048]
+    )
+    dtype: DType = Field(default=DType.FLOAT16, description="Number format of weights and activations.")
+    runtime: RuntimeSpec = Field(default_factory=RuntimeSpec)
+
+
+def scenario_from(data: object, source: str | None = None) -> Scenario:
+    """A scenario from plain data, as YAML or JSON gives it.
+
+    Args:
+        data: a mapping of the shape of `Scenario`.
+        source: what errors call the data, such as a file's name.
+
+    Raises:
+        InputError: every wrong, missing or unknown field, with its dotted path.
+    """
+    try:
+        return Scenario.model_validate(data)
+    except ValidationError as error:
+        raise InputError(problems_of(error, Scenario), source) from None
+
+
+def load_scenario(path: str | Path) -> Scenario:
+    """Reads a scenario file; `model.config` and a path in `hardware` are relative to the file's folder.
+
+    Raises:
+        InputError: the file cannot be read or is not strict YAML, or any field is wrong; with line numbers.
+    """
+    document = read_yaml(path)
+    try:
+        data = document.data
+        return scenario_from(with_absolute_paths(data, Path(path).parent) if isinstance(data, dict) else data)
+    except InputError as error:
+        raise document.error(error.problems) from None
+
+
+def scenario_json_schema() -> dict[str, Any]:
+    """The JSON schema of a scenario file."""
+    return Scenario.model_json_schema()
+
+
+def section_fields(section: type[BaseModel] = Scenario) -> dict[str, Any]:
+    """The names of a scenario's fields; those of a section as a mapping, those of a plain field as an empty one."""
+    found: dict[str, Any] = {}
+    for name, field in section.model_fields.items():
+        kind = field.annotation
+        inner = isinstance(kind, type) and issubclass(kind, BaseModel)
+        found[name] = section_fields(kind) if inner and isinstance(kind, type) else {}
+    return found
+
+
+def with_architecture(scenario: Scenario, kind: ArchitectureKind) -> Scenario:
+    """The same question for another wiring; Kraken's own fields are kept if the scenario has them."""
+    if scenario.architecture.kind is kind:
+        return scenario
+    return scenario.model_copy(update={"architecture": ArchitectureSpec(kind=kind)})
+
+
+def with_absolute_paths(data: Mapping[str, Any], folder: str | Path | None) -> dict[str, Any]:
+    """The same data with paths (`model.config`, and `hardware` if it is one) taken from `folder`, if there is one."""
+    resolved = dict(data)
+    hardware, model = data.get("hardware"), data.get("model")
+    if folder is None:
+        return resolved
+    if isinstance(hardware, str) and is_path(hardware):
+        resolved["hardware"] = str(Path(folder) / hardware)
+    if isinstance(model, dict) and isinstance(model.get("config"), str):
+        resolved["model"] = {**model, "config": str(Path(folder) / model["config"])}
+    return resolved
+
+
+def fields_error(message: str, *names: str) -> PydanticCustomError:
+    """An error about fields of the model that raises it; `problems_of` reports each under its own path."""
+    context = {"fields": ", ".join(names), "message": message}
+    return PydanticCustomError("fields", "{fields}: {message}", context)

@@ -1,0 +1,209 @@
+"""What one op costs on one machine, from a plain description of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from kraken_sim.costs.attention import serving_attention_cost
+from kraken_sim.costs.collectives import CollectiveKind, collective_cost
+from kraken_sim.costs.collectives.policy import CollectivePolicy, Library, Selection, Transport
+from kraken_sim.costs.gemm import gemm_cost
+from kraken_sim.errors import InputError, closest
+from kraken_sim.files.problems import problems_of
+from kraken_sim.predict.pricing import Pricing
+from kraken_sim.profiles.load import load_profile
+from kraken_sim.program.ops import Attention, Copy, DType, Elementwise, Embedding, Gemm, Norm
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from kraken_sim.costs.types import CollectiveCost
+    from kraken_sim.profiles.profile import HardwareProfile
+    from kraken_sim.program.ops import ComputeOp
+
+Count = Annotated[int, Field(strict=True, ge=1)]
+
+
+class _Op(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dtype: DType = DType.FLOAT16
+
+
+class GemmSpec(_Op):
+    """y[m, n] = x[m, k] · W[n, k]ᵀ; `weights` says whether W still lies in L2 from the launch before."""
+
+    op: Literal["gemm"]
+    m: Count
+    n: Count
+    k: Count
+    weights: Literal["cold", "warm"] = "warm"
+
+
+class AttentionSpec(_Op):
+    """Attention; `serving` adds what serving engines time with it: cache write, rotary embedding, launches.
+
+    Published tables of serving engines hold the whole; a pass of a model prices the kernel and the rest apart.
+    """
+
+    op: Literal["attention"]
+    batch: Count = 1
+    q_len: Count
+    kv_len: Count
+    num_heads: Count
+    num_kv_heads: Count | None = None
+    head_dim: Count = 128
+    causal: bool = True
+    serving: bool = True
+
+
+class NormSpec(_Op):
+    """LayerNorm of [num_tokens, hidden_size]."""
+
+    op: Literal["norm"]
+    num_tokens: Count
+    hidden_size: Count
+
+
+class ElementwiseSpec(_Op):
+    """A pointwise kernel."""
+
+    op: Literal["elementwise"]
+    function: str = "add"
+    num_elements: Count
+    num_inputs: Count = 2
+
+
+class CopySpec(_Op):
+    """A copy within a device."""
+
+    op: Literal["copy"]
+    bytes: Count
+
+
+class EmbeddingSpec(_Op):
+    """An embedding lookup."""
+
+    op: Literal["embedding"]
+    num_tokens: Count
+    hidden_size: Count
+
+
+class CollectiveSpec(_Op):
+    """A collective of `bytes`, counted as nccl-tests counts its size (`kraken_sim.costs.collectives.kinds`)."""
+
+    op: Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast"]
+    bytes: Count
+    num_devices: Annotated[int, Field(strict=True, ge=1)]
+    library: Library = Library.NCCL
+    channels: Count | None = None
+    transport: Transport = Transport.AUTO
+    algorithm: str | None = None
+    protocol: str | None = None
+    selection: Selection = Selection.FASTEST
+
+
+OpSpec = GemmSpec | AttentionSpec | NormSpec | ElementwiseSpec | CopySpec | EmbeddingSpec | CollectiveSpec
+MODELS: Mapping[str, type[OpSpec]] = {
+    "gemm": GemmSpec,
+    "attention": AttentionSpec,
+    "norm": NormSpec,
+    "elementwise": ElementwiseSpec,
+    "copy": CopySpec,
+    "embedding": EmbeddingSpec,
+    **{kind.value: CollectiveSpec for kind in CollectiveKind},
+}
+
+
+def predict_op(hardware: str | Path | HardwareProfile, spec: Mapping[str, Any]) -> float:
+    """Seconds of one op alone on the machine, launched back to back from a CUDA graph.
+
+    The gap between two graph nodes is included, as in any measurement that divides a replay by its nodes.
+
+    Args:
+        hardware: a profile, its name, or the path of its file.
+        spec: `{"op": "gemm", "m": ..., "n": ..., "k": ..., "dtype": ...}`, `{"op": "attention", ...}`,
+            `{"op": "all_reduce", "bytes": ..., "num_devices": ..., "library": ...}` (or `all_gather`,
+            `reduce_scatter`, `all_to_all`, `broadcast`), `{"op": "norm", ...}`,
+            `{"op": "elementwise", ...}`, `{"op": "copy", ...}` or `{"op": "embedding", ...}`.
+
+    Raises:
+        InputError: unknown profile or op, missing, unknown or wrong fields: every problem.
+        InfeasibleError: more devices than the machine has.
+    """
+    from pathlib import Path
+
+    profile = load_profile(hardware) if isinstance(hardware, str | Path) else hardware
+    question = _validated(spec)
+    gap_s = profile.launch.graph_node_gap_s
+    if isinstance(question, CollectiveSpec):
+        busy_s = collective_cost_on(profile, question).busy_s
+        return busy_s + gap_s if busy_s > 0.0 else 0.0
+    op = _compute_op(question)
+    if isinstance(question, GemmSpec) and isinstance(op, Gemm):
+        warm = question.weights == "warm"
+        return gemm_cost(op, profile.device, profile.gemm, weights_warm=warm).busy_s + gap_s
+    if isinstance(question, AttentionSpec) and isinstance(op, Attention) and question.serving:
+        constants = profile.serving_attention or profile.attention
+        return serving_attention_cost(op, profile.device, constants).busy_s + gap_s
+    return Pricing(profile).kernel(op).busy_s + gap_s
+
+
+def _validated(spec: Mapping[str, Any]) -> OpSpec:
+    op = spec.get("op")
+    model = MODELS.get(op) if isinstance(op, str) else None
+    if model is None:
+        guess = closest(op, list(MODELS)) if isinstance(op, str) else None
+        raise InputError.single("op", f"must be one of {', '.join(MODELS)}", op, '{"op": "gemm", ...}', guess, "op")
+    try:
+        return model.model_validate(dict(spec))
+    except ValidationError as error:
+        raise InputError(problems_of(error, model), source="op") from None
+
+
+def collective_spec(spec: Mapping[str, Any]) -> CollectiveSpec:
+    """A collective from its plain description.
+
+    Raises:
+        InputError: see `predict_op`; or it is another op.
+    """
+    question = _validated(spec)
+    if not isinstance(question, CollectiveSpec):
+        raise InputError.single("op", "must be a collective", question.op, "all_reduce")
+    return question
+
+
+def collective_cost_on(profile: HardwareProfile, spec: CollectiveSpec) -> CollectiveCost:
+    """What a collective costs on the first `num_devices` GPUs of a machine, and which kernel it is.
+
+    Raises:
+        InputError, InfeasibleError: see `predict_op`.
+    """
+    policy = CollectivePolicy(
+        spec.library, spec.channels, spec.transport, spec.algorithm, spec.protocol, spec.selection
+    )
+    interconnect = profile.topology.interconnect(spec.num_devices, 1, spec.transport is not Transport.SHM)
+    kind, constants = CollectiveKind(spec.op), profile.collectives
+    return collective_cost(kind, spec.bytes, interconnect, profile.device, constants, policy)
+
+
+def _compute_op(
+    spec: GemmSpec | AttentionSpec | NormSpec | ElementwiseSpec | CopySpec | EmbeddingSpec,
+) -> ComputeOp:
+    if isinstance(spec, GemmSpec):
+        return Gemm(spec.m, spec.n, spec.k, spec.dtype)
+    if isinstance(spec, AttentionSpec):
+        kv_heads = spec.num_kv_heads or spec.num_heads
+        return Attention(
+            spec.batch, spec.q_len, spec.kv_len, spec.num_heads, kv_heads, spec.head_dim, spec.causal, spec.dtype
+        )
+    if isinstance(spec, NormSpec):
+        return Norm(spec.num_tokens, spec.hidden_size, spec.dtype)
+    if isinstance(spec, ElementwiseSpec):
+        return Elementwise(spec.function, spec.num_elements, spec.num_inputs, spec.dtype)
+    if isinstance(spec, CopySpec):
+        return Copy(spec.bytes)
+    return Embedding(spec.num_tokens, spec.hidden_size, spec.dtype)

@@ -1,0 +1,225 @@
+"""Predictions held against measured passes: errors by architecture and condition, and Kraken's speed-up."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from kraken_sim.errors import InputError, KrakenSimError
+from kraken_sim.measurements.machine import machine_warnings, matching_profile
+from kraken_sim.measurements.records import PassRecord
+from kraken_sim.predict.api import simulate
+from kraken_sim.profiles.load import load_profile
+from kraken_sim.scenario.spec import scenario_from
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from kraken_sim.measurements.schema import MeasurementFile
+    from kraken_sim.profiles.profile import HardwareProfile
+    from kraken_sim.scenario.spec import Scenario
+
+STANDARD_NAME, KRAKEN_NAME, BLOCKING_NAME = "standard", "kraken", "kraken (blocking)"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One measured pass and its prediction, in seconds."""
+
+    record: PassRecord
+    condition: str
+    measured_s: float
+    predicted_s: float
+
+    @property
+    def error(self) -> float:
+        """Relative error, predicted / measured - 1."""
+        return self.predicted_s / self.measured_s - 1.0
+
+    @property
+    def architecture(self) -> str:
+        """Its architecture, blocking Kraken apart from the overlapping one."""
+        kind = str(self.record.architecture["kind"])
+        return BLOCKING_NAME if kind == KRAKEN_NAME and not self.record.overlap else kind
+
+    @property
+    def size(self) -> str:
+        """The model's name, or its number of layers and width."""
+        model = self.record.model
+        return str(model.get("preset") or f"{model.get('num_hidden_layers')}x{model.get('hidden_size')}")
+
+    @property
+    def question(self) -> tuple[object, ...]:
+        """Everything but the architecture: passes that answer the same question share it."""
+        record = self.record
+        layers = record.model.get("num_hidden_layers")
+        sizes = (self.size, layers, record.num_devices, record.phase, record.batch_size)
+        return (*sizes, record.context_length, record.dtype, record.launch, self.condition)
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorSummary:
+    """|predicted / measured - 1| over some passes."""
+
+    count: int
+    mean: float
+    worst: float
+    bias: float
+
+
+@dataclass(frozen=True, slots=True)
+class Speedup:
+    """Kraken against standard on one question, in per cent."""
+
+    kraken: Comparison
+    standard: Comparison
+
+    @property
+    def measured_percent(self) -> float:
+        """Measured TTFT_standard / TTFT_kraken - 1."""
+        return 100.0 * (self.standard.measured_s / self.kraken.measured_s - 1.0)
+
+    @property
+    def predicted_percent(self) -> float:
+        """The same of the predictions."""
+        return 100.0 * (self.standard.predicted_s / self.kraken.predicted_s - 1.0)
+
+    @property
+    def error_points(self) -> float:
+        """Predicted minus measured, in points."""
+        return self.predicted_percent - self.measured_percent
+
+
+@dataclass(frozen=True, slots=True)
+class ValidationResult:
+    """All passes of a file."""
+
+    source: str
+    hardware: str
+    comparisons: tuple[Comparison, ...]
+    skipped: tuple[str, ...]
+    warnings: tuple[str, ...] = field(default=())
+
+    def summary(self, key: Callable[[Comparison], Any]) -> dict[Any, ErrorSummary]:
+        """Errors grouped by `key`, groups in order of appearance."""
+        groups: dict[Any, list[Comparison]] = defaultdict(list)
+        for comparison in self.comparisons:
+            groups[key(comparison)].append(comparison)
+        return {name: summarise(group) for name, group in groups.items()}
+
+    def speedups(self) -> list[Speedup]:
+        """Overlapping Kraken against standard wherever both were measured."""
+        standard = {c.question: c for c in self.comparisons if c.architecture == STANDARD_NAME}
+        return [
+            Speedup(comparison, standard[comparison.question])
+            for comparison in self.comparisons
+            if comparison.architecture == KRAKEN_NAME and comparison.question in standard
+        ]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Passes, errors and speed-ups, for JSON."""
+        return {
+            "source": self.source,
+            "hardware": self.hardware,
+            "passes": [
+                {
+                    "architecture": c.architecture,
+                    "model": c.record.model,
+                    "context_length": c.record.context_length,
+                    "num_devices": c.record.num_devices,
+                    "launch": c.record.launch.value,
+                    "condition": c.condition,
+                    "measured_s": c.measured_s,
+                    "predicted_s": c.predicted_s,
+                    "error": c.error,
+                }
+                for c in self.comparisons
+            ],
+            "speedups": [
+                {
+                    "model": s.kraken.size,
+                    "context_length": s.kraken.record.context_length,
+                    "launch": s.kraken.record.launch.value,
+                    "condition": s.kraken.condition,
+                    "measured_percent": s.measured_percent,
+                    "predicted_percent": s.predicted_percent,
+                }
+                for s in self.speedups()
+            ],
+            "skipped": list(self.skipped),
+            "warnings": list(self.warnings),
+        }
+
+
+def summarise(comparisons: Sequence[Comparison]) -> ErrorSummary:
+    """Mean and worst absolute error, and the mean signed one."""
+    errors = [comparison.error for comparison in comparisons]
+    return ErrorSummary(len(errors), fmean(map(abs, errors)), max(map(abs, errors)), fmean(errors))
+
+
+def validate_passes(measurements: MeasurementFile, hardware: str | None = None) -> ValidationResult:
+    """Predict every measured pass of a file with a profile.
+
+    Args:
+        measurements: a file of `validation.measure`.
+        hardware: the profile's name or path; default: the shipped one that fits the measured machine.
+
+    Raises:
+        InputError: the file has no passes, the profile is unknown or none fits, or it is another machine's.
+    """
+    passes = measurements.select(PassRecord)
+    source = measurements.source
+    if not passes:
+        message = "holds no whole passes; measure them with --suite passes"
+        raise InputError.single("", message, source=source)
+    name = hardware or matching_profile(measurements)
+    profile = load_profile(name)
+    warnings = machine_warnings(measurements, profile)
+    comparisons, skipped = [], []
+    for record in passes:
+        try:
+            comparisons.append(_compare(record, measurements.header.conditions, name, profile))
+        except KrakenSimError as error:
+            skipped.append(f"{record.key}: {error}")
+    if not comparisons:
+        raise InputError.single("", f"no pass could be predicted; the first: {skipped[0]}", source=source)
+    return ValidationResult(source, name, tuple(comparisons), tuple(skipped), tuple(warnings))
+
+
+def _compare(
+    record: PassRecord, conditions: Mapping[str, dict[str, Any] | None], name: str, profile: HardwareProfile
+) -> Comparison:
+    collective = conditions.get(record.condition)
+    if collective is None:
+        raise InputError.single("condition", "no scenario describes this condition", record.condition)
+    prediction = simulate(scenario_of_pass(record, collective, name), profile=profile)
+    return Comparison(record, record.condition, record.time_s.median, prediction.latency_s)
+
+
+def scenario_of_pass(record: PassRecord, collective: Mapping[str, Any], hardware: str) -> Scenario:
+    """The scenario that a measured pass answers.
+
+    Args:
+        record: the pass.
+        collective: its condition, as `runtime.collective` of a scenario.
+        hardware: the profile to predict with.
+
+    Raises:
+        InputError: the record is not of a scenario's shape.
+    """
+    return scenario_from(
+        {
+            "name": record.key,
+            "hardware": hardware,
+            "model": record.model,
+            "architecture": record.architecture,
+            "num_devices": record.num_devices,
+            "phase": record.phase,
+            "batch_size": record.batch_size,
+            "context_length": record.context_length,
+            "dtype": record.dtype.value,
+            "runtime": {"launch": record.launch.value, "overlap": record.overlap, "collective": collective},
+        }
+    )
