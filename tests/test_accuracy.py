@@ -268,13 +268,13 @@ def small_microbench() -> list[Any]:
 
 
 def test_the_command_prints_all_tables_and_writes_page_and_json(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(accuracy, "PUBLIC_DATA", tmp_path / "public_data")
+    (tmp_path / "no tables").mkdir()
     passes = [slower("standard", 1.25), slower("kraken", 1.0), slower("standard", 1.0, launch="eager")]
     measured, single = write(tmp_path / "p.jsonl", passes), write(tmp_path / "m.jsonl", small_microbench())
     page, data = tmp_path / "out" / "a.html", tmp_path / "a.json"
-    files = ["--passes", str(measured), "--microbench", str(single)]
+    files = ["--passes", str(measured), "--microbench", str(single), "--public-data", str(tmp_path / "no tables")]
     assert accuracy.main([*files, "--html", str(page), "--json", str(data)]) == 0
     printed = capsys.readouterr().out
     assert "No public tables" in printed

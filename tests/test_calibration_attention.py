@@ -1,9 +1,8 @@
 from __future__ import annotations
 
-import csv
 import itertools
 from dataclasses import replace
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -20,8 +19,12 @@ from kraken_sim.costs.attention_model import correction_factor
 from kraken_sim.errors import InputError
 from kraken_sim.hardware.device import Device
 from kraken_sim.program.ops import DType
+from validation.public_data import rows_of
 
-PUBLIC_DATA = Path(__file__).resolve().parents[2] / "shared" / "reference" / "public_data"
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
 GAP_S = 1e-6
 BF16 = DType.BFLOAT16
 H100 = Device("H100", "hopper", 132, 1.98e9, {BF16: 989.4e12}, 3.35e12, 80e9, 50e6, 700.0)
@@ -105,16 +108,9 @@ def test_a_fit_refuses_too_few_samples_and_impossible_periods() -> None:
         fit_attention([replace(sample, period_s=5e-7) for sample in samples], H100)
 
 
-def _published(gpu: str) -> list[AttentionSample]:
-    samples = []
-    for kind in ("ctx", "gen"):
-        path = PUBLIC_DATA / f"{kind}_attn_bf16_{gpu}_trtllm.csv"
-        if not path.is_file():
-            pytest.skip("no public attention measurements here")
-        with path.open() as file:
-            next(file)
-            samples += [_row(row, kind) for row in csv.DictReader(file)]
-    return samples
+def _published(public_table: Callable[[str], Path], gpu: str) -> list[AttentionSample]:
+    tables = {kind: public_table(f"{kind}_attn_bf16_{gpu}_trtllm.csv") for kind in ("ctx", "gen")}
+    return [_row(row, kind) for kind, path in tables.items() for row in rows_of(path)]
 
 
 def _row(row: dict[str, str], kind: str) -> AttentionSample:
@@ -127,15 +123,19 @@ def _row(row: dict[str, str], kind: str) -> AttentionSample:
     )
 
 
-def test_a_fit_to_published_a100_rows_predicts_held_out_ones_within_8_percent() -> None:
+def test_a_fit_to_published_a100_rows_predicts_held_out_ones_within_8_percent(
+    public_table: Callable[[str], Path],
+) -> None:
     start = replace(DEFAULT_START, serving_packed_cache_share=0.5)
-    result = fit_attention(_published("a100sxm80"), A100, start, graph_node_gap_s=1.2e-6)
+    result = fit_attention(_published(public_table, "a100sxm80"), A100, start, graph_node_gap_s=1.2e-6)
     assert result.errors_by_class["prefill"] < 0.05
     assert result.errors_by_class["decode"] < 0.08
 
 
-def test_a_fit_to_published_h100_rows_predicts_held_out_ones_within_8_percent() -> None:
+def test_a_fit_to_published_h100_rows_predicts_held_out_ones_within_8_percent(
+    public_table: Callable[[str], Path],
+) -> None:
     # every third row keeps the test short
-    result = fit_attention(_published("h100sxm")[::3], H100, DEFAULT_START, graph_node_gap_s=GAP_S)
+    result = fit_attention(_published(public_table, "h100sxm")[::3], H100, DEFAULT_START, graph_node_gap_s=GAP_S)
     assert result.errors_by_class["prefill"] < 0.07
     assert result.errors_by_class["decode"] < 0.08

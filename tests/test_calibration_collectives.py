@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from collective_support import GAP_S, constants, gpu, nvswitch
@@ -13,8 +11,8 @@ from kraken_sim.calibration.collectives import AllReduceSample, fit_all_reduce
 from kraken_sim.costs.collectives import all_reduce_cost
 from kraken_sim.costs.collectives.policy import CollectivePolicy, Library
 from kraken_sim.errors import InputError
+from validation.public_data import rows_of
 
-PUBLIC = Path(__file__).parents[2] / "shared" / "reference" / "public_data" / "nccl_all_reduce.csv"
 BAR = 0.08
 
 
@@ -113,20 +111,17 @@ def test_unusable_samples_are_named(samples, word):
         fit_all_reduce(samples, links(), gpu("hopper"), constants())
 
 
-@pytest.mark.skipif(not PUBLIC.exists(), reason="published measurements are not beside this checkout")
 @pytest.mark.parametrize(
     ("system", "generation", "version"),
     [("a100_sxm", "ampere", "2.27.3"), ("h100_sxm", "hopper", "2.29.2"), ("h200_sxm", "hopper", "2.29.2")],
 )
-def test_published_nccl_rows_are_met_within_the_bar(system, generation, version):
-    with PUBLIC.open() as file:
-        rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
+def test_published_nccl_rows_are_met_within_the_bar(public_table, system, generation, version):
     samples = [
         AllReduceSample(
             int(row["message_bytes"]), int(row["num_gpus"]), "nccl", "", None, "p2p", "eager",
             float(row["latency_ms"]) * 1e-3, GAP_S[generation],
         )
-        for row in rows
+        for row in rows_of(public_table("nccl_all_reduce.csv"))
         if row["system"] == system and row["nccl_version"] == version
         and 1024 <= int(row["message_bytes"]) <= 2**28
     ]  # fmt: skip

@@ -1,8 +1,7 @@
 from __future__ import annotations
 
-import csv
 from dataclasses import replace
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -13,13 +12,17 @@ from kraken_sim.errors import InputError
 from kraken_sim.hardware.device import Device
 from kraken_sim.profiles.gemm_transfer import carry_over_gemm
 from kraken_sim.program.ops import DType, Gemm
+from validation.public_data import rows_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 BF16 = DType.BFLOAT16
 A100 = Device("a100", "ampere", 108, 1.41e9, {BF16: 312e12}, 2.039e12, 80e9, 40e6, 400.0)
 H200 = Device("h200", "hopper", 132, 1.98e9, {BF16: 132 * 4096 * 1.98e9}, 4.8e12, 141e9, 50e6, 700.0)
 H100 = replace(H200, name="h100", hbm_bandwidth_bytes_per_s=3.35e12)
 L40S = Device("l40s", "ada", 142, 2.52e9, {BF16: 362e12}, 864e9, 48e9, 96e6, 350.0)
-PUBLIC_DATA = Path(__file__).resolve().parents[2] / "shared" / "reference" / "public_data"
 TRUTH = replace(
     DEFAULT_START,
     launch_s=0.7e-6,
@@ -52,15 +55,10 @@ def measured(
     return [replace(sample, period_s=float(p)) for sample, p in zip(samples, periods, strict=True)]
 
 
-def public_samples(card: str) -> list[GemmSample]:
-    path = PUBLIC_DATA / f"gemm_bf16_{card}_trtllm.csv"
-    if not path.exists():
-        pytest.skip("public data not at hand")
-    with path.open() as file:
-        rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
+def public_samples(public_table: Callable[[str], Path], card: str) -> list[GemmSample]:
     return [
         GemmSample(int(r["m"]), int(r["n"]), int(r["k"]), BF16, float(r["latency_ms"]) * 1e-3, weights_warm=True)
-        for r in rows
+        for r in rows_of(public_table(f"gemm_bf16_{card}_trtllm.csv"))
         if int(r["n"]) >= 256 and int(r["k"]) >= 256
     ]
 
@@ -152,8 +150,8 @@ def test_constants_carried_across_generations_follow_clock_clusters_and_l2():
     ("card", "device", "gap_s", "bar"),
     [("h200sxm", H200, 1.0e-6, 0.06), ("a100sxm80", A100, 1.2e-6, 0.06)],
 )
-def test_published_products_that_the_fit_never_saw_are_within_the_bar(card, device, gap_s, bar):
-    result = fit_gemm(public_samples(card), device, graph_node_gap_s=gap_s)
+def test_published_products_that_the_fit_never_saw_are_within_the_bar(public_table, card, device, gap_s, bar):
+    result = fit_gemm(public_samples(public_table, card), device, graph_node_gap_s=gap_s)
     assert result.residual <= bar
     assert result.residual <= result.residual_without_correction
     assert result.num_held_out > 1000

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 
@@ -14,10 +13,10 @@ from kraken_sim.costs.collectives.kinds import CollectiveKind, bus_factor, colle
 from kraken_sim.errors import InputError
 from kraken_sim.measurements.nccl_tests import read_collectives
 from kraken_sim.standalone.collective_table import element_type, parse_size, sizes_between
+from validation.public_data import rows_of
 
 DATA = Path(__file__).parent / "data" / "nccl-tests-all-gather.txt"
 H100 = ["--hardware", "h100-sxm-x8"]
-PUBLIC = Path(__file__).parents[2] / "shared" / "reference" / "public_data"
 AG = CollectiveKind.ALL_GATHER
 
 
@@ -251,7 +250,6 @@ def test_what_cannot_be_is_named_with_its_repair(capsys, arguments, code, word):
     assert out == ""
 
 
-@pytest.mark.skipif(not PUBLIC.exists(), reason="published measurements are not beside this checkout")
 @pytest.mark.parametrize(
     ("hardware", "system", "version"),
     [
@@ -261,27 +259,24 @@ def test_what_cannot_be_is_named_with_its_repair(capsys, arguments, code, word):
     ],
 )
 @pytest.mark.parametrize("op", ["all_reduce", "all_gather", "reduce_scatter", "all_to_all"])
-def test_published_tables_are_met(capsys, hardware, system, version, op):
+def test_published_tables_are_met(public_table, capsys, hardware, system, version, op):
     """Mean error within 10 %, with single outliers of the published AllToAll rows (15 %)."""
     name = "nccl_all_reduce.csv" if op == "all_reduce" else "nccl_other_collectives.csv"
+    path = str(public_table(name))
     where = ["--where", f"system={system}", "--where", f"nccl_version={version}"]
     for n in ("2", "4", "8"):
-        options = ["--hardware", hardware, "--num-devices", n, "--against", str(PUBLIC / name), *where]
+        options = ["--hardware", hardware, "--num-devices", n, "--against", path, *where]
         found = table(capsys, op, *options)
         assert len(found["rows"]) == 21
         assert found["mean_error"] < (0.15 if op == "all_to_all" else 0.1), (n, found["mean_error"])
 
 
-def test_the_data_of_the_test_has_the_published_times():
+def test_the_data_of_the_test_has_the_published_times(public_table):
     with DATA.open() as file:
         rows = [line.split() for line in file if not line.startswith("#")]
-    path = PUBLIC / "nccl_other_collectives.csv"
-    if not path.exists():
-        pytest.skip("published measurements are not beside this checkout")
-    with path.open() as file:
-        published = {
-            row["message_bytes"]: float(row["latency_ms"]) * 1e3
-            for row in csv.DictReader(line for line in file if not line.startswith("#"))
-            if (row["system"], row["op"], row["num_gpus"]) == ("a100_sxm", "all_gather", "8")
-        }
+    published = {
+        row["message_bytes"]: float(row["latency_ms"]) * 1e3
+        for row in rows_of(public_table("nccl_other_collectives.csv"))
+        if (row["system"], row["op"], row["num_gpus"]) == ("a100_sxm", "all_gather", "8")
+    }
     assert {row[0]: float(row[5]) for row in rows} == pytest.approx({row[0]: published[row[0]] for row in rows})

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -26,12 +24,14 @@ from kraken_sim.paper.summary import (
 )
 from kraken_sim.program.ops import Gemm
 from kraken_sim.program.program import Category
+from validation.public_data import rows_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
     from kraken_sim.paper.experiment import Cells
 
-PUBLIC_DATA = Path(__file__).resolve().parents[2] / "shared" / "reference" / "public_data"
-GEMM_TABLE = PUBLIC_DATA / "gemm_bf16_a100sxm80_trtllm.csv"
 STANDARD, PARALLEL, KRAKEN = ArchitectureKind.STANDARD, ArchitectureKind.PARALLEL, ArchitectureKind.KRAKEN
 
 
@@ -184,10 +184,11 @@ def test_slower_gemms_of_some_shapes_delay_what_runs_them_by_their_excess(result
     assert sum(gemm_delays_s(standard, one_percent).values()) == pytest.approx(0.01 * gemm_s)
 
 
-@pytest.mark.skipif(not GEMM_TABLE.is_file(), reason="needs the published GEMM table")
-def test_the_anomalies_are_the_shapes_far_off_in_the_published_table(result: GridResult):
-    lines = (line for line in GEMM_TABLE.read_text(encoding="utf-8").splitlines() if not line.startswith("#"))
-    published = {f"{row['m']}x{row['n']}x{row['k']}": 1e-3 * float(row["latency_ms"]) for row in csv.DictReader(lines)}
+def test_the_anomalies_are_the_shapes_far_off_in_the_published_table(
+    public_table: Callable[[str], Path], result: GridResult
+) -> None:
+    rows = rows_of(public_table("gemm_bf16_a100sxm80_trtllm.csv"))
+    published = {f"{row['m']}x{row['n']}x{row['k']}": 1e-3 * float(row["latency_ms"]) for row in rows}
     found = {}
     for shape, op in gemm_shapes(result.cells).items():
         if shape in published:

@@ -2,7 +2,7 @@
 
 Calibration reads microbenchmarks only, so every whole pass is new to the profile it is compared with. Errors are
 predicted / measured - 1. Microbenchmarks are judged on the records that a fit did not see, public tables of kernels
-(where they lie beside the checkout) on all rows. No torch here.
+(where they are at hand) on all rows. No torch here.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from validation.accuracy_passes import (
 )
 from validation.accuracy_public import public_sections
 from validation.accuracy_table import Bar, Line, Report, Section, html_table, markdown_table, rich_table
+from validation.public_data import add_public_data_option, folder_of_option
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 MEASUREMENTS: Final = ROOT / "validation" / "measurements"
-PUBLIC_DATA: Final = ROOT.parent / "shared" / "reference" / "public_data"
 PIPE_WIDTH: Final = 150
 
 MICROBENCH_BARS: Final = {
@@ -167,7 +167,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the tables; returns the exit code."""
     options = _parser().parse_args(arguments)
     try:
-        found = accuracy(read_measurements(options.passes), read_measurements(options.microbench), PUBLIC_DATA)
+        folder = folder_of_option(options.public_data)
+        found = accuracy(read_measurements(options.passes), read_measurements(options.microbench), folder)
     except KrakenSimError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
@@ -199,6 +200,7 @@ def _parser() -> argparse.ArgumentParser:
     passes, microbench = (MEASUREMENTS / f"h200-sxm-x2-{name}.jsonl" for name in ("passes", "microbench"))
     parser.add_argument("--passes", type=Path, metavar="FILE", default=passes, help="measured whole passes")
     parser.add_argument("--microbench", type=Path, metavar="FILE", default=microbench, help="measured microbenchmarks")
+    add_public_data_option(parser)
     return parser
 
 

@@ -1,8 +1,7 @@
-"""Shipped profiles against public tables of single kernels and collectives, where those lie beside the checkout."""
+"""Shipped profiles against public tables of single kernels and collectives, where those are at hand."""
 
 from __future__ import annotations
 
-import csv
 from collections import defaultdict
 from dataclasses import replace
 from math import log2, sqrt
@@ -16,6 +15,7 @@ from kraken_sim.profiles.load import load_profile
 from kraken_sim.profiles.schema import GENERATIONS
 from kraken_sim.program.ops import DType
 from validation.accuracy_table import Bar, Line, Section, line
+from validation.public_data import VARIABLE, Row, rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -49,16 +49,6 @@ MIN_SIDE: Final = 256
 MIN_BYTES, MAX_BYTES = 1 << 10, 256 << 20
 _ROWS_NOTE = "All rows of the tables; the fits of the profiles saw about 70 % of them."
 
-Row = dict[str, str]
-
-
-def rows_of(path: Path) -> list[Row]:
-    """The rows of a table; lines that begin with # are comments. No rows where there is no file."""
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(row for row in file if not row.startswith("#")))
-
 
 def thinned(rows: list[Row], every: int) -> list[Row]:
     """Each `every`-th row."""
@@ -73,7 +63,7 @@ def public_sections(folder: Path, every: int = 1) -> list[Section]:
         every: take each so manieth row only.
     """
     if not any((folder / f"gemm_bf16_{card}.csv").exists() for card in PROFILES):
-        note = f"No public tables of kernels at {folder.name} beside the checkout: these rows are left out."
+        note = f"No public tables of kernels ({VARIABLE} names their folder): these rows are left out."
         return [Section("public", "Public tables of kernels", (), note=note)]
     return [
         gemm_section(folder, every),

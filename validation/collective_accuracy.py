@@ -1,8 +1,8 @@
 """Predicted against published collectives, as the tables of docs/collectives.md.
 
-    python -m validation.collective_accuracy FOLDER
+    python -m validation.collective_accuracy [--public-data DIR]
 
-FOLDER holds nccl_all_reduce.csv, nccl_other_collectives.csv and custom_all_reduce.csv in the columns of
+DIR holds nccl_all_reduce.csv, nccl_other_collectives.csv and custom_all_reduce.csv in the columns of
 ai-dynamo/aiconfigurator's tables.
 """
 
@@ -12,16 +12,18 @@ import argparse
 import sys
 from collections import defaultdict
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from kraken_sim import predict_op
 from kraken_sim.costs.collectives.kinds import CollectiveKind, collective_kind
+from kraken_sim.errors import InputError
 from kraken_sim.profiles.load import load_profile
-from validation.accuracy_public import SYSTEMS, rows_of
+from validation.accuracy_public import SYSTEMS
+from validation.public_data import Row, add_public_data_option, folder_of_option, rows_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
 
     from kraken_sim.profiles.profile import HardwareProfile
 
@@ -33,7 +35,6 @@ NUM_DEVICES: Final = (2, 4, 8)
 OUT_OF_LINE: Final = 1.25
 """A row is out of line when its rate lies above that of a larger message by more than this factor."""
 
-Row = dict[str, str]
 Key = tuple[str, ...]
 
 
@@ -109,15 +110,23 @@ def markdown(table: Mapping[Key, Mapping[int, Errors]]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Print both tables."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints both tables; returns the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("folder", type=Path)
-    folder = parser.parse_args().folder
+    add_public_data_option(parser)
+    try:
+        folder = folder_of_option(parser.parse_args(arguments).public_data)
+        paths = [folder / name for name in (*NCCL_FILES, CUSTOM_FILE)]
+        if missing := [path.name for path in paths if not path.is_file()]:
+            raise InputError.single("--public-data", f"lacks {', '.join(missing)}", str(folder), "/data/public_tables")
+    except InputError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
     profiles = {system: load_profile(name) for system, name in SYSTEMS.items()}
     sys.stdout.write("NCCL\n\n" + markdown(nccl_errors(folder, profiles)) + "\n\n")
     sys.stdout.write("vLLM's choice of custom kernels\n\n" + markdown(custom_errors(folder, profiles)) + "\n")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

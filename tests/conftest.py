@@ -1,0 +1,27 @@
+"""Fixtures of all tests."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from validation.public_data import VARIABLE, public_data_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+@pytest.fixture(scope="session")
+def public_table() -> Callable[[str], Path]:
+    """The path of a published table by its file name; the test is skipped where the table is not at hand."""
+    folder = public_data_folder()
+
+    def path_of(name: str) -> Path:
+        path = folder / name
+        if not path.is_file():
+            pytest.skip(f"needs the published table {name}: {VARIABLE} names the folder of these tables")
+        return path
+
+    return path_of
