@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import kraken_sim
-from kraken_sim.cli import build_parser, main
+from kraken_sim.cli import VERBS, build_parser, main
 
 ROOT = Path(__file__).parent.parent
 
@@ -102,12 +102,36 @@ def test_the_core_imports_neither_torch_nor_anything_slow():
         "loaded = slow & set(sys.modules)\n"
         "assert not loaded, loaded\n"
         "from kraken_sim import Scenario, simulate, predict_op, load_scenario\n"
-        "import kraken_sim.cli.commands, kraken_sim.cli.calibration, kraken_sim.measurements.schema\n"
+        "import kraken_sim.measurements.schema\n"
         "import kraken_sim.calibration.fit_profile, kraken_sim.profiles.carry_over\n"
         "import kraken_sim.paper, kraken_sim.report.html, kraken_sim.report.text\n"
         "assert 'torch' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("option", ["--help", "--version", "run --help"])
+def test_help_and_version_import_nothing_slow(option: str):
+    code = (
+        "import sys\n"
+        "from kraken_sim.cli import main\n"
+        "try:\n"
+        f"    main({option.split()})\n"
+        "except SystemExit as done:\n"
+        "    assert done.code == 0\n"
+        "slow = {'torch', 'numpy', 'scipy', 'pydantic', 'plotly', 'networkx', 'simpy', 'rich', 'pyarrow', 'yaml'}\n"
+        "assert not slow & set(sys.modules), slow & set(sys.modules)\n"
+        "ours = {name for name in sys.modules if name.startswith('kraken_sim.')}\n"
+        "strange = {name for name in ours if not name.startswith('kraken_sim.cli')} - {'kraken_sim.errors'}\n"
+        "assert not strange, strange\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_every_module_of_a_verb_is_one_that_the_command_line_lists():
+    helpers = {"__init__", "__main__", "inputs", "output", "parser"}
+    modules = {path.stem for path in (ROOT / "kraken_sim" / "cli").glob("*.py")} - helpers
+    assert modules == set(VERBS) == {name for name in OPTIONS if name and " " not in name}
 
 
 def test_no_module_of_the_core_names_torch_in_an_import():

@@ -8,18 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kraken_sim.cli.commands import write_json, write_text
-from kraken_sim.costs.collectives.kinds import CollectiveKind, collective_kind
+from kraken_sim.cli.output import note, write_json, write_text
+from kraken_sim.cli.parser import add_outputs
 from kraken_sim.errors import InputError
-from kraken_sim.measurements.nccl_tests import read_collectives
-from kraken_sim.profiles.load import load_profile
-from kraken_sim.report.collective import collective_html, collective_text
-from kraken_sim.standalone.collective_table import element_type, parse_size, sizes_between, sweep_collective
-from kraken_sim.standalone.one_op import collective_spec
 
 if TYPE_CHECKING:
     import argparse
 
+    from kraken_sim.cli.parser import Commands
     from kraken_sim.measurements.nccl_tests import MeasuredCollective
     from kraken_sim.profiles.profile import HardwareProfile
     from kraken_sim.standalone.one_op import CollectiveSpec
@@ -27,8 +23,39 @@ if TYPE_CHECKING:
 DEFAULT_BEGIN, DEFAULT_END, DEFAULT_FACTOR = "8", "512M", 2.0
 
 
+def add_verb(commands: Commands) -> None:
+    """Its parser."""
+    what = "a collective over a range of sizes, in nccl-tests' columns"
+    parser = commands.add_parser("collective", help=what)
+    ops = "all_reduce, all_gather, reduce_scatter, all_to_all or broadcast"
+    parser.add_argument("op", metavar="OP", help=ops)
+    parser.add_argument("--hardware", metavar="PROFILE", required=True, help="a profile's name, or its file")
+    parser.add_argument("--num-devices", metavar="N", type=int, help="how many of its GPUs (default: all)")
+    parser.add_argument("-b", "--begin", metavar="SIZE", help="smallest size, such as 8, 1K or 32M (default: 8)")
+    parser.add_argument("-e", "--end", metavar="SIZE", help="largest size (default: 512M)")
+    parser.add_argument("-f", "--factor", metavar="F", type=float, help="from one size to the next (default: 2)")
+    parser.add_argument("-i", "--step", metavar="SIZE", help="from one size to the next, instead of a factor")
+    parser.add_argument("-d", "--dtype", metavar="TYPE", default="float", help="half, float, bfloat16, ...")
+    parser.add_argument("--library", metavar="L", help="nccl (default) or custom")
+    parser.add_argument("--algorithm", metavar="A", help="ring, tree, nvls, one_shot, two_shot, multimem, ...")
+    parser.add_argument("--protocol", metavar="P", help="ll, ll128 or simple")
+    parser.add_argument("--channels", metavar="N", type=int, help="NCCL_MAX_NCHANNELS")
+    parser.add_argument("--transport", metavar="T", help="auto, p2p or shm")
+    parser.add_argument("--nccl-version", metavar="2.N", help="whose choice of algorithms (default: the profile's)")
+    parser.add_argument("--selection", metavar="RULE", help="custom kernels: fastest, vllm, tensorrt_llm_legacy")
+    parser.add_argument("--against", metavar="FILE", help="nccl-tests' output or a CSV, to compare with")
+    parser.add_argument("--where", metavar="COLUMN=VALUE", action="append", default=[], help="rows of that CSV")
+    add_outputs(parser)
+    parser.set_defaults(handler=collective)
+
+
 def collective(args: argparse.Namespace) -> None:
     """Predict a collective at every size, print it as nccl-tests does, and write what is asked for."""
+    from kraken_sim.costs.collectives.kinds import collective_kind
+    from kraken_sim.profiles.load import load_profile
+    from kraken_sim.standalone.collective_table import element_type, parse_size, sweep_collective
+    from kraken_sim.standalone.one_op import collective_spec
+
     kind = collective_kind(args.op)
     dtype = element_type(args.dtype)
     profile = _with_version(load_profile(args.hardware), args.nccl_version)
@@ -48,12 +75,16 @@ def collective(args: argparse.Namespace) -> None:
     except InputError as error:
         raise _as_options(error) from None
     if args.json != "-":
+        from kraken_sim.report.collective import collective_text
+
         sys.stdout.write(collective_text(table))
     if args.json is not None:
         write_json(args.json, table.as_dict())
     if args.html is not None:
-        write_text(args.html, collective_html(table))
-        sys.stderr.write(f"report: {args.html}\n")
+        from kraken_sim.report.collective import collective_html
+
+        write_text(args.html, collective_html(table), "--html")
+        note(f"report: {args.html}")
 
 
 def _with_version(profile: HardwareProfile, version: str | None) -> HardwareProfile:
@@ -68,6 +99,8 @@ def _with_version(profile: HardwareProfile, version: str | None) -> HardwareProf
 
 
 def _sizes(args: argparse.Namespace, begin: int, end: int) -> list[int]:
+    from kraken_sim.standalone.collective_table import parse_size, sizes_between
+
     step = None if args.step is None else parse_size(args.step, "-i")
     factor = DEFAULT_FACTOR if args.factor is None and step is None else args.factor
     return sizes_between(begin, end, factor, step)
@@ -75,6 +108,9 @@ def _sizes(args: argparse.Namespace, begin: int, end: int) -> list[int]:
 
 def _measured(args: argparse.Namespace, spec: CollectiveSpec, begin: int, end: int) -> list[MeasuredCollective]:
     """The file's measurements, between -b and -e where these are given."""
+    from kraken_sim.costs.collectives.kinds import CollectiveKind
+    from kraken_sim.measurements.nccl_tests import read_collectives
+
     where = dict(_condition(text) for text in args.where)
     if args.against is None:
         if where:

@@ -6,62 +6,101 @@ import sys
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from kraken_sim.cli.commands import named_scenario, print_report, shipped_path, write_json, write_text
+from kraken_sim.cli.inputs import measurement_file, named_scenario, shipped_path
+from kraken_sim.cli.output import write_outputs
+from kraken_sim.cli.parser import Parser, add_outputs
 from kraken_sim.errors import InputError, Problem
-from kraken_sim.models.config import ArchitectureKind
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
 
-    from rich.console import RenderableType
-
+    from kraken_sim.cli.parser import Commands
     from kraken_sim.scenario.spec import Scenario
 
 
-def explore(args: argparse.Namespace) -> None:
-    """Answers the question that `args.verb` names."""
-    {"channels": _channels, "degree": _degree, "interconnect": _interconnect, "design": _design}[args.verb](args)
+def add_verb(commands: Commands) -> None:
+    """Its parser, with a verb of its own for each question."""
+    parser = commands.add_parser("explore", help="find the best design, and how sure that is")
+    verbs = parser.add_subparsers(dest="verb", metavar="QUESTION", required=True, parser_class=Parser)
+    channels = verbs.add_parser("channels", help="how many NCCL channels for an AllReduce beside the attention")
+    channels.add_argument(
+        "--measured", metavar="FILE", help="passes of validation.measure: predicted and measured best"
+    )
+    degree = verbs.add_parser("degree", help="over how many GPUs to spread a model, and wired how")
+    interconnect = verbs.add_parser("interconnect", help="below which bandwidth between GPUs Kraken is worth it")
+    interconnect.add_argument(
+        "--worth", metavar="PERCENT", type=float, default=10.0, help="the speed-up asked of Kraken (default: 10)"
+    )
+    design = verbs.add_parser("design", help="the best shapes, wirings and channels for a parameter budget")
+    design.add_argument("request", metavar="REQUEST", help="base, search, constraints, objectives: a file, or a name")
+    design.add_argument("--max-evaluations", metavar="N", type=int, help="simulate no more designs than this")
+    add_outputs(design)
+    for verb in (channels, degree, interconnect):
+        verb.add_argument("scenario", metavar="SCENARIO", nargs="?", help="a scenario that the options below change")
+        verb.add_argument("--hardware", metavar="PROFILE", nargs="+", help="machines: profiles' names or files")
+        verb.add_argument("--model", metavar="MODEL", nargs="+", help="presets, or paths of config.json")
+        verb.add_argument("--context-length", metavar="TOKENS", type=int, nargs="+", help="tokens of a prompt")
+        verb.add_argument("--num-devices", metavar="N", type=int, help="devices used (degree: the most)")
+        add_outputs(verb)
+    channels.set_defaults(handler=explore_channels)
+    degree.set_defaults(handler=explore_degree)
+    interconnect.set_defaults(handler=explore_interconnect)
+    design.set_defaults(handler=explore_design)
 
 
-def _channels(args: argparse.Namespace) -> None:
+def explore_channels(args: argparse.Namespace) -> None:
+    """How many channels NCCL should get, predicted, or predicted beside measured."""
     from kraken_sim.explore.channels import best_channels
     from kraken_sim.report.explore import channels_html, channels_report, measured_html, measured_report
 
     if args.measured is not None:
-        from kraken_sim.cli.calibration import measurement_file
         from kraken_sim.explore.channels_measured import compare_channels
 
         _check_measured(args)
         hardware = args.hardware[0] if args.hardware else None
         result = compare_channels(measurement_file(args.measured), hardware)
-        write_outputs(args, result.as_dict(), lambda: measured_report(result), lambda: measured_html(result))
+        write_outputs(args, result.as_dict, lambda: measured_report(result), lambda: measured_html(result))
         return
-    answers = [best_channels(scenario) for scenario in _scenarios(args, ArchitectureKind.KRAKEN)]
-    rows = [answer.as_dict() for answer in answers]
-    write_outputs(args, rows, lambda: channels_report(answers), lambda: channels_html(answers))
+    answers = [best_channels(scenario) for scenario in _scenarios(args, "kraken")]
+    write_outputs(
+        args,
+        lambda: [answer.as_dict() for answer in answers],
+        lambda: channels_report(answers),
+        lambda: channels_html(answers),
+    )
 
 
-def _degree(args: argparse.Namespace) -> None:
+def explore_degree(args: argparse.Namespace) -> None:
+    """Over how many GPUs to spread a model, as which architecture."""
     from kraken_sim.explore.degree import best_degree
     from kraken_sim.report.explore_machine import degree_html, degree_report
 
-    answers = [best_degree(scenario) for scenario in _scenarios(args, ArchitectureKind.STANDARD)]
-    rows = [answer.as_dict() for answer in answers]
-    write_outputs(args, rows, lambda: degree_report(answers), lambda: degree_html(answers))
+    answers = [best_degree(scenario) for scenario in _scenarios(args, "standard")]
+    write_outputs(
+        args,
+        lambda: [answer.as_dict() for answer in answers],
+        lambda: degree_report(answers),
+        lambda: degree_html(answers),
+    )
 
 
-def _interconnect(args: argparse.Namespace) -> None:
+def explore_interconnect(args: argparse.Namespace) -> None:
+    """Below which bandwidth Kraken is worth it."""
     from kraken_sim.explore.interconnect import worthwhile_bandwidth
     from kraken_sim.report.explore_machine import interconnect_html, interconnect_report
 
-    scenarios = _scenarios(args, ArchitectureKind.KRAKEN)
+    scenarios = _scenarios(args, "kraken")
     answers = [worthwhile_bandwidth(scenario, args.worth / 100.0) for scenario in scenarios]
-    rows = [answer.as_dict() for answer in answers]
-    write_outputs(args, rows, lambda: interconnect_report(answers), lambda: interconnect_html(answers))
+    write_outputs(
+        args,
+        lambda: [answer.as_dict() for answer in answers],
+        lambda: interconnect_report(answers),
+        lambda: interconnect_html(answers),
+    )
 
 
-def _design(args: argparse.Namespace) -> None:
+def explore_design(args: argparse.Namespace) -> None:
+    """The best designs of a request."""
     from kraken_sim.explore.design.request import load_design_request
     from kraken_sim.explore.design.search import search_designs
     from kraken_sim.report.design import design_html, design_report
@@ -72,7 +111,7 @@ def _design(args: argparse.Namespace) -> None:
             raise InputError.single("--max-evaluations", "must be at least 1", args.max_evaluations, "2000")
         request = request.model_copy(update={"max_evaluations": args.max_evaluations})
     result = search_designs(request, _progress if sys.stderr.isatty() else None)
-    write_outputs(args, result.as_dict(), lambda: design_report(result), lambda: design_html(result))
+    write_outputs(args, result.as_dict, lambda: design_report(result), lambda: design_html(result))
 
 
 def _progress(count: int) -> None:
@@ -82,26 +121,13 @@ def _progress(count: int) -> None:
         sys.stderr.flush()
 
 
-def write_outputs(
-    args: argparse.Namespace, data: Any, report: Callable[[], RenderableType], page: Callable[[], str]
-) -> None:
-    """A report to the terminal, and JSON and HTML where they were asked for."""
-    if args.json != "-":
-        print_report(report())
-    if args.json is not None:
-        write_json(args.json, data)
-    if args.html is not None:
-        write_text(args.html, page(), "--html")
-        sys.stderr.write(f"report: {args.html}\n")
-
-
-def _scenarios(args: argparse.Namespace, kind: ArchitectureKind) -> list[Scenario]:
+def _scenarios(args: argparse.Namespace, kind: str) -> list[Scenario]:
     """The file's scenario, or one from options alone, for every machine, model and context length named.
 
     Raises:
         InputError: neither the file nor the options say what is needed, or anything of it is wrong.
     """
-    base: dict[str, Any] = {"name": "explore", "architecture": {"kind": kind.value}}
+    base: dict[str, Any] = {"name": "explore", "architecture": {"kind": kind}}
     if args.scenario is not None:
         base = named_scenario(args.scenario).model_dump(mode="json", exclude_none=True)
     else:

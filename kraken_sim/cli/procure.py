@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kraken_sim.cli.commands import shipped_path
-from kraken_sim.cli.explore import write_outputs
+from kraken_sim.cli.inputs import shipped_path
+from kraken_sim.cli.output import write_outputs
+from kraken_sim.cli.parser import add_outputs
 
 if TYPE_CHECKING:
     import argparse
+
+    from kraken_sim.cli.parser import Commands
+
+
+def add_verb(commands: Commands) -> None:
+    """Its parser."""
+    parser = commands.add_parser("procure", help="which machines meet an SLA, how many, and what they cost")
+    parser.add_argument("request", metavar="REQUEST", help="workloads, SLA and priced candidates: a file, or a name")
+    add_outputs(parser)
+    parser.set_defaults(handler=procure)
 
 
 def procure(args: argparse.Namespace) -> None:
@@ -18,4 +29,4 @@ def procure(args: argparse.Namespace) -> None:
     from kraken_sim.report.procure import procure_html, procure_report
 
     result = rank(load_procure_request(shipped_path(args.request, "REQUEST")))
-    write_outputs(args, result.as_dict(), lambda: procure_report(result), lambda: procure_html(result))
+    write_outputs(args, result.as_dict, lambda: procure_report(result), lambda: procure_html(result))

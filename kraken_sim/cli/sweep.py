@@ -8,21 +8,36 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kraken_sim.cli.commands import print_report, shipped_path
+from kraken_sim.cli.inputs import shipped_path
+from kraken_sim.cli.output import note, print_report
 from kraken_sim.errors import InputError
-from kraken_sim.explore.sweep.plan import load_plan
-from kraken_sim.explore.sweep.sweep import check, run_to_file
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator
 
+    from kraken_sim.cli.parser import Commands
+
 LINE_EVERY_S = 10.0
 """Where standard error is no terminal, progress is a line now and then."""
 
 
+def add_verb(commands: Commands) -> None:
+    """Its parser."""
+    parser = commands.add_parser("sweep", help="every point of a scenario whose fields may be lists, to Parquet")
+    parser.add_argument("scenario", metavar="SCENARIO", help="a scenario's file, or the name of one that ships")
+    kept = "Parquet file, an unfinished one is gone on with (default: the scenario's file name, .parquet)"
+    parser.add_argument("--out", metavar="FILE", help=kept)
+    parser.add_argument("--jobs", metavar="N", type=int, help="processes (default: as many as cores)")
+    parser.add_argument("--cluster", metavar="URL", help="run on dask://host:port or ray://host:port instead")
+    parser.add_argument("--yes", action="store_true", help="run however many points there are")
+    parser.set_defaults(handler=sweep)
+
+
 def sweep(args: argparse.Namespace) -> None:
-    """Run it; see `kraken-sim sweep --help`."""
+    """Runs what is missing of a sweep and says what its file holds."""
+    from kraken_sim.explore.sweep.plan import load_plan
+    from kraken_sim.explore.sweep.sweep import check, run_to_file
     from kraken_sim.report.sweep import sweep_report
 
     if args.jobs is not None and args.jobs < 1:
@@ -68,6 +83,6 @@ def _lines(total: int) -> Callable[[int, int], None]:
             return
         last = now
         rate = (done - found) / max(1e-9, now - began)
-        sys.stderr.write(f"{done:,} of {total:,} points, {rate:,.0f} a second, {(total - done) / rate:,.0f} s left\n")
+        note(f"{done:,} of {total:,} points, {rate:,.0f} a second, {(total - done) / rate:,.0f} s left")
 
     return show

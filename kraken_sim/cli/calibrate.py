@@ -1,0 +1,39 @@
+"""`kraken-sim calibrate`: a profile fitted to measurements."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kraken_sim.cli.inputs import measurement_file
+from kraken_sim.cli.output import note, print_report, profile_target, write_profile
+
+if TYPE_CHECKING:
+    import argparse
+
+    from kraken_sim.cli.parser import Commands
+
+
+def add_verb(commands: Commands) -> None:
+    """Its parser."""
+    parser = commands.add_parser("calibrate", help="fit a profile to the microbenchmarks of a measurement file")
+    parser.add_argument("measurements", metavar="MEASUREMENTS", help="a file of validation.measure")
+    parser.add_argument("--base", metavar="PROFILE", required=True, help="where datasheet and topology come from")
+    parser.add_argument("--out", metavar="FILE", required=True, help="the profile to write")
+    parser.add_argument("--name", metavar="NAME", help="the profile's name (default: that of the file)")
+    parser.set_defaults(handler=calibrate)
+
+
+def calibrate(args: argparse.Namespace) -> None:
+    """Fits a profile, writes it, and prints the errors on the records that no fit saw."""
+    from kraken_sim.calibration.fit_profile import calibrate as fit
+    from kraken_sim.calibration.profile_file import calibrated_yaml
+    from kraken_sim.profiles.carry_over import complete_text
+    from kraken_sim.profiles.load import load_profile
+    from kraken_sim.report.calibration import calibration_report
+
+    out = profile_target(args.out)
+    base = load_profile(args.base)
+    result = fit(measurement_file(args.measurements), base, args.name or out.stem)
+    write_profile(out, calibrated_yaml(result, complete_text(args.base)))
+    print_report(calibration_report(result))
+    note(f"profile: {out}")

@@ -1,0 +1,76 @@
+"""What verbs read: files by path, or by the name of one that ships."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kraken_sim.cli.output import note
+from kraken_sim.errors import InputError, closest
+
+if TYPE_CHECKING:
+    from kraken_sim.measurements.schema import MeasurementFile
+    from kraken_sim.scenario.spec import Scenario
+
+
+def shipped_path(name_or_path: str, argument: str) -> Path:
+    """A file's path, or that of a file in `scenarios` that ships, by its name; `argument` is what errors call it.
+
+    Raises:
+        InputError: there is neither.
+    """
+    from kraken_sim.files.shipped import data_dir
+
+    path = Path(name_or_path)
+    if not path.exists() and path.name == name_or_path and path.suffix not in (".yaml", ".yml"):
+        shipped = {file.stem: file for file in data_dir("scenarios").glob("*.yaml")}
+        if name_or_path not in shipped:
+            message = "there is no such file, and no scenario of this name ships"
+            guess = closest(name_or_path, list(shipped))
+            raise InputError.single(argument, message, name_or_path, ", ".join(sorted(shipped)[:1]), guess)
+        path = shipped[name_or_path]
+    return path
+
+
+def named_scenario(name_or_path: str) -> Scenario:
+    """A scenario's file, or one that ships, by its name.
+
+    Raises:
+        InputError: there is none, or it is wrong; of a sweep, that it is one.
+    """
+    from kraken_sim.scenario.spec import load_scenario
+
+    path = shipped_path(name_or_path, "SCENARIO")
+    try:
+        return load_scenario(path)
+    except InputError as error:
+        if (points := _points_of_a_sweep(path)) is not None:
+            message = (
+                f"is a sweep of {points:,} points, not one scenario; run kraken-sim sweep {name_or_path} --out FILE"
+            )
+            raise InputError.single("SCENARIO", message, name_or_path) from None
+        raise error from None
+
+
+def _points_of_a_sweep(path: Path) -> int | None:
+    """How many points a sweep's file has; None where it is none, or wrong."""
+    from kraken_sim.explore.sweep.plan import load_plan
+
+    try:
+        plan = load_plan(path)
+    except InputError:
+        return None
+    return plan.num_points if plan.paths else None
+
+
+def measurement_file(path: str) -> MeasurementFile:
+    """A measurement file; what is odd about it but spoils nothing goes to standard error."""
+    from kraken_sim.measurements.schema import MeasurementWarning, read_measurements
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", MeasurementWarning)
+        measurements = read_measurements(Path(path))
+    for warning in caught:
+        note(f"warning: {warning.message}")
+    return measurements

@@ -1,0 +1,81 @@
+"""`kraken-sim profiles list|show|check|new`: the machines that ship, and files of your own."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kraken_sim.cli.output import note, print_report, profile_target, write_profile, write_text
+from kraken_sim.cli.parser import Parser
+from kraken_sim.errors import InputError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from kraken_sim.cli.parser import Commands
+
+
+def add_verb(commands: Commands) -> None:
+    """Its parser, with a verb of its own for each thing to do."""
+    parser = commands.add_parser("profiles", help="the machines that ship, and files of your own")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Parser)
+    listing = verbs.add_parser("list", help="every machine that ships")
+    listing.set_defaults(handler=list_profiles)
+
+    show = verbs.add_parser("show", help="one machine, each number with its source")
+    show.add_argument("profile", metavar="PROFILE", help="a profile's name, or its file")
+    show.add_argument("--html", metavar="FILE", help="draw the machine: nodes, links, the best ring")
+    show.set_defaults(handler=show_profile)
+
+    check = verbs.add_parser("check", help="all problems of a profile's file at once")
+    check.add_argument("profile", metavar="PROFILE", help="a profile's name, or its file")
+    check.set_defaults(handler=check_profile)
+
+    new = verbs.add_parser("new", help="a profile from a datasheet alone, constants carried over from the nearest GPU")
+    new.add_argument("--from", metavar="DATASHEET", required=True, dest="datasheet", help="name, device and topology")
+    new.add_argument("--out", metavar="FILE", required=True, help="the profile to write")
+    new.set_defaults(handler=new_profile)
+
+
+def list_profiles(_: argparse.Namespace) -> None:
+    """A table of all that ship."""
+    from kraken_sim.report.profiles import profiles_table
+
+    print_report(profiles_table())
+
+
+def show_profile(args: argparse.Namespace) -> None:
+    """One machine as text, or drawn."""
+    from kraken_sim.profiles.load import load_profile
+
+    profile = load_profile(args.profile)
+    if args.html is None:
+        from kraken_sim.report.profiles import profile_text
+
+        print_report(profile_text(profile))
+        return
+    from kraken_sim.report.topology import topology_html
+
+    write_text(args.html, topology_html(profile), "--html")
+    note(f"drawing: {args.html}")
+
+
+def check_profile(args: argparse.Namespace) -> None:
+    """All problems of one file, or that it has none."""
+    from kraken_sim.profiles.load import check_profile as problems_of
+
+    problems = problems_of(args.profile)
+    if problems:
+        raise InputError(problems, source=args.profile)
+    sys.stdout.write(f"{args.profile}: no problems\n")
+
+
+def new_profile(args: argparse.Namespace) -> None:
+    """Writes a profile for a GPU that nobody measured."""
+    from kraken_sim.profiles.carry_over import profile_from_datasheet
+
+    out = profile_target(args.out)
+    carried = profile_from_datasheet(Path(args.datasheet), out.stem)
+    write_profile(out, carried.text)
+    sys.stdout.write(f"{out}: constants carried over from {', '.join(carried.sources)}\n")

@@ -1,0 +1,63 @@
+"""`kraken-sim run`: one scenario."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kraken_sim.cli.inputs import named_scenario
+from kraken_sim.cli.output import note, write_outputs
+from kraken_sim.cli.parser import add_outputs
+from kraken_sim.errors import InputError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from rich.console import RenderableType
+
+    from kraken_sim.cli.parser import Commands
+    from kraken_sim.predict.prediction import Prediction
+
+
+def add_verb(commands: Commands) -> None:
+    """Its parser."""
+    parser = commands.add_parser("run", help="predict one scenario")
+    parser.add_argument("scenario", metavar="SCENARIO", help="a scenario's file, or the name of one that ships")
+    parser.add_argument("--trace", metavar="DIR", help="write torch.profiler traces, one file a rank")
+    parser.add_argument("--exact", action="store_true", help="simulate every rank and layer, fold nothing")
+    add_outputs(parser)
+    parser.set_defaults(handler=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Predicts a scenario, and explains its overlap where it has one."""
+    from kraken_sim.predict.api import simulate
+    from kraken_sim.predict.explain import explain_overlap, overlaps
+
+    prediction = simulate(named_scenario(args.scenario), exact=args.exact)
+    advice = explain_overlap(prediction) if overlaps(prediction) else None
+
+    def report() -> RenderableType:
+        from kraken_sim.report.text import prediction_report
+
+        return prediction_report(prediction, advice)
+
+    def page() -> str:
+        from kraken_sim.report.html import render_html
+
+        return render_html([prediction])
+
+    explained = {} if advice is None else {"overlap": advice.as_dict()}
+    write_outputs(args, lambda: {**prediction.as_dict(), **explained}, report, page)
+    if args.trace is not None:
+        _write_traces(prediction, args.trace)
+
+
+def _write_traces(prediction: Prediction, folder: str) -> None:
+    from kraken_sim.report.trace import write_traces
+
+    try:
+        files = write_traces(prediction, Path(folder))
+    except OSError as error:
+        raise InputError.single("--trace", f"cannot be written: {error.strerror}", folder) from None
+    note(f"traces: {', '.join(str(file) for file in files)}")

@@ -1,0 +1,32 @@
+"""`kraken-sim validate`: predictions against measured passes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kraken_sim.cli.inputs import measurement_file
+from kraken_sim.cli.output import write_outputs
+from kraken_sim.cli.parser import add_outputs
+
+if TYPE_CHECKING:
+    import argparse
+
+    from kraken_sim.cli.parser import Commands
+
+
+def add_verb(commands: Commands) -> None:
+    """Its parser."""
+    parser = commands.add_parser("validate", help="predictions against the whole passes of a measurement file")
+    parser.add_argument("measurements", metavar="MEASUREMENTS", help="a file of validation.measure")
+    parser.add_argument("--hardware", metavar="PROFILE", help="a profile (default: the one of the measured machine)")
+    add_outputs(parser)
+    parser.set_defaults(handler=validate)
+
+
+def validate(args: argparse.Namespace) -> None:
+    """Predicts the measured passes of a file and reports the errors."""
+    from kraken_sim.report.validation import validation_html, validation_report
+    from kraken_sim.validate.passes import validate_passes
+
+    result = validate_passes(measurement_file(args.measurements), args.hardware)
+    write_outputs(args, result.as_dict, lambda: validation_report(result), lambda: validation_html(result))
