@@ -9,7 +9,7 @@ import pytest
 
 from kraken_sim.calibration.contention import PairSample, _prepare, fit_contention, predict_pair_s
 from kraken_sim.costs.collectives.policy import CollectivePolicy
-from kraken_sim.costs.contention import ContentionConstants, fill_speed, max_min_shares
+from kraken_sim.costs.contention import ContentionConstants, fill_speed
 from kraken_sim.predict.pricing import Pricing
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.program.ops import AllReduce, Attention, DType, Gemm, Norm
@@ -56,12 +56,6 @@ def test_a_pair_takes_at_least_as_long_as_its_longer_side():
 def test_fewer_pairs_than_a_fit_needs_are_refused():
     with pytest.raises(ValueError, match="too few"):
         fit_contention(pairs(TRUTH)[:5], PROFILE)
-
-
-def test_max_min_sharing_gives_nobody_more_than_asked_and_splits_the_rest():
-    assert max_min_shares([0.2, 0.9, 0.9]) == pytest.approx([0.2, 0.4, 0.4])
-    assert max_min_shares([0.3, 0.3]) == pytest.approx([0.3, 0.3])
-    assert max_min_shares([]) == []
 
 
 def test_fewer_ctas_speed_up_only_what_memory_limits():

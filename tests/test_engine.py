@@ -22,6 +22,8 @@ from engine_support import (
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from kraken_sim.engine.clock import to_ps
+from kraken_sim.engine.resident import alone_s
 from kraken_sim.engine.simulation import run
 from kraken_sim.engine.timeline import SpanKind
 from kraken_sim.errors import SimulationError
@@ -65,6 +67,16 @@ def test_a_lead_of_the_host_that_runs_out_is_not_mistaken_for_a_steady_state():
     folded = run(long_pass, machine(costs, launch=LAUNCH), eager=True)
     exact = run(long_pass, machine(costs, launch=LAUNCH), eager=True, exact=True)
     assert folded.end_ps == exact.end_ps
+
+
+@given(any_cost)
+@example(kernel_cost(30 * US, ctas=3 * NUM_SMS + 7, ctas_per_sm=2, fixed_s=0.4 * US, memory_fraction=1.0))
+def test_a_lone_kernel_takes_by_events_what_the_closed_form_says(cost):
+    timeline = run(program(compute(1)), machine(cost), eager=False, exact=True)
+    duration_s = alone_s(cost, NUM_SMS)
+    assert duration_s is not None
+    assert timeline.end_ps == to_ps(duration_s)
+    assert duration_s == pytest.approx(max(cost.busy_s, cost.fixed_s), rel=1e-12, abs=1e-12)
 
 
 def test_streams_wait_for_recorded_events():
@@ -138,6 +150,16 @@ def test_two_memory_bound_kernels_share_hbm_evenly():
     cost = kernel_cost(10 * US, ctas=50, memory_fraction=1.0)
     timeline = run(program(*steps), machine({op(1): cost, op(2): cost}), eager=False)
     assert timeline.duration_s == pytest.approx(20 * US)
+
+
+def test_a_kernel_that_asks_for_little_bandwidth_gets_it_and_the_other_has_the_rest():
+    # 20 % beside 100 %: for 10 us the larger runs at 80 %, and the 2 us that it then lacks at full speed.
+    steps = (*FORK, compute(1, COMM_STREAM), compute(2), *JOIN)
+    small = kernel_cost(10 * US, ctas=50, memory_fraction=0.2)
+    large = kernel_cost(10 * US, ctas=50, memory_fraction=1.0)
+    spans = {s.name: s for s in run(program(*steps), machine({op(1): small, op(2): large}), eager=False).spans}
+    assert spans["kernel_1"].duration_s == pytest.approx(10 * US)
+    assert spans["kernel_2"].duration_s == pytest.approx(12 * US)
 
 
 def test_interference_slows_both_sides_only_while_both_run():

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from kraken_sim import link_traffic, predict_op, simulate, simulate_concurrent
 from kraken_sim.costs.collectives.kinds import CollectiveKind
-from kraken_sim.costs.links.fair import Flow, max_min_rates
+from kraken_sim.costs.fair import Flow, max_min_rates
 from kraken_sim.costs.links.sharing import LinkSharing, groups_of
 from kraken_sim.costs.links.traffic import link_bytes
 from kraken_sim.errors import InfeasibleError, InputError

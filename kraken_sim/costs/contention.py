@@ -11,10 +11,6 @@ leave SMs free: memory contention).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,21 +36,6 @@ class ContentionConstants:
     memory_saturation_fraction: float
     collective_dispatch_s: float
     stranded_sms: int
-
-
-def max_min_shares(demands: Sequence[float], capacity: float = 1.0) -> list[float]:
-    """Max-min fair allocation of `capacity`: nobody gets more than it asks, the rest is split evenly.
-
-    Source: Bertsekas and Gallager, "Data Networks", section 6.5.2 (one link: water-filling).
-    """
-    shares = [0.0] * len(demands)
-    left = capacity
-    order = sorted(range(len(demands)), key=demands.__getitem__)
-    for position, index in enumerate(order):
-        share = min(demands[index], left / (len(order) - position))
-        shares[index] = share
-        left -= share
-    return shares
 
 
 def fill_speed(fill: float, compute_fraction: float, memory_fraction: float) -> float:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kraken_sim.engine.light import LightEnvironment
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from kraken_sim.engine.light import Clock
+    import simpy
 
 PS_PER_S = 1_000_000_000_000
 
@@ -19,21 +17,16 @@ def to_ps(seconds: float) -> int:
     return round(seconds * PS_PER_S)
 
 
-def now_ps(env: Clock) -> int:
+def now_ps(env: simpy.Environment) -> int:
     """The simulation's clock, which only ever advances by integers."""
     now = env.now
     assert isinstance(now, int)
     return now
 
 
-def set_timer(env: Clock, delay_ps: int, action: Callable[[object], None]) -> None:
+def set_timer(env: simpy.Environment, delay_ps: int, action: Callable[[simpy.Event], None]) -> None:
     """Call `action` when `delay_ps` have passed."""
-    if isinstance(env, LightEnvironment):
-        env.call_after(delay_ps, action)
-        return
-    event = env.timeout(delay_ps)
-    assert event.callbacks is not None
-    event.callbacks.append(action)
+    env.timeout(delay_ps).callbacks.append(action)
 
 
 def to_s(ps: int) -> float:

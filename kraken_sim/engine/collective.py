@@ -11,9 +11,10 @@ from kraken_sim.engine.resident import DONE_S
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    import simpy
+
     from kraken_sim.costs.types import CollectiveCost
     from kraken_sim.engine.device import DeviceState
-    from kraken_sim.engine.light import Clock, Event
     from kraken_sim.engine.resident import CollectiveKernel
     from kraken_sim.program.ops import AllReduce
 
@@ -54,10 +55,10 @@ class LinkState:
 class JointCollective:
     """The shared progress of one collective over `num_ranks` ranks (one, when ranks are folded)."""
 
-    env: Clock
+    env: simpy.Environment
     cost: CollectiveCost
     num_ranks: int
-    finished: Event
+    finished: simpy.Event
     op: AllReduce | None = None
     links: LinkState | None = None
     members: list[tuple[DeviceState, CollectiveKernel]] = field(default_factory=list)

@@ -9,15 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from kraken_sim.costs.contention import fill_speed, max_min_shares
+from kraken_sim.costs.contention import fill_speed
+from kraken_sim.costs.fair import Flow, max_min_rates
 from kraken_sim.engine.clock import now_ps, set_timer, to_ps, to_s
 from kraken_sim.engine.resident import CollectiveKernel, ComputeKernel
 
 if TYPE_CHECKING:
+    import simpy
+
     from kraken_sim.costs.contention import ContentionConstants
     from kraken_sim.costs.types import CollectiveCost, KernelCost
     from kraken_sim.engine.collective import JointCollective
-    from kraken_sim.engine.light import Clock, Event
 
 EARLY_S = 2e-12
 """An end this much before that of the kernel alone is rounding of the clock."""
@@ -27,7 +29,7 @@ EARLY_S = 2e-12
 class DeviceState:
     """The kernels on one device; times are integer picoseconds of the SimPy clock."""
 
-    env: Clock
+    env: simpy.Environment
     num_sms: int
     hbm_bandwidth_bytes_per_s: float
     contention: ContentionConstants
@@ -37,12 +39,7 @@ class DeviceState:
     _order: int = 0
     _timer: int = 0
 
-    @property
-    def is_idle(self) -> bool:
-        """No kernel is on the device."""
-        return not self.compute and not self.collectives
-
-    def launch(self, cost: KernelCost, priority: int) -> Event:
+    def launch(self, cost: KernelCost, priority: int) -> simpy.Event:
         """Dispatch a compute kernel; the event succeeds when its last CTA has ended."""
         self._order += 1
         saturation = self.contention.memory_saturation_fraction
@@ -50,14 +47,7 @@ class DeviceState:
         kernel = ComputeKernel.create(cost, finished, priority, self._order, self.num_sms, saturation)
         self._advance()
         self.compute.append(kernel)
-        if len(self.compute) == 1 and not self.collectives:
-            # What `settle` would come to on an idle device.
-            kernel.began_ps = self._updated_ps
-            kernel.start(self.num_sms, alone=True)
-            kernel.speed = self._alone_speed(kernel)
-            self._arm()
-        else:
-            self.settle()
+        self.settle()
         return finished
 
     def launch_collective(self, cost: CollectiveCost, joint: JointCollective, priority: int) -> None:
@@ -131,7 +121,7 @@ class DeviceState:
             demands.append(kernel.memory_fraction * fill * speed)
             touched += min(self.num_sms, active)
         demands += [kernel.hbm_fraction for kernel in transfers]
-        shares = demands if sum(demands) <= 1.0 else max_min_shares(demands)
+        shares = demands if sum(demands) <= 1.0 else _hbm_shares(demands)
         scales = [share / demand if demand > 0.0 else 1.0 for share, demand in zip(shares, demands, strict=True)]
         occupied = min(1.0, touched / self.num_sms)
         loaded = min(1.0, sum(shares[: len(running)]))
@@ -247,3 +237,8 @@ class DeviceState:
     def _expire(self, timer: int) -> None:
         if timer == self._timer:
             self.settle()
+
+
+def _hbm_shares(demands: list[float]) -> list[float]:
+    """Max-min fair shares of HBM's bandwidth, which is 1."""
+    return max_min_rates([Flow({"hbm": 1.0}, demand) for demand in demands], {"hbm": 1.0})

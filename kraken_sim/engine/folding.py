@@ -4,7 +4,7 @@ Three facts make it exact; tests hold it against the full simulation of every ra
 
 - Ranks run the same program on the same device, so one rank tells all.
 - A kernel that runs alone, from an idle device to an idle device, takes the time that the event simulation would
-  give it: its one timer (`alone_ps`). On one stream a pass is then a sum (graph), or a max-plus recurrence of
+  give it (`alone_s`). On one stream a pass is then a sum (graph), or a max-plus recurrence of
   host and stream (eager): start = max(end before + gap, enqueued).
 - Between two cuts (`pieces`) time enters only as differences. A window of overlap that begins in the same
   *state* (when either stream may go on, when the host has enqueued its steps, counted from its beginning) is a
@@ -227,7 +227,7 @@ class _Walk:
         if result is None:
             launches = [Launch(step, "window", 0, queued) for step, queued in zip(steps, later, strict=True)]
             starts = {MAIN_STREAM: ready[0], COMM_STREAM: ready[1]}
-            result = simulate_ranks(launches, self.machine, eager=self.eager, num_ranks=1, ready_ps=starts, light=True)
+            result = simulate_ranks(launches, self.machine, eager=self.eager, num_ranks=1, ready_ps=starts)
             self.windows[key] = result
             self.num_events += result.num_events
         return result

@@ -17,7 +17,7 @@ from kraken_sim.engine.resident import DONE_S
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
-    from kraken_sim.costs.links.fair import Flow
+    from kraken_sim.costs.fair import Flow
 
 
 @dataclass(frozen=True, slots=True)

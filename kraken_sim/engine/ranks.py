@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import simpy
 
 from kraken_sim.engine.collective import JointCollective, LinkState
 from kraken_sim.engine.device import DeviceState
-from kraken_sim.engine.light import LightEnvironment, StandsStillError
 from kraken_sim.engine.streams import Rank
 from kraken_sim.errors import SimulationError
 
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from kraken_sim.costs.contention import ContentionConstants
     from kraken_sim.costs.types import CollectiveCost, KernelCost
     from kraken_sim.engine.collective import LinkSpeeds
-    from kraken_sim.engine.light import Clock, Process
     from kraken_sim.engine.streams import Launch
     from kraken_sim.engine.timeline import Span
     from kraken_sim.hardware.device import LaunchCosts
@@ -65,7 +63,6 @@ def simulate_ranks(
     eager: bool,
     num_ranks: int,
     ready_ps: Mapping[int, int],
-    light: bool = False,
 ) -> Simulated:
     """Simulate `launches` on each of `num_ranks` ranks from an idle machine on.
 
@@ -75,12 +72,11 @@ def simulate_ranks(
         eager: which gap lies between kernels.
         num_ranks: 1 simulates one rank for all, which is exact as long as all are alike.
         ready_ps: by stream, when its first kernel may start.
-        light: on the light clock instead of SimPy's, with the same answer.
 
     Raises:
         SimulationError: some operations wait for each other, or the clock stands still; names them.
     """
-    env: Clock = LightEnvironment() if light else simpy.Environment(initial_time=0)
+    env = simpy.Environment(initial_time=0)
     groups: dict[tuple[object, ...], JointCollective] = {}
     calls: dict[tuple[int, int, int], int] = {}
     links = None if machine.link_speeds is None else LinkState(machine.link_speeds)
@@ -98,10 +94,10 @@ def simulate_ranks(
         return groups[key].cost, groups[key]
 
     ranks = []
-    processes: list[Process] = []
+    processes: list[simpy.Process] = []
     for number in range(num_ranks):
         device = DeviceState(env, machine.num_sms, machine.hbm_bandwidth_bytes_per_s, machine.contention)
-        rank = Rank(env, number, device, machine.launch, eager, machine.kernel_cost, join, light)
+        rank = Rank(env, number, device, machine.launch, eager, machine.kernel_cost, join)
         processes += rank.start(launches, ready_ps)
         ranks.append(rank)
     num_events = _run_to_end(env, processes, ranks)
@@ -122,31 +118,23 @@ def _group(rank: int, op: AllReduce) -> int:
     return rank // (op.stride * op.num_devices) * op.stride + rank % op.stride
 
 
-def _run_to_end(env: Clock, processes: list[Process], ranks: list[Rank]) -> int:
+def _run_to_end(env: simpy.Environment, processes: list[simpy.Process], ranks: list[Rank]) -> int:
     """Take events until every process has ended and return how many there were."""
-    most = EVENTS_PER_INSTANT * len(ranks)
-    try:
-        return env.run(len(processes), most) if isinstance(env, LightEnvironment) else _run_simpy(env, processes, most)
-    except simpy.core.EmptySchedule:
-        raise SimulationError("the simulation cannot finish; waiting: " + _waiting(ranks)) from None
-    except StandsStillError as error:
-        instant, num_events = error.args
-        message = f"the simulation stands still at {instant} ps after {num_events} events; waiting: "
-        raise SimulationError(message + _waiting(ranks)) from None
-
-
-def _run_simpy(env: simpy.Environment, processes: list[Any], most_per_instant: int) -> int:
-    """`LightEnvironment.run` on SimPy's clock."""
+    most_per_instant = EVENTS_PER_INSTANT * len(ranks)
     num_events = first = 0
     instant = env.now
     finished = env.all_of(processes)
     while not finished.triggered:
-        env.step()
+        try:
+            env.step()
+        except simpy.core.EmptySchedule:
+            raise SimulationError("the simulation cannot finish; waiting: " + _waiting(ranks)) from None
         if env.now != instant:
             instant, first = env.now, num_events
         num_events += 1
         if num_events - first > most_per_instant:
-            raise StandsStillError(instant, num_events)
+            message = f"the simulation stands still at {instant} ps after {num_events} events; waiting: "
+            raise SimulationError(message + _waiting(ranks))
     outcome: object = finished.value
     if isinstance(outcome, BaseException):  # of a process; waiting for all of them would keep it to itself
         raise outcome

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 from kraken_sim.engine.clock import to_s
 
 if TYPE_CHECKING:
+    import simpy
+
     from kraken_sim.costs.types import CollectiveCost, KernelCost
     from kraken_sim.engine.collective import JointCollective
-    from kraken_sim.engine.light import Event
 
 DONE_S = 1e-12
 """Work below a picosecond is finished: the clock cannot resolve it."""
@@ -73,7 +74,7 @@ class ComputeKernel:
     """A compute kernel from its dispatch to its end."""
 
     cost: KernelCost
-    finished: Event
+    finished: simpy.Event
     priority: int
     order: int
     full_width: int
@@ -94,7 +95,7 @@ class ComputeKernel:
     def create(
         cls,
         cost: KernelCost,
-        finished: Event,
+        finished: simpy.Event,
         priority: int,
         order: int,
         num_sms: int,

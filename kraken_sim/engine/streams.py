@@ -8,7 +8,6 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kraken_sim.engine.clock import now_ps, to_ps
-from kraken_sim.engine.resident import alone_s
 from kraken_sim.engine.timeline import Span, SpanKind
 from kraken_sim.program.ops import AllReduce
 from kraken_sim.program.program import COMM_STREAM, MAIN_STREAM, Category, Kernel, RecordEvent, WaitEvent
@@ -16,10 +15,11 @@ from kraken_sim.program.program import COMM_STREAM, MAIN_STREAM, Category, Kerne
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 
+    import simpy
+
     from kraken_sim.costs.types import CollectiveCost, KernelCost
     from kraken_sim.engine.collective import JointCollective
     from kraken_sim.engine.device import DeviceState
-    from kraken_sim.engine.light import Clock, Event, Process
     from kraken_sim.hardware.device import LaunchCosts
     from kraken_sim.program.ops import ComputeOp, Op
     from kraken_sim.program.program import Program, Step
@@ -74,14 +74,14 @@ class Enqueued:
     segment: str
     iteration: int
     queued_ps: int
-    event: Event | None = None
+    event: simpy.Event | None = None
 
 
 @dataclass(slots=True)
 class StreamQueue:
     """A FIFO between the host and a stream."""
 
-    env: Clock
+    env: simpy.Environment
     items: deque[Enqueued] = field(default_factory=deque)
     closed: bool = False
     ended: bool = False
@@ -92,7 +92,7 @@ class StreamQueue:
     """The last step that the stream ran had ended."""
     ready_ps: int = 0
     """The stream's next kernel starts no earlier."""
-    _wake: Event | None = None
+    _wake: simpy.Event | None = None
 
     @property
     def waiting_for(self) -> str | None:
@@ -118,7 +118,7 @@ class StreamQueue:
             wake, self._wake = self._wake, None
             wake.succeed()
 
-    def wait(self) -> Event:
+    def wait(self) -> simpy.Event:
         """An event that succeeds at the next push or close."""
         self._wake = self.env.event()
         return self._wake
@@ -128,22 +128,22 @@ class StreamQueue:
 class Rank:
     """One rank: its host process, its streams and its device."""
 
-    env: Clock
+    env: simpy.Environment
     number: int
     device: DeviceState
     launch: LaunchCosts
     eager: bool
     cost_of: Callable[[ComputeOp], KernelCost]
     join: Callable[[int, AllReduce], tuple[CollectiveCost, JointCollective]]
-    light: bool = False
-    """Kernels that nothing can run beside take one event."""
     spans: list[tuple[int, Span]] = field(default_factory=list)
     """With the number of the launch they belong to."""
     asked_ps: list[int] = field(default_factory=list)
     """By launch, when its stream was ready to take it."""
     queues: dict[int, StreamQueue] = field(default_factory=dict)
 
-    def start(self, launches: Iterable[Launch], ready_ps: Mapping[int, int] = MappingProxyType({})) -> list[Process]:
+    def start(
+        self, launches: Iterable[Launch], ready_ps: Mapping[int, int] = MappingProxyType({})
+    ) -> list[simpy.Process]:
         """Start the host and the streams; the processes end when their work has.
 
         Args:
@@ -165,7 +165,7 @@ class Rank:
 
     def _items(self, launches: Iterable[Launch]) -> Iterator[Enqueued]:
         """What the host enqueues, with the recordings that waits are for."""
-        recordings: dict[str, Event] = {}
+        recordings: dict[str, simpy.Event] = {}
         for number, (step, segment, iteration, queued_ps) in enumerate(launches):
             self.asked_ps.append(0)
             event = None
@@ -242,17 +242,8 @@ class Rank:
         else:
             kernel_cost = self.cost_of(step.op)
             busy_s, detail = kernel_cost.busy_s, kernel_cost.detail
-            duration_ps = self._alone_ps(kernel_cost, step.stream) if self.light else None
-            yield self.device.launch(kernel_cost, priority) if duration_ps is None else env.timeout(duration_ps)
+            yield self.device.launch(kernel_cost, priority)
         self._record(item, step.name, step.category, step.stream, start_ps, kind, busy_s, detail, step.op)
-
-    def _alone_ps(self, cost: KernelCost, stream: int) -> int | None:
-        """Duration of a kernel that nothing can run beside any more; None while something may."""
-        others_ended = all(queue.ended for other, queue in self.queues.items() if other != stream)
-        if not others_ended or not self.device.is_idle:
-            return None
-        duration_s = alone_s(cost, self.device.num_sms)
-        return None if duration_s is None else to_ps(duration_s)
 
     def _record(
         self,

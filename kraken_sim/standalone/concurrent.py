@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from kraken_sim.costs.collectives import CollectiveKind, collective_cost
 from kraken_sim.costs.collectives.policy import CollectivePolicy, Library, Selection, Transport
 from kraken_sim.costs.collectives.transfer import transfer_cost
-from kraken_sim.costs.links.fair import Flow
+from kraken_sim.costs.fair import Flow
 from kraken_sim.costs.links.sharing import LinkSharing
 from kraken_sim.costs.links.traffic import link_bytes
 from kraken_sim.engine.link_flows import LinkJob, run_link_jobs

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from kraken_sim.costs.collectives.kinds import ring_bytes
 from kraken_sim.costs.collectives.nccl import fabric_bytes_per_s, line_rate_bytes_per_s
-from kraken_sim.costs.links.fair import Flow, max_min_rates
+from kraken_sim.costs.fair import Flow, max_min_rates
 from kraken_sim.costs.links.traffic import (
     IN_SWITCH,
     busiest_rank_bytes,

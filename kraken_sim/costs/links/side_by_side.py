@@ -13,14 +13,14 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from kraken_sim.costs.collectives.kinds import CollectiveKind
-from kraken_sim.costs.links.fair import max_min_rates
+from kraken_sim.costs.fair import max_min_rates
 from kraken_sim.costs.links.sharing import GROUPS_CACHED, GroupTraffic, LinkSharing, group_traffic, groups_of, slowed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from kraken_sim.costs.collectives.constants import CollectiveConstants
-    from kraken_sim.costs.links.fair import Flow
+    from kraken_sim.costs.fair import Flow
     from kraken_sim.costs.types import CollectiveCost
     from kraken_sim.hardware.topology.graph import Topology
     from kraken_sim.program.ops import AllReduce
