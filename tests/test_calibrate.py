@@ -112,6 +112,9 @@ def test_every_fitted_number_names_its_measurement_and_its_error() -> None:
     for path, where in result().profile.provenance.items():
         block = path.split(".")[0]
         if block in ("gemm", "attention", "memory_bound", "collectives"):
+            if where.kind is ProvenanceKind.ASSUMED:
+                assert load_profile(BASE).provenance[path] == where
+                continue
             assert where.kind is ProvenanceKind.FITTED
             assert "2 x NVIDIA H200, torch 2.11.0, NCCL 2.28.9" in where.source
             assert where.residual is not None

@@ -6,7 +6,6 @@ the samples of one type of record.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,9 +25,11 @@ from kraken_sim.costs.memory_bound import kind_of
 from kraken_sim.errors import InputError
 from kraken_sim.measurements.machine import machine_warnings
 from kraken_sim.profiles.profile import Provenance, ProvenanceKind
-from kraken_sim.profiles.write import BlockText
+from kraken_sim.profiles.write import BlockText, numbers_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from kraken_sim.calibration.collectives import AllReduceSample
     from kraken_sim.costs.collectives.constants import CollectiveConstants
     from kraken_sim.hardware.interconnect import Interconnect
@@ -86,7 +87,8 @@ class _Calibration:
         return self.profile.launch.graph_node_gap_s
 
     def found(self, name: str, text: BlockText, errors: tuple[ClassError, ...] = ()) -> None:
-        """Puts a block into the profile."""
+        """Puts a block into the profile; what the base assumed and no record told stays an assumption."""
+        text = replace(text, overrides={**_still_assumed(name, text, self.base), **text.overrides})
         self.blocks[name] = FittedBlock(text, errors)
         constants: Any = {name: text.constants}
         self.profile = replace(self.profile, **constants)
@@ -134,17 +136,21 @@ def _provenance(blocks: Mapping[str, FittedBlock]) -> dict[str, Provenance]:
     """Where the numbers of the new blocks are from, by their paths in the profile."""
     result: dict[str, Provenance] = {}
     for name, block in blocks.items():
-        for field_name in type(block.text.constants).__dataclass_fields__:
-            where = block.text.overrides.get(field_name, block.text.provenance)
-            value = getattr(block.text.constants, field_name)
-            result |= dict.fromkeys(_paths(f"{name}.{field_name}", value), where)
+        result |= {f"{name}.{path}": where for path, where in block.text.where_all().items()}
     return result
 
 
-def _paths(path: str, value: Any) -> list[str]:
-    if not isinstance(value, Mapping):
-        return [path]
-    return [inner for key, item in value.items() for inner in _paths(f"{path}.{key}", item)]
+def _still_assumed(name: str, text: BlockText, base: HardwareProfile) -> dict[str, Provenance]:
+    """Numbers that the base assumed and the fit left as they were."""
+    block = getattr(base, name)
+    before = {} if block is None else dict(numbers_of(block))
+    return {
+        path: where
+        for path, value in numbers_of(text.constants)
+        if value == before.get(path)
+        and (where := base.provenance.get(f"{name}.{path}")) is not None
+        and where.kind is ProvenanceKind.ASSUMED
+    }
 
 
 def _launch(work: _Calibration) -> None:
@@ -252,9 +258,9 @@ def _power(work: _Calibration) -> None:
         return
     errors = class_errors("sustained", fit.held_out, lambda s: (0, "GEMMs") if s.gemms_only else (1, "other kernels"))
     source = work.source(len(samples), "sustained loads", fit.residual)
-    known = {name: work.base.provenance.get(f"power.{name}", _fitted(why, None)) for name, why in power.ASSUMED.items()}
+    known = {name: work.base.provenance.get(f"power.{name}", _assumed(why)) for name, why in power.ASSUMED.items()}
     overrides = {name: where for name, where in known.items() if name in fit.assumed}
-    overrides["repeats"] = _fitted(power.REPEATS_MEAN, None)
+    overrides["repeats"] = _assumed(power.REPEATS_MEAN)
     work.found("power", BlockText(fit.constants, _fitted(source, fit.residual), overrides), errors)
 
 
@@ -295,6 +301,10 @@ def all_reduce_class(sample: AllReduceSample) -> tuple[int, str]:
 
 def _fitted(source: str, residual: float | None) -> Provenance:
     return Provenance(ProvenanceKind.FITTED, source, residual)
+
+
+def _assumed(source: str) -> Provenance:
+    return Provenance(ProvenanceKind.ASSUMED, source)
 
 
 def _too_few(count: int, least: int, what: str) -> str:

@@ -26,7 +26,9 @@ NORMAL_QUANTILE: Final = 1.645
 """Half width of a 90 % interval in standard deviations."""
 
 UNKNOWN_RESIDUAL: Final = 0.2
-"""For fitted blocks that do not state one."""
+"""For fitted and assumed blocks that do not state one."""
+
+_UNCERTAIN: Final = frozenset({"fitted", "assumed"})
 
 GRAPH_LAUNCH_RESIDUAL: Final = 0.1
 EAGER_LAUNCH_RESIDUAL: Final = 1.0
@@ -74,12 +76,18 @@ def interval_of(
 
 
 def block_residuals(provenance: Mapping[str, Provenance]) -> dict[str, float]:
-    """The largest residual among the numbers of each block."""
-    found: dict[str, float] = {}
+    """The largest residual among the fitted and assumed numbers of each block.
+
+    A number that states none has no say beside others of its block that do, so that one constant set by judgement
+    neither widens nor narrows what the block's fit says of itself; a block of such numbers alone has
+    `UNKNOWN_RESIDUAL`.
+    """
+    stated: dict[str, float] = {}
+    uncertain: set[str] = set()
     for path, record in provenance.items():
-        block = path.split(".")[0]
-        if record.kind == "fitted":
-            residual = UNKNOWN_RESIDUAL if record.residual is None else record.residual
-            if record.residual is not None or block not in found:
-                found[block] = max(found.get(block, 0.0) if record.residual is not None else 0.0, residual)
-    return found
+        if record.kind in _UNCERTAIN:
+            block = path.split(".")[0]
+            uncertain.add(block)
+            if record.residual is not None:
+                stated[block] = max(stated.get(block, 0.0), record.residual)
+    return {block: stated.get(block, UNKNOWN_RESIDUAL) for block in sorted(uncertain)}

@@ -3,8 +3,8 @@
 A field is a float, an int, a str, or a mapping of names to those, nested as deep as its type says. A float
 whose name ends in `_s`, `_bytes`, `_bytes_per_s`, `_flops`, `_hz` or `_w` is written with a unit, any other
 as a plain number. In a mapping the name of the field decides, or, where that says nothing, the key.
-Wherever a number may stand, `{value: ..., kind: ..., source: ...}` may stand too and says where this one
-number is from.
+Wherever a number or a mapping of them may stand, `{value: ..., kind: ..., source: ...}` may stand too and says where
+this one number, or each of the mapping, is from.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Reading:
         `inherited` is what the block says about all its numbers; without it the number must say it itself.
         Quantities with a unit are never below `minimum`.
         """
-        raw, provenance = self._unwrap(raw, path, inherited)
+        raw, provenance = self.unwrap(raw, path, inherited)
         if raw is None:
             self.add(path, "must be a value, not null", example=EXAMPLES[dimension])
             return None
@@ -71,7 +71,8 @@ class Reading:
         """Notes where the number at `path` of the file is from, under its path in the profile."""
         self.provenance[path.replace(".values.", ".", 1)] = provenance
 
-    def _unwrap(self, raw: object, path: str, inherited: Provenance | None) -> tuple[object, Provenance | None]:
+    def unwrap(self, raw: object, path: str, inherited: Provenance | None) -> tuple[object, Provenance | None]:
+        """A value and where it is from: as it says itself, or as inherited."""
         if isinstance(raw, dict) and "value" in raw:
             for key in raw.keys() - _SOURCED:
                 self.add(f"{path}.{key}", "unknown field", suggestion=closest(key, sorted(_SOURCED)))
@@ -167,6 +168,8 @@ def _read_mapping(
     raw: object, expected: Any, dimension: Dimension, path: str, reading: Reading, inherited: Provenance | None
 ) -> dict[Any, Any]:
     key_type, value_type = typing.get_args(expected)
+    if isinstance(raw, dict) and "value" in raw:
+        raw, inherited = reading.unwrap(raw, path, inherited)
     if not isinstance(raw, dict):
         reading.add(path, "must be a mapping", raw, example_of(path.rpartition(".")[2], expected))
         return {}
@@ -210,16 +213,18 @@ def _type_schema(name: str, expected: Any, sourced_only: bool) -> dict[str, Any]
     if expected is str:
         return {"type": "string"}
     if typing.get_origin(expected) is Mapping:
-        inner = _type_schema(name, typing.get_args(expected)[1], sourced_only)
-        if inner.get("type") != "object" and dimension_of_field(name) is Dimension.DIMENSIONLESS:
+        value_type = typing.get_args(expected)[1]
+        inner = _type_schema(name, value_type, sourced_only)
+        if value_type in (int, float) and dimension_of_field(name) is Dimension.DIMENSIONLESS:
             inner = {"anyOf": [*inner["anyOf"], {"type": "string"}]}  # a key may ask for a unit
-        return {"type": "object", "additionalProperties": inner}
+        mapping = {"type": "object", "additionalProperties": inner}
+        return mapping if sourced_only else {"anyOf": [mapping, sourced_schema(mapping)]}
     plain = {"type": "integer"} if expected is int else quantity_schema(dimension_of_field(name))
     return sourced_schema(plain) if sourced_only else {"anyOf": [plain, sourced_schema(plain)]}
 
 
 def sourced_schema(value: dict[str, Any]) -> dict[str, Any]:
-    """JSON schema of a number that says itself where it is from."""
+    """JSON schema of a number, or of a mapping of them, that says itself where it is from."""
     properties = {
         "value": value,
         "kind": {"enum": [str(kind) for kind in ProvenanceKind]},

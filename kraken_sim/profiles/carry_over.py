@@ -7,7 +7,6 @@ changes follows the rules of `kraken_sim.profiles.transfer`, and says so in its 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
 from math import log2
 from pathlib import Path
@@ -21,7 +20,7 @@ from kraken_sim.hardware.topology.graph import NodeKind
 from kraken_sim.hardware.topology.islands import nvlink_islands
 from kraken_sim.profiles.datasheet import is_datasheet, parse_datasheet
 from kraken_sim.profiles.gemm_transfer import carry_over_gemm
-from kraken_sim.profiles.link_transfer import NETWORK_SOURCE, with_bridges, with_network, with_rows_of
+from kraken_sim.profiles.link_transfer import NETWORK_ROWS, NETWORK_SOURCE, with_bridges, with_network, with_rows_of
 from kraken_sim.profiles.load import is_path, list_profiles, load_profile, profile_path
 from kraken_sim.profiles.profile import HardwareProfile, Provenance, ProvenanceKind
 from kraken_sim.profiles.schema import BLOCKS, GENERATIONS
@@ -31,10 +30,10 @@ from kraken_sim.profiles.transfer import (
     carry_over_memory_bound,
     carry_over_power,
 )
-from kraken_sim.profiles.write import BlockText, block_yaml, device_yaml, section, with_sections
+from kraken_sim.profiles.write import BlockText, block_yaml, device_yaml, numbers_of, section, with_sections
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Mapping
 
     from kraken_sim.files.strict_yaml import YamlDocument
     from kraken_sim.hardware.topology.graph import Topology
@@ -52,19 +51,15 @@ measured kernels of each GPU left out in turn; attention and collectives against
 carried over to each other; memory-bound kernels assumed. Inside a generation the errors are a third of that or less.
 """
 
+MEASURED_ERRORS: Final = frozenset({"gemm", "attention", "serving_attention", "collectives"})
+"""Blocks that stay fitted when they are carried over: their error was measured on GPUs left out. Of others the error
+is an assumption, and so is what is carried over."""
+
 NETWORK_ERROR: Final = 0.5
 """Of collectives between nodes, assumed: published two-node H100 runs range from half to all of the line rate."""
 
 WIDENING: Final = 3.0
 """By how much the error of a block grows that is carried over and not in `LEFT_OUT_ERRORS`."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Carried:
-    """A block for the new machine; without a `provenance` it is the base's, number for number."""
-
-    constants: Any
-    provenance: Provenance | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,14 +99,19 @@ def profile_of(document: YamlDocument) -> HardwareProfile:
         provenance |= {p: where for p, where in machine.base.provenance.items() if p.startswith("topology.")}
     provenance |= machine.sheet.provenance
     for name, block in blocks.items():
-        provenance |= _numbers_of(name, block, machine.base)
+        if block is None:
+            provenance |= {
+                path: where for path, where in machine.base.provenance.items() if path.startswith(f"{name}.")
+            }
+        else:
+            provenance |= {f"{name}.{path}": where for path, where in block.where_all().items()}
     return HardwareProfile(
         name=machine.sheet.name or Path(document.source).stem,
         description=machine.sheet.description,
         device=machine.device,
         topology=machine.topology,
         provenance=provenance,
-        **{name: block.constants for name, block in blocks.items()},
+        **{name: getattr(machine.base, name) if block is None else block.constants for name, block in blocks.items()},
     )
 
 
@@ -131,10 +131,7 @@ def profile_from_datasheet(path: Path, name: str) -> CarriedOver:
         sections["device"] = device_yaml(machine.device, known)
     sections["topology"] = section(text, "topology") or section(base_text, "topology")
     for block, carried in _blocks(machine).items():
-        if carried.provenance is None:
-            sections[block] = section(base_text, block)
-        else:
-            sections[block] = block_yaml(block, BlockText(carried.constants, carried.provenance))
+        sections[block] = section(base_text, block) if carried is None else block_yaml(block, carried)
     return CarriedOver(with_sections(text, sections), machine.sources)
 
 
@@ -222,35 +219,54 @@ def _link_kind(topology: Topology) -> InterconnectKind | None:
         return None
 
 
-def _blocks(machine: _Machine) -> dict[str, _Carried]:
-    """Every block for the new machine."""
+def _blocks(machine: _Machine) -> dict[str, BlockText | None]:
+    """Every block for the new machine; None for the base's own, number for number."""
     base, source, target = machine.base, machine.base.device, machine.device
-    carried: dict[str, Any] = {block: getattr(base, block) for block in BLOCKS}
+    blocks: dict[str, BlockText | None] = {block: None for block in BLOCKS if getattr(base, block) is not None}
     if source != target:
-        carried |= {
+        carried: dict[str, Any] = {
+            "launch": base.launch,
             "gemm": carry_over_gemm(base.gemm, source, target),
             "attention": carry_over_attention(base.attention, source, target),
             "memory_bound": carry_over_memory_bound(base.memory_bound, source, target),
+            "contention": base.contention,
         }
         if base.serving_attention is not None:
             carried["serving_attention"] = carry_over_attention(base.serving_attention, source, target)
         if base.power is not None:
             carried["power"] = carry_over_power(base.power, source, target)
-    blocks = {
-        block: _Carried(constants, None if source == target else _provenance(block, base))
-        for block, constants in carried.items()
-        if constants is not None
+        for block, constants in carried.items():
+            kind = ProvenanceKind.FITTED if block in MEASURED_ERRORS else ProvenanceKind.ASSUMED
+            where = Provenance(kind, _carried_from(base), _error(block, base))
+            blocks[block] = _text(block, constants, where, base)
+    blocks["collectives"] = _collectives(machine)
+    return blocks
+
+
+def _text(block: str, constants: Any, where: Provenance, base: HardwareProfile) -> BlockText:
+    """A block carried over; what its base assumed stays an assumption."""
+    assumed = {
+        path: replaced
+        for path, _ in numbers_of(constants)
+        if (replaced := _assumed_of(base, f"{block}.{path}")) is not None and where.kind is not ProvenanceKind.ASSUMED
     }
-    return blocks | {"collectives": _collectives(machine)}
+    return BlockText(constants, where, assumed)
 
 
-def _collectives(machine: _Machine) -> _Carried:
+def _assumed_of(base: HardwareProfile, path: str) -> Provenance | None:
+    known = base.provenance.get(path)
+    if known is None or known.kind is not ProvenanceKind.ASSUMED:
+        return None
+    return Provenance(ProvenanceKind.ASSUMED, f"{_carried_from(base)}: {known.source}")
+
+
+def _collectives(machine: _Machine) -> BlockText | None:
     """Collective constants of the machine with the same links; rows of other kinds of links from where they fit."""
     base, linked, kind = machine.base, machine.linked, _link_kind(machine.topology)
     if machine.device == base.device and kind == _link_kind(base.topology):
-        return _Carried(base.collectives, None)
+        return None
     constants = carry_over_collectives(linked.collectives, multicast=_has_nvswitch(machine.topology))
-    sources = [f"carried over from {linked.name} ({linked.device.name})"]
+    sources, assumed = [_carried_from(linked)], {}
     if linked is not base:
         constants = with_rows_of(constants, base.collectives, "nvlink")
         sources.append(f"nvlink rows from {base.name}")
@@ -258,20 +274,27 @@ def _collectives(machine: _Machine) -> _Carried:
     if kind is InterconnectKind.NETWORK:
         constants, error = with_network(constants), NETWORK_ERROR
         sources.append(NETWORK_SOURCE)
+        assumed = dict.fromkeys(NETWORK_ROWS, Provenance(ProvenanceKind.ASSUMED, NETWORK_SOURCE))
     bridged = len(machine.topology.gpus) / len(nvlink_islands(machine.topology, machine.topology.gpus))
     if kind in (InterconnectKind.PCIE, InterconnectKind.HOST) and bridged > 1.0:
         constants = with_bridges(constants, bridged)
         sources.append(f"bridged groups of {bridged:g} GPUs pass the host bridges as one")
-    return _Carried(constants, Provenance(ProvenanceKind.FITTED, "; ".join(sources), error))
+    where = Provenance(ProvenanceKind.FITTED, "; ".join(sources), error)
+    text = _text("collectives", constants, where, linked)
+    return dataclasses.replace(text, overrides={**_outside(text.overrides, assumed), **assumed})
+
+
+def _outside(overrides: Mapping[str, Provenance], rows: Mapping[str, Provenance]) -> dict[str, Provenance]:
+    """Those whose paths are in none of the rows."""
+    return {path: where for path, where in overrides.items() if not any(path.startswith(f"{row}.") for row in rows)}
 
 
 def _has_nvswitch(topology: Topology) -> bool:
     return NodeKind.NVSWITCH in topology.kinds.values()
 
 
-def _provenance(block: str, source: HardwareProfile) -> Provenance:
-    text = f"carried over from {source.name} ({source.device.name})"
-    return Provenance(ProvenanceKind.FITTED, text, _error(block, source))
+def _carried_from(source: HardwareProfile) -> str:
+    return f"carried over from {source.name} ({source.device.name})"
 
 
 def _error(block: str, source: HardwareProfile) -> float | None:
@@ -280,21 +303,3 @@ def _error(block: str, source: HardwareProfile) -> float | None:
     known = own.residual if own is not None else None
     widened = None if known is None else min(WIDENING * known, 1.0)
     return max(LEFT_OUT_ERRORS.get(block, 0.0), widened or 0.0) or None
-
-
-def _numbers_of(name: str, block: _Carried, base: HardwareProfile) -> dict[str, Provenance]:
-    """Where every number of a block is from, by its dotted path."""
-    if block.provenance is None:
-        return {path: where for path, where in base.provenance.items() if path.startswith(f"{name}.")}
-    return dict.fromkeys(_paths(name, block.constants), block.provenance)
-
-
-def _paths(path: str, value: Any) -> Iterator[str]:
-    if dataclasses.is_dataclass(value):
-        for field in dataclasses.fields(value):
-            yield from _paths(f"{path}.{field.name}", getattr(value, field.name))
-    elif isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from _paths(f"{path}.{key}", inner)
-    else:
-        yield path

@@ -15,6 +15,9 @@ _BY_LINK: Final = ("base_s", "step_s", "channel_bytes_per_s", "link_efficiency")
 
 _NETWORK: Final = "network"
 
+NETWORK_ROWS: Final = tuple(f"{field}.{_NETWORK}" for field in _BY_LINK)
+"""The paths of a network's rows below the block of collectives."""
+
 NETWORK_BASE_S: Final[Mapping[str, float]] = {"ll": 6.6e-6, "ll128": 14e-6, "simple": 8.4e-6}
 NETWORK_STEP_S: Final[Mapping[str, float]] = {"ll": 2.7e-6, "ll128": 4e-6, "simple": 14e-6}
 """Start-up and step of a ring over the network (NVIDIA/nccl src/graph/tuning.cc, baseLat and hwLat, NET)."""

@@ -25,11 +25,17 @@ class ProvenanceKind(StrEnum):
     DATASHEET = "datasheet"
     MEASURED = "measured"
     FITTED = "fitted"
+    ASSUMED = "assumed"
+    """Taken to be as elsewhere, or set by judgement: nobody measured it on this machine."""
 
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """Where a number is from; `residual` is a fit's mean relative error on records it never saw."""
+    """Where a number is from.
+
+    `residual` is a fit's mean relative error on records it never saw; of an assumed block, the error that it is
+    taken to have.
+    """
 
     kind: ProvenanceKind
     source: str

@@ -251,7 +251,7 @@ def _latency(entry: LinkEntry, path: str, reading: Reading, inherited: Provenanc
     if entry.latency is not None:
         return reading.number(entry.latency, Dimension.TIME, f"{path}.latency", inherited)
     latency, source = LATENCIES[entry.kind]
-    reading.note(f"{path}.latency", Provenance(ProvenanceKind.MEASURED, source))
+    reading.note(f"{path}.latency", Provenance(ProvenanceKind.ASSUMED, source))
     return latency
 
 

@@ -15,7 +15,7 @@ from kraken_sim.errors import InputError
 from kraken_sim.units import Dimension, dimension_of_field, format_quantity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from kraken_sim.hardware.device import Device
     from kraken_sim.profiles.profile import Provenance
@@ -28,11 +28,27 @@ _STEP: Final = "  "
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class BlockText:
-    """A block of a profile: constants, where they are from, and where single fields differ from that."""
+    """A block of a profile: constants, where they are from, and where single ones differ from that.
+
+    `overrides` are keyed by field or, for a part of a mapping, by the dotted path below the block:
+    `base_s.network`, `misaligned_efficiency.8`.
+    """
 
     constants: Any
     provenance: Provenance
     overrides: Mapping[str, Provenance] = dataclasses.field(default_factory=dict)
+
+    def where(self, path: str) -> Provenance:
+        """Where the number at a dotted path below the block is from."""
+        while path:
+            if path in self.overrides:
+                return self.overrides[path]
+            path = path.rpartition(".")[0]
+        return self.provenance
+
+    def where_all(self) -> dict[str, Provenance]:
+        """Where every number is from, by its dotted path below the block."""
+        return {path: self.where(path) for path, _ in numbers_of(self.constants)}
 
 
 def block_yaml(name: str, block: BlockText) -> str:
@@ -44,12 +60,44 @@ def block_yaml(name: str, block: BlockText) -> str:
     lines.append(f"{_STEP}values:")
     for field in dataclasses.fields(block.constants):
         value = getattr(block.constants, field.name)
-        own = block.overrides.get(field.name)
-        if own is not None:
-            lines.append(f"{_STEP * 2}{field.name}: {_sourced(_scalar(value, field.name), own)}")
-        else:
-            lines += _entry(field.name, value, dimension_of_field(field.name), _STEP * 2)
+        lines += _sourced_entry(block, field.name, value, dimension_of_field(field.name), _STEP * 2)
     return "\n".join(lines) + "\n"
+
+
+def _sourced_entry(block: BlockText, path: str, value: Any, dimension: Dimension, indent: str) -> list[str]:
+    """A field, or what is at a path below one, as lines; what is from elsewhere than the block says so."""
+    key = path.rpartition(".")[2]
+    origins = {block.where(inner) for inner, _ in numbers_of(value, path)}
+    if not origins - {block.provenance}:
+        return _entry(key, value, dimension, indent)
+    if len(origins) == 1:
+        return [f"{indent}{_key(key)}: {_sourced(_inline(value, dimension), origins.pop())}"]
+    lines = [f"{indent}{_key(key)}:"]
+    for name, inner in value.items():
+        lines += _sourced_entry(block, f"{path}.{name}", inner, _dimension(dimension, str(name)), indent + _STEP)
+    return lines
+
+
+def numbers_of(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
+    """Dotted path and value of every number below a dataclass or a mapping, or of the number at `path` itself."""
+    if dataclasses.is_dataclass(value):
+        parts: Iterable[tuple[Any, Any]] = (
+            (item.name, getattr(value, item.name)) for item in dataclasses.fields(value)
+        )
+    elif isinstance(value, Mapping):
+        parts = value.items()
+    else:
+        yield path, value
+        return
+    for name, inner in parts:
+        yield from numbers_of(inner, f"{path}.{name}" if path else str(name))
+
+
+def _inline(value: Any, dimension: Dimension) -> str:
+    if not isinstance(value, Mapping):
+        return _number(value, dimension)
+    items = (f"{_key(str(key))}: {_inline(inner, _dimension(dimension, str(key)))}" for key, inner in value.items())
+    return f"{{{', '.join(items)}}}"
 
 
 def device_yaml(device: Device, provenance: Mapping[str, Provenance]) -> str:
@@ -105,10 +153,6 @@ def _flow(start: str, values: Mapping[Any, Any], dimension: Dimension, indent: s
 
 def _dimension(outer: Dimension, key: str) -> Dimension:
     return outer if outer is not Dimension.DIMENSIONLESS else dimension_of_field(key)
-
-
-def _scalar(value: Any, field: str) -> str:
-    return _number(value, dimension_of_field(field))
 
 
 def _exact(value: float, field: str) -> str:

@@ -14,6 +14,7 @@ from rich.tree import Tree
 
 from kraken_sim.errors import InputError
 from kraken_sim.profiles.load import list_profiles, load_profile
+from kraken_sim.profiles.profile import ProvenanceKind
 from kraken_sim.units import (
     Dimension,
     dimension_of_field,
@@ -157,8 +158,10 @@ def numbers_table(profile: HardwareProfile) -> Table:
 def _source_text(provenance: Provenance | None) -> str:
     if provenance is None:
         return _UNKNOWN
-    residual = "" if provenance.residual is None else f" (mean error {provenance.residual:.1%})"
-    return escape(provenance.source) + residual
+    if provenance.residual is None:
+        return escape(provenance.source)
+    of_fit = provenance.kind is not ProvenanceKind.ASSUMED
+    return f"{escape(provenance.source)} ({'mean' if of_fit else 'assumed'} error {provenance.residual:.1%})"
 
 
 def profile_numbers(profile: HardwareProfile) -> Iterator[tuple[str, str]]:
