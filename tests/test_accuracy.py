@@ -13,6 +13,7 @@ from measurement_support import header, microbenchmarks, pass_record, write
 from kraken_sim import predict_op, simulate
 from kraken_sim.measurements.records import GemmRecord, Launch, MemoryBoundRecord
 from kraken_sim.measurements.schema import MeasurementFile, read_measurements
+from kraken_sim.predict.ideal_overlap import ideal_overlap
 from kraken_sim.predict.pricing import Pricing
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.program.ops import Gemm
@@ -23,7 +24,6 @@ from validation.accuracy_passes import (
     eager_section,
     graph_section,
     host_spreads,
-    ideal_overlap_s,
     interval_section,
     launched,
     sign_counts,
@@ -132,10 +132,9 @@ def test_the_speed_up_is_judged_in_points_and_by_its_sign() -> None:
 
 
 def test_overlap_that_costs_nothing_is_faster_than_overlap_that_does_and_than_none() -> None:
-    profile = load_profile(HARDWARE)
     scenario = kraken_at_512()
     blocking = blocked(scenario)
-    ideal_s = ideal_overlap_s(scenario, profile)
+    ideal_s = ideal_overlap(simulate(scenario).prepared).duration_s
     assert ideal_s < simulate(scenario).latency_s
     assert ideal_s < simulate(blocking).latency_s
 
@@ -144,10 +143,11 @@ def test_ideal_overlap_takes_the_longer_side_of_each_overlap() -> None:
     # One clock for all: an overlapped pass is denser and would run at a lower one.
     profile = replace(load_profile(HARDWARE), power=None)
     scenario = kraken_at_512()
-    spans = simulate(scenario, profile=profile).timeline.spans
+    overlapped = simulate(scenario, profile=profile)
+    spans = overlapped.timeline.spans
     reduce_s = min(span.alone_s for span in spans if span.kind == "collective")
     blocking = blocked(scenario)
-    saved_s = simulate(blocking, profile=profile).latency_s - ideal_overlap_s(scenario, profile)
+    saved_s = simulate(blocking, profile=profile).latency_s - ideal_overlap(overlapped.prepared).duration_s
     # The kernels up to the FFN are the longer side, so each of 31 layers saves its AllReduce with the gap before it,
     # but for fork and join.
     gap_s = profile.launch.graph_node_gap_s + profile.launch.kernel_switch_s
@@ -195,20 +195,20 @@ def test_a_common_bias_is_explained_by_its_group_and_noise_within_groups_is_not(
 
 
 def test_gemms_measured_twice_as_slow_lengthen_a_pass_by_its_gemm_time() -> None:
-    profile = load_profile(HARDWARE)
     scenario = scenario_of_pass(pass_record("standard", 1.0), NCCL, HARDWARE)
     prediction = simulate(scenario)
+    prepared = prediction.prepared
     spans = simulate(scenario, exact=True).timeline.spans
     ops = {span.op for span in spans if isinstance(span.op, Gemm)}
-    pricing = Pricing(profile)
+    pricing = Pricing(prepared.profile)
     alone = {op: pricing.kernel(op).busy_s for op in ops}
-    shift_s, share = gemm_shift_s(scenario, profile, alone)
+    shift_s, share = gemm_shift_s(prepared, alone)
     assert share == pytest.approx(1.0)
     assert shift_s == pytest.approx(0.0, abs=1e-9 * prediction.latency_s)
     gemms_s = sum(span.alone_s for span in spans if isinstance(span.op, Gemm) and span.rank == 0)
-    shift_s, _ = gemm_shift_s(scenario, profile, {op: 2.0 * busy_s for op, busy_s in alone.items()})
+    shift_s, _ = gemm_shift_s(prepared, {op: 2.0 * busy_s for op, busy_s in alone.items()})
     assert shift_s == pytest.approx(gemms_s, rel=1e-6)
-    assert gemm_shift_s(scenario, profile, {})[1] == 0.0
+    assert gemm_shift_s(prepared, {})[1] == 0.0
 
 
 def gemm_table(folder: Path, card: str, name: str, factor: float) -> None:

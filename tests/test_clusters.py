@@ -26,7 +26,7 @@ from kraken_sim.errors import InputError
 from kraken_sim.hardware.interconnect import InterconnectKind
 from kraken_sim.hardware.topology.graph import Link, LinkKind, NodeKind, P2PLevel, Topology
 from kraken_sim.hardware.topology.rings import RingFinder
-from kraken_sim.predict.predictor import Predictor
+from kraken_sim.predict.pipeline import Predictor
 from kraken_sim.profiles.load import list_profiles, load_profile
 from kraken_sim.profiles.placement import gpu_numbers, placed
 

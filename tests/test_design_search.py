@@ -12,13 +12,13 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kraken_sim import simulate
 from kraken_sim.cli import main
 from kraken_sim.errors import InfeasibleError, InputError
 from kraken_sim.explore.design.pareto import dominates
 from kraken_sim.explore.design.request import DesignRequest, Objective, base_config, designs, load_design_request
 from kraken_sim.explore.design.search import search_designs
 from kraken_sim.explore.design.shape import Design, divides, widths_for_budget
-from kraken_sim.explore.evaluate import predict
 from kraken_sim.models.config import ArchitectureKind
 from kraken_sim.models.presets import preset
 
@@ -69,7 +69,7 @@ def _fields(design: Design, width: int) -> list[Any]:
 def test_a_design_counts_the_parameters_that_are_simulated(kind: ArchitectureKind):
     asked = request(search={"kind": [kind], "ffn_expansion": [3], "num_key_value_groups": [4]})
     for design in designs(asked):
-        prediction = predict(design.scenario(asked.base))
+        prediction = simulate(design.scenario(asked.base))
         assert prediction.num_parameters == design.num_parameters(base_config(asked))
         shape = prediction.resolved.kraken or prediction.resolved.config
         assert shape.intermediate_size == 3 * shape.hidden_size
@@ -79,7 +79,7 @@ def test_a_design_counts_the_parameters_that_are_simulated(kind: ArchitectureKin
 def test_the_base_model_is_its_own_design():
     asked = request(search={"kind": ["standard"], "hidden_size": [2048]})
     (design,) = designs(asked)
-    assert predict(design.scenario(asked.base)).latency_s == predict(asked.base).latency_s
+    assert simulate(design.scenario(asked.base)).latency_s == simulate(asked.base).latency_s
 
 
 def test_every_design_is_named_once_and_keeps_the_constraints():

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from explore_support import asked
 
-from kraken_sim.explore.evaluate import predict
+from kraken_sim import simulate
 from kraken_sim.predict.energy import step_energy
 from kraken_sim.profiles.load import load_profile
 
@@ -16,7 +16,7 @@ H200 = load_profile("h200-sxm-x2")
 
 def test_average_power_lies_between_idle_and_the_limit():
     for tokens in (1, 128, 2048):
-        energy = step_energy(predict(asked(context_length=tokens)), H200)
+        energy = step_energy(simulate(asked(context_length=tokens)))
         assert H200.power is not None
         assert H200.power.idle_w < energy.device_w <= H200.power.limit_w
         assert energy.basis == "power model of the profile"
@@ -24,26 +24,26 @@ def test_average_power_lies_between_idle_and_the_limit():
 
 def test_a_step_that_throttles_draws_what_the_controller_allows():
     # The clock is set so that the power is the limit; the step is shorter than the controller needs to settle fully.
-    prediction = predict(asked(context_length=2048, batch_size=8, architecture={"kind": "standard"}))
+    prediction = simulate(asked(context_length=2048, batch_size=8, architecture={"kind": "standard"}))
     assert prediction.slowdown > 1.02
-    energy = step_energy(prediction, H200)
+    energy = step_energy(prediction)
     assert H200.power is not None
     assert energy.device_w == pytest.approx(H200.power.limit_w, rel=0.05)
 
 
 def test_energy_is_power_times_time_on_all_devices():
-    prediction = predict(asked())
-    energy = step_energy(prediction, H200)
+    prediction = simulate(asked())
+    energy = step_energy(prediction)
     assert energy.energy_j == pytest.approx(2 * energy.device_w * prediction.latency_s)
 
 
 def test_without_a_power_model_the_tdp_is_an_upper_bound_and_says_so():
     machine = replace(H200, power=None)
-    energy = step_energy(predict(asked(), machine), machine)
+    energy = step_energy(simulate(asked(), profile=machine))
     assert energy.is_assumed
     assert energy.device_w == energy.idle_w == H200.device.tdp_w
 
 
 def test_more_work_takes_more_energy():
-    small, large = (step_energy(predict(asked(context_length=tokens)), H200).energy_j for tokens in (128, 1024))
+    small, large = (step_energy(simulate(asked(context_length=tokens))).energy_j for tokens in (128, 1024))
     assert large > 3 * small

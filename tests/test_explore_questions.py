@@ -10,12 +10,12 @@ from types import SimpleNamespace
 import pytest
 from explore_support import asked
 
+from kraken_sim import simulate
 from kraken_sim.cli import main
 from kraken_sim.errors import InfeasibleError, InputError
 from kraken_sim.explore.channels import best_channels
 from kraken_sim.explore.channels_measured import compare_channels
 from kraken_sim.explore.degree import best_degree, degrees
-from kraken_sim.explore.evaluate import predict
 from kraken_sim.explore.interconnect import Crossing, crossing_of, worthwhile_bandwidth
 from kraken_sim.explore.sweep.dataframe import dataframe
 from kraken_sim.measurements.schema import read_measurements
@@ -29,7 +29,7 @@ PASSES = ROOT / "validation" / "measurements" / "h200-sxm-x2-passes.jsonl"
 
 def test_the_best_channels_are_those_that_explaining_the_overlap_names():
     answer = best_channels(asked(context_length=128), perturb=False)
-    advice = explain_overlap(predict(asked(context_length=128)))
+    advice = explain_overlap(simulate(asked(context_length=128)))
     assert answer.best == str(advice.best_channels or "default")
     assert answer.gain >= 0.0
 

@@ -10,7 +10,7 @@ from statistics import NormalDist
 import pytest
 from explore_support import asked
 
-from kraken_sim.explore.evaluate import predict
+from kraken_sim import simulate
 from kraken_sim.explore.sensitivity import (
     Alternative,
     decide,
@@ -54,8 +54,8 @@ def test_the_same_design_twice_shares_every_error_so_the_first_is_taken():
 
 def test_two_that_share_nothing_are_judged_by_the_normal_difference():
     # Other machines share no kernel: P = Phi(difference / sqrt(sum of variances)).
-    first = predict(asked(architecture={"kind": "standard"}))
-    second = predict(asked(architecture={"kind": "standard"}, hardware="h100-sxm-x8"))
+    first = simulate(asked(architecture={"kind": "standard"}))
+    second = simulate(asked(architecture={"kind": "standard"}, hardware="h100-sxm-x8"))
     probability = probability_best([first, second])[0]
     assert not set(error_terms(first)["gemm"]) & set(error_terms(second)["gemm"])
     variance = sum(
@@ -81,7 +81,7 @@ def test_intervals_of_speedups_hold_most_measured_speedups():
         collective = measurements.header.conditions[condition] or {}
         standard, kraken = pair["standard"], pair["kraken"]
         low, high = speedup_interval(
-            *(predict(scenario_of_pass(record, collective, "h200-sxm-x2")) for record in (standard, kraken))
+            *(simulate(scenario_of_pass(record, collective, "h200-sxm-x2")) for record in (standard, kraken))
         )
         held.append(low <= standard.time_s.median / kraken.time_s.median - 1.0 <= high)
         widths.append(high - low)
@@ -99,10 +99,10 @@ def test_overlap_is_one_for_the_same_kernels_and_zero_for_none_in_common():
 
 
 def test_error_terms_cover_the_step_and_the_overlapped_time():
-    prediction = predict(with_architecture(asked(), asked(architecture={"kind": "standard"}).architecture.kind))
+    prediction = simulate(with_architecture(asked(), asked(architecture={"kind": "standard"}).architecture.kind))
     covered = sum(sum(seconds.values()) for seconds in error_terms(prediction).values())
     assert covered == pytest.approx(prediction.latency_s, rel=1e-6)
-    overlapped = predict(asked())
+    overlapped = simulate(asked())
     contended = sum(error_terms(overlapped)["contention"].values())
     assert contended >= overlapped.hidden_communication_s
 

@@ -125,16 +125,16 @@ def test_a_point_without_an_answer_is_a_row_with_its_error():
 
 
 def test_a_bug_in_one_point_does_not_cost_the_others(monkeypatch: pytest.MonkeyPatch):
-    from kraken_sim.predict.predictor import Predictor
+    from kraken_sim.predict.pipeline import Predictor
 
-    answer = Predictor.answer
+    predict = Predictor.predict
 
     def broken(self: Predictor, scenario: Any, **options: Any) -> Any:
         if scenario.batch_size == 2:
             raise ZeroDivisionError("of ours")
-        return answer(self, scenario, **options)
+        return predict(self, scenario, **options)
 
-    monkeypatch.setattr(Predictor, "answer", broken)
+    monkeypatch.setattr(Predictor, "predict", broken)
     records = sweep(asked(batch_size=[1, 2, 3]), jobs=1).records
     assert [record["error_kind"] for record in records] == [None, "internal", None]
     assert records[1]["error"] == "ZeroDivisionError: of ours"

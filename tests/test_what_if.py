@@ -9,8 +9,8 @@ from explore_support import asked
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kraken_sim import simulate
 from kraken_sim.errors import InputError
-from kraken_sim.explore.evaluate import predict
 from kraken_sim.hardware.topology.graph import LinkKind
 from kraken_sim.predict.metrics import totals
 from kraken_sim.profiles.load import load_profile
@@ -37,23 +37,27 @@ def test_a_block_that_errs_moves_a_serial_step_by_its_share(block: str):
     # The machine has no power model, whose clock would answer to the load.
     scenario = standard(hardware="a100-sxm4-80gb-x8", num_devices=4)
     profile = load_profile(scenario.hardware)
-    before = predict(scenario, profile)
-    after = predict(scenario, with_time_factor(profile, block, 1.1))
+    before = simulate(scenario, profile=profile)
+    after = simulate(scenario, profile=with_time_factor(profile, block, 1.1))
     gained = after.latency_s - before.latency_s
     assert gained == pytest.approx(0.1 * totals(before.timeline).blocks_s[block], rel=1e-3)
 
 
 def test_launch_and_contention_are_scaled_where_they_act():
     blocking = asked(runtime={"overlap": False})
-    assert predict(blocking, with_time_factor(H200, "contention", 2.0)).latency_s == predict(blocking).latency_s
-    assert predict(asked(), with_time_factor(H200, "contention", 2.0)).latency_s > predict(asked()).latency_s
-    assert predict(blocking, with_time_factor(H200, "launch", 2.0)).latency_s > predict(blocking).latency_s
+    assert (
+        simulate(blocking, profile=with_time_factor(H200, "contention", 2.0)).latency_s == simulate(blocking).latency_s
+    )
+    assert simulate(asked(), profile=with_time_factor(H200, "contention", 2.0)).latency_s > simulate(asked()).latency_s
+    assert simulate(blocking, profile=with_time_factor(H200, "launch", 2.0)).latency_s > simulate(blocking).latency_s
 
 
 @pytest.mark.parametrize("block", PERTURBED_BLOCKS)
 def test_factors_undo_each_other_and_never_touch_the_profile(block: str):
     twice = with_time_factor(with_time_factor(H200, block, 2.0), block, 0.5)
-    assert predict(asked(), twice).latency_s == pytest.approx(predict(asked(), H200).latency_s, rel=1e-9)
+    assert simulate(asked(), profile=twice).latency_s == pytest.approx(
+        simulate(asked(), profile=H200).latency_s, rel=1e-9
+    )
     assert not H200.time_factors
 
 
@@ -98,4 +102,4 @@ def test_more_bandwidth_never_makes_a_machine_slower_while_nccl_does_the_same(lo
         runtime=RING,
     )
     slow, fast = (with_bandwidth_factor(profile, factor) for factor in sorted((low, high)))
-    assert predict(scenario, fast).latency_s <= predict(scenario, slow).latency_s * (1.0 + 1e-9)
+    assert simulate(scenario, profile=fast).latency_s <= simulate(scenario, profile=slow).latency_s * (1.0 + 1e-9)

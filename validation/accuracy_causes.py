@@ -8,10 +8,8 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from kraken_sim.calibration.samples import gemm_samples
-from kraken_sim.predict.predictor import program_of
-from kraken_sim.predict.pricing import Pricing
+from kraken_sim.predict.pipeline import Predictor
 from kraken_sim.program.ops import Gemm
-from kraken_sim.scenario.resolve import resolve_model
 from kraken_sim.validate.passes import BLOCKING_NAME, KRAKEN_NAME, Comparison, ValidationResult, scenario_of_pass
 from validation.accuracy_passes import grouped
 from validation.accuracy_table import Section, line
@@ -20,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping, Sequence
 
     from kraken_sim.measurements.schema import MeasurementFile
+    from kraken_sim.predict.prepared import Prepared
     from kraken_sim.profiles.profile import HardwareProfile
-    from kraken_sim.scenario.spec import Scenario
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,16 +95,15 @@ def measured_gemms(microbench: MeasurementFile, profile: HardwareProfile) -> dic
     return {op: fmean(found) for op, found in times.items()}
 
 
-def gemm_shift_s(asked: Scenario, profile: HardwareProfile, measured: Mapping[Gemm, float]) -> tuple[float, float]:
+def gemm_shift_s(prepared: Prepared, measured: Mapping[Gemm, float]) -> tuple[float, float]:
     """What a pass without overlap would take longer if its GEMMs took as long as measured alone.
 
     Returns:
         The seconds, at the clock of the pass, and the share of the GEMM time whose shapes were measured.
     """
-    program = program_of(asked, resolve_model(asked, len(profile.topology.gpus)))
-    pricing = Pricing(profile, asked.runtime.collective.policy()).under_sustained_load(program)
+    pricing = prepared.pricing
     shift_s = covered_s = total_s = 0.0
-    for segment in program.segments:
+    for segment in prepared.program.segments:
         for kernel in segment.kernels:
             if not isinstance(kernel.op, Gemm):
                 continue
@@ -125,7 +122,7 @@ def gemm_section(
     microbench: MeasurementFile,
 ) -> Section:
     """Errors of passes without overlap by tokens and size, when their GEMMs take as long as measured alone."""
-    measured = measured_gemms(microbench, profile)
+    measured, predictor = measured_gemms(microbench, profile), Predictor(profile)
     serial = [c for c in graph.comparisons if c.architecture != KRAKEN_NAME]
     lines = []
     groups = grouped(sorted(serial, key=lambda c: c.record.context_length), _tokens_and_size)
@@ -133,7 +130,7 @@ def gemm_section(
         errors, shares = [], []
         for c in own:
             scenario = scenario_of_pass(c.record, conditions[c.condition] or {}, graph.hardware)
-            shift_s, share = gemm_shift_s(scenario, profile, measured)
+            shift_s, share = gemm_shift_s(predictor.prepare(scenario), measured)
             errors.append((c.predicted_s + shift_s) / c.measured_s - 1.0)
             shares.append(share)
         before = f"{100 * fmean(c.error for c in own):+.1f}"

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
-from kraken_sim import simulate
 from kraken_sim.measurements.records import Launch
 from kraken_sim.predict.ideal_overlap import ideal_overlap
+from kraken_sim.predict.pipeline import Predictor
 from kraken_sim.validate.passes import KRAKEN_NAME, Comparison, ValidationResult, scenario_of_pass
 from validation.accuracy_table import Bar, Line, Section, line
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
     from kraken_sim.profiles.profile import HardwareProfile
-    from kraken_sim.scenario.spec import Scenario
     from kraken_sim.validate.passes import Speedup
 
 GRAPH_BAR = Bar(mean=0.04, worst=0.10)
@@ -29,21 +28,18 @@ HOST_BOUND_RATIO = 1.2
 """An eager pass that takes this much longer than its graph waits for the host."""
 
 
-def ideal_overlap_s(scenario: Scenario, profile: HardwareProfile) -> float:
-    """The latency if both sides of an overlap ran as they run alone; see `ideal_overlap`."""
-    return ideal_overlap(scenario, profile).duration_s
-
-
 def with_ideal_overlap(
     result: ValidationResult, conditions: Mapping[str, dict[str, Any] | None], profile: HardwareProfile
 ) -> ValidationResult:
     """The same passes; those that overlap are predicted anew, as if overlap cost nothing."""
+    predictor = Predictor(profile)
 
     def again(c: Comparison) -> Comparison:
         collective = conditions.get(c.condition)
         if c.architecture != KRAKEN_NAME or collective is None:
             return c
-        return replace(c, predicted_s=ideal_overlap_s(scenario_of_pass(c.record, collective, result.hardware), profile))
+        prepared = predictor.prepare(scenario_of_pass(c.record, collective, result.hardware))
+        return replace(c, predicted_s=ideal_overlap(prepared).duration_s)
 
     return replace(result, comparisons=tuple(again(c) for c in result.comparisons))
 
@@ -179,9 +175,10 @@ def interval_section(
     """How many measured passes lie within the 90 % interval of their prediction."""
     inside: dict[tuple[str, str], list[bool]] = defaultdict(list)
     errors: dict[tuple[str, str], list[float]] = defaultdict(list)
+    predictor = Predictor(profile)
     for c in result.comparisons:
         scenario = scenario_of_pass(c.record, conditions[c.condition] or {}, result.hardware)
-        interval = simulate(scenario, profile=profile).interval
+        interval = predictor.predict(scenario).interval
         for architecture in ("all", c.architecture):
             key = (c.record.launch.value, architecture)
             inside[key].append(interval.low_s <= c.measured_s <= interval.high_s)

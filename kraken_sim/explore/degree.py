@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from kraken_sim.errors import InfeasibleError, InputError
-from kraken_sim.explore.evaluate import predict
 from kraken_sim.explore.sensitivity import Alternative, decide, lowest, weighted
 from kraken_sim.models.config import ArchitectureKind
 from kraken_sim.predict.energy import step_energy
+from kraken_sim.predict.pipeline import Predictor
 from kraken_sim.profiles.load import load_profile
+from kraken_sim.profiles.placement import gpu_numbers
+from kraken_sim.scenario.resolve import asked_devices
 from kraken_sim.scenario.spec import with_architecture
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ class DegreeRow:
     kind: ArchitectureKind
     num_devices: int
     num_replicas: int
-    """Groups of `num_devices` that the machine has room for."""
+    """Groups of `num_devices` that the machine, or the GPUs of its placement, have room for."""
     prediction: Prediction
     energy: StepEnergy
 
@@ -123,21 +125,24 @@ class DegreeAnswer:
 def best_degree(scenario: Scenario, *, perturb: bool = True) -> DegreeAnswer:
     """Predicts the scenario's model on every power of two of its machine's GPUs, as each architecture.
 
-    `scenario.num_devices` is the most GPUs to use; default: all of the machine.
+    `scenario.num_devices` is the most GPUs to use; default: all of the machine. A placement says which GPUs there are
+    to use, and in which order: two ranks sit on its first two.
 
     Raises:
         InputError: the scenario is wrong, whatever the degree.
         InfeasibleError: the model fits on no number of GPUs.
     """
     profile = load_profile(scenario.hardware)
+    predictor = Predictor(profile)
+    available = len(gpu_numbers(scenario.placement)) if scenario.placement else len(profile.topology.gpus)
     alternatives, impossible = [], {}
     fault: InputError | InfeasibleError | None = None
-    for num_devices in degrees(profile, scenario.num_devices):
+    for num_devices in degrees(profile, asked_devices(scenario)):
         for kind in KINDS if num_devices > 1 else KINDS[:1]:
             name = f"{kind.value} x{num_devices}"
-            asked = with_architecture(scenario, kind).model_copy(update={"num_devices": num_devices})
+            asked = _on(with_architecture(scenario, kind), num_devices)
             try:
-                predict(asked, profile)
+                predictor.prepare(asked)
             except (InputError, InfeasibleError) as error:
                 impossible[name] = _reason(error)
                 # Out of memory on the most devices says most; a wrong model is wrong on any.
@@ -147,8 +152,16 @@ def best_degree(scenario: Scenario, *, perturb: bool = True) -> DegreeAnswer:
     if not alternatives:
         raise fault or InputError.single("num_devices", "no number of GPUs to try", scenario.num_devices, "8")
     decision = decide(alternatives, perturb=perturb)
-    rows = tuple(_row(name, prediction, profile) for name, prediction in decision.predictions.items())
+    rows = tuple(_row(name, prediction, available) for name, prediction in decision.predictions.items())
     return DegreeAnswer(scenario, rows, impossible, decision)
+
+
+def _on(scenario: Scenario, num_devices: int) -> Scenario:
+    """The scenario on fewer devices, the first ones of its placement."""
+    placement = scenario.placement
+    if placement is not None:
+        placement = ",".join(map(str, gpu_numbers(placement)[:num_devices]))
+    return scenario.model_copy(update={"num_devices": num_devices, "placement": placement})
 
 
 def degrees(profile: HardwareProfile, most: int | None = None) -> list[int]:
@@ -164,12 +177,10 @@ def degrees(profile: HardwareProfile, most: int | None = None) -> list[int]:
     return sorted({1 << power for power in range(limit.bit_length()) if 1 << power <= limit} | {limit})
 
 
-def _row(name: str, prediction: Prediction, profile: HardwareProfile) -> DegreeRow:
-    num_devices = prediction.resolved.num_devices
-    replicas = len(profile.topology.gpus) // num_devices
-    return DegreeRow(
-        name, prediction.resolved.kind, num_devices, replicas, prediction, step_energy(prediction, profile)
-    )
+def _row(name: str, prediction: Prediction, available: int) -> DegreeRow:
+    resolved = prediction.resolved
+    replicas = available // resolved.num_devices
+    return DegreeRow(name, resolved.kind, resolved.num_devices, replicas, prediction, step_energy(prediction))
 
 
 def _reason(error: InputError | InfeasibleError) -> str:

@@ -8,11 +8,12 @@ from math import exp, inf, log
 from typing import TYPE_CHECKING, Any, Final
 
 from kraken_sim.errors import InputError
-from kraken_sim.explore.evaluate import predict
 from kraken_sim.explore.sensitivity import perturbed_residuals, speedup_interval
 from kraken_sim.models.config import ArchitectureKind
+from kraken_sim.predict.pipeline import Predictor
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.profiles.what_if import gpu_bandwidth_bytes_per_s, with_bandwidth_factor, with_time_factor
+from kraken_sim.scenario.resolve import asked_devices
 from kraken_sim.scenario.spec import with_architecture
 
 if TYPE_CHECKING:
@@ -129,13 +130,13 @@ def worthwhile_bandwidth(
         InfeasibleError: the model does not fit in memory.
     """
     profile = load_profile(scenario.hardware)
-    num_devices = scenario.num_devices or len(profile.topology.gpus)
+    num_devices = asked_devices(scenario) or len(profile.topology.gpus)
     if not 0.0 <= worth < inf:
         raise InputError.single("--worth", "must be a number, not negative", worth, "10")
     if num_devices < 2:
         raise InputError.single("num_devices", "one device has no interconnect", num_devices, "2")
     factors = sorted(factors)
-    points = [_point(scenario, profile, num_devices, factor) for factor in factors]
+    points = [_point(scenario, profile, factor) for factor in factors]
     bandwidths = [point.bandwidth_bytes_per_s for point in points]
     perturbed = []
     residuals = perturbed_residuals(profile, scenario) if perturb else {}
@@ -145,7 +146,7 @@ def worthwhile_bandwidth(
             speedups = [_speedup(scenario, changed, factor) for factor in factors]
             crossing = crossing_of(bandwidths, speedups, worth)
             perturbed.append((block, scale, crossing, _speedup(scenario, changed, 1.0)))
-    own = _point(scenario, profile, num_devices, 1.0)
+    own = _point(scenario, profile, 1.0)
     low, high = (crossing_of(bandwidths, [point.interval[end] for point in points], worth) for end in (0, 1))
     crossing = crossing_of(bandwidths, [point.speedup for point in points], worth)
     return InterconnectAnswer(scenario, worth, num_devices, tuple(points), own, crossing, (low, high), tuple(perturbed))
@@ -176,9 +177,9 @@ def _between(first: tuple[float, float], second: tuple[float, float], worth: flo
     return exp(low + share * (high - low))
 
 
-def _point(scenario: Scenario, profile: HardwareProfile, num_devices: int, factor: float) -> BandwidthPoint:
+def _point(scenario: Scenario, profile: HardwareProfile, factor: float) -> BandwidthPoint:
     standard, kraken = _both(scenario, profile, factor)
-    bandwidth = factor * gpu_bandwidth_bytes_per_s(profile, num_devices)
+    bandwidth = gpu_bandwidth_bytes_per_s(kraken.profile, kraken.resolved.num_devices)
     interval = speedup_interval(standard, kraken)
     return BandwidthPoint(factor, bandwidth, standard.latency_s, kraken.latency_s, interval)
 
@@ -191,5 +192,6 @@ def _speedup(scenario: Scenario, profile: HardwareProfile, factor: float) -> flo
 def _both(scenario: Scenario, profile: HardwareProfile, factor: float) -> tuple[Prediction, Prediction]:
     """Standard and Kraken with `factor` times the bandwidth between the GPUs."""
     machine = profile if factor == 1.0 else with_bandwidth_factor(profile, factor)
-    standard = predict(with_architecture(scenario, ArchitectureKind.STANDARD), machine)
-    return standard, predict(with_architecture(scenario, ArchitectureKind.KRAKEN), machine)
+    predictor = Predictor(machine)
+    standard = predictor.predict(with_architecture(scenario, ArchitectureKind.STANDARD))
+    return standard, predictor.predict(with_architecture(scenario, ArchitectureKind.KRAKEN))

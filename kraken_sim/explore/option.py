@@ -11,11 +11,11 @@ from math import ceil
 from typing import TYPE_CHECKING, Any, Final
 
 from kraken_sim.errors import InfeasibleError, InputError
-from kraken_sim.explore.evaluate import predict
 from kraken_sim.explore.procure.queueing import ServiceClass, max_arrival_rate
 from kraken_sim.explore.procure.sla import TpotStatus, judge_tpot
 from kraken_sim.models.config import ArchitectureKind
 from kraken_sim.predict.energy import step_energy
+from kraken_sim.predict.pipeline import Predictor
 from kraken_sim.scenario.spec import Phase, Scenario
 from kraken_sim.units import format_seconds
 
@@ -138,7 +138,8 @@ def build_option(
         InputError: a model cannot be split over `degree` GPUs.
         InfeasibleError: a model does not fit, or the SLA cannot be kept; names the limiting number.
     """
-    services = tuple(_serve(workload, sla, hardware, profile, degree) for workload in workloads)
+    predictor = Predictor(profile)
+    services = tuple(_serve(workload, sla, hardware, predictor, degree) for workload in workloads)
     for service in services:
         _check_sla(service, sla, f"{degree} x {hardware}")
     middle = _pools(services, sla, load, lambda p: p.latency_s)
@@ -150,7 +151,7 @@ def build_option(
     return Option(profile, degree, services, middle, fast, slow)
 
 
-def _serve(workload: WorkloadSpec, sla: Sla, hardware: str, profile: HardwareProfile, degree: int) -> Service:
+def _serve(workload: WorkloadSpec, sla: Sla, hardware: str, predictor: Predictor, degree: int) -> Service:
     if degree == 1 and workload.architecture.kind is ArchitectureKind.KRAKEN and workload.architecture.ways is None:
         raise InputError.single("num_devices", "a Kraken of one sub-layer is none; give ways or more devices", degree)
     scenario = Scenario(
@@ -163,12 +164,12 @@ def _serve(workload: WorkloadSpec, sla: Sla, hardware: str, profile: HardwarePro
         dtype=workload.dtype,
         runtime=workload.runtime,
     )
-    prediction = predict(scenario, profile)
+    prediction = predictor.predict(scenario)
     try:
-        step = predict(scenario.model_copy(update={"phase": Phase.DECODE}), profile) if sla.tpot_s else None
+        step = predictor.predict(scenario.model_copy(update={"phase": Phase.DECODE})) if sla.tpot_s else None
     except (InputError, InfeasibleError):
         step = None
-    return Service(workload, prediction, step_energy(prediction, profile), judge_tpot(sla.tpot_s, step))
+    return Service(workload, prediction, step_energy(prediction), judge_tpot(sla.tpot_s, step))
 
 
 def _check_sla(service: Service, sla: Sla, where: str) -> None:

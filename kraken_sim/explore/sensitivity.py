@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from kraken_sim.engine.timeline import SpanKind
-from kraken_sim.explore.evaluate import predict
+from kraken_sim.predict.api import simulate
 from kraken_sim.predict.metrics import block_of_op, totals
 from kraken_sim.predict.uncertainty import (
     EAGER_LAUNCH_RESIDUAL,
@@ -146,7 +146,7 @@ def decide(alternatives: Sequence[Alternative], *, perturb: bool = True) -> Deci
     if not names or len(set(names)) != len(names):
         message = f"alternatives need names of their own, not {names}"
         raise ValueError(message)
-    predictions = {item.name: predict(item.scenario, item.profile) for item in alternatives}
+    predictions = {item.name: simulate(item.scenario, profile=item.profile) for item in alternatives}
     probability = probability_best(list(predictions.values()))
     perturbations = tuple(_perturbations(alternatives)) if perturb else ()
     return Decision(predictions, dict(zip(names, probability, strict=True)), perturbations)
@@ -160,7 +160,7 @@ def _perturbations(alternatives: Sequence[Alternative]) -> Iterator[Perturbation
     for block, residual in residuals.items():
         for factor in (1.0 + residual, 1.0 / (1.0 + residual)):
             latencies = {
-                item.name: predict(item.scenario, with_time_factor(item.profile, block, factor)).latency_s
+                item.name: simulate(item.scenario, profile=with_time_factor(item.profile, block, factor)).latency_s
                 for item in alternatives
             }
             yield Perturbation(block, residual, factor, latencies)
@@ -203,7 +203,7 @@ def error_covariance(predictions: Sequence[Prediction]) -> NDArray[np.float64]:
     """Covariance of the predictions' errors, seconds squared."""
     covariance = np.zeros((len(predictions), len(predictions)))
     terms = [error_terms(prediction) for prediction in predictions]
-    residuals = [perturbed_residuals(load_profile(p.scenario.hardware), p.scenario) for p in predictions]
+    residuals = [perturbed_residuals(p.profile, p.scenario) for p in predictions]
     for block in PERTURBED_BLOCKS:
         own = [term.get(block, {}) for term in terms]
         sigma = [

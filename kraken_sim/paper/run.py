@@ -14,10 +14,9 @@ from kraken_sim.models.presets import preset
 from kraken_sim.paper.gemm import gemm_delays_s
 from kraken_sim.paper.grid import Grid, OverlapModel, Widths
 from kraken_sim.paper.machine import machine_of
-from kraken_sim.predict.api import simulate
 from kraken_sim.predict.ideal_overlap import ideal_overlap
+from kraken_sim.predict.pipeline import Predictor
 from kraken_sim.program.program import Category
-from kraken_sim.scenario.resolve import resolve_model
 from kraken_sim.scenario.spec import RuntimeSpec, scenario_from
 
 if TYPE_CHECKING:
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from kraken_sim.paper.grid import GridModel, Setup
     from kraken_sim.predict.prediction import Prediction
     from kraken_sim.profiles.profile import HardwareProfile
+    from kraken_sim.scenario.resolve import ResolvedModel
     from kraken_sim.scenario.spec import Scenario
 
 KINDS = (ArchitectureKind.STANDARD, ArchitectureKind.PARALLEL, ArchitectureKind.KRAKEN)
@@ -79,7 +79,7 @@ class Runner:
 
     grid: Grid
     profile: HardwareProfile
-    _machines: dict[tuple[object, ...], HardwareProfile] = field(default_factory=dict)
+    _predictors: dict[tuple[object, ...], Predictor] = field(default_factory=dict)
     _done: dict[tuple[object, ...], Prediction] = field(default_factory=dict)
 
     def cells(self, setup: Setup) -> Cells:
@@ -106,23 +106,24 @@ class Runner:
     ) -> Prediction:
         """One architecture in one cell."""
         width = _width(setup, model, num_devices) if kind is ArchitectureKind.KRAKEN else None
-        runtime, machine = _runtime_for(setup, kind), self._machine(setup)
+        runtime, predictor = _runtime_for(setup, kind), self._predictor(setup)
         run = (_machine_key(setup), runtime, kind, width, model.preset, model.layers_fraction)
         cell = (*run, context_length, num_devices)
         if cell not in self._done:
             with _named_errors(f"{kind} {model.preset}, {context_length} tokens on {num_devices} devices"):
                 scenario = self._scenario(runtime, kind, model.preset, context_length, num_devices, width)
-                self._done[cell] = simulate(with_layers_fraction(scenario, model.layers_fraction), profile=machine)
+                whole = predictor.resolve(scenario)
+                self._done[cell] = predictor.predict(with_layers_fraction(scenario, whole, model.layers_fraction))
         prediction = self._done[cell]
         if kind is ArchitectureKind.KRAKEN and setup.overlap_model is OverlapModel.IDEAL:
-            return replace(prediction, timeline=ideal_overlap(prediction.scenario, machine))
+            return replace(prediction, timeline=ideal_overlap(prediction.prepared))
         return prediction
 
-    def _machine(self, setup: Setup) -> HardwareProfile:
+    def _predictor(self, setup: Setup) -> Predictor:
         key = _machine_key(setup)
-        if key not in self._machines:
-            self._machines[key] = machine_of(self.profile, setup)
-        return self._machines[key]
+        if key not in self._predictors:
+            self._predictors[key] = Predictor(machine_of(self.profile, setup))
+        return self._predictors[key]
 
     def _scenario(
         self,
@@ -184,11 +185,10 @@ def _runtime_for(setup: Setup, kind: ArchitectureKind) -> RuntimeSpec:
     return runtime
 
 
-def with_layers_fraction(scenario: Scenario, fraction: float) -> Scenario:
-    """The scenario with part of the layers, as wide as the whole model: Kraken's width is that of the whole."""
+def with_layers_fraction(scenario: Scenario, whole: ResolvedModel, fraction: float) -> Scenario:
+    """The scenario with part of the layers, as wide as the `whole` model: Kraken's width is that of the whole."""
     if fraction == 1.0:
         return scenario
-    whole = resolve_model(scenario)
     layers = max(1, round(whole.config.num_hidden_layers * fraction))
     architecture = scenario.architecture
     if whole.kraken is not None:

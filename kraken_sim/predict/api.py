@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kraken_sim.models.config import ArchitectureKind
-from kraken_sim.predict.predictor import Predictor, engine_machine, program_of
+from kraken_sim.predict.pipeline import Predictor
 from kraken_sim.scenario.spec import Scenario, scenario_from, with_architecture
-
-__all__ = ["compare", "engine_machine", "program_of", "simulate"]
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Final
 
 from kraken_sim.costs.power import clocked_w
 from kraken_sim.engine.timeline import SpanKind
-from kraken_sim.predict.pricing import Pricing, load_of, transfer_of
+from kraken_sim.predict.pricing import load_of, transfer_of
 from kraken_sim.program.ops import AllReduce
 
 if TYPE_CHECKING:
-    from kraken_sim.costs.power import Load
+    from kraken_sim.costs.power import Load, PowerConstants
     from kraken_sim.predict.prediction import Prediction
-    from kraken_sim.profiles.profile import HardwareProfile
+    from kraken_sim.predict.pricing import Pricing
     from kraken_sim.program.ops import Op
 
 MODEL: Final = "power model of the profile"
@@ -41,26 +41,23 @@ class StepEnergy:
         return self.basis == ASSUMED
 
 
-def step_energy(prediction: Prediction, profile: HardwareProfile) -> StepEnergy:
+def step_energy(prediction: Prediction) -> StepEnergy:
     """Energy of the predicted step, on the devices alone (no host, no cooling)."""
+    profile = prediction.profile
     latency_s, num_devices = prediction.latency_s, prediction.resolved.num_devices
     power = profile.power
     if power is None:
         device_w, idle_w, basis = profile.device.tdp_w, profile.device.tdp_w, ASSUMED
     else:
-        device_w = min(power.limit_w, power.idle_w + _dynamic_j(prediction, profile) / latency_s)
+        device_w = min(power.limit_w, power.idle_w + _dynamic_j(prediction, power) / latency_s)
         idle_w, basis = power.idle_w, MODEL
     return StepEnergy(device_w * latency_s * num_devices, device_w, idle_w, basis)
 
 
-def _dynamic_j(prediction: Prediction, profile: HardwareProfile) -> float:
+def _dynamic_j(prediction: Prediction, power: PowerConstants) -> float:
     """Energy above idle of rank 0."""
-    power, device = profile.power, profile.device
-    if power is None:
-        return 0.0
-    scenario = prediction.scenario
-    pricing = Pricing(profile, scenario.runtime.collective.policy())
-    peak_flops = device.peak_flops[scenario.dtype]
+    device, pricing = prediction.profile.device, prediction.prepared.pricing
+    peak_flops = device.peak_flops[prediction.scenario.dtype]
     scale = float(prediction.slowdown ** (-power.power_exponent / power.rate_exponent))
     energy_j = 0.0
     for span in prediction.timeline.simulated:
@@ -73,7 +70,8 @@ def _dynamic_j(prediction: Prediction, profile: HardwareProfile) -> float:
 
 
 def _load(pricing: Pricing, op: Op) -> Load:
+    """What one such op asks of the card at the boost clock."""
     num_sms = pricing.profile.device.num_sms
     if isinstance(op, AllReduce):
         return transfer_of(pricing.collective(op), num_sms)
-    return load_of(pricing.kernel(op), num_sms)
+    return load_of(pricing.at_boost(op), num_sms)

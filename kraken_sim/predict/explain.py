@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kraken_sim.costs.collectives.policy import Library
-from kraken_sim.engine.simulation import run
 from kraken_sim.models.config import ArchitectureKind
-from kraken_sim.predict.predictor import engine_machine, program_of
-from kraken_sim.predict.pricing import Pricing
-from kraken_sim.profiles.load import load_profile
-from kraken_sim.scenario.resolve import resolve_model
-from kraken_sim.scenario.spec import Launch
+from kraken_sim.predict.what_if import without_cost, without_sms
 from kraken_sim.units import format_seconds
 
 if TYPE_CHECKING:
-    from kraken_sim.engine.simulation import Machine
     from kraken_sim.predict.prediction import Prediction
-    from kraken_sim.profiles.profile import HardwareProfile
     from kraken_sim.scenario.spec import Scenario
 
 CHANNEL_CHOICES = (1, 2, 4, 8, 16)
@@ -75,29 +68,28 @@ def overlaps(prediction: Prediction) -> bool:
     return prediction.resolved.kind is ArchitectureKind.KRAKEN and prediction.hidden_communication_s > 0.0
 
 
-def explain_overlap(prediction: Prediction, profile: HardwareProfile | None = None) -> OverlapAdvice:
-    """Simulate the same pass without each cause, blocking, and with other numbers of channels.
+def explain_overlap(prediction: Prediction) -> OverlapAdvice:
+    """Simulate the same pass on the same GPUs without each cause, blocking, and with other numbers of channels.
 
     Raises:
         InputError: see `simulate`.
     """
-    scenario = prediction.scenario
-    machine = load_profile(scenario.hardware) if profile is None else profile
+    prepared, scenario = prediction.prepared, prediction.scenario
     actual_s = prediction.latency_s
-    without_sms_s = _latency_s(scenario, machine, keep_sms=False)
-    free_s = _latency_s(scenario, machine, keep_sms=False, keep_interference=False)
+    without_sms_s = prepared.run(without_sms(prepared.machine)).duration_s
+    free_s = prepared.run(without_cost(prepared.machine)).duration_s
     blocking = scenario.model_copy(update={"runtime": scenario.runtime.model_copy(update={"overlap": False})})
     causes = OverlapCauses(
         free_s=free_s,
         sms_s=actual_s - without_sms_s,
         bandwidth_s=without_sms_s - free_s,
         waiting_s=prediction.overlap_cost.waiting_s,
-        blocking_s=_latency_s(blocking, machine),
+        blocking_s=prepared.again(blocking).run().duration_s,
     )
     by_channels: dict[int | None, float] = {scenario.runtime.collective.channels: actual_s}
     if scenario.runtime.collective.library is Library.NCCL:
-        choices = (None, *CHANNEL_CHOICES)
-        by_channels |= {count: _latency_s(with_channels(scenario, count), machine) for count in choices}
+        others = [count for count in (None, *CHANNEL_CHOICES) if count not in by_channels]
+        by_channels |= {count: prepared.again(with_channels(scenario, count)).run().duration_s for count in others}
     return OverlapAdvice(causes, actual_s, by_channels)
 
 
@@ -105,34 +97,6 @@ def with_channels(scenario: Scenario, channels: int | None) -> Scenario:
     """The scenario with another limit of NCCL channels; None leaves NCCL its own choice."""
     collective = scenario.runtime.collective.model_copy(update={"channels": channels})
     return scenario.model_copy(update={"runtime": scenario.runtime.model_copy(update={"collective": collective})})
-
-
-def _latency_s(
-    scenario: Scenario, profile: HardwareProfile, *, keep_sms: bool = True, keep_interference: bool = True
-) -> float:
-    resolved = resolve_model(scenario, len(profile.topology.gpus))
-    program = program_of(scenario, resolved)
-    pricing = Pricing(profile, scenario.runtime.collective.policy()).under_sustained_load(program)
-    machine = _without(engine_machine(profile, pricing), keep_sms=keep_sms, keep_interference=keep_interference)
-    return run(program, machine, eager=scenario.runtime.launch is Launch.EAGER).duration_s
-
-
-def _without(machine: Machine, *, keep_sms: bool, keep_interference: bool) -> Machine:
-    """The machine whose collectives take no SMs, or disturb nobody."""
-    price = machine.collective_cost
-    if not keep_sms:
-        before = price
-        machine = replace(machine, collective_cost=lambda op: replace(before(op), channels=0))
-        price = machine.collective_cost
-    if not keep_interference:
-        contention = replace(
-            machine.contention, compute_slowdown=0.0, collective_slowdown=0.0, collective_memory_slowdown=0.0
-        )
-        undisturbed = price
-        machine = replace(
-            machine, contention=contention, collective_cost=lambda op: replace(undisturbed(op), hbm_bytes=0.0)
-        )
-    return machine
 
 
 def overlap_sentences(advice: OverlapAdvice) -> list[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kraken_sim.architectures.workload import Phase
 from kraken_sim.predict import metrics
-from kraken_sim.predict.uncertainty import block_residuals, interval_of
+from kraken_sim.predict.uncertainty import interval_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from kraken_sim.engine.timeline import Timeline
     from kraken_sim.models.memory import DeviceMemory
     from kraken_sim.predict.metrics import OverlapCost, Totals
+    from kraken_sim.predict.prepared import Prepared
     from kraken_sim.predict.uncertainty import Interval
-    from kraken_sim.profiles.profile import Provenance
+    from kraken_sim.profiles.profile import HardwareProfile, Provenance
     from kraken_sim.scenario.resolve import ResolvedModel
     from kraken_sim.scenario.spec import Scenario
 
@@ -26,14 +27,43 @@ if TYPE_CHECKING:
 class Prediction:
     """The answer to one scenario. Times are seconds of one forward step on every device together."""
 
-    scenario: Scenario
-    resolved: ResolvedModel
+    prepared: Prepared
     timeline: Timeline
-    memory: DeviceMemory
-    num_parameters: int
-    provenance: Mapping[str, Provenance]
-    slowdown: float = 1.0
-    """How much longer kernels take than at the boost clock, because the card keeps to its power limit."""
+
+    @property
+    def scenario(self) -> Scenario:
+        """The question."""
+        return self.prepared.scenario
+
+    @property
+    def profile(self) -> HardwareProfile:
+        """The machine, with its ranks where the scenario puts them."""
+        return self.prepared.profile
+
+    @property
+    def resolved(self) -> ResolvedModel:
+        """The shapes that ran."""
+        return self.prepared.resolved
+
+    @property
+    def memory(self) -> DeviceMemory:
+        """Bytes that one device needs."""
+        return self.prepared.memory
+
+    @property
+    def num_parameters(self) -> int:
+        """Parameters of the model."""
+        return self.prepared.num_parameters
+
+    @property
+    def provenance(self) -> Mapping[str, Provenance]:
+        """Where the numbers come from that the answer needed, by their path in the profile."""
+        return self.prepared.described.provenance
+
+    @property
+    def slowdown(self) -> float:
+        """How much longer kernels take than at the boost clock, because the card keeps to its power limit."""
+        return self.prepared.pricing.slowdown
 
     @property
     def latency_s(self) -> float:
@@ -83,12 +113,12 @@ class Prediction:
     @cached_property
     def interval(self) -> Interval:
         """Where the latency lies with a probability of 90 %, from the residuals of the constants used."""
-        return self.interval_with(block_residuals(self.provenance))
+        return self.interval_with(self.prepared.described.residuals)
 
     def interval_with(self, residuals: Mapping[str, float]) -> Interval:
         """The interval for other residuals of the blocks of constants."""
-        eager = self.scenario.runtime.launch == "eager"
-        return interval_of(self.latency_s, self.totals.blocks_s, residuals, eager=eager, slowdown=self.slowdown)
+        blocks_s, eager = self.totals.blocks_s, self.prepared.eager
+        return interval_of(self.latency_s, blocks_s, residuals, eager=eager, slowdown=self.slowdown)
 
     @property
     def host_wait_s(self) -> float:

@@ -58,10 +58,11 @@ class Pricing:
         cost = self._own.get(id(op))
         if cost is not None:
             return cost
-        cost = self._at_boost(op)
+        cost = self.at_boost(op)
         return cost if self.slowdown == 1.0 else slower(cost, self.slowdown)
 
-    def _at_boost(self, op: ComputeOp) -> KernelCost:
+    def at_boost(self, op: ComputeOp) -> KernelCost:
+        """The cost of a compute kernel alone on the device at the clock that kernels were measured at."""
         cost = self._kernels.get(op)
         if cost is None:
             if len(self._kernels) >= MOST_PRICES:
@@ -156,7 +157,7 @@ class Pricing:
                     if kernel.stream == MAIN_STREAM:
                         other_s += repeat * reduce.busy_s
                     continue
-                cost = own[id(op)] = kernels.get(op) or self._at_boost(op)
+                cost = own[id(op)] = kernels.get(op) or self.at_boost(op)
                 loads.append(load_of(cost, device.num_sms, repeat))
                 compute_s += repeat * cost.busy_s
                 other_s += repeat * gap_s

@@ -51,7 +51,7 @@ def resolve_model(scenario: Scenario, machine_devices: int | None = None) -> Res
         InputError: every problem of the model, the architecture and the number of devices together.
     """
     problems = list(_device_problems(scenario, machine_devices))
-    num_devices = _num_devices(scenario) or machine_devices or 1
+    num_devices = asked_devices(scenario) or machine_devices or 1
     if scenario.architecture.kind is ArchitectureKind.KRAKEN:
         problems.extend(_ways_problems(scenario, num_devices))
     try:
@@ -119,7 +119,7 @@ def _read_config(path: str) -> tuple[dict[str, object], str | None]:
 
 
 def _device_problems(scenario: Scenario, machine_devices: int | None) -> Iterator[Problem]:
-    wanted = _num_devices(scenario)
+    wanted = asked_devices(scenario)
     if wanted is None and machine_devices is None:
         yield Problem("num_devices", "is required where the machine is not known", example="2")
     if wanted is not None and machine_devices is not None and wanted > machine_devices:
@@ -127,8 +127,8 @@ def _device_problems(scenario: Scenario, machine_devices: int | None) -> Iterato
         yield Problem("num_devices", message, wanted, str(machine_devices))
 
 
-def _num_devices(scenario: Scenario) -> int | None:
-    """What the scenario says about it, with its number or with its placement."""
+def asked_devices(scenario: Scenario) -> int | None:
+    """How many devices the scenario asks for, with its number or with its placement; None: all of the machine."""
     if scenario.num_devices is None and scenario.placement is not None:
         return len(gpu_numbers(scenario.placement))
     return scenario.num_devices

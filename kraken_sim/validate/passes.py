@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kraken_sim.errors import InputError, KrakenSimError
 from kraken_sim.measurements.machine import machine_warnings, matching_profile
 from kraken_sim.measurements.records import PassRecord
-from kraken_sim.predict.api import simulate
+from kraken_sim.predict.pipeline import Predictor
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.scenario.spec import scenario_from
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from kraken_sim.measurements.schema import MeasurementFile
-    from kraken_sim.profiles.profile import HardwareProfile
     from kraken_sim.scenario.spec import Scenario
 
 STANDARD_NAME, KRAKEN_NAME, BLOCKING_NAME = "standard", "kraken", "kraken (blocking)"
@@ -177,10 +176,11 @@ def validate_passes(measurements: MeasurementFile, hardware: str | None = None) 
     name = hardware or matching_profile(measurements)
     profile = load_profile(name)
     warnings = machine_warnings(measurements, profile)
+    predictor = Predictor(profile)
     comparisons, skipped = [], []
     for record in passes:
         try:
-            comparisons.append(_compare(record, measurements.header.conditions, name, profile))
+            comparisons.append(_compare(record, measurements.header.conditions, name, predictor))
         except KrakenSimError as error:
             skipped.append(f"{record.key}: {error}")
     if not comparisons:
@@ -189,12 +189,12 @@ def validate_passes(measurements: MeasurementFile, hardware: str | None = None) 
 
 
 def _compare(
-    record: PassRecord, conditions: Mapping[str, dict[str, Any] | None], name: str, profile: HardwareProfile
+    record: PassRecord, conditions: Mapping[str, dict[str, Any] | None], name: str, predictor: Predictor
 ) -> Comparison:
     collective = conditions.get(record.condition)
     if collective is None:
         raise InputError.single("condition", "no scenario describes this condition", record.condition)
-    prediction = simulate(scenario_of_pass(record, collective, name), profile=profile)
+    prediction = predictor.predict(scenario_of_pass(record, collective, name))
     return Comparison(record, record.condition, record.time_s.median, prediction.latency_s)
 
 

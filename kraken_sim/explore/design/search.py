@@ -17,11 +17,10 @@ from kraken_sim.explore.design.request import (
     check_design_request,
     designs,
 )
-from kraken_sim.explore.evaluate import predict
 from kraken_sim.explore.procure.economics import cost_per_million_tokens
 from kraken_sim.explore.sensitivity import Alternative, decide
 from kraken_sim.predict.energy import step_energy
-from kraken_sim.profiles.load import load_profile
+from kraken_sim.predict.pipeline import Predictor
 from kraken_sim.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
@@ -145,6 +144,7 @@ class Evaluator:
 
     def __init__(self, request: DesignRequest) -> None:
         self.request = request
+        self.predictor = Predictor()
         self.config: TransformerConfig = base_config(request)
         self.budget = budget_of(request, self.config)
         self.rejections = Rejections()
@@ -166,9 +166,8 @@ class Evaluator:
     def _evaluate(self, design: Design) -> Evaluated | None:
         if self.breaks_shape(design):
             return None
-        profile = load_profile(design.hardware)
         try:
-            prediction = predict(design.scenario(self.request.base), profile)
+            prediction = self.predictor.predict(design.scenario(self.request.base))
         except InputError as error:
             self.rejections.add("split", 0.0, "; ".join(str(problem) for problem in error.problems))
             return None
@@ -185,9 +184,9 @@ class Evaluator:
             words = f"max_latency {format_seconds(limits.max_latency)}; the fastest takes {format_seconds(latency_s)}"
             self.rejections.add("max_latency", latency_s / limits.max_latency, words)
             return None
-        energy = step_energy(prediction, profile)
+        energy = step_energy(prediction)
         interval = prediction.interval
-        cost = self._cost(design, latency_s, len(profile.topology.gpus))
+        cost = self._cost(design, latency_s, len(prediction.profile.topology.gpus))
         return Evaluated(
             design,
             latency_s,

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from kraken_sim.errors import InfeasibleError, InputError, KrakenSimError
-from kraken_sim.predict.predictor import Memo, Predictor
+from kraken_sim.predict.pipeline import Memo, Predictor
 from kraken_sim.program.program import Category
 from kraken_sim.scenario.spec import Scenario, scenario_from, with_absolute_paths
 
@@ -115,7 +115,7 @@ class Evaluator:
     def row(self, values: Row) -> tuple[Any, ...]:
         """Results of one point in the order of `RESULT_COLUMNS`; an error is a result too."""
         try:
-            return results_of(*self.predictor.answer(self.scenario(values)))
+            return results_of(self.predictor.predict(self.scenario(values)))
         except InputError as error:
             return (*_NO_RESULT, "input", "; ".join(str(problem) for problem in error.problems))
         except InfeasibleError as error:
@@ -129,10 +129,10 @@ class Evaluator:
         return [(*values, *self.row(values)) for values in points]
 
 
-def results_of(prediction: Prediction, residuals: Mapping[str, float]) -> tuple[Any, ...]:
+def results_of(prediction: Prediction) -> tuple[Any, ...]:
     """A prediction in the order of `RESULT_COLUMNS`."""
     totals, memory, kraken = prediction.totals, prediction.memory, prediction.resolved.kraken
-    interval, cost = prediction.interval_with(residuals), totals.overlap_cost
+    interval, cost = prediction.interval, totals.overlap_cost
     shape: tuple[int | None, ...] = (None,) * 4
     if kraken is not None:
         shape = (kraken.ways, kraken.hidden_size, kraken.num_attention_heads, kraken.num_key_value_heads)

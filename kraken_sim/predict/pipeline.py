@@ -12,22 +12,22 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from kraken_sim.architectures.registry import build_program
 from kraken_sim.architectures.workload import Workload
-from kraken_sim.engine.simulation import Machine, run
+from kraken_sim.engine.simulation import Machine
 from kraken_sim.models.counts import parameter_count
 from kraken_sim.predict.prediction import Prediction
+from kraken_sim.predict.prepared import Described, Prepared
 from kraken_sim.predict.pricing import Pricing
 from kraken_sim.predict.uncertainty import block_residuals
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.profiles.placement import placed
 from kraken_sim.program.ops import AllReduce
 from kraken_sim.scenario.resolve import check_context, check_memory, memory_of, resolve_model
-from kraken_sim.scenario.spec import Launch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Mapping
+    from collections.abc import Callable, Hashable
 
     from kraken_sim.costs.types import KernelCost
-    from kraken_sim.profiles.profile import HardwareProfile, Provenance
+    from kraken_sim.profiles.profile import HardwareProfile
     from kraken_sim.program.ops import ComputeOp
     from kraken_sim.program.program import Program
     from kraken_sim.scenario.resolve import ResolvedModel
@@ -57,14 +57,6 @@ class Memo(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
-class Described:
-    """Where the numbers of a prediction come from, and the residuals of their blocks."""
-
-    provenance: Mapping[str, Provenance]
-    residuals: Mapping[str, float]
-
-
-@dataclass(frozen=True, slots=True)
 class Shaped:
     """A model on its devices, with the programs of its workloads and whether they communicate."""
 
@@ -88,61 +80,74 @@ class Predictor:
     _described: Memo[Described] = field(default_factory=lambda: Memo(128))
 
     def predict(self, scenario: Scenario, *, exact: bool = False) -> Prediction:
-        """The answer to one scenario.
+        """The answer to one scenario; `exact` as in `Prepared.run`.
+
+        Raises:
+            InputError, InfeasibleError: see `prepare`.
+        """
+        prepared = self.prepare(scenario)
+        return Prediction(prepared, prepared.run(exact=exact))
+
+    def prepare(self, scenario: Scenario) -> Prepared:
+        """The only way from a scenario to a placed machine, a priced program and what the engine runs it on.
 
         Raises:
             InputError: the scenario does not fit its machine's profile.
             InfeasibleError: the model does not fit in the machine's memory.
         """
-        return self.answer(scenario, exact=exact)[0]
-
-    def answer(self, scenario: Scenario, *, exact: bool = False) -> tuple[Prediction, Mapping[str, float]]:
-        """The answer, and the residuals of the blocks of constants behind it; raises as `predict`."""
-        machine = self._machine(scenario.hardware)
-        shaped = self._shaped(scenario, machine)
+        shaped = self._shaped(scenario)
         resolved = shaped.resolved
-        machine.device.rate_flops(scenario.dtype)
-        machine = self._placed(scenario, machine, resolved.num_devices)
+        self._profile(scenario.hardware).device.rate_flops(scenario.dtype)
+        profile = self._placed(scenario, resolved.num_devices)
         memory = memory_of(scenario, resolved)
-        check_memory(memory, machine.device.hbm_capacity_bytes)
+        check_memory(memory, profile.device.hbm_capacity_bytes)
         program, communicates = self._program(scenario, shaped)
-        pricing = self._pricing(scenario, machine).under_sustained_load(program)
-        described = self._describe(scenario, machine, communicates)
-        eager = scenario.runtime.launch is Launch.EAGER
-        prediction = Prediction(
+        pricing = self._pricing(scenario, profile).under_sustained_load(program)
+        return Prepared(
             scenario=scenario,
+            profile=profile,
             resolved=resolved,
-            timeline=run(program, engine_machine(machine, pricing), eager=eager, exact=exact),
+            program=program,
+            pricing=pricing,
+            machine=_engine_machine(profile, pricing),
             memory=memory,
             num_parameters=shaped.num_parameters,
-            provenance=described.provenance,
-            slowdown=pricing.slowdown,
+            described=self._describe(scenario, profile, communicates),
+            again=self.prepare,
         )
-        return prediction, described.residuals
 
-    def _describe(self, scenario: Scenario, machine: HardwareProfile, communicates: bool) -> Described:
+    def resolve(self, scenario: Scenario) -> ResolvedModel:
+        """The shapes of a scenario on its machine, whether or not they fit in its memory.
+
+        Raises:
+            InputError: the scenario does not fit its machine's profile.
+        """
+        return self._shaped(scenario).resolved
+
+    def _describe(self, scenario: Scenario, profile: HardwareProfile, communicates: bool) -> Described:
         """Where the numbers come from that a program's ops needed."""
 
         def build() -> Described:
             unused = {"serving_attention"} | (set() if communicates else {"collectives", "contention"})
-            found = {path: record for path, record in machine.provenance.items() if path.split(".")[0] not in unused}
+            found = {path: record for path, record in profile.provenance.items() if path.split(".")[0] not in unused}
             return Described(found, block_residuals(found))
 
         return self._described.get((scenario.hardware, communicates), build)
 
-    def _machine(self, hardware: str) -> HardwareProfile:
+    def _profile(self, hardware: str) -> HardwareProfile:
         return self.profile or self._profiles.get(hardware, lambda: load_profile(hardware))
 
-    def _placed(self, scenario: Scenario, machine: HardwareProfile, num_devices: int) -> HardwareProfile:
+    def _placed(self, scenario: Scenario, num_devices: int) -> HardwareProfile:
         """The machine with its ranks where the scenario puts them."""
+        profile = self._profile(scenario.hardware)
         if scenario.placement is None:
-            return machine
+            return profile
         key = (scenario.hardware, scenario.placement, num_devices)
-        return self._profiles.get(key, lambda: placed(machine, scenario.placement, num_devices))
+        return self._profiles.get(key, lambda: placed(profile, scenario.placement, num_devices))
 
-    def _shaped(self, scenario: Scenario, machine: HardwareProfile) -> Shaped:
+    def _shaped(self, scenario: Scenario) -> Shaped:
         """Shapes and parameters: they depend on the context in nothing but its limit."""
-        devices = len(machine.topology.gpus)
+        devices = len(self._profile(scenario.hardware).topology.gpus)
 
         def build() -> Shaped:
             found = resolve_model(scenario, devices)
@@ -155,22 +160,22 @@ class Predictor:
 
     def _program(self, scenario: Scenario, shaped: Shaped) -> tuple[Program, bool]:
         def build() -> tuple[Program, bool]:
-            program = program_of(scenario, shaped.resolved)
+            program = _program_of(scenario, shaped.resolved)
             ops = (kernel.op for segment in program.segments for kernel in segment.kernels)
             return program, any(isinstance(op, AllReduce) for op in ops)
 
-        return shaped.programs.get(workload_of(scenario, shaped.resolved), build)
+        return shaped.programs.get(_workload_of(scenario, shaped.resolved), build)
 
-    def _pricing(self, scenario: Scenario, machine: HardwareProfile) -> Pricing:
+    def _pricing(self, scenario: Scenario, profile: HardwareProfile) -> Pricing:
         """One pricing for each runtime; runtimes of a machine share what its kernels cost."""
         policy = scenario.runtime.collective.policy()
         kernels = self._kernels.get(scenario.hardware, dict)
         return self._pricings.get(
-            (scenario.hardware, scenario.placement, policy), lambda: Pricing(machine, policy, _kernels=kernels)
+            (scenario.hardware, scenario.placement, policy), lambda: Pricing(profile, policy, _kernels=kernels)
         )
 
 
-def workload_of(scenario: Scenario, resolved: ResolvedModel) -> Workload:
+def _workload_of(scenario: Scenario, resolved: ResolvedModel) -> Workload:
     """What the scenario asks of its devices."""
     return Workload(
         num_devices=resolved.num_devices,
@@ -183,12 +188,12 @@ def workload_of(scenario: Scenario, resolved: ResolvedModel) -> Workload:
     )
 
 
-def program_of(scenario: Scenario, resolved: ResolvedModel) -> Program:
+def _program_of(scenario: Scenario, resolved: ResolvedModel) -> Program:
     """The program that the scenario's devices run."""
-    return build_program(resolved.kind.value, resolved.config, resolved.kraken, workload_of(scenario, resolved))
+    return build_program(resolved.kind.value, resolved.config, resolved.kraken, _workload_of(scenario, resolved))
 
 
-def engine_machine(profile: HardwareProfile, pricing: Pricing) -> Machine:
+def _engine_machine(profile: HardwareProfile, pricing: Pricing) -> Machine:
     """The profile as the engine sees it."""
     return Machine(
         num_sms=profile.device.num_sms,

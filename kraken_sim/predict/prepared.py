@@ -1,0 +1,64 @@
+"""A question with everything that its answer needs: the machine placed, the program built, its ops priced."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kraken_sim.engine.simulation import run
+from kraken_sim.scenario.spec import Launch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from kraken_sim.engine.simulation import Machine
+    from kraken_sim.engine.timeline import Timeline
+    from kraken_sim.models.memory import DeviceMemory
+    from kraken_sim.predict.pricing import Pricing
+    from kraken_sim.profiles.profile import HardwareProfile, Provenance
+    from kraken_sim.program.program import Program
+    from kraken_sim.scenario.resolve import ResolvedModel
+    from kraken_sim.scenario.spec import Scenario
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """Where the numbers of an answer come from, and the residuals of their blocks."""
+
+    provenance: Mapping[str, Provenance]
+    residuals: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What `Predictor.prepare` made of a scenario; every answer and every what-if about it starts here.
+
+    `profile` is the machine with its ranks where the scenario puts them, `pricing` holds the prices of the program's
+    ops at the clock that the question is about, `machine` is both as the engine takes them. `again` prepares another
+    question for the same machine.
+    """
+
+    scenario: Scenario
+    profile: HardwareProfile
+    resolved: ResolvedModel
+    program: Program
+    pricing: Pricing
+    machine: Machine
+    memory: DeviceMemory
+    num_parameters: int
+    described: Described
+    again: Callable[[Scenario], Prepared]
+
+    @property
+    def eager(self) -> bool:
+        """Whether the host launches kernel by kernel."""
+        return self.scenario.runtime.launch is Launch.EAGER
+
+    def run(self, machine: Machine | None = None, *, exact: bool = False) -> Timeline:
+        """Simulate the step, on another `machine` where that is the what-if.
+
+        Args:
+            machine: instead of the prepared one, which it usually changes in one respect.
+            exact: simulate every rank and every layer instead of folding what repeats; the answer is the same.
+        """
+        return run(self.program, self.machine if machine is None else machine, eager=self.eager, exact=exact)
