@@ -5,7 +5,8 @@ from __future__ import annotations
 from kraken_sim.costs.collectives import CollectiveConstants
 from kraken_sim.hardware.device import Device
 from kraken_sim.hardware.interconnect import Interconnect, InterconnectKind
-from kraken_sim.hardware.topology.graph import Link, LinkKind, Node, NodeKind, Topology
+from kraken_sim.hardware.topology.graph import Link, LinkKind, Node, NodeKind
+from kraken_sim.hardware.topology.topology import Topology
 from kraken_sim.program.ops import DType
 
 LINE_RATE = {"ampere": 300e9, "hopper": 450e9}

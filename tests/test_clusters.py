@@ -6,6 +6,7 @@ import itertools
 import time
 from collections import Counter
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
@@ -24,11 +25,14 @@ from topology_support import (
 from kraken_sim import Scenario, predict_op, simulate
 from kraken_sim.errors import InputError
 from kraken_sim.hardware.interconnect import InterconnectKind
-from kraken_sim.hardware.topology.graph import Link, LinkKind, NodeKind, P2PLevel, Topology
+from kraken_sim.hardware.topology.graph import Link, LinkKind, NodeKind, P2PLevel
 from kraken_sim.hardware.topology.rings import RingFinder
 from kraken_sim.predict.pipeline import Predictor
 from kraken_sim.profiles.load import list_profiles, load_profile
 from kraken_sim.profiles.placement import gpu_numbers, placed
+
+if TYPE_CHECKING:
+    from kraken_sim.hardware.topology.topology import Topology
 
 
 def rails_of(machine: Topology, order: tuple[str, ...]) -> Counter[Link]:

@@ -18,7 +18,8 @@ from kraken_sim.costs.fair import Flow, max_min_rates
 from kraken_sim.costs.links.sharing import LinkSharing, groups_of
 from kraken_sim.costs.links.traffic import link_bytes
 from kraken_sim.errors import InfeasibleError, InputError
-from kraken_sim.hardware.topology.graph import Link, LinkKind, Node, NodeKind, Topology
+from kraken_sim.hardware.topology.graph import Link, LinkKind, Node, NodeKind
+from kraken_sim.hardware.topology.topology import Topology
 from kraken_sim.profiles.load import load_profile
 
 MIB = 2**20

@@ -16,7 +16,8 @@ from kraken_sim.errors import InputError
 from kraken_sim.files.strict_yaml import parse_yaml
 from kraken_sim.predict.api import compare
 from kraken_sim.predict.uncertainty import block_residuals
-from kraken_sim.profiles.carry_over import LEFT_OUT_ERRORS, calibrated_profiles, complete_text
+from kraken_sim.profiles.calibrated import calibrated_profiles
+from kraken_sim.profiles.carry_over import LEFT_OUT_ERRORS, complete_text
 from kraken_sim.profiles.load import check_profile, load_profile
 from kraken_sim.profiles.schema import BLOCKS, parse_profile
 

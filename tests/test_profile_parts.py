@@ -2,16 +2,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping  # noqa: TC003  (read_fields looks the types up)
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from kraken_sim.hardware.topology.graph import LinkKind, NodeKind, Topology
+from kraken_sim.hardware.topology.graph import LinkKind, NodeKind
 from kraken_sim.profiles.blocks import Reading, read_fields, required_fields
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.profiles.profile import Provenance, ProvenanceKind
 from kraken_sim.profiles.topology_file import TopologyFile, build_topology
 from kraken_sim.program.ops import DType
+
+if TYPE_CHECKING:
+    from kraken_sim.hardware.topology.topology import Topology
 
 SOURCE = Provenance(ProvenanceKind.FITTED, "a test")
 

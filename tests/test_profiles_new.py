@@ -11,8 +11,9 @@ from kraken_sim.cli import main
 from kraken_sim.costs.attention import attention_cost
 from kraken_sim.costs.memory_bound import memory_bound_cost
 from kraken_sim.errors import InputError
-from kraken_sim.profiles.carry_over import LEFT_OUT_ERRORS, nearest_profile, profile_from_datasheet
+from kraken_sim.profiles.carry_over import LEFT_OUT_ERRORS, profile_from_datasheet
 from kraken_sim.profiles.load import check_profile, load_profile, profile_path
+from kraken_sim.profiles.nearest import nearest_profile
 from kraken_sim.profiles.profile import ProvenanceKind
 from kraken_sim.profiles.transfer import carry_over_attention, carry_over_collectives, carry_over_memory_bound
 from kraken_sim.profiles.write import section

@@ -31,9 +31,11 @@ from topology_support import (
 
 from kraken_sim.errors import InfeasibleError, InputError
 from kraken_sim.hardware.interconnect import InterconnectKind
-from kraken_sim.hardware.topology.graph import Link, LinkKind, Node, NodeKind, P2PLevel, Topology
+from kraken_sim.hardware.topology.as_networkx import as_networkx
+from kraken_sim.hardware.topology.graph import Link, LinkKind, Node, NodeKind, P2PLevel
 from kraken_sim.hardware.topology.ring_search import Ways, best_order, improved_order
 from kraken_sim.hardware.topology.rings import RingFinder
+from kraken_sim.hardware.topology.topology import Topology
 
 # Rings ----------------------------------------------------------------------------------------------------
 
@@ -244,7 +246,7 @@ def test_more_link_bandwidth_never_gives_less_ring_bandwidth(bandwidth: float, f
 
 def test_graph_is_the_machine() -> None:
     machine = cube_mesh()
-    graph = machine.graph()
+    graph = as_networkx(machine)
     assert graph.number_of_nodes() == len(machine.nodes)
     assert graph.number_of_edges() == len(machine.links)
     assert nx.is_connected(graph)

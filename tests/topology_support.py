@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from kraken_sim.hardware.topology.graph import Link, LinkKind, Node, NodeKind, Topology
+from kraken_sim.hardware.topology.graph import Link, LinkKind, Node, NodeKind
+from kraken_sim.hardware.topology.topology import Topology
 
 if TYPE_CHECKING:
     from kraken_sim.hardware.topology.rings import Ring

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from kraken_sim.errors import InputError
-from kraken_sim.profiles.carry_over import calibrated_profiles
+from kraken_sim.profiles.calibrated import calibrated_profiles
 from kraken_sim.profiles.load import list_profiles, load_profile
 
 if TYPE_CHECKING:

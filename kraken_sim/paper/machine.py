@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from kraken_sim.costs.collectives import with_eager_nccl_latency
 from kraken_sim.errors import InputError
-from kraken_sim.hardware.topology.graph import Link, LinkKind, Node, NodeKind, P2PLevel, Topology
+from kraken_sim.hardware.topology.graph import Link, LinkKind, Node, NodeKind, P2PLevel
+from kraken_sim.hardware.topology.topology import Topology
 from kraken_sim.paper.grid import InterconnectSpec, LinkClass, NcclLatency
 
 if TYPE_CHECKING:

@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from math import log2
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from kraken_sim.errors import InfeasibleError, InputError
+from kraken_sim.errors import InputError
 from kraken_sim.files.strict_yaml import read_yaml
 from kraken_sim.hardware.device import Device
 from kraken_sim.hardware.interconnect import InterconnectKind
 from kraken_sim.hardware.topology.graph import NodeKind
 from kraken_sim.hardware.topology.islands import nvlink_islands
+from kraken_sim.profiles.calibrated import calibrated_profiles, is_path, profile_path, read_calibrated
 from kraken_sim.profiles.datasheet import is_datasheet, parse_datasheet
 from kraken_sim.profiles.gemm_transfer import carry_over_gemm
 from kraken_sim.profiles.link_transfer import NETWORK_ROWS, NETWORK_SOURCE, with_bridges, with_network, with_rows_of
-from kraken_sim.profiles.load import is_path, list_profiles, load_profile, profile_path
+from kraken_sim.profiles.nearest import link_kind, nearest_profile, with_same_links
 from kraken_sim.profiles.profile import HardwareProfile, Provenance, ProvenanceKind
-from kraken_sim.profiles.schema import BLOCKS, GENERATIONS
+from kraken_sim.profiles.schema import BLOCKS
 from kraken_sim.profiles.transfer import (
     carry_over_attention,
     carry_over_collectives,
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from kraken_sim.files.strict_yaml import YamlDocument
-    from kraken_sim.hardware.topology.graph import Topology
+    from kraken_sim.hardware.topology.topology import Topology
     from kraken_sim.profiles.datasheet import Datasheet
 
 LEFT_OUT_ERRORS: Final[Mapping[str, float]] = {
@@ -106,7 +106,7 @@ def profile_of(document: YamlDocument) -> HardwareProfile:
         else:
             provenance |= {f"{name}.{path}": where for path, where in block.where_all().items()}
     return HardwareProfile(
-        name=machine.sheet.name or Path(document.source).stem,
+        name=_name_of(document, machine.sheet),
         description=machine.sheet.description,
         device=machine.device,
         topology=machine.topology,
@@ -144,8 +144,12 @@ def complete_text(name_or_path: str | Path) -> str:
     path = profile_path(name_or_path)
     document = read_yaml(path)
     if is_datasheet(document.data):
-        return profile_from_datasheet(path, load_profile(path).name).text
+        return profile_from_datasheet(path, _name_of(document, parse_datasheet(document))).text
     return path.read_text(encoding="utf-8")
+
+
+def _name_of(document: YamlDocument, sheet: Datasheet) -> str:
+    return sheet.name or Path(document.source).stem
 
 
 def _machine(document: YamlDocument) -> _Machine:
@@ -159,64 +163,25 @@ def _machine(document: YamlDocument) -> _Machine:
         base = _named_base(document, sheet.base)
         device = dataclasses.replace(base.device, **sheet.device)
     topology = sheet.topology or base.topology
-    return _Machine(sheet, base, _with_same_links(topology, base, device), device, topology)
+    return _Machine(sheet, base, with_same_links(topology, base, device), device, topology)
 
 
 def _named_base(document: YamlDocument, name: str) -> HardwareProfile:
     path = _beside(document, name)
     try:
-        if is_datasheet(read_yaml(profile_path(path)).data):
+        profile = read_calibrated(path)
+        if profile is None:
             message = "has no constants of its own; name a profile that has, or leave base out"
             raise InputError.single("base", message, name, ", ".join(calibrated_profiles()[:1]))
-        return load_profile(path)
     except InputError as error:
         problems = [dataclasses.replace(problem, path="base") for problem in error.problems]
         raise document.error(problems) from None
+    return profile
 
 
 def _beside(document: YamlDocument, name: str) -> str:
     """A base given as a path is relative to the file that names it."""
     return str(Path(document.source).parent / name) if is_path(name) else name
-
-
-def calibrated_profiles() -> list[str]:
-    """The shipped profiles that have constants of their own."""
-    return [name for name in list_profiles() if section(profile_path(name).read_text(encoding="utf-8"), "gemm")]
-
-
-def nearest_profile(device: Device, num_devices: int) -> HardwareProfile:
-    """The calibrated profile of the nearest generation; then by similar rates, then by the number of GPUs."""
-
-    def distance(profile: HardwareProfile) -> tuple[tuple[int, float], int, str]:
-        return _distance(device, profile.device), abs(len(profile.topology.gpus) - num_devices), profile.name
-
-    return min(map(load_profile, calibrated_profiles()), key=distance)
-
-
-def _distance(a: Device, b: Device) -> tuple[int, float]:
-    generations = abs(GENERATIONS.index(a.generation) - GENERATIONS.index(b.generation))
-    memory = abs(log2(a.hbm_bandwidth_bytes_per_s / b.hbm_bandwidth_bytes_per_s))
-    arithmetic = abs(log2(max(a.peak_flops.values()) / max(b.peak_flops.values())))
-    return generations, memory + arithmetic
-
-
-def _with_same_links(topology: Topology, base: HardwareProfile, device: Device) -> HardwareProfile:
-    """`base`, or where its GPUs are joined by other links, the nearest profile whose are joined like these."""
-    wanted = _link_kind(topology)
-    if wanted in (None, _link_kind(base.topology)):
-        return base
-    alike = [profile for profile in map(load_profile, calibrated_profiles()) if _link_kind(profile.topology) == wanted]
-    return min(alike, key=lambda profile: (_distance(device, profile.device), profile.name), default=base)
-
-
-def _link_kind(topology: Topology) -> InterconnectKind | None:
-    """What joins all GPUs; None where nothing does."""
-    if len(topology.gpus) < 2:
-        return None
-    try:
-        return topology.interconnect(len(topology.gpus)).kind
-    except (InputError, InfeasibleError):
-        return None
 
 
 def _blocks(machine: _Machine) -> dict[str, BlockText | None]:
@@ -262,8 +227,8 @@ def _assumed_of(base: HardwareProfile, path: str) -> Provenance | None:
 
 def _collectives(machine: _Machine) -> BlockText | None:
     """Collective constants of the machine with the same links; rows of other kinds of links from where they fit."""
-    base, linked, kind = machine.base, machine.linked, _link_kind(machine.topology)
-    if machine.device == base.device and kind == _link_kind(base.topology):
+    base, linked, kind = machine.base, machine.linked, link_kind(machine.topology)
+    if machine.device == base.device and kind == link_kind(base.topology):
         return None
     constants = carry_over_collectives(linked.collectives, multicast=_has_nvswitch(machine.topology))
     sources, assumed = [_carried_from(linked)], {}

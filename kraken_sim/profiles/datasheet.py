@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from kraken_sim.files.strict_yaml import YamlDocument
-    from kraken_sim.hardware.topology.graph import Topology
+    from kraken_sim.hardware.topology.topology import Topology
     from kraken_sim.profiles.profile import Provenance
 
 

@@ -1,46 +1,22 @@
-"""Profiles by name or path, from a checkout or from the installed package."""
+"""Machines by name or path: profiles as they stand, datasheets with constants carried over."""
 
 from __future__ import annotations
 
 from functools import lru_cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from kraken_sim.errors import InfeasibleError, InputError, Problem, closest
-from kraken_sim.files.shipped import data_dir
+from kraken_sim.errors import InfeasibleError, InputError, Problem
+from kraken_sim.files.strict_yaml import read_yaml
+from kraken_sim.profiles.calibrated import file_version, is_path, list_profiles, profile_path, read_calibrated
+from kraken_sim.profiles.carry_over import profile_of
 from kraken_sim.program.ops import DType
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from kraken_sim.profiles.profile import HardwareProfile
 
-_SUFFIXES: Final = (".yaml", ".yml")
-_PROFILES: Final = "hardware_profiles"
-
-
-def list_profiles() -> list[str]:
-    """Names of the profiles that ship, sorted."""
-    return sorted(path.stem for path in data_dir(_PROFILES).glob("*.yaml"))
-
-
-def profile_path(name_or_path: str | Path) -> Path:
-    """The file of a profile: a shipped one by name, any other by a path (relative to the working directory).
-
-    Raises:
-        InputError: No shipped profile has this name.
-    """
-    text = str(name_or_path)
-    if isinstance(name_or_path, Path) or is_path(text):
-        return Path(name_or_path)
-    known = list_profiles()
-    if text not in known:
-        message = f"unknown hardware profile; known are {', '.join(known)}, or give a path to a .yaml file"
-        raise InputError.single("hardware", message, text, suggestion=closest(text, known))
-    return data_dir(_PROFILES) / f"{text}.yaml"
-
-
-def is_path(name_or_path: str) -> bool:
-    """Whether a text is the path of a profile's file, and not the name of one that ships."""
-    return "/" in name_or_path or "\\" in name_or_path or name_or_path.endswith(_SUFFIXES)
+__all__ = ["check_profile", "is_path", "list_profiles", "load_profile", "profile_path"]
 
 
 def load_profile(name_or_path: str | Path) -> HardwareProfile:
@@ -51,26 +27,13 @@ def load_profile(name_or_path: str | Path) -> HardwareProfile:
     Raises:
         InputError: No such profile, or everything that is wrong with its file.
     """
-    path = profile_path(name_or_path)
-    try:
-        status = path.resolve().stat()
-    except OSError:
-        raise InputError.single("hardware", "there is no such profile file", str(path)) from None
-    return _load(path.resolve(), status.st_mtime_ns, status.st_size)
+    profile = read_calibrated(name_or_path)
+    return _carried_over(*file_version(profile_path(name_or_path))) if profile is None else profile
 
 
 @lru_cache(maxsize=64)
-def _load(path: Path, mtime_ns: int, size: int) -> HardwareProfile:  # noqa: ARG001  (part of the cache key)
-    from kraken_sim.files.strict_yaml import read_yaml
-    from kraken_sim.profiles.datasheet import is_datasheet
-    from kraken_sim.profiles.schema import parse_profile
-
-    document = read_yaml(path)
-    if is_datasheet(document.data):
-        from kraken_sim.profiles.carry_over import profile_of
-
-        return profile_of(document)
-    return parse_profile(document)
+def _carried_over(path: Path, mtime_ns: int, size: int) -> HardwareProfile:  # noqa: ARG001  (part of the cache key)
+    return profile_of(read_yaml(path))
 
 
 def check_profile(name_or_path: str | Path) -> list[Problem]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from kraken_sim.costs.memory_bound import MemoryBoundConstants
     from kraken_sim.costs.power import PowerConstants
     from kraken_sim.hardware.device import Device, LaunchCosts
-    from kraken_sim.hardware.topology.graph import Topology
+    from kraken_sim.hardware.topology.topology import Topology
 
 
 class ProvenanceKind(StrEnum):

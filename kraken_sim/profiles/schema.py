@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from kraken_sim.files.strict_yaml import YamlDocument
-    from kraken_sim.hardware.topology.graph import Topology
+    from kraken_sim.hardware.topology.topology import Topology
 
 BLOCKS: Final[Mapping[str, type]] = {
     "launch": LaunchCosts,

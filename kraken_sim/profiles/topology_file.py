@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError, WithJsonSchema
 
 from kraken_sim.errors import Problem, closest
-from kraken_sim.hardware.topology.graph import Link, LinkKind, Node, NodeKind, P2PLevel, Topology
+from kraken_sim.hardware.topology.graph import Link, LinkKind, Node, NodeKind, P2PLevel
 from kraken_sim.hardware.topology.problems import find_problems
+from kraken_sim.hardware.topology.topology import Topology
 from kraken_sim.profiles.blocks import Reading, quantity_schema, sourced_schema
 from kraken_sim.profiles.profile import Provenance, ProvenanceKind
 from kraken_sim.units import Dimension

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from kraken_sim.errors import InputError
 from kraken_sim.hardware.interconnect import InterconnectKind
-from kraken_sim.hardware.topology.graph import LinkKind, Topology
+from kraken_sim.hardware.topology.graph import LinkKind
+from kraken_sim.hardware.topology.topology import Topology
 
 if TYPE_CHECKING:
     from kraken_sim.profiles.profile import HardwareProfile

@@ -16,8 +16,8 @@ from kraken_sim.units import format_bandwidth, format_seconds
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from kraken_sim.hardware.topology.graph import Topology
     from kraken_sim.hardware.topology.rings import Ring
+    from kraken_sim.hardware.topology.topology import Topology
     from kraken_sim.profiles.profile import HardwareProfile
 
 LINK_COLOURS: Final[Mapping[LinkKind, str]] = {

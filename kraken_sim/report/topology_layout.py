@@ -17,7 +17,7 @@ from kraken_sim.hardware.topology.islands import node_islands
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from kraken_sim.hardware.topology.graph import Topology
+    from kraken_sim.hardware.topology.topology import Topology
 
 NODE_GAP: Final = 1.0
 """Free slots between two nodes of a cluster."""

@@ -17,8 +17,9 @@ from kraken_sim.hardware.topology.nodes import nodes_of, rail_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from kraken_sim.hardware.topology.graph import Topology
-    from kraken_sim.hardware.topology.rings import Arc, RingFinder
+    from kraken_sim.hardware.topology.graph import Arc
+    from kraken_sim.hardware.topology.rings import RingFinder
+    from kraken_sim.hardware.topology.topology import Topology
 
 Bytes = dict["Arc", float]
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from kraken_sim.costs.links.traffic import DirectedLink
     from kraken_sim.costs.types import CollectiveCost
     from kraken_sim.hardware.interconnect import Interconnect
-    from kraken_sim.hardware.topology.graph import Topology
+    from kraken_sim.hardware.topology.topology import Topology
 
 GROUPS_CACHED = 256
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from kraken_sim.costs.collectives.constants import CollectiveConstants
     from kraken_sim.costs.fair import Flow
     from kraken_sim.costs.types import CollectiveCost
-    from kraken_sim.hardware.topology.graph import Topology
+    from kraken_sim.hardware.topology.topology import Topology
     from kraken_sim.program.ops import AllReduce
 
 KIND = CollectiveKind.ALL_REDUCE

@@ -23,8 +23,8 @@ from kraken_sim.hardware.topology.rings import RingFinder
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from kraken_sim.hardware.topology.graph import Topology
-    from kraken_sim.hardware.topology.rings import Arc
+    from kraken_sim.hardware.topology.graph import Arc
+    from kraken_sim.hardware.topology.topology import Topology
 
 Pair = tuple[int, int]
 IN_SWITCH = (NVLS, MULTIMEM)

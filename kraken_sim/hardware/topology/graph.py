@@ -1,8 +1,8 @@
-"""A machine as a graph: GPUs, switches, hosts and NICs, and the links between them.
+"""A machine as plain data: GPUs, switches, hosts and NICs, and the links between them.
 
 A link has one bandwidth, the same in both directions, given for one direction; `count` parallel links add
-up. What a graph must satisfy to be a machine is said by `topology_problems`. Which ring through a group of GPUs
-is the best, and what it can carry, is `kraken_sim.hardware.topology.rings`.
+up. What a graph must satisfy to be a machine is in `problems`, which ring through a group of GPUs is the best and
+what it can carry in `rings`; `topology` puts them together.
 """
 
 from __future__ import annotations
@@ -10,15 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final
-
-from kraken_sim.errors import InfeasibleError, InputError
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from kraken_sim.hardware.interconnect import Interconnect
-    from kraken_sim.hardware.topology.rings import Ring
+Arc = tuple[int, bool]
+"""A link of a graph by index, used from its `a` to its `b` (True) or back."""
 
 
 class NodeKind(StrEnum):
@@ -105,27 +103,12 @@ class Link:
 
 
 @dataclass(frozen=True)
-class Topology:
-    """The graph of one machine; rank r of a scenario sits on the r-th GPU.
-
-    Raises:
-        InputError: The graph is no machine; see `topology_problems.find_problems`.
-    """
+class Graph:
+    """The nodes and links of one machine, and how far its GPUs reach each other's memory."""
 
     nodes: tuple[Node, ...]
     links: tuple[Link, ...]
     p2p_level: P2PLevel = P2PLevel.SYS
-    _cache: dict[tuple[int, int, bool], Interconnect] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
-    _placed: dict[tuple[int, ...], Topology] = field(default_factory=dict, init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        from kraken_sim.hardware.topology.problems import find_problems
-
-        problems = find_problems(self.nodes, self.links)
-        if problems:
-            raise InputError(problems)
 
     @cached_property
     def gpus(self) -> tuple[str, ...]:
@@ -136,69 +119,3 @@ class Topology:
     def kinds(self) -> Mapping[str, NodeKind]:
         """The kind of every node, by name."""
         return {node.name: node.kind for node in self.nodes}
-
-    def graph(self) -> Any:
-        """The machine as a `networkx.MultiGraph`: node attribute `kind`, edge attribute `link` (a `Link`)."""
-        import networkx as nx  # 150 ms to import, and only drawings and analyses need it
-
-        graph: Any = nx.MultiGraph()
-        for node in self.nodes:
-            graph.add_node(node.name, kind=node.kind)
-        for link in self.links:
-            graph.add_edge(link.a, link.b, link=link, capacity=link.total_bytes_per_s, weight=link.latency_s)
-        return graph
-
-    def group(self, num_devices: int, stride: int = 1) -> tuple[str, ...]:
-        """The GPUs of ranks 0, stride, 2 stride, ...
-
-        Raises:
-            InputError: A count below one.
-            InfeasibleError: The machine has too few GPUs.
-        """
-        for name, value in (("num_devices", num_devices), ("stride", stride)):
-            if value < 1:
-                raise InputError.single(name, "must be at least 1", value, example="2")
-        if (num_devices - 1) * stride >= len(self.gpus):
-            apart = f", {stride} ranks apart" if stride > 1 else ""
-            raise InfeasibleError(f"{num_devices} devices{apart} do not fit on this machine", f"{len(self.gpus)} GPUs")
-        return self.gpus[: (num_devices - 1) * stride + 1 : stride]
-
-    def with_ranks_on(self, gpus: tuple[int, ...]) -> Topology:
-        """The same machine with these GPUs counted first, in this order, and the others behind them.
-
-        Args:
-            gpus: different numbers of GPUs, counted from 0.
-        """
-        if gpus not in self._placed:
-            first = [self.gpus[number] for number in gpus]
-            rank = {name: index for index, name in enumerate(first)}
-            nodes = sorted(self.nodes, key=lambda node: rank.get(node.name, len(rank)))
-            self._placed[gpus] = Topology(tuple(nodes), self.links, self.p2p_level)
-        return self._placed[gpus]
-
-    def best_ring(self, num_devices: int, stride: int = 1) -> Ring:
-        """The best ring through the group: most bandwidth first, then least latency.
-
-        Raises:
-            InputError, InfeasibleError: See `group`.
-        """
-        from kraken_sim.hardware.topology.rings import RingFinder
-
-        return RingFinder(self).best(self.group(num_devices, stride))
-
-    def interconnect(self, num_devices: int, stride: int = 1, p2p: bool = True) -> Interconnect:
-        """What `num_devices` GPUs, `stride` ranks apart, communicate over.
-
-        Without `p2p`, or where a hop of the best ring is longer than `p2p_level`, bytes are staged through
-        host memory. One device alone communicates with nobody: its bandwidth is infinite.
-
-        Raises:
-            InputError: See `group`; or host memory is needed and a GPU has no PCIe link to a host.
-            InfeasibleError: See `group`.
-        """
-        key = (num_devices, stride, p2p)
-        if key not in self._cache:
-            from kraken_sim.hardware.topology.reduction import reduce_group
-
-            self._cache[key] = reduce_group(self, self.group(num_devices, stride), p2p)
-        return self._cache[key]

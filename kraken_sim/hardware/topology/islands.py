@@ -17,7 +17,7 @@ from kraken_sim.hardware.topology.problems import UnionFind
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-    from kraken_sim.hardware.topology.graph import Link, Topology
+    from kraken_sim.hardware.topology.graph import Graph, Link
 
 _SWITCHES: Final = frozenset({NodeKind.NVSWITCH, NodeKind.NETWORK_SWITCH})
 _IN_NODE: Final = frozenset(LinkKind) - {LinkKind.NETWORK}
@@ -27,7 +27,7 @@ Islands = tuple[tuple[str, ...], ...]
 """GPUs in parts; the parts and the GPUs of each in the order in which they hang below hosts and switches."""
 
 
-def with_planes_merged(topology: Topology) -> tuple[Link, ...]:
+def with_planes_merged(topology: Graph) -> tuple[Link, ...]:
     """The links with switches that join the same nodes by the same links made one, whose links add up."""
     links_of: dict[str, list[Link]] = defaultdict(list)
     for link in topology.links:
@@ -42,17 +42,17 @@ def with_planes_merged(topology: Topology) -> tuple[Link, ...]:
     return tuple(replace(link, count=link.count * count) if count > 1 else link for link, count in counts if count)
 
 
-def nvlink_islands(topology: Topology, gpus: Sequence[str]) -> Islands:
+def nvlink_islands(topology: Graph, gpus: Sequence[str]) -> Islands:
     """The group in parts that NVLink joins; without NVLink each GPU is one."""
     return _parts(topology, gpus, frozenset({LinkKind.NVLINK}))
 
 
-def node_islands(topology: Topology, gpus: Sequence[str]) -> Islands:
+def node_islands(topology: Graph, gpus: Sequence[str]) -> Islands:
     """The group in nodes: what hangs together without the network."""
     return _parts(topology, gpus, _IN_NODE)
 
 
-def _parts(topology: Topology, gpus: Sequence[str], kinds: Collection[LinkKind]) -> Islands:
+def _parts(topology: Graph, gpus: Sequence[str], kinds: Collection[LinkKind]) -> Islands:
     group, joined = set(gpus), UnionFind()
     for link in topology.links:
         ends = (name for name in (link.a, link.b) if topology.kinds[name] is NodeKind.GPU)
@@ -64,7 +64,7 @@ def _parts(topology: Topology, gpus: Sequence[str], kinds: Collection[LinkKind])
     return tuple(tuple(part) for part in parts.values())
 
 
-def board_places(topology: Topology) -> dict[str, int]:
+def board_places(topology: Graph) -> dict[str, int]:
     """Where each GPU stands when the PCIe trees are walked through depth first, socket after socket."""
     neighbours: dict[str, list[str]] = defaultdict(list)
     for link in topology.links:

@@ -11,11 +11,11 @@ from kraken_sim.hardware.topology.graph import LinkKind, NodeKind
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kraken_sim.hardware.topology.graph import Topology
+    from kraken_sim.hardware.topology.graph import Graph
     from kraken_sim.hardware.topology.rings import RingFinder
 
 
-def nodes_of(topology: Topology, gpus: Sequence[str]) -> list[tuple[str, ...]]:
+def nodes_of(topology: Graph, gpus: Sequence[str]) -> list[tuple[str, ...]]:
     """The GPUs by node: what hangs together without the network; in the order of `gpus`."""
     component = _components(topology)
     found: dict[str, list[str]] = defaultdict(list)
@@ -24,7 +24,7 @@ def nodes_of(topology: Topology, gpus: Sequence[str]) -> list[tuple[str, ...]]:
     return [tuple(members) for members in found.values()]
 
 
-def nics_of(topology: Topology, gpu: str) -> tuple[str, ...]:
+def nics_of(topology: Graph, gpu: str) -> tuple[str, ...]:
     """The NICs of a GPU's node, in the order of the topology."""
     component = _components(topology)
     return tuple(
@@ -32,7 +32,7 @@ def nics_of(topology: Topology, gpu: str) -> tuple[str, ...]:
     )
 
 
-def rail_of(topology: Topology, finder: RingFinder, gpus: Sequence[str], gpu: str) -> str:
+def rail_of(topology: Graph, finder: RingFinder, gpus: Sequence[str], gpu: str) -> str:
     """The NIC that a GPU of a node uses: the nearest; of several equally near, dealt out in turn among `gpus`.
 
     Raises:
@@ -48,7 +48,7 @@ def rail_of(topology: Topology, finder: RingFinder, gpus: Sequence[str], gpu: st
     return nearest[same.index(gpu) % len(nearest)]
 
 
-def network_bytes_per_s(topology: Topology, nics: Sequence[str]) -> float:
+def network_bytes_per_s(topology: Graph, nics: Sequence[str]) -> float:
     """What some NICs send together: each as fast as the slower of its network and its PCIe links."""
     total = 0.0
     for nic in nics:
@@ -60,7 +60,7 @@ def network_bytes_per_s(topology: Topology, nics: Sequence[str]) -> float:
     return total
 
 
-def _components(topology: Topology) -> dict[str, str]:
+def _components(topology: Graph) -> dict[str, str]:
     """The node that each vertex belongs to, by the name of one of its vertices."""
     parent = {node.name: node.name for node in topology.nodes}
 

@@ -16,13 +16,13 @@ from kraken_sim.hardware.topology.rings import RingFinder
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from kraken_sim.hardware.topology.graph import Topology
-    from kraken_sim.hardware.topology.rings import Arc, Ring
+    from kraken_sim.hardware.topology.graph import Arc, Graph
+    from kraken_sim.hardware.topology.rings import Ring
 
 _LEVELS: Final = tuple(P2PLevel)
 
 
-def reduce_group(topology: Topology, gpus: Sequence[str], p2p: bool) -> Interconnect:
+def reduce_group(topology: Graph, gpus: Sequence[str], p2p: bool) -> Interconnect:
     """The interconnect of a group of GPUs; see `Topology.interconnect`."""
     if len(gpus) == 1:
         return Interconnect(InterconnectKind.NVLINK, 1, math.inf, 0, 0.0)
@@ -37,7 +37,7 @@ def reduce_group(topology: Topology, gpus: Sequence[str], p2p: bool) -> Intercon
     return _through_host(topology, finder, ring.order)
 
 
-def _of_ring(topology: Topology, ring: Ring) -> Interconnect:
+def _of_ring(topology: Graph, ring: Ring) -> Interconnect:
     links = [link for hop in ring.hops for link in hop.links]
     kind = _kind(topology, ring, links)
     return Interconnect(
@@ -52,7 +52,7 @@ def _of_ring(topology: Topology, ring: Ring) -> Interconnect:
     )
 
 
-def _across(topology: Topology, finder: RingFinder, gpus: Sequence[str], p2p: bool) -> Across | None:
+def _across(topology: Graph, finder: RingFinder, gpus: Sequence[str], p2p: bool) -> Across | None:
     """How a group is spread over nodes; None where unevenly."""
     nodes = nodes_of(topology, gpus)
     if len({len(members) for members in nodes}) > 1:
@@ -67,7 +67,7 @@ def _across(topology: Topology, finder: RingFinder, gpus: Sequence[str], p2p: bo
     return Across(len(nodes), node, network_bytes_per_s(topology, used), len(used), flight_s)
 
 
-def _kind(topology: Topology, ring: Ring, links: Iterable[Link]) -> InterconnectKind:
+def _kind(topology: Graph, ring: Ring, links: Iterable[Link]) -> InterconnectKind:
     kinds = {link.kind for link in links}
     if LinkKind.NETWORK in kinds:
         return InterconnectKind.NETWORK
@@ -80,7 +80,7 @@ def _kind(topology: Topology, ring: Ring, links: Iterable[Link]) -> Interconnect
     return InterconnectKind.NVSWITCH if switched else InterconnectKind.NVLINK
 
 
-def _through_host(topology: Topology, finder: RingFinder, order: Sequence[str]) -> Interconnect:
+def _through_host(topology: Graph, finder: RingFinder, order: Sequence[str]) -> Interconnect:
     """Every GPU writes to its host's memory and reads from the host of the GPU before it."""
     hosts = {gpu: nearest_host(topology, finder, gpu) for gpu in order}
     ways = [finder.route(gpu, hosts[gpu]) for gpu in order]
@@ -116,7 +116,7 @@ def _between_hosts(finder: RingFinder, a: str, b: str) -> tuple[Arc, ...]:
         raise InputError.single("topology.links", message, example=example) from None
 
 
-def nearest_host(topology: Topology, finder: RingFinder, gpu: str) -> str:
+def nearest_host(topology: Graph, finder: RingFinder, gpu: str) -> str:
     """The root of the PCIe tree that the GPU hangs in."""
     for host in (node.name for node in topology.nodes if node.kind is NodeKind.HOST):
         way = finder.pcie_way(gpu, host)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from kraken_sim.hardware.topology.rings import Arc
+    from kraken_sim.hardware.topology.graph import Arc
 
 Value = tuple[float, float, float]
 """What makes one ring better than another: bandwidth, minus latency, sum of the hops' own bandwidths."""

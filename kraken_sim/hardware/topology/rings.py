@@ -32,11 +32,12 @@ from kraken_sim.hardware.topology.islands import (
     with_planes_merged,
     with_switches,
 )
+from kraken_sim.hardware.topology.ring_search import Ways, best_order, improved_order
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-    from kraken_sim.hardware.topology.graph import Topology
+    from kraken_sim.hardware.topology.graph import Arc, Graph
 
 EXACT_RANKS: Final = 8
 """Largest group whose orders are all considered: (8 - 1)! = 5040 before pruning."""
@@ -50,9 +51,6 @@ _TOLERANCE: Final = 1e-9
 _NVLINK: Final = frozenset({LinkKind.NVLINK})
 _TO_HOST: Final = frozenset({LinkKind.PCIE, LinkKind.C2C})
 _ALL: Final = frozenset(LinkKind)
-
-Arc = tuple[int, bool]
-"""A link of `Topology.links` by index, used from its `a` to its `b` (True) or back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +97,7 @@ class Ring:
 class RingFinder:
     """Routes and rings on one topology."""
 
-    def __init__(self, topology: Topology) -> None:
+    def __init__(self, topology: Graph) -> None:
         self._topology = topology
         self._links = with_planes_merged(topology)
         self._kinds = topology.kinds
@@ -267,8 +265,6 @@ class RingFinder:
     # Search -----------------------------------------------------------------------------------------------
 
     def _search(self, gpus: Sequence[str], capacity: Mapping[Arc, float]) -> tuple[str, ...]:
-        from kraken_sim.hardware.topology.ring_search import Ways, best_order, improved_order
-
         grouped: tuple[str, ...] = ()
         if len(gpus) > EXACT_RANKS:
             grouped = tuple(gpu for island in nvlink_islands(self._topology, gpus) for gpu in island)
