@@ -8,7 +8,7 @@ from kraken_sim.costs.contention import ContentionConstants
 from kraken_sim.costs.types import CollectiveCost, KernelCost
 from kraken_sim.engine.simulation import Machine
 from kraken_sim.hardware.device import LaunchCosts
-from kraken_sim.program.ops import AllReduce, ComputeOp, Copy
+from kraken_sim.program.ops import Collective, CollectiveKind, ComputeOp, Copy
 from kraken_sim.program.program import Category, Kernel, Program, Segment, Step
 
 US = 1e-6
@@ -68,7 +68,7 @@ def machine(
     def price(op: ComputeOp) -> KernelCost:
         return kernels if isinstance(kernels, KernelCost) else kernels[op]
 
-    def price_collective(_: AllReduce) -> CollectiveCost:
+    def price_collective(_: Collective) -> CollectiveCost:
         return collective or collective_cost(10 * US)
 
     return Machine(NUM_SMS, 1e12, launch, contention, price, price_collective)
@@ -86,7 +86,7 @@ def compute(number: int, stream: int = 0) -> Kernel:
 
 def collective(stream: int = 0, num_devices: int = 2) -> Kernel:
     """An AllReduce."""
-    return Kernel("all_reduce", AllReduce(1024, num_devices), Category.ALL_REDUCE, stream)
+    return Kernel("all_reduce", Collective(CollectiveKind.ALL_REDUCE, 1024, num_devices), Category.ALL_REDUCE, stream)
 
 
 def program(*steps: Step, repeat: int = 1, num_devices: int = 2) -> Program:

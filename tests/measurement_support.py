@@ -17,7 +17,7 @@ from kraken_sim.measurements.records import (
 )
 from kraken_sim.measurements.schema import CONDITIONS, Header, to_text
 from kraken_sim.predict.pricing import Pricing
-from kraken_sim.program.ops import AllReduce, Attention, DType, Gemm
+from kraken_sim.program.ops import Attention, Collective, CollectiveKind, DType, Gemm
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -121,7 +121,7 @@ def _all_reduces(truth: HardwareProfile, times: Any) -> list[AllReduceRecord]:
         pricing = Pricing(truth, policy)
         for exponent in range(10, 28):
             size = 1 << exponent
-            time_s = times(pricing.collective(AllReduce(size, 2)).busy_s)
+            time_s = times(pricing.collective(Collective(CollectiveKind.ALL_REDUCE, size, 2)).busy_s)
             records.append(AllReduceRecord(num_bytes=size, num_devices=2, condition=condition, time_s=time_s, **GRAPH))
     return records
 

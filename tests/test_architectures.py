@@ -8,7 +8,7 @@ from kraken_sim.architectures.registry import build_program
 from kraken_sim.architectures.workload import Phase, Workload
 from kraken_sim.models.config import TransformerConfig
 from kraken_sim.models.kraken_width import KrakenShape
-from kraken_sim.program.ops import AllReduce, Attention, Copy, Gemm
+from kraken_sim.program.ops import Attention, Collective, Copy, Gemm
 from kraken_sim.program.program import COMM_STREAM, MAIN_STREAM, Program, RecordEvent, WaitEvent
 
 LAYERS, WIDTH, HEADS, VOCAB = 12, 1024, 16, 51200
@@ -25,11 +25,11 @@ def build(kind: str, num_devices: int, ways: int | None = None, **work: object) 
     return build_program(kind, CONFIG, shape(ways or num_devices), workload)
 
 
-def all_reduces(program: Program, stream: int | None = None) -> list[AllReduce]:
+def all_reduces(program: Program, stream: int | None = None) -> list[Collective]:
     return [
         kernel.op
         for kernel in program.kernels()
-        if isinstance(kernel.op, AllReduce) and stream in (None, kernel.stream)
+        if isinstance(kernel.op, Collective) and stream in (None, kernel.stream)
     ]
 
 

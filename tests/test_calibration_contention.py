@@ -12,7 +12,7 @@ from kraken_sim.costs.collectives.policy import CollectivePolicy
 from kraken_sim.costs.contention import ContentionConstants, fill_speed
 from kraken_sim.predict.pricing import Pricing
 from kraken_sim.profiles.load import load_profile
-from kraken_sim.program.ops import AllReduce, Attention, DType, Gemm, Norm
+from kraken_sim.program.ops import Attention, Collective, CollectiveKind, DType, Gemm, Norm
 
 HALF = DType.FLOAT16
 PROFILE = load_profile("h200-sxm-x2")
@@ -36,7 +36,7 @@ def _pair(tokens: int, width: int, num_bytes: int, channels: int | None, constan
     policy = CollectivePolicy(channels=channels)
     pricing, gap_s = Pricing(PROFILE, policy), PROFILE.launch.graph_node_gap_s
     alone_s = sum(pricing.kernel(op).busy_s + gap_s for op in compute)
-    collective_s = pricing.collective(AllReduce(num_bytes, 2)).busy_s + gap_s
+    collective_s = pricing.collective(Collective(CollectiveKind.ALL_REDUCE, num_bytes, 2)).busy_s + gap_s
     sample = PairSample(compute, num_bytes, 2, policy, 1.0, alone_s, collective_s, "default")
     return replace(sample, together_s=predict_pair_s(_prepare(sample, PROFILE), PROFILE, constants))
 

@@ -9,9 +9,10 @@ import pytest
 
 from kraken_sim import predict_op
 from kraken_sim.cli import main
-from kraken_sim.costs.collectives.kinds import CollectiveKind, bus_factor, collective_kind
+from kraken_sim.costs.collectives.kinds import bus_factor, collective_kind
 from kraken_sim.errors import InputError
 from kraken_sim.measurements.nccl_tests import read_collectives
+from kraken_sim.program.ops import CollectiveKind
 from kraken_sim.standalone.collective_table import element_type, parse_size, sizes_between
 from validation.public_data import rows_of
 

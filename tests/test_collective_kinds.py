@@ -10,15 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kraken_sim.calibration.collective_kinds import CollectiveSample, fit_kind, predict_s, with_factors
-from kraken_sim.costs.collectives import CollectiveKind, collective_cost
+from kraken_sim.costs.collectives import collective_cost
 from kraken_sim.costs.collectives.policy import CollectivePolicy, Library
 from kraken_sim.costs.collectives.send_recv import send_recv_channels
 from kraken_sim.costs.collectives.tuning import tuning_table
 from kraken_sim.errors import InputError
 from kraken_sim.profiles.load import load_profile
+from kraken_sim.program.ops import CollectiveKind
 
 MIB = 2**20
-AR, AG, RS, A2A, BC = CollectiveKind
+AR, AG, RS, A2A, BC, P2P = CollectiveKind
 NCCL = CollectivePolicy()
 
 

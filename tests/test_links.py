@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kraken_sim import link_traffic, predict_op, simulate, simulate_concurrent
-from kraken_sim.costs.collectives.kinds import CollectiveKind
 from kraken_sim.costs.fair import Flow, max_min_rates
 from kraken_sim.costs.links.sharing import LinkSharing, groups_of
 from kraken_sim.costs.links.traffic import link_bytes
@@ -21,9 +20,10 @@ from kraken_sim.errors import InfeasibleError, InputError
 from kraken_sim.hardware.topology.graph import Link, LinkKind, Node, NodeKind
 from kraken_sim.hardware.topology.topology import Topology
 from kraken_sim.profiles.load import load_profile
+from kraken_sim.program.ops import CollectiveKind
 
 MIB = 2**20
-AR, AG, RS, A2A, BC = CollectiveKind
+AR, AG, RS, A2A, BC, P2P = CollectiveKind
 
 
 def nvswitch_node(num_gpus=8):
@@ -125,7 +125,7 @@ class TestBytesOnLinks:
             found = link_traffic(hardware, {"op": op.value, "bytes": size, "num_devices": n})
             leaving = {str(link): amount for link, amount in found.items() if link.source.startswith("gpu")}
             sent = sum(leaving.values())
-            ring = 2 * (n - 1) if op is AR else n - 1
+            ring = {AR: 2 * (n - 1), P2P: n}.get(op, n - 1)
             nvls = (n + 1) if op is AR and hardware == "h100-sxm-x8" and n > 2 and size > MIB else ring
             assert sent == pytest.approx(ring * size) or sent == pytest.approx(nvls * size)
         assert link_traffic(hardware, {"op": op.value, "bytes": 8, "num_devices": 1}) == {}

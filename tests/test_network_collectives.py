@@ -12,16 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kraken_sim import predict_op, simulate_concurrent
-from kraken_sim.costs.collectives.kinds import CollectiveKind
 from kraken_sim.costs.collectives.network import network_graph, network_tuning_table, tree_network_bytes
 from kraken_sim.costs.links.network_traffic import binary_tree
 from kraken_sim.costs.links.traffic import link_bytes
 from kraken_sim.errors import InputError
 from kraken_sim.hardware.topology.graph import LinkKind, NodeKind
 from kraken_sim.profiles.load import load_profile
+from kraken_sim.program.ops import CollectiveKind
 
 MIB = 2**20
-AR, AG, RS, A2A, BC = CollectiveKind
+AR, AG, RS, A2A, BC, P2P = CollectiveKind
 
 
 @cache

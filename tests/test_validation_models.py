@@ -15,7 +15,7 @@ from kraken_sim.errors import InputError
 from kraken_sim.models.counts import parameter_count
 from kraken_sim.models.kraken_width import KrakenShape
 from kraken_sim.models.presets import preset
-from kraken_sim.program.ops import AllReduce, Attention, Copy, Elementwise, Embedding, Gemm, Norm
+from kraken_sim.program.ops import Attention, Collective, Copy, Elementwise, Embedding, Gemm, Norm
 
 torch = pytest.importorskip("torch")
 
@@ -148,7 +148,7 @@ def kinds_of(op: Op) -> tuple[str, ...]:
         return (op.function,)
     if isinstance(op, Embedding):
         return ("embedding", "add")
-    names = {Gemm: "gemm", Attention: "attention", Norm: "norm", Copy: "copy", AllReduce: "all_reduce"}
+    names = {Gemm: "gemm", Attention: "attention", Norm: "norm", Copy: "copy", Collective: "all_reduce"}
     return (names[type(op)],)
 
 

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from kraken_sim import predict_op
-from kraken_sim.costs.collectives.kinds import CollectiveKind, collective_kind
+from kraken_sim.costs.collectives.kinds import collective_kind
 from kraken_sim.errors import InputError
 from kraken_sim.profiles.load import load_profile
+from kraken_sim.program.ops import CollectiveKind
 from validation.accuracy_public import SYSTEMS
 from validation.public_data import Row, add_public_data_option, folder_of_option, rows_of
 

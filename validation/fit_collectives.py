@@ -14,11 +14,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from kraken_sim.calibration.collective_kinds import CollectiveSample, fit_kind
-from kraken_sim.costs.collectives.kinds import CollectiveKind, collective_kind
+from kraken_sim.costs.collectives.kinds import collective_kind
 from kraken_sim.errors import InputError
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.profiles.profile import Provenance, ProvenanceKind
 from kraken_sim.profiles.write import BlockText, block_yaml
+from kraken_sim.program.ops import CollectiveKind
 from validation.public_data import add_public_data_option, folder_of_option, rows_of
 
 if TYPE_CHECKING:

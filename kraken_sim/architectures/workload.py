@@ -10,8 +10,9 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from kraken_sim.program.ops import (
-    AllReduce,
     Attention,
+    Collective,
+    CollectiveKind,
     Copy,
     DType,
     Elementwise,
@@ -157,6 +158,19 @@ class ProgramBuilder:
         """A device-to-device copy."""
         self.kernel(name, Copy(num_elements * self.work.dtype.num_bytes, strided), category)
 
+    def collective(
+        self,
+        name: str,
+        kind: CollectiveKind,
+        num_bytes: int,
+        num_devices: int,
+        stream: int = MAIN_STREAM,
+        stride: int = 1,
+    ) -> None:
+        """A collective of groups of `num_devices`, bytes counted as in `Collective`; nothing on one device."""
+        if num_devices > 1:
+            self.kernel(name, Collective(kind, num_bytes, num_devices, stride), Category.ALL_REDUCE, stream)
+
     def all_reduce(
         self,
         name: str,
@@ -166,9 +180,8 @@ class ProgramBuilder:
         stride: int = 1,
     ) -> None:
         """The sum of a [T, hidden_size] activation over `num_devices`; nothing on one device."""
-        if num_devices > 1:
-            num_bytes = self.work.num_tokens * hidden_size * self.work.dtype.num_bytes
-            self.kernel(name, AllReduce(num_bytes, num_devices, stride), Category.ALL_REDUCE, stream)
+        num_bytes = self.work.num_tokens * hidden_size * self.work.dtype.num_bytes
+        self.collective(name, CollectiveKind.ALL_REDUCE, num_bytes, num_devices, stream, stride)
 
     def attention(self, block: BlockShape, gemms: Category = Category.GEMM, suffix: str = "") -> None:
         """QKV projection, rotary embedding if any, cache write, attention, output projection."""

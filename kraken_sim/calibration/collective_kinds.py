@@ -15,9 +15,10 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from kraken_sim.calibration.collectives import HELD_OUT_OF_TEN, LOSS_SCALE
-from kraken_sim.costs.collectives import CollectiveKind, collective_cost
+from kraken_sim.costs.collectives import collective_cost
 from kraken_sim.costs.collectives.policy import CollectivePolicy
 from kraken_sim.errors import InputError
+from kraken_sim.program.ops import CollectiveKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -14,7 +14,7 @@ from scipy.optimize import least_squares
 
 from kraken_sim.engine.simulation import Machine, run
 from kraken_sim.predict.pricing import Pricing
-from kraken_sim.program.ops import AllReduce, Copy
+from kraken_sim.program.ops import Collective, CollectiveKind, Copy
 from kraken_sim.program.program import (
     COMM_STREAM,
     MAIN_STREAM,
@@ -164,7 +164,7 @@ def _prepare(sample: PairSample, profile: HardwareProfile) -> _Prepared:
     # Stand-ins: two kernels of the same shape in one chain are still two kernels.
     stand_ins: list[ComputeOp] = [Copy(index + 1) for index in range(len(costs))]
     kernels = {op: _scaled(cost, factor) for op, cost in zip(stand_ins, costs, strict=True)}
-    reduce = AllReduce(sample.num_bytes, sample.num_devices)
+    reduce = Collective(CollectiveKind.ALL_REDUCE, sample.num_bytes, sample.num_devices)
     collective = pricing.collective(reduce)
     alone_s = max(_LEAST_S, sample.collective_alone_s - gap_s)
     collective = replace(collective, busy_s=alone_s, latency_s=min(collective.latency_s, alone_s), transfer_s=alone_s)

@@ -27,7 +27,7 @@ def add_verb(commands: Commands) -> None:
     """Its parser."""
     what = "a collective over a range of sizes, in nccl-tests' columns"
     parser = commands.add_parser("collective", help=what)
-    ops = "all_reduce, all_gather, reduce_scatter, all_to_all or broadcast"
+    ops = "all_reduce, all_gather, reduce_scatter, all_to_all, broadcast or send_recv"
     parser.add_argument("op", metavar="OP", help=ops)
     parser.add_argument("--hardware", metavar="PROFILE", required=True, help="a profile's name, or its file")
     parser.add_argument("--num-devices", metavar="N", type=int, help="how many of its GPUs (default: all)")
@@ -108,8 +108,8 @@ def _sizes(args: argparse.Namespace, begin: int, end: int) -> list[int]:
 
 def _measured(args: argparse.Namespace, spec: CollectiveSpec, begin: int, end: int) -> list[MeasuredCollective]:
     """The file's measurements, between -b and -e where these are given."""
-    from kraken_sim.costs.collectives.kinds import CollectiveKind
     from kraken_sim.measurements.nccl_tests import read_collectives
+    from kraken_sim.program.ops import CollectiveKind
 
     where = dict(_condition(text) for text in args.where)
     if args.against is None:

@@ -41,7 +41,8 @@ class CollectiveCost:
     `busy_s == latency_s + transfer_s`; `channels` CTAs hold one SM each for the whole life of the kernel;
     `hbm_bytes` and `link_bytes` are what one device reads and writes in its HBM and sends over its links.
     `line_bytes_per_s` is the line rate that the transfer takes up of each device's way to the others, overhead
-    of the protocol included: what there is to lose when others use the same links.
+    of the protocol included: what there is to lose when others use the same links. `kernel` is the custom kernel
+    that runs, by the profile's name for it; NCCL's has none.
     """
 
     busy_s: float
@@ -54,3 +55,4 @@ class CollectiveCost:
     link_bytes: float
     detail: str
     line_bytes_per_s: float = 0.0
+    kernel: str = ""

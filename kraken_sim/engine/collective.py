@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from kraken_sim.costs.types import CollectiveCost
     from kraken_sim.engine.device import DeviceState
     from kraken_sim.engine.resident import CollectiveKernel
-    from kraken_sim.program.ops import AllReduce
+    from kraken_sim.program.ops import Collective
 
-    LinkSpeeds = Callable[[frozenset[AllReduce]], Mapping[AllReduce, float]]
+    LinkSpeeds = Callable[[frozenset[Collective]], Mapping[Collective, float]]
 
 
 @dataclass(slots=True)
@@ -59,7 +59,7 @@ class JointCollective:
     cost: CollectiveCost
     num_ranks: int
     finished: simpy.Event
-    op: AllReduce | None = None
+    op: Collective | None = None
     links: LinkState | None = None
     members: list[tuple[DeviceState, CollectiveKernel]] = field(default_factory=list)
     started_ps: int | None = None

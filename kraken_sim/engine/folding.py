@@ -27,7 +27,7 @@ from kraken_sim.engine.ranks import simulate_ranks
 from kraken_sim.engine.resident import alone_s
 from kraken_sim.engine.streams import Launch, launch_ps, node_gap_ps
 from kraken_sim.engine.timeline import Fold, Span, SpanKind, Timeline
-from kraken_sim.program.ops import AllReduce
+from kraken_sim.program.ops import Collective
 from kraken_sim.program.program import COMM_STREAM, MAIN_STREAM
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ class _Walk:
     def _alone(self, step: Kernel, segment: str, iteration: int) -> None:
         """A kernel of the main stream that starts and ends on an idle device."""
         op = step.op
-        cost = self.machine.collective_cost(op) if isinstance(op, AllReduce) else self.machine.kernel_cost(op)
+        cost = self.machine.collective_cost(op) if isinstance(op, Collective) else self.machine.kernel_cost(op)
         price = self.prices.get(id(cost))
         if price is None:
             price = self.prices[id(cost)] = self._price(cost)
@@ -192,7 +192,7 @@ class _Walk:
     def _price(self, cost: KernelCost | CollectiveCost) -> _Price:
         machine = self.machine
         if isinstance(cost, CollectiveCost):
-            duration_ps = _all_reduce_ps(cost, machine.contention.collective_dispatch_s)
+            duration_ps = _collective_ps(cost, machine.contention.collective_dispatch_s)
             return _Price(SpanKind.COLLECTIVE, duration_ps, cost)
         kernel_s = alone_s(cost, machine.num_sms)
         return _Price(SpanKind.COMPUTE, None if kernel_s is None else to_ps(kernel_s), cost)
@@ -244,6 +244,6 @@ class _Walk:
             )  # fmt: skip
 
 
-def _all_reduce_ps(cost: CollectiveCost, dispatch_s: float) -> int:
+def _collective_ps(cost: CollectiveCost, dispatch_s: float) -> int:
     """A collective on an idle machine: the way to its first SM, then the rest of its time."""
     return to_ps(min(cost.busy_s, dispatch_s)) + to_ps(max(0.0, cost.busy_s - dispatch_s))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from kraken_sim.engine.streams import Launch
     from kraken_sim.engine.timeline import Span
     from kraken_sim.hardware.device import LaunchCosts
-    from kraken_sim.program.ops import AllReduce, ComputeOp
+    from kraken_sim.program.ops import Collective, ComputeOp
 
 EVENTS_PER_INSTANT = 100_000
 """Far more events than a rank has at one time of the clock: beyond it, something keeps the clock from advancing."""
@@ -36,7 +36,7 @@ class Machine:
     launch: LaunchCosts
     contention: ContentionConstants
     kernel_cost: Callable[[ComputeOp], KernelCost]
-    collective_cost: Callable[[AllReduce], CollectiveCost]
+    collective_cost: Callable[[Collective], CollectiveCost]
     link_speeds: LinkSpeeds | None = None
     """The pace that different collectives leave each other on the links they share; None: they share none."""
 
@@ -81,7 +81,7 @@ def simulate_ranks(
     calls: dict[tuple[int, int, int], int] = {}
     links = None if machine.link_speeds is None else LinkState(machine.link_speeds)
 
-    def join(rank: int, op: AllReduce) -> tuple[CollectiveCost, JointCollective]:
+    def join(rank: int, op: Collective) -> tuple[CollectiveCost, JointCollective]:
         """The collective that this rank's next call on its group belongs to."""
         group = _group(rank, op) if num_ranks > 1 else 0
         call = (rank, op.num_devices, op.stride)
@@ -113,7 +113,7 @@ def simulate_ranks(
     )
 
 
-def _group(rank: int, op: AllReduce) -> int:
+def _group(rank: int, op: Collective) -> int:
     """Number of the group that `rank` belongs to: blocks of stride * n ranks, every stride-th together."""
     return rank // (op.stride * op.num_devices) * op.stride + rank % op.stride
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kraken_sim.engine.clock import now_ps, to_ps
 from kraken_sim.engine.timeline import Span, SpanKind
-from kraken_sim.program.ops import AllReduce
+from kraken_sim.program.ops import Collective
 from kraken_sim.program.program import COMM_STREAM, MAIN_STREAM, Category, Kernel, RecordEvent, WaitEvent
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def launch_ps(step: Step, costs: LaunchCosts) -> int:
     """Host time of an eager launch."""
     if not isinstance(step, Kernel):
         return to_ps(costs.eager_event_s)
-    if isinstance(step.op, AllReduce):
+    if isinstance(step.op, Collective):
         beside = costs.eager_side_collective_s if step.stream == COMM_STREAM else 0.0
         return to_ps(max(beside, costs.eager_collective_s))
     return to_ps(costs.eager_kernel_s)
@@ -134,7 +134,7 @@ class Rank:
     launch: LaunchCosts
     eager: bool
     cost_of: Callable[[ComputeOp], KernelCost]
-    join: Callable[[int, AllReduce], tuple[CollectiveCost, JointCollective]]
+    join: Callable[[int, Collective], tuple[CollectiveCost, JointCollective]]
     spans: list[tuple[int, Span]] = field(default_factory=list)
     """With the number of the launch they belong to."""
     asked_ps: list[int] = field(default_factory=list)
@@ -232,7 +232,7 @@ class Rank:
             yield env.timeout(ready_ps - now_ps(env))
         start_ps, priority = now_ps(env), PRIORITY[step.stream]
         kind, busy_s, detail = SpanKind.COMPUTE, 0.0, ""
-        if isinstance(step.op, AllReduce):
+        if isinstance(step.op, Collective):
             cost, joint = self.join(self.number, step.op)
             kind, busy_s, detail = SpanKind.COLLECTIVE, cost.busy_s, cost.detail
             dispatch_s = min(cost.busy_s, self.device.contention.collective_dispatch_s)

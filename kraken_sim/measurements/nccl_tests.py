@@ -13,12 +13,14 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kraken_sim.costs.collectives.kinds import CollectiveKind, collective_kind
+from kraken_sim.costs.collectives.kinds import collective_kind
 from kraken_sim.errors import InputError, closest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+    from kraken_sim.program.ops import CollectiveKind
 
 SIZE_COLUMNS = ("message_bytes", "size_bytes", "size", "bytes", "size(b)")
 TIME_COLUMNS: Mapping[str, float] = {

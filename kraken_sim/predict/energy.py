@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from kraken_sim.costs.power import clocked_w
 from kraken_sim.engine.timeline import SpanKind
 from kraken_sim.predict.pricing import load_of, transfer_of
-from kraken_sim.program.ops import AllReduce
+from kraken_sim.program.ops import Collective
 
 if TYPE_CHECKING:
     from kraken_sim.costs.power import Load, PowerConstants
@@ -72,6 +72,6 @@ def _dynamic_j(prediction: Prediction, power: PowerConstants) -> float:
 def _load(pricing: Pricing, op: Op) -> Load:
     """What one such op asks of the card at the boost clock."""
     num_sms = pricing.profile.device.num_sms
-    if isinstance(op, AllReduce):
+    if isinstance(op, Collective):
         return transfer_of(pricing.collective(op), num_sms)
     return load_of(pricing.at_boost(op), num_sms)

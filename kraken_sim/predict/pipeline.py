@@ -20,7 +20,7 @@ from kraken_sim.predict.pricing import Pricing
 from kraken_sim.predict.uncertainty import block_residuals
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.profiles.placement import placed
-from kraken_sim.program.ops import AllReduce
+from kraken_sim.program.ops import Collective
 from kraken_sim.scenario.resolve import check_context, check_memory, memory_of, resolve_model
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ class Predictor:
         def build() -> tuple[Program, bool]:
             program = _program_of(scenario, shaped.resolved)
             ops = (kernel.op for segment in program.segments for kernel in segment.kernels)
-            return program, any(isinstance(op, AllReduce) for op in ops)
+            return program, any(isinstance(op, Collective) for op in ops)
 
         return shaped.programs.get(_workload_of(scenario, shaped.resolved), build)
 

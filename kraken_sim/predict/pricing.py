@@ -6,19 +6,20 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from kraken_sim.costs.attention import attention_cost
-from kraken_sim.costs.collectives import all_reduce_cost
-from kraken_sim.costs.collectives.policy import CollectivePolicy, Transport
+from kraken_sim.costs.collectives import collective_cost
+from kraken_sim.costs.collectives.policy import CollectivePolicy, Transport, policy_for
 from kraken_sim.costs.gemm import gemm_cost
+from kraken_sim.costs.links.sharing import interconnect_of
+from kraken_sim.costs.links.side_by_side import SideBySide
 from kraken_sim.costs.memory_bound import memory_bound_cost
 from kraken_sim.costs.power import Load, clock_factor, settled_clock, slowdown
 from kraken_sim.costs.types import KernelCost
-from kraken_sim.program.ops import AllReduce, Attention, Gemm
+from kraken_sim.program.ops import Attention, Collective, Gemm
 from kraken_sim.program.program import MAIN_STREAM
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from kraken_sim.costs.links.side_by_side import SideBySide
     from kraken_sim.costs.types import CollectiveCost
     from kraken_sim.profiles.profile import HardwareProfile
     from kraken_sim.program.ops import ComputeOp
@@ -34,7 +35,7 @@ class Pricing:
     """Costs of ops on `profile`, each op priced once.
 
     `slowdown` is how much longer arithmetic takes than at the clock the kernels were measured at. `num_devices` is
-    how many run the program: an AllReduce over fewer runs in several groups at once, which share links.
+    how many run the program: a collective of fewer runs in several groups at once, which share links.
     """
 
     profile: HardwareProfile
@@ -42,10 +43,10 @@ class Pricing:
     slowdown: float = 1.0
     _kernels: dict[ComputeOp, KernelCost] = field(default_factory=dict)
     """Without the slowdown; others on the same profile may share it."""
-    _collectives: dict[AllReduce, CollectiveCost] = field(default_factory=dict)
+    _collectives: dict[Collective, CollectiveCost] = field(default_factory=dict)
     num_devices: int = 0
-    _shared: dict[AllReduce, CollectiveCost] = field(default_factory=dict)
-    _link_speeds: dict[frozenset[AllReduce], Mapping[AllReduce, float]] = field(default_factory=dict)
+    _shared: dict[Collective, CollectiveCost] = field(default_factory=dict)
+    _link_speeds: dict[frozenset[Collective], Mapping[Collective, float]] = field(default_factory=dict)
     _programs: dict[int, Pricing] = field(default_factory=dict)
     """The same prices for programs on other numbers of devices."""
     _program: Program | None = None
@@ -81,8 +82,8 @@ class Pricing:
         factor = profile.time_factors.get(block, 1.0)
         return cost if factor == 1.0 else scaled(cost, factor)
 
-    def collective(self, op: AllReduce) -> CollectiveCost:
-        """The cost of an AllReduce, alone on the machine but for the program's other groups that run it too."""
+    def collective(self, op: Collective) -> CollectiveCost:
+        """The cost of a collective, alone on the machine but for the program's other groups that run it too."""
         if not 1 < op.num_devices < self.num_devices:
             return self._alone(op)
         cost = self._shared.get(op)
@@ -92,14 +93,15 @@ class Pricing:
             cost = self._shared[op] = self._side_by_side().shared(op, self._alone(op))
         return cost
 
-    def _alone(self, op: AllReduce) -> CollectiveCost:
+    def _alone(self, op: Collective) -> CollectiveCost:
         cost = self._collectives.get(op)
         if cost is None:
             if len(self._collectives) >= MOST_PRICES:
                 self._collectives.clear()
-            interconnect = self.profile.topology.interconnect(op.num_devices, op.stride, self._p2p)
-            cost = all_reduce_cost(
-                op.num_bytes, interconnect, self.profile.device, self.profile.collectives, self.policy
+            topology, policy = self.profile.topology, policy_for(self.policy, op.kind)
+            interconnect = interconnect_of(topology, topology.group(op.num_devices, op.stride), op.kind, self._p2p)
+            cost = collective_cost(
+                op.kind, op.num_bytes, interconnect, self.profile.device, self.profile.collectives, policy
             )
             factor = self.profile.time_factors.get("collectives", 1.0)
             if factor != 1.0:
@@ -107,13 +109,13 @@ class Pricing:
             self._collectives[op] = cost
         return cost
 
-    def link_speeds(self, ops: frozenset[AllReduce]) -> Mapping[AllReduce, float]:
-        """The pace of each of several AllReduces under way at once, relative to its `collective`."""
+    def link_speeds(self, ops: frozenset[Collective]) -> Mapping[Collective, float]:
+        """The pace of each of several collectives under way at once, relative to its `collective`."""
         speeds = self._link_speeds.get(ops)
         if speeds is None:
             if len(self._link_speeds) >= MOST_PRICES:
                 self._link_speeds.clear()
-            running = {op: self._alone(op) for op in sorted(ops, key=lambda op: (op.num_bytes, op.num_devices))}
+            running = {op: self._alone(op) for op in sorted(ops, key=_order)}
             speeds = self._link_speeds[ops] = self._side_by_side().speeds(running)
         return speeds
 
@@ -122,8 +124,6 @@ class Pricing:
         return self.policy.transport is not Transport.SHM
 
     def _side_by_side(self) -> SideBySide:
-        from kraken_sim.costs.links.side_by_side import SideBySide
-
         profile = self.profile
         return SideBySide(profile.topology, profile.collectives, self.num_devices, p2p=self._p2p)
 
@@ -151,7 +151,7 @@ class Pricing:
             repeat = segment.repeat
             for kernel in segment.kernels:
                 op = kernel.op
-                if isinstance(op, AllReduce):
+                if isinstance(op, Collective):
                     reduce = self.collective(op)
                     transfers.append(transfer_of(reduce, device.num_sms, repeat))
                     if kernel.stream == MAIN_STREAM:
@@ -170,6 +170,10 @@ class Pricing:
             slowed = {id(cost): slower(cost, factor) for cost in own.values()}
             own = {number: slowed[id(cost)] for number, cost in own.items()}
         return replace(self, slowdown=max(1.0, factor), _program=program, _own=own)
+
+
+def _order(op: Collective) -> tuple[int, int, int, str]:
+    return op.num_bytes, op.num_devices, op.stride, op.kind
 
 
 def load_of(cost: KernelCost, num_sms: int, repeat: int = 1) -> Load:

@@ -101,17 +101,37 @@ class Embedding:
     dtype: DType
 
 
-@dataclass(frozen=True, slots=True)
-class AllReduce:
-    """Sum of `num_bytes` over `num_devices` ranks; every rank ends with the sum.
+class CollectiveKind(StrEnum):
+    """What a group of ranks does together, by NCCL's names."""
 
-    `stride` is the distance between the ranks of a group: 1 for neighbours 0..n-1, g for every g-th rank.
+    ALL_REDUCE = "all_reduce"
+    ALL_GATHER = "all_gather"
+    REDUCE_SCATTER = "reduce_scatter"
+    ALL_TO_ALL = "all_to_all"
+    BROADCAST = "broadcast"
+    SEND_RECV = "send_recv"
+    """Point-to-point: every rank sends to the next one of its group, the last to the first."""
+
+    __hash__ = str.__hash__  # as in DType
+
+
+@dataclass(frozen=True, slots=True)
+class Collective:
+    """What `num_devices` ranks do together with `num_bytes`, counted as nccl-tests counts its `size`.
+
+    AllReduce and Broadcast by the buffer of a rank, AllGather by what a rank ends with, ReduceScatter by what it
+    starts with, AllToAll by what a rank sends, its own share included, point-to-point by what a rank sends to the
+    next. So `num_bytes` is always the larger of a rank's two buffers.
+
+    `stride` is the distance between the ranks of a group: 1 for neighbours 0..n-1, g for every g-th rank; all groups
+    of a program do the same at once.
     """
 
+    kind: CollectiveKind
     num_bytes: int
     num_devices: int
     stride: int = 1
 
 
 ComputeOp = Gemm | Attention | Norm | Elementwise | Copy | Embedding
-Op = ComputeOp | AllReduce
+Op = ComputeOp | Collective

@@ -29,6 +29,7 @@ class Category(StrEnum):
     ATTENTION = "attention"
     LM_HEAD = "lm_head"
     ALL_REDUCE = "all_reduce"
+    """Communication that the main stream runs or waits for, whichever collective it is."""
     OTHER = "other"
 
     __hash__ = str.__hash__  # faster than Enum's

@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from kraken_sim.costs.collectives.tuning import TREE
 from kraken_sim.engine.timeline import SpanKind
-from kraken_sim.program.ops import AllReduce
+from kraken_sim.program.ops import Collective, CollectiveKind, DType
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from kraken_sim.engine.timeline import Span
@@ -20,6 +22,34 @@ if TYPE_CHECKING:
 
 FIRST_STREAM = 7
 """torch's own first stream number in a trace; the number itself carries no meaning."""
+NCCL_NAMES: Mapping[CollectiveKind, str] = {
+    CollectiveKind.ALL_REDUCE: "AllReduce",
+    CollectiveKind.ALL_GATHER: "AllGather",
+    CollectiveKind.REDUCE_SCATTER: "ReduceScatter",
+    CollectiveKind.ALL_TO_ALL: "SendRecv",
+    CollectiveKind.BROADCAST: "Broadcast",
+    CollectiveKind.SEND_RECV: "SendRecv",
+}
+"""NCCL's kernels; sends and receives of any pattern are one kernel."""
+TORCH_NAMES: Mapping[CollectiveKind, str] = {
+    CollectiveKind.ALL_REDUCE: "allreduce",
+    CollectiveKind.ALL_GATHER: "_allgather_base",
+    CollectiveKind.REDUCE_SCATTER: "_reduce_scatter_base",
+    CollectiveKind.ALL_TO_ALL: "all_to_all",
+    CollectiveKind.BROADCAST: "broadcast",
+    CollectiveKind.SEND_RECV: "send",
+}
+"""What torch's ProcessGroupNCCL calls them (c10d::RECORD_PARAM_COMMS_DATA)."""
+CUSTOM_NAMES: Mapping[str, str] = {
+    "one_shot_vllm": "vllm::cross_device_reduce_1stage",
+    "two_shot_vllm": "vllm::cross_device_reduce_2stage",
+    "one_shot_tensorrt_llm": "tensorrt_llm::kernels::oneShotAllReduceKernel",
+    "two_shot_tensorrt_llm": "tensorrt_llm::kernels::twoShotAllReduceKernel",
+    "multimem": "multimem_all_reduce_kernel",
+}
+"""By the names of the profiles: vLLM csrc/custom_all_reduce.cuh, TensorRT-LLM customAllReduceKernels.cu, torch's
+CUDASymmetricMemoryOps.cu."""
+NCCL_TYPES: Mapping[DType, str] = {DType.FLOAT16: "f16", DType.BFLOAT16: "bf16", DType.FLOAT32: "f32"}
 
 
 def write_traces(prediction: Prediction, folder: Path) -> list[Path]:
@@ -48,7 +78,7 @@ def _document(prediction: Prediction, spans: list[Span], rank: int) -> dict[str,
         }
         for stream in streams
     ]
-    events = [_event(span, rank, devices) for span in spans if span.kind is not SpanKind.WAIT]
+    events = [_event(span, rank, prediction) for span in spans if span.kind is not SpanKind.WAIT]
     return {
         "schemaVersion": 1,
         "distributedInfo": {"backend": "nccl", "rank": rank, "world_size": devices},
@@ -58,7 +88,7 @@ def _document(prediction: Prediction, spans: list[Span], rank: int) -> dict[str,
     }
 
 
-def _event(span: Span, rank: int, num_devices: int) -> dict[str, Any]:
+def _event(span: Span, rank: int, prediction: Prediction) -> dict[str, Any]:
     args: dict[str, Any] = {
         "device": rank,
         "stream": FIRST_STREAM + span.stream,
@@ -68,13 +98,15 @@ def _event(span: Span, rank: int, num_devices: int) -> dict[str, Any]:
         "how": span.detail,
     }
     name = span.name
-    if isinstance(span.op, AllReduce):
-        name = f"ncclDevKernel_AllReduce_Sum_f16 ({span.name})"
+    if isinstance(span.op, Collective):
+        dtype, cost = prediction.scenario.dtype, prediction.prepared.pricing.collective(span.op)
+        sent, received = message_bytes(span.op)
+        name = f"{CUSTOM_NAMES.get(cost.kernel) or nccl_kernel(span.op.kind, cost.algorithm, dtype)} ({span.name})"
         args |= {
-            "Collective name": "allreduce",
-            "In msg nelems": span.op.num_bytes // 2,
-            "Out msg nelems": span.op.num_bytes // 2,
-            "Group size": num_devices,
+            "Collective name": TORCH_NAMES[span.op.kind],
+            "In msg nelems": sent // dtype.num_bytes,
+            "Out msg nelems": received // dtype.num_bytes,
+            "Group size": span.op.num_devices,
         }
     return {
         "ph": "X",
@@ -86,3 +118,24 @@ def _event(span: Span, rank: int, num_devices: int) -> dict[str, Any]:
         "dur": (span.end_ps - span.start_ps) / 1e6,
         "args": args,
     }
+
+
+def nccl_kernel(kind: CollectiveKind, algorithm: str, dtype: DType) -> str:
+    """NCCL's kernel as a profiler shows it, such as ncclDevKernel_AllReduce_Sum_f16_RING_LL.
+
+    Few kernels are compiled and stand for all protocols, and RING for all algorithms but trees. Source: NVIDIA/nccl
+    src/device/generate.py (best_kernel).
+    """
+    parts = ["ncclDevKernel", NCCL_NAMES[kind]]
+    if kind in (CollectiveKind.ALL_REDUCE, CollectiveKind.REDUCE_SCATTER):
+        parts += ["Sum", NCCL_TYPES[dtype]]
+    if NCCL_NAMES[kind] != "SendRecv":
+        parts += ["TREE" if algorithm == TREE else "RING", "LL"]
+    return "_".join(parts)
+
+
+def message_bytes(op: Collective) -> tuple[int, int]:
+    """Bytes of a rank's input and output buffers."""
+    share = op.num_bytes // op.num_devices
+    received = share if op.kind is CollectiveKind.REDUCE_SCATTER else op.num_bytes
+    return share if op.kind is CollectiveKind.ALL_GATHER else op.num_bytes, received

@@ -6,8 +6,9 @@ import re
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from kraken_sim.costs.collectives.kinds import CollectiveKind, bus_factor
+from kraken_sim.costs.collectives.kinds import bus_factor
 from kraken_sim.errors import InputError, closest
+from kraken_sim.program.ops import CollectiveKind
 from kraken_sim.standalone.one_op import CollectiveSpec, collective_cost_on
 
 if TYPE_CHECKING:

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from kraken_sim.costs.collectives import CollectiveKind, collective_cost
+from kraken_sim.costs.collectives import collective_cost
 from kraken_sim.costs.collectives.policy import CollectivePolicy, Library, Selection, Transport
 from kraken_sim.costs.collectives.transfer import transfer_cost
 from kraken_sim.costs.fair import Flow
-from kraken_sim.costs.links.sharing import LinkSharing
+from kraken_sim.costs.links.sharing import LinkSharing, interconnect_of
 from kraken_sim.costs.links.traffic import link_bytes
 from kraken_sim.engine.link_flows import LinkJob, run_link_jobs
 from kraken_sim.errors import InfeasibleError, InputError, Problem
@@ -27,6 +27,7 @@ from kraken_sim.files.problems import problems_of
 from kraken_sim.hardware.interconnect import InterconnectKind
 from kraken_sim.hardware.topology.reduction import reduce_group
 from kraken_sim.profiles.load import load_profile
+from kraken_sim.program.ops import CollectiveKind
 from kraken_sim.standalone.one_op import collective_cost_on, collective_spec
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class JobSpec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    op: Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "transfer"]
+    op: Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "send_recv", "transfer"]
     bytes: Count
     ranks: Annotated[list[Rank], Field(min_length=1)]
     start_s: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
@@ -151,13 +152,14 @@ def _check_ranks(specs: Sequence[JobSpec], num_gpus: int) -> None:
 def _price(spec: JobSpec, profile: HardwareProfile, links: LinkSharing) -> tuple[LinkJob, CollectiveCost]:
     gpus = tuple(profile.topology.gpus[rank] for rank in spec.ranks)
     p2p = spec.transport is not Transport.SHM
-    interconnect = reduce_group(profile.topology, gpus, p2p)
     constants = profile.collectives
     if spec.op == "transfer":
+        interconnect = reduce_group(profile.topology, gpus, p2p)
         cost = transfer_cost(spec.bytes, interconnect, constants)
         flow = links.transfer_flow(gpus[0], gpus[1], cost, p2p=p2p)
         return LinkJob(spec.start_s, cost.latency_s, cost.transfer_s, flow), cost
     kind = CollectiveKind(spec.op)
+    interconnect = interconnect_of(profile.topology, gpus, kind, p2p)
     policy = CollectivePolicy(
         spec.library, spec.channels, spec.transport, spec.algorithm, spec.protocol, spec.selection
     )

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kraken_sim.costs.attention import serving_attention_cost
-from kraken_sim.costs.collectives import CollectiveKind, collective_cost
+from kraken_sim.costs.collectives import collective_cost
 from kraken_sim.costs.collectives.policy import CollectivePolicy, Library, Selection, Transport
 from kraken_sim.costs.gemm import gemm_cost
+from kraken_sim.costs.links.sharing import interconnect_of
 from kraken_sim.errors import InputError, closest
 from kraken_sim.files.problems import problems_of
 from kraken_sim.predict.pricing import Pricing
 from kraken_sim.profiles.load import load_profile
-from kraken_sim.program.ops import Attention, Copy, DType, Elementwise, Embedding, Gemm, Norm
+from kraken_sim.program.ops import Attention, CollectiveKind, Copy, DType, Elementwise, Embedding, Gemm, Norm
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -93,9 +94,9 @@ class EmbeddingSpec(_Op):
 
 
 class CollectiveSpec(_Op):
-    """A collective of `bytes`, counted as nccl-tests counts its size (`kraken_sim.costs.collectives.kinds`)."""
+    """A collective of `bytes`, counted as nccl-tests counts its size (`kraken_sim.program.ops.Collective`)."""
 
-    op: Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast"]
+    op: Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "send_recv"]
     bytes: Count
     num_devices: Annotated[int, Field(strict=True, ge=1)]
     library: Library = Library.NCCL
@@ -127,7 +128,7 @@ def predict_op(hardware: str | Path | HardwareProfile, spec: Mapping[str, Any]) 
         hardware: a profile, its name, or the path of its file.
         spec: `{"op": "gemm", "m": ..., "n": ..., "k": ..., "dtype": ...}`, `{"op": "attention", ...}`,
             `{"op": "all_reduce", "bytes": ..., "num_devices": ..., "library": ...}` (or `all_gather`,
-            `reduce_scatter`, `all_to_all`, `broadcast`), `{"op": "norm", ...}`,
+            `reduce_scatter`, `all_to_all`, `broadcast`, `send_recv`), `{"op": "norm", ...}`,
             `{"op": "elementwise", ...}`, `{"op": "copy", ...}` or `{"op": "embedding", ...}`.
 
     Raises:
@@ -185,8 +186,8 @@ def collective_cost_on(profile: HardwareProfile, spec: CollectiveSpec) -> Collec
     policy = CollectivePolicy(
         spec.library, spec.channels, spec.transport, spec.algorithm, spec.protocol, spec.selection
     )
-    interconnect = profile.topology.interconnect(spec.num_devices, 1, spec.transport is not Transport.SHM)
-    kind, constants = CollectiveKind(spec.op), profile.collectives
+    kind, constants, gpus = CollectiveKind(spec.op), profile.collectives, profile.topology.group(spec.num_devices)
+    interconnect = interconnect_of(profile.topology, gpus, kind, spec.transport is not Transport.SHM)
     return collective_cost(kind, spec.bytes, interconnect, profile.device, constants, policy)
 
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from kraken_sim.costs.collectives.constants import CollectiveConstants, with_eager_nccl_latency
-from kraken_sim.costs.collectives.kinds import CollectiveKind
 from kraken_sim.costs.collectives.selection import all_reduce_cost, collective_cost
 
 __all__ = [
     "CollectiveConstants",
-    "CollectiveKind",
     "all_reduce_cost",
     "collective_cost",
     "with_eager_nccl_latency",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from kraken_sim.errors import InputError
 from kraken_sim.hardware.interconnect import InterconnectKind
+from kraken_sim.program.ops import CollectiveKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -97,14 +98,18 @@ class CollectiveConstants:
     kind_link_correction: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
 
     def factor(self, kind: str, protocol: str, name: str) -> float:
-        """One of `kind_factors`; an AllReduce has none."""
+        """One of `kind_factors`; an AllReduce has none. Point-to-point has AllToAll's, which is made of it."""
         rows = self.kind_factors.get(kind)
+        if rows is None and kind == CollectiveKind.SEND_RECV:
+            rows = self.kind_factors.get(CollectiveKind.ALL_TO_ALL)
         if rows is None:
-            rows = SEND_RECV_FACTORS if kind == "all_to_all" else {}
+            rows = SEND_RECV_FACTORS if kind in (CollectiveKind.ALL_TO_ALL, CollectiveKind.SEND_RECV) else {}
         return rows.get(protocol, {}).get(name, 1.0)
 
     def correction(self, kind: str, protocol: str) -> Mapping[str, float] | None:
         """The knots that correct a protocol's link rate by the size of the message."""
+        if kind == CollectiveKind.SEND_RECV and kind not in self.kind_link_correction:
+            kind = CollectiveKind.ALL_TO_ALL
         own = self.kind_link_correction.get(kind, {}).get(protocol)
         return self.link_correction.get(protocol) if own is None else own
 

@@ -99,4 +99,5 @@ def _cost(
         link_bytes=sent_bytes,
         detail=f"{kernel}, {ctas} CTAs",
         line_bytes_per_s=line * rate / link,
+        kernel=kernel,
     )

@@ -1,26 +1,9 @@
-"""The collectives: what each one means, by NCCL's names, and what one is worth on the wire.
-
-Bytes are counted as nccl-tests counts its `size`: AllReduce and Broadcast by the buffer of a rank, AllGather
-by what a rank ends with, ReduceScatter by what it starts with, AllToAll by what a rank sends, its own share
-included. So `num_bytes` is always the larger of a rank's two buffers.
-"""
+"""The collectives by their names, and what one is worth on the wire; bytes are counted as in `Collective`."""
 
 from __future__ import annotations
 
-from enum import StrEnum
-
 from kraken_sim.errors import InputError, closest
-
-
-class CollectiveKind(StrEnum):
-    """What a group of ranks does together."""
-
-    ALL_REDUCE = "all_reduce"
-    ALL_GATHER = "all_gather"
-    REDUCE_SCATTER = "reduce_scatter"
-    ALL_TO_ALL = "all_to_all"
-    BROADCAST = "broadcast"
-
+from kraken_sim.program.ops import CollectiveKind
 
 SPELLINGS = {
     "allreduce": CollectiveKind.ALL_REDUCE,
@@ -29,8 +12,18 @@ SPELLINGS = {
     "alltoall": CollectiveKind.ALL_TO_ALL,
     "bcast": CollectiveKind.BROADCAST,
     "broadcast": CollectiveKind.BROADCAST,
+    "sendrecv": CollectiveKind.SEND_RECV,
 }
 """Other ways to write them, without underscores: nccl-tests says alltoall, MPI bcast."""
+
+
+RING_KINDS = (
+    CollectiveKind.ALL_REDUCE,
+    CollectiveKind.ALL_GATHER,
+    CollectiveKind.REDUCE_SCATTER,
+    CollectiveKind.BROADCAST,
+)
+"""What NCCL runs as rings."""
 
 
 def collective_kind(name: str) -> CollectiveKind:
@@ -49,6 +42,8 @@ def collective_kind(name: str) -> CollectiveKind:
 
 def num_steps(kind: CollectiveKind, num_devices: int) -> int:
     """Steps of a ring: every rank passes something on that many times."""
+    if kind is CollectiveKind.SEND_RECV:
+        return 1
     return (num_devices - 1) * (2 if kind is CollectiveKind.ALL_REDUCE else 1)
 
 
@@ -59,13 +54,13 @@ def bus_factor(kind: CollectiveKind, num_devices: int) -> float:
         return 0.0
     if kind is CollectiveKind.ALL_REDUCE:
         return 2.0 * (n - 1) / n
-    return 1.0 if kind is CollectiveKind.BROADCAST else (n - 1.0) / n
+    return 1.0 if kind in (CollectiveKind.BROADCAST, CollectiveKind.SEND_RECV) else (n - 1.0) / n
 
 
 def ring_bytes(kind: CollectiveKind, num_devices: int, num_bytes: float) -> float:
     """Bytes that each hop of a ring carries, in ring direction.
 
     2(n-1)/n of an AllReduce, (n-1)/n of an AllGather or a ReduceScatter, all of a Broadcast (whose last hop,
-    back to the root, carries nothing).
+    back to the root, carries nothing) or of sends to the next rank.
     """
     return bus_factor(kind, num_devices) * num_bytes

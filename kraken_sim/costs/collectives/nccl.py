@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 from kraken_sim.costs.collectives.constants import LINK_CLASS, interpolate_knots, link_value
 from kraken_sim.costs.collectives.graph import PCIE_X16_LINE_GBPS
-from kraken_sim.costs.collectives.kinds import CollectiveKind, num_steps, ring_bytes
+from kraken_sim.costs.collectives.kinds import num_steps, ring_bytes
 from kraken_sim.costs.collectives.tuning import NVLS, RING, TREE
 from kraken_sim.costs.types import CollectiveCost
 from kraken_sim.errors import InputError
 from kraken_sim.hardware.interconnect import InterconnectKind
+from kraken_sim.program.ops import CollectiveKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from kraken_sim.costs.collectives.constants import LINK_CLASS, link_value
 from kraken_sim.costs.collectives.graph import COMPUTE_CAPABILITY, NcclGraph, search_rings
-from kraken_sim.costs.collectives.kinds import CollectiveKind, num_steps, ring_bytes
+from kraken_sim.costs.collectives.kinds import num_steps, ring_bytes
 from kraken_sim.costs.collectives.nccl import line_rate_bytes_per_s, soft_min
 from kraken_sim.costs.collectives.tuning import (
     BASE_LATENCY_US,
@@ -36,6 +36,7 @@ from kraken_sim.costs.collectives.tuning import (
 )
 from kraken_sim.costs.types import CollectiveCost
 from kraken_sim.errors import InputError
+from kraken_sim.program.ops import CollectiveKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -157,6 +158,8 @@ def network_cost(
         latency_s, transfer_s = hierarchical_all_reduce(num_bytes, phases)
     elif algorithm == TREE:
         latency_s, transfer_s = network_tree_all_reduce(num_bytes, phases)
+    elif kind is CollectiveKind.SEND_RECV:
+        latency_s, transfer_s = network_point_to_point(num_bytes, phases, interconnect.bandwidth_bytes_per_s)
     elif algorithm == SEND_RECV:
         latency_s, transfer_s = network_all_to_all(num_bytes, phases)
     else:
@@ -183,14 +186,15 @@ def _choice(
     """Algorithm and protocol: NCCL's, or the policy's."""
     table = network_tuning_table(kind, interconnect, graph)
     offered = sorted({entry.algorithm for entry in table})
-    if kind is CollectiveKind.ALL_TO_ALL:
+    sends = kind in (CollectiveKind.ALL_TO_ALL, CollectiveKind.SEND_RECV)
+    if sends:
         offered = [SEND_RECV]
     elif kind is CollectiveKind.ALL_REDUCE:
         offered.append(HIERARCHICAL)
     if policy.algorithm not in (None, *offered):
         message = f"{kind} between nodes runs as {' or '.join(offered)} here"
         raise InputError.single("runtime.collective.algorithm", message, policy.algorithm, f"algorithm: {offered[0]}")
-    if policy.algorithm == HIERARCHICAL or kind is CollectiveKind.ALL_TO_ALL:
+    if policy.algorithm == HIERARCHICAL or sends:
         if policy.protocol not in (None, SIMPLE):
             message = "has only the simple protocol between nodes here"
             raise InputError.single("runtime.collective.protocol", message, policy.protocol, f"protocol: {SIMPLE}")
@@ -316,6 +320,12 @@ def network_all_to_all(num_bytes: int, phases: Phases) -> tuple[float, float]:
     inside_s = (g - 1) / n * num_bytes / phases.node_rate
     outside_s = g * (n - g) / n * num_bytes / phases.network_rate
     return phases.base_s + phases.node_step_s + phases.network_step_s, max(inside_s, outside_s)
+
+
+def network_point_to_point(num_bytes: int, phases: Phases, line_bytes_per_s: float) -> tuple[float, float]:
+    """Sends to the next rank: all ways at once, so the slowest sets the time, and `line_bytes_per_s` is its."""
+    rate = min(phases.node_rate, line_bytes_per_s * phases.network_efficiency)
+    return phases.base_s + phases.network_step_s, num_bytes / rate
 
 
 def _across(interconnect: Interconnect) -> Across:

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 
 from kraken_sim.costs.collectives.custom import CUSTOM_ALGORITHMS, custom_all_reduce
 from kraken_sim.costs.collectives.graph import nvls_ctas, search_rings
-from kraken_sim.costs.collectives.kinds import CollectiveKind
 from kraken_sim.costs.collectives.nccl import nccl_cost, require_nvls
 from kraken_sim.costs.collectives.network import network_cost
 from kraken_sim.costs.collectives.policy import Library, Transport
-from kraken_sim.costs.collectives.send_recv import all_to_all_cost
+from kraken_sim.costs.collectives.send_recv import all_to_all_cost, point_to_point_cost
 from kraken_sim.costs.collectives.serving_rules import custom_kernel, usable_kernels
 from kraken_sim.costs.collectives.tuning import (
     ALGORITHMS,
@@ -29,6 +28,7 @@ from kraken_sim.costs.collectives.tuning import (
 from kraken_sim.costs.types import CollectiveCost
 from kraken_sim.errors import InputError, Problem, closest
 from kraken_sim.hardware.interconnect import InterconnectKind
+from kraken_sim.program.ops import CollectiveKind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -102,6 +102,8 @@ def collective_cost(
         return network_cost(kind, num_bytes, interconnect, device, constants, policy)
     if kind is CollectiveKind.ALL_TO_ALL:
         return all_to_all_cost(num_bytes, interconnect, device, constants, policy)
+    if kind is CollectiveKind.SEND_RECV:
+        return point_to_point_cost(num_bytes, interconnect, device, constants, policy)
     choice = nccl_choice(num_bytes, interconnect, device, constants, policy, kind)
     return nccl_cost(kind, num_bytes, choice, interconnect, constants)
 
@@ -189,7 +191,7 @@ def nccl_choice(
         message = "is for groups spread evenly over several nodes, and this one is within a node or uneven"
         raise InputError.single(f"{PATH}.algorithm", message, policy.algorithm, f"algorithm: {RING}")
     if policy.algorithm == SEND_RECV:
-        message = f"sends and receives make an all_to_all, not {kind}"
+        message = f"sends and receives make all_to_all and send_recv, not {kind}"
         raise InputError.single(f"{PATH}.algorithm", message, policy.algorithm, f"algorithm: {RING}")
     algorithm = policy.algorithm if policy.algorithm in ALGORITHMS else None
     if algorithm == NVLS:

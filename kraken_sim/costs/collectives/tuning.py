@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kraken_sim.costs.collectives.graph import nvls_channel_gbps, nvls_switch_gbps, search_rings
-from kraken_sim.costs.collectives.kinds import CollectiveKind, num_steps
+from kraken_sim.costs.collectives.kinds import num_steps
 from kraken_sim.hardware.interconnect import InterconnectKind
+from kraken_sim.program.ops import CollectiveKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,10 +9,11 @@ from collections import defaultdict
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from kraken_sim.costs.collectives.kinds import CollectiveKind, ring_bytes
+from kraken_sim.costs.collectives.kinds import RING_KINDS, ring_bytes
 from kraken_sim.costs.collectives.tuning import HIERARCHICAL, RING, SEND_RECV, TREE
 from kraken_sim.errors import InputError
 from kraken_sim.hardware.topology.nodes import nodes_of, rail_of
+from kraken_sim.program.ops import CollectiveKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -61,8 +62,10 @@ class NetworkTraffic:
         Raises:
             InputError: The algorithm does not run between nodes, or the group is spread unevenly.
         """
-        if algorithm == RING and kind is not CollectiveKind.ALL_TO_ALL:
+        if algorithm == RING and kind in RING_KINDS:
             self._rings(kind, num_bytes)
+        elif algorithm == SEND_RECV and kind is CollectiveKind.SEND_RECV:
+            self._shift(num_bytes)
         elif algorithm == SEND_RECV and kind is CollectiveKind.ALL_TO_ALL:
             self._pairs(num_bytes / len(self._gpus))
         elif kind is CollectiveKind.ALL_REDUCE and algorithm == TREE:
@@ -111,6 +114,10 @@ class NetworkTraffic:
             for target in self._gpus:
                 if source != target:
                     self._send(source, target, num_bytes)
+
+    def _shift(self, num_bytes: float) -> None:
+        for source, target in zip(self._gpus, [*self._gpus[1:], self._gpus[0]], strict=True):
+            self._send(source, target, num_bytes)
 
     def _trees(self, num_bytes: float) -> None:
         """Up and down the chain of every node, and each half of the bytes up and down one of the two trees."""

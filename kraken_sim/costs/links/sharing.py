@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from kraken_sim.costs.collectives.kinds import ring_bytes
 from kraken_sim.costs.collectives.nccl import fabric_bytes_per_s, line_rate_bytes_per_s
+from kraken_sim.costs.collectives.tuning import SEND_RECV
 from kraken_sim.costs.fair import Flow, max_min_rates
 from kraken_sim.costs.links.traffic import (
     IN_SWITCH,
@@ -28,12 +29,12 @@ from kraken_sim.costs.links.traffic import (
 from kraken_sim.hardware.interconnect import InterconnectKind
 from kraken_sim.hardware.topology.reduction import nearest_host, reduce_group
 from kraken_sim.hardware.topology.rings import RingFinder
+from kraken_sim.program.ops import CollectiveKind
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
 
     from kraken_sim.costs.collectives.constants import CollectiveConstants
-    from kraken_sim.costs.collectives.kinds import CollectiveKind
     from kraken_sim.costs.links.traffic import DirectedLink
     from kraken_sim.costs.types import CollectiveCost
     from kraken_sim.hardware.interconnect import Interconnect
@@ -89,6 +90,23 @@ def transfer_traffic(topology: Topology, source: str, target: str, p2p: bool) ->
     interconnect = reduce_group(topology, (source, target), p2p)
     way = way_between(topology, source, target, staged=interconnect.kind is InterconnectKind.HOST)
     return GroupTraffic(interconnect, dict.fromkeys(way, 1.0), 1.0, _hosts(topology, (source, target), interconnect))
+
+
+@lru_cache(maxsize=GROUPS_CACHED)
+def interconnect_of(topology: Topology, gpus: tuple[str, ...], kind: CollectiveKind, p2p: bool = True) -> Interconnect:
+    """What a collective of these GPUs communicates over: their best rings, or, point-to-point, the ways to the next.
+
+    Point-to-point goes in the order of the ranks and not in that of a good ring; its bandwidth is what the fullest
+    link on these ways leaves to one of them.
+
+    Raises:
+        InputError: The GPUs cannot reach each other.
+    """
+    if kind is not CollectiveKind.SEND_RECV or len(gpus) < 2:
+        return reduce_group(topology, gpus, p2p)
+    traffic = group_traffic(topology, gpus, kind, SEND_RECV, p2p)
+    line = min(link.bytes_per_s / share for link, share in traffic.usage.items())
+    return replace(traffic.interconnect, bandwidth_bytes_per_s=line)
 
 
 def _hosts(topology: Topology, gpus: tuple[str, ...], interconnect: Interconnect) -> tuple[str, ...]:

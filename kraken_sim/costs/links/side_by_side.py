@@ -1,8 +1,8 @@
 """The collectives of one program: groups that communicate at the same time, on the links they have in common.
 
-All ranks run the same program, so all groups of an AllReduce start together and are as fast as the slowest of
+All ranks run the same program, so all groups of a collective start together and are as fast as the slowest of
 them: how much they slow each other down is known before the simulation and needs no event. Different
-AllReduces that overlap in time (on two streams) share links while both are under way; the engine asks then.
+collectives that overlap in time (on two streams) share links while both are under way; the engine asks then.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from kraken_sim.costs.collectives.kinds import CollectiveKind
 from kraken_sim.costs.fair import max_min_rates
 from kraken_sim.costs.links.sharing import GROUPS_CACHED, GroupTraffic, LinkSharing, group_traffic, groups_of, slowed
 
@@ -23,24 +22,24 @@ if TYPE_CHECKING:
     from kraken_sim.costs.fair import Flow
     from kraken_sim.costs.types import CollectiveCost
     from kraken_sim.hardware.topology.topology import Topology
-    from kraken_sim.program.ops import AllReduce
-
-KIND = CollectiveKind.ALL_REDUCE
+    from kraken_sim.program.ops import Collective, CollectiveKind
 
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """The groups of one AllReduce; `meet` says whether two use one direction of a link, or one host's fabric."""
+    """The groups of one collective; `meet` says whether two use one direction of a link, or one host's fabric."""
 
     groups: tuple[GroupTraffic, ...]
     meet: bool
 
 
 @lru_cache(maxsize=GROUPS_CACHED)
-def pattern_of(topology: Topology, num_devices: int, stride: int, total: int, algorithm: str, p2p: bool) -> Pattern:
-    """The traffic of all groups of an AllReduce in a program on `total` devices, whatever its size."""
+def pattern_of(
+    topology: Topology, kind: CollectiveKind, num_devices: int, stride: int, total: int, algorithm: str, p2p: bool
+) -> Pattern:
+    """The traffic of all groups of a collective in a program on `total` devices, whatever its size."""
     groups = groups_of(topology, num_devices, stride, total)
-    traffics = tuple(group_traffic(topology, gpus, KIND, algorithm, p2p) for gpus in groups)
+    traffics = tuple(group_traffic(topology, gpus, kind, algorithm, p2p) for gpus in groups)
     used = Counter(resource for traffic in traffics for resource in (*traffic.usage, *traffic.hosts))
     return Pattern(traffics, max(used.values(), default=0) > 1)
 
@@ -53,16 +52,16 @@ class SideBySide:
         self._num_devices = min(num_devices, len(topology.gpus))
         self._p2p = p2p
 
-    def shared(self, op: AllReduce, cost: CollectiveCost) -> CollectiveCost:
-        """The cost of an AllReduce whose groups all run it at once; as it was where they have no link in common."""
+    def shared(self, op: Collective, cost: CollectiveCost) -> CollectiveCost:
+        """The cost of a collective whose groups all run it at once; as it was where they have no link in common."""
         pattern = self._pattern(op, cost)
         if not pattern.meet or cost.transfer_s <= 0.0:
             return cost
         speed = min(self._links.speeds(self._flows(op, cost)))
         return slowed(cost, speed, len(pattern.groups))
 
-    def speeds(self, running: Mapping[AllReduce, CollectiveCost]) -> dict[AllReduce, float]:
-        """The pace of each AllReduce while all of these are under way, relative to its pace without the others.
+    def speeds(self, running: Mapping[Collective, CollectiveCost]) -> dict[Collective, float]:
+        """The pace of each collective while all of these are under way, relative to its pace without the others.
 
         `running` has the costs alone on the machine, as they were before `shared`.
         """
@@ -75,10 +74,10 @@ class SideBySide:
             found[op] = min(1.0, min(rate / before for before, rate in zip(own, together, strict=False)))
         return found
 
-    def _pattern(self, op: AllReduce, cost: CollectiveCost) -> Pattern:
-        topology = self._links.topology
-        return pattern_of(topology, op.num_devices, op.stride, self._num_devices, cost.algorithm, self._p2p)
+    def _pattern(self, op: Collective, cost: CollectiveCost) -> Pattern:
+        topology, total = self._links.topology, self._num_devices
+        return pattern_of(topology, op.kind, op.num_devices, op.stride, total, cost.algorithm, self._p2p)
 
-    def _flows(self, op: AllReduce, cost: CollectiveCost) -> list[Flow]:
+    def _flows(self, op: Collective, cost: CollectiveCost) -> list[Flow]:
         traffics = self._pattern(op, cost).groups
         return [self._links.flow_of(traffic, op.num_devices, cost) for traffic in traffics]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kraken_sim.costs.collectives.custom import MULTIMEM, ONE_SHOT, TWO_SHOT
-from kraken_sim.costs.collectives.kinds import CollectiveKind, ring_bytes
+from kraken_sim.costs.collectives.kinds import RING_KINDS, ring_bytes
 from kraken_sim.costs.collectives.tuning import NVLS, RING, SEND_RECV, TREE
 from kraken_sim.costs.links.network_traffic import NetworkTraffic
 from kraken_sim.errors import InputError
@@ -19,6 +19,7 @@ from kraken_sim.hardware.topology.graph import LinkKind, NodeKind
 from kraken_sim.hardware.topology.nodes import nodes_of
 from kraken_sim.hardware.topology.reduction import nearest_host
 from kraken_sim.hardware.topology.rings import RingFinder
+from kraken_sim.program.ops import CollectiveKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -51,14 +52,16 @@ def pair_bytes(kind: CollectiveKind, algorithm: str, num_devices: int, num_bytes
       Broadcast along the chain from rank 0;
     - tree: within a node NCCL's tree is a chain, the message goes up and down every link of it;
     - one-shot: everybody's message to everybody; two-shot: an n-th to everybody, twice;
-    - sends and receives of an AllToAll: an n-th to everybody.
+    - sends and receives of an AllToAll: an n-th to everybody; point-to-point: all to the next rank.
 
     Raises:
         InputError: The collective has no such algorithm.
     """
     n = num_devices
     everybody = [(a, b) for a in range(n) for b in range(n) if a != b]
-    if algorithm == RING and kind is not CollectiveKind.ALL_TO_ALL:
+    if algorithm == SEND_RECV and kind is CollectiveKind.SEND_RECV:
+        return {(rank, (rank + 1) % n): float(num_bytes) for rank in range(n)}
+    if algorithm == RING and kind in RING_KINDS:
         hops = n - 1 if kind is CollectiveKind.BROADCAST else n
         sent = ring_bytes(kind, n, num_bytes)
         return {(rank, (rank + 1) % n): sent for rank in range(hops)}
