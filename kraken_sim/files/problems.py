@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
+from pydantic_core import PydanticCustomError
 
 from kraken_sim.errors import Problem, closest
 
@@ -31,6 +32,12 @@ _MESSAGES = {
     "missing": "is required",
     "invalid_key": "keys must be text",
 }
+
+
+def fields_error(message: str, *names: str) -> PydanticCustomError:
+    """An error about fields of the model that raises it; `problems_of` reports each under its own path."""
+    context = {"fields": ", ".join(names), "message": message}
+    return PydanticCustomError("fields", "{fields}: {message}", context)
 
 
 def problems_of(error: ValidationError, model: type[BaseModel]) -> list[Problem]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from kraken_sim.files.model import FileModel
 from kraken_sim.program.ops import DType
 
 Positive = Annotated[int, Field(ge=1)]
@@ -32,13 +33,7 @@ class Launch(StrEnum):
     EAGER = "eager"
 
 
-class Model(BaseModel):
-    """Base of everything in a measurement file."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Case(Model):
+class Case(FileModel):
     """Something to measure. `collective` cases run on all ranks together, others on one rank."""
 
     collective: ClassVar[bool] = False
@@ -50,7 +45,7 @@ class Case(Model):
         raise NotImplementedError
 
 
-class Timed(Model):
+class Timed(FileModel):
     """What every record of repeated runs keeps.
 
     A repeat runs `calls` calls back to back and yields their mean period; the quartiles are over `repeats`
@@ -167,7 +162,7 @@ class AllReduceRecord(AllReduceCase, Timed):
     time_s: Quartiles
 
 
-class GemmOp(Model):
+class GemmOp(FileModel):
     """A GEMM with bias in the compute side of a pair."""
 
     op: Literal["gemm"]
@@ -179,7 +174,7 @@ class GemmOp(Model):
         return f"gemm-{self.m}x{self.n}x{self.k}"
 
 
-class AttentionOp(Model):
+class AttentionOp(FileModel):
     """A causal prefill attention in the compute side of a pair."""
 
     op: Literal["attention"]
@@ -193,7 +188,7 @@ class AttentionOp(Model):
         return f"attention-b{self.batch}q{self.q_len}h{self.num_heads}g{self.num_kv_heads}d{self.head_dim}"
 
 
-class MemoryBoundOp(Model):
+class MemoryBoundOp(FileModel):
     """A norm or an elementwise kernel in the compute side of a pair."""
 
     op: Literal["norm", "gelu", "add", "copy"]
@@ -310,7 +305,7 @@ class LaunchRecord(LaunchCase, Timed):
     time_s: tuple[float, float, float]
 
 
-class Kernel(Model):
+class Kernel(FileModel):
     """One kernel as the profiler saw it: its CTAs, their size, how long it was busy."""
 
     name: str
@@ -372,7 +367,7 @@ class PassRecord(PassCase, Timed):
     time_s: Quartiles
 
 
-class NoteRecord(Model):
+class NoteRecord(FileModel):
     """Why a case has no record: skipped (it cannot run here) or failed (it should have; tried again on resume)."""
 
     kind: Literal["note"] = "note"

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 from pydantic import Field, TypeAdapter, ValidationError
 
 from kraken_sim.errors import InputError, Problem
-from kraken_sim.measurements.records import Case, Model, NoteRecord, Record
+from kraken_sim.files.model import FileModel
+from kraken_sim.measurements.records import Case, NoteRecord, Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -82,7 +83,7 @@ CONDITIONS: Final[Mapping[str, Condition]] = MappingProxyType(
 """Every named condition, most telling first."""
 
 
-class Host(Model):
+class Host(FileModel):
     """The computer around the devices."""
 
     cpu_model: str | None = None
@@ -92,7 +93,7 @@ class Host(Model):
     python: str
 
 
-class Clocks(Model):
+class Clocks(FileModel):
     """Clocks and power of device 0 as found, before any work."""
 
     sm_hz: float | None = None
@@ -104,7 +105,7 @@ class Clocks(Model):
     temperature_c: float | None = None
 
 
-class MachineTopology(Model):
+class MachineTopology(FileModel):
     """How the devices see each other: `nvidia-smi topo -m`, and which pairs can read each other's memory."""
 
     text: str | None = None
@@ -113,7 +114,7 @@ class MachineTopology(Model):
     peer_access: tuple[tuple[bool, ...], ...] = ()
 
 
-class Header(Model):
+class Header(FileModel):
     """The machine and the software that were measured."""
 
     kind: Literal["header"] = "header"

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, ValidationError
 
+from kraken_sim.files.model import FileModel
 from kraken_sim.files.problems import problems_of
 from kraken_sim.profiles.blocks import Reading
 from kraken_sim.profiles.schema import BLOCKS, ProfileFile, device_schema, read_device, read_topology
-from kraken_sim.profiles.topology_file import FilePart, Text, TopologyFile
+from kraken_sim.profiles.topology_file import Text, TopologyFile
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from kraken_sim.profiles.profile import Provenance
 
 
-class DatasheetFile(FilePart):
+class DatasheetFile(FileModel):
     """The outline of a datasheet file."""
 
     name: Text | None = Field(default=None, examples=["b200-sxm-x8"])

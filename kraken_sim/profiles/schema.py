@@ -18,11 +18,12 @@ from kraken_sim.costs.gemm import GemmConstants
 from kraken_sim.costs.memory_bound import MemoryBoundConstants
 from kraken_sim.costs.power import PowerConstants
 from kraken_sim.errors import closest
+from kraken_sim.files.model import FileModel
 from kraken_sim.files.problems import problems_of
 from kraken_sim.hardware.device import Device, LaunchCosts
 from kraken_sim.profiles.blocks import Reading, read_fields, values_schema
 from kraken_sim.profiles.profile import HardwareProfile, Provenance, ProvenanceKind
-from kraken_sim.profiles.topology_file import FilePart, Text, TopologyFile, build_topology, check_quantities
+from kraken_sim.profiles.topology_file import Text, TopologyFile, build_topology, check_quantities
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,7 +49,7 @@ OPTIONAL_BLOCKS: Final = frozenset({"serving_attention", "power"})
 GENERATIONS: Final = ("volta", "turing", "ampere", "ada", "hopper", "blackwell")
 
 
-class Block(FilePart):
+class Block(FileModel):
     """Constants of one cost model; `kind` and `source` hold for every value that has none of its own.
 
     `residual` is the mean relative error of a fit on records that it never saw.
@@ -60,7 +61,7 @@ class Block(FilePart):
     values: dict[str, Any]
 
 
-class ProfileFile(FilePart):
+class ProfileFile(FileModel):
     """The outline of a profile file."""
 
     name: Text = Field(examples=["h200-sxm-x2"])

@@ -22,9 +22,10 @@ from dataclasses import replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError, WithJsonSchema
+from pydantic import Field, StrictInt, StrictStr, ValidationError, WithJsonSchema
 
 from kraken_sim.errors import Problem, closest
+from kraken_sim.files.model import FileModel
 from kraken_sim.hardware.topology.graph import Link, LinkKind, Node, NodeKind, P2PLevel
 from kraken_sim.hardware.topology.problems import find_problems
 from kraken_sim.hardware.topology.topology import Topology
@@ -69,13 +70,7 @@ def _quantity(dimension: Dimension) -> WithJsonSchema:
 Bandwidth = Annotated[Any, _quantity(Dimension.BANDWIDTH)]
 Latency = Annotated[Any, _quantity(Dimension.TIME)]
 Text = Annotated[StrictStr, Field(min_length=1, max_length=2000)]
-Count = Annotated[StrictInt, Field(ge=1, le=_MOST_NODES)]
-
-
-class FilePart(BaseModel):
-    """A part of a profile file: no coercion between types, no unknown fields."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+NodeCount = Annotated[StrictInt, Field(ge=1, le=_MOST_NODES)]
 
 
 class Match(StrEnum):
@@ -92,19 +87,19 @@ class Match(StrEnum):
     and from the start again. NICs on the switches of their rails."""
 
 
-class NodeGroup(FilePart):
+class NodeGroup(FileModel):
     """Nodes of one kind; with a count they are numbered from 0, without one the group is a single node."""
 
     kind: NodeKind
-    count: Count | None = None
+    count: NodeCount | None = None
 
 
-class LinkValues(FilePart):
+class LinkValues(FileModel):
     """What a link can do."""
 
     bandwidth: Bandwidth = Field(default=None, examples=["25 GB/s"])
     latency: Latency = Field(default=None, examples=["0.3 us"])
-    count: Count = 1
+    count: NodeCount = 1
     gen: Annotated[StrictInt, Field(ge=1, le=7)] | None = None
 
 
@@ -117,17 +112,17 @@ class LinkEntry(LinkValues):
     match: Match = Match.EACH
 
 
-class Preset(FilePart):
+class Preset(FileModel):
     """A common machine: GPUs in equal blocks below the sockets, and an NVSwitch where `nvlink` is given."""
 
-    num_gpus: Count
-    num_hosts: Count = 1
+    num_gpus: NodeCount
+    num_hosts: NodeCount = 1
     pcie: LinkValues
     nvlink: LinkValues | None = None
     socket: LinkValues | None = None
 
 
-class TopologyFile(FilePart):
+class TopologyFile(FileModel):
     """The graph of a machine; `kind` and `source` hold for every number that has none of its own."""
 
     kind: ProvenanceKind
