@@ -11,7 +11,7 @@ from kraken_sim.cli import main
 from kraken_sim.errors import InputError
 from kraken_sim.measurements.machine import matching_profile
 from kraken_sim.measurements.schema import MeasurementFile
-from kraken_sim.report.validation import validation_html
+from kraken_sim.report.validation_html import validation_html
 from kraken_sim.validate.passes import validate_passes
 
 if TYPE_CHECKING:

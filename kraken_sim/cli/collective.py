@@ -81,7 +81,7 @@ def collective(args: argparse.Namespace) -> None:
     if args.json is not None:
         write_json(args.json, table.as_dict())
     if args.html is not None:
-        from kraken_sim.report.collective import collective_html
+        from kraken_sim.report.collective_html import collective_html
 
         write_text(args.html, collective_html(table), "--html")
         note(f"report: {args.html}")

@@ -49,61 +49,76 @@ def add_verb(commands: Commands) -> None:
 
 
 def explore_channels(args: argparse.Namespace) -> None:
-    """How many channels NCCL should get, predicted, or predicted beside measured."""
+    """How many channels NCCL should get."""
     from kraken_sim.explore.channels import best_channels
-    from kraken_sim.report.explore import channels_html, channels_report, measured_html, measured_report
+    from kraken_sim.report.explore import channels_report
 
     if args.measured is not None:
-        from kraken_sim.explore.channels_measured import compare_channels
-
-        _check_measured(args)
-        hardware = args.hardware[0] if args.hardware else None
-        result = compare_channels(measurement_file(args.measured), hardware)
-        write_outputs(args, result.as_dict, lambda: measured_report(result), lambda: measured_html(result))
+        _explore_measured_channels(args)
         return
     answers = [best_channels(scenario) for scenario in _scenarios(args, "kraken")]
-    write_outputs(
-        args,
-        lambda: [answer.as_dict() for answer in answers],
-        lambda: channels_report(answers),
-        lambda: channels_html(answers),
-    )
+
+    def page() -> str:
+        from kraken_sim.report.explore_html import channels_html
+
+        return channels_html(answers)
+
+    write_outputs(args, lambda: [answer.as_dict() for answer in answers], lambda: channels_report(answers), page)
+
+
+def _explore_measured_channels(args: argparse.Namespace) -> None:
+    """The same for the passes of a measurement file, beside the measured best."""
+    from kraken_sim.explore.channels_measured import compare_channels
+    from kraken_sim.report.explore import measured_report
+
+    _check_measured(args)
+    hardware = args.hardware[0] if args.hardware else None
+    result = compare_channels(measurement_file(args.measured), hardware)
+
+    def page() -> str:
+        from kraken_sim.report.explore_html import measured_html
+
+        return measured_html(result)
+
+    write_outputs(args, result.as_dict, lambda: measured_report(result), page)
 
 
 def explore_degree(args: argparse.Namespace) -> None:
     """Over how many GPUs to spread a model, as which architecture."""
     from kraken_sim.explore.degree import best_degree
-    from kraken_sim.report.explore_machine import degree_html, degree_report
+    from kraken_sim.report.explore_machine import degree_report
 
     answers = [best_degree(scenario) for scenario in _scenarios(args, "standard")]
-    write_outputs(
-        args,
-        lambda: [answer.as_dict() for answer in answers],
-        lambda: degree_report(answers),
-        lambda: degree_html(answers),
-    )
+
+    def page() -> str:
+        from kraken_sim.report.explore_machine_html import degree_html
+
+        return degree_html(answers)
+
+    write_outputs(args, lambda: [answer.as_dict() for answer in answers], lambda: degree_report(answers), page)
 
 
 def explore_interconnect(args: argparse.Namespace) -> None:
     """Below which bandwidth Kraken is worth it."""
     from kraken_sim.explore.interconnect import worthwhile_bandwidth
-    from kraken_sim.report.explore_machine import interconnect_html, interconnect_report
+    from kraken_sim.report.explore_machine import interconnect_report
 
     scenarios = _scenarios(args, "kraken")
     answers = [worthwhile_bandwidth(scenario, args.worth / 100.0) for scenario in scenarios]
-    write_outputs(
-        args,
-        lambda: [answer.as_dict() for answer in answers],
-        lambda: interconnect_report(answers),
-        lambda: interconnect_html(answers),
-    )
+
+    def page() -> str:
+        from kraken_sim.report.explore_machine_html import interconnect_html
+
+        return interconnect_html(answers)
+
+    write_outputs(args, lambda: [answer.as_dict() for answer in answers], lambda: interconnect_report(answers), page)
 
 
 def explore_design(args: argparse.Namespace) -> None:
     """The best designs of a request."""
     from kraken_sim.explore.design.request import load_design_request
     from kraken_sim.explore.design.search import search_designs
-    from kraken_sim.report.design import design_html, design_report
+    from kraken_sim.report.design import design_report
 
     request = load_design_request(shipped_path(args.request, "REQUEST"))
     if args.max_evaluations is not None:
@@ -111,7 +126,13 @@ def explore_design(args: argparse.Namespace) -> None:
             raise InputError.single("--max-evaluations", "must be at least 1", args.max_evaluations, "2000")
         request = request.model_copy(update={"max_evaluations": args.max_evaluations})
     result = search_designs(request, _progress if sys.stderr.isatty() else None)
-    write_outputs(args, result.as_dict, lambda: design_report(result), lambda: design_html(result))
+
+    def page() -> str:
+        from kraken_sim.report.design_html import design_html
+
+        return design_html(result)
+
+    write_outputs(args, result.as_dict, lambda: design_report(result), page)
 
 
 def _progress(count: int) -> None:

@@ -26,7 +26,13 @@ def procure(args: argparse.Namespace) -> None:
     """Ranks the candidates of a request's file."""
     from kraken_sim.explore.procure.candidates import procure as rank
     from kraken_sim.explore.procure.request import load_procure_request
-    from kraken_sim.report.procure import procure_html, procure_report
+    from kraken_sim.report.procure import procure_report
 
     result = rank(load_procure_request(shipped_path(args.request, "REQUEST")))
-    write_outputs(args, result.as_dict, lambda: procure_report(result), lambda: procure_html(result))
+
+    def page() -> str:
+        from kraken_sim.report.procure_html import procure_html
+
+        return procure_html(result)
+
+    write_outputs(args, result.as_dict, lambda: procure_report(result), page)

@@ -25,8 +25,14 @@ def add_verb(commands: Commands) -> None:
 
 def validate(args: argparse.Namespace) -> None:
     """Predicts the measured passes of a file and reports the errors."""
-    from kraken_sim.report.validation import validation_html, validation_report
+    from kraken_sim.report.validation import validation_report
     from kraken_sim.validate.passes import validate_passes
 
     result = validate_passes(measurement_file(args.measurements), args.hardware)
-    write_outputs(args, result.as_dict, lambda: validation_report(result), lambda: validation_html(result))
+
+    def page() -> str:
+        from kraken_sim.report.validation_html import validation_html
+
+        return validation_html(result)
+
+    write_outputs(args, result.as_dict, lambda: validation_report(result), page)

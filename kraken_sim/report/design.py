@@ -1,51 +1,31 @@
-"""The Pareto front of a search as a table and a picture."""
+"""The Pareto front of a search as a table and in words."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from rich.console import Group
 
-from kraken_sim.explore.design.request import Objective
 from kraken_sim.models.config import ArchitectureKind
 from kraken_sim.report.explore import percent, sureness
-from kraken_sim.report.page import PALETTE, Grid, figures_html, render_page
+from kraken_sim.report.page import Grid
 from kraken_sim.units import format_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from rich.console import RenderableType
 
-    from kraken_sim.explore.design.search import Evaluated, SearchResult
+    from kraken_sim.explore.design.search import SearchResult
 
-_AXES: Final = {
-    Objective.TTFT: ("TTFT, ms", 1e3),
-    Objective.TPOT: ("TPOT, ms", 1e3),
-    Objective.ENERGY: ("energy of the GPUs, J a step", 1.0),
-    Objective.COST: ("cost a million tokens", 1.0),
-    Objective.MEMORY: ("memory a device, GB", 1e-9),
-    Objective.GPUS: ("GPUs", 1.0),
-    Objective.PARAMETERS: ("parameters, B", 1e-9),
-    Objective.WIDTH: ("hidden_size", 1.0),
-    Objective.DEPTH: ("layers", 1.0),
-}
 MOST_ROWS: Final = 20
 
 
 def design_report(result: SearchResult) -> RenderableType:
     """How it was searched, the front, and how sure its fastest is."""
-    return Group(_grid(result).rich(), *_sentences(result))
+    return Group(front_grid(result).rich(), *search_sentences(result))
 
 
-def design_html(result: SearchResult) -> str:
-    """The same as a page, with every design that was evaluated."""
-    picture = figures_html([front_figure(result)])[0]
-    sections = [("Every design that keeps the constraints", picture), ("The front", _grid(result).html())]
-    return render_page(f"Designs: {result.request.name}", _sentences(result), sections)
-
-
-def _grid(result: SearchResult) -> Grid:
+def front_grid(result: SearchResult) -> Grid:
+    """The front, at most `MOST_ROWS` of it."""
     columns = ["architecture", "machine", "layers", "width", "heads (q/kv x dim)", "FFN", "channels"]
     columns += ["TPOT" if _decodes(result) else "TTFT", "90 % interval", "parameters", "GB/GPU", "J/step"]
     priced = any(item.cost is not None for item in result.front)
@@ -78,7 +58,8 @@ def _decodes(result: SearchResult) -> bool:
     return result.request.base.phase.value == "decode"
 
 
-def _sentences(result: SearchResult) -> list[str]:
+def search_sentences(result: SearchResult) -> list[str]:
+    """How it was searched, what was rejected, and how sure the fastest is."""
     sentences = [
         f"Searched {result.method}; {len(result.evaluated)} keep the constraints, {len(result.front)} are best."
     ]
@@ -101,43 +82,3 @@ def _sentences(result: SearchResult) -> list[str]:
         sentences.append("Energy without a power model in the profile is the TDP all the time, an upper bound.")
     sentences.append("Parameters, width and depth only stand in for quality, which nothing here predicts.")
     return sentences
-
-
-def front_figure(result: SearchResult) -> Any:
-    """Designs over the first two objectives, by architecture, and the front through them."""
-    import plotly.graph_objects as go
-
-    objectives = (*result.request.objectives, Objective.PARAMETERS, Objective.MEMORY)
-    x_axis = objectives[0]
-    y_axis = next(objective for objective in objectives[1:] if objective is not x_axis)
-    figure = go.Figure()
-    for kind, colour in zip(ArchitectureKind, PALETTE, strict=False):
-        chosen = [item for item in result.evaluated if item.design.kind is kind]
-        if chosen:
-            marker = {"color": colour, "size": 7, "opacity": 0.55}
-            _add_points(figure, kind.value, chosen, x_axis, y_axis, {"mode": "markers", "marker": marker})
-    front = sorted(result.front, key=lambda item: item.value(x_axis))
-    ring = {"color": "rgba(0,0,0,0)", "size": 13, "line": {"color": "#222", "width": 1.5}}
-    style = {"mode": "lines+markers", "marker": ring, "line": {"color": "#222", "width": 1, "dash": "dot"}}
-    _add_points(figure, "front", front, x_axis, y_axis, style)
-    figure.update_layout(
-        template="plotly_white",
-        height=520,
-        margin={"t": 30},
-        xaxis_title=_AXES[x_axis][0],
-        yaxis_title=_AXES[y_axis][0],
-    )
-    return figure
-
-
-def _add_points(
-    figure: Any, name: str, items: Sequence[Evaluated], x_axis: Objective, y_axis: Objective, style: dict[str, Any]
-) -> None:
-    figure.add_scatter(
-        name=name,
-        x=[item.value(x_axis) * _AXES[x_axis][1] for item in items],
-        y=[item.value(y_axis) * _AXES[y_axis][1] for item in items],
-        text=[item.design.label for item in items],
-        hovertemplate="%{text}<br>%{x:.4g}, %{y:.4g}",
-        **style,
-    )

@@ -1,16 +1,14 @@
-"""Answers about degree and interconnect as tables, sentences and pictures."""
+"""Answers about degree and interconnect as tables and sentences."""
 
 from __future__ import annotations
 
-from html import escape
-from math import log10
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Group
 
 from kraken_sim.explore.degree import KINDS
 from kraken_sim.report.explore import percent, question, sureness
-from kraken_sim.report.page import PALETTE, Grid, figures_html, render_page
+from kraken_sim.report.page import Grid
 from kraken_sim.units import format_bandwidth, format_bytes, format_seconds
 
 if TYPE_CHECKING:
@@ -25,7 +23,8 @@ DEGREE_TITLE = "How many GPUs, and which architecture"
 INTERCONNECT_TITLE = "Which bandwidth between GPUs makes Kraken worth it"
 
 
-def _degree_grid(answer: DegreeAnswer) -> Grid:
+def degree_grid(answer: DegreeAnswer) -> Grid:
+    """A row for each architecture and degree."""
     decode = answer.scenario.phase.value == "decode"
     columns = ["architecture", "GPUs", "TPOT" if decode else "TTFT", "90 % interval", "exposed", "memory a GPU"]
     unit = "token" if decode else "prompt"
@@ -50,7 +49,8 @@ def _degree_grid(answer: DegreeAnswer) -> Grid:
     return Grid(f"{DEGREE_TITLE}: {question(answer.scenario)}", columns, rows)
 
 
-def _degree_sentences(answer: DegreeAnswer) -> list[str]:
+def degree_sentences(answer: DegreeAnswer) -> list[str]:
+    """The best by latency and by throughput, how sure they are, and what is not possible."""
     decision = answer.decision
     sentences = [f"Fastest: {sureness(decision, dict.fromkeys(decision.predictions, 1.0), answer.best)}"]
     sentences += [
@@ -70,45 +70,12 @@ def degree_report(answers: Sequence[DegreeAnswer]) -> RenderableType:
     """Every architecture on every degree, and the best by latency and by throughput."""
     parts: list[RenderableType] = []
     for answer in answers:
-        parts += [_degree_grid(answer).rich(), *_degree_sentences(answer)]
+        parts += [degree_grid(answer).rich(), *degree_sentences(answer)]
     return Group(*parts)
 
 
-def degree_html(answers: Sequence[DegreeAnswer]) -> str:
-    """The same as a page, latency over GPUs by architecture."""
-    figures = figures_html([_degree_figure(answer) for answer in answers])
-    sections = []
-    for answer, figure in zip(answers, figures, strict=True):
-        words = "".join(f"<li>{sentence}</li>" for sentence in map(escape, _degree_sentences(answer)))
-        sections.append((question(answer.scenario), f"{_degree_grid(answer).html()}<ul>{words}</ul>{figure}"))
-    return render_page(DEGREE_TITLE, [], sections)
-
-
-def _degree_figure(answer: DegreeAnswer) -> Any:
-    import plotly.graph_objects as go
-
-    figure = go.Figure()
-    for kind, colour in zip(KINDS, PALETTE, strict=False):
-        rows = [row for row in answer.rows if row.kind is kind]
-        latencies = [row.prediction.latency_s for row in rows]
-        highs = [row.prediction.interval.high_s for row in rows]
-        figure.add_scatter(
-            name=kind.value,
-            x=[row.num_devices for row in rows],
-            y=[1e3 * value for value in latencies],
-            error_y={"type": "data", "array": [1e3 * (h - v) for h, v in zip(highs, latencies, strict=True)]},
-            mode="lines+markers",
-            line={"color": colour},
-        )
-    ticks = sorted({row.num_devices for row in answer.rows})
-    xaxis = {"title": "GPUs", "type": "log", "tickvals": ticks, "ticktext": [str(tick) for tick in ticks]}
-    figure.update_layout(template="plotly_white", height=420, margin={"t": 30}, xaxis=xaxis)
-    metric = "TPOT" if answer.scenario.phase.value == "decode" else "TTFT"
-    figure.update_yaxes(rangemode="tozero", title=f"{metric}, ms")
-    return figure
-
-
-def _interconnect_grid(answer: InterconnectAnswer) -> Grid:
+def interconnect_grid(answer: InterconnectAnswer) -> Grid:
+    """The speed-up, a row a bandwidth."""
     rows = [
         [
             f"{format_bandwidth(point.bandwidth_bytes_per_s, 3)}{' (as built)' if point.factor == 1.0 else ''}",
@@ -164,45 +131,5 @@ def interconnect_report(answers: Sequence[InterconnectAnswer]) -> RenderableType
     """The speed-up over bandwidth and where it meets the threshold."""
     parts: list[RenderableType] = []
     for answer in answers:
-        parts += [_interconnect_grid(answer).rich(), *interconnect_sentences(answer)]
+        parts += [interconnect_grid(answer).rich(), *interconnect_sentences(answer)]
     return Group(*parts)
-
-
-def interconnect_html(answers: Sequence[InterconnectAnswer]) -> str:
-    """The same as a page, with the curve."""
-    figures = figures_html([_interconnect_figure(answer) for answer in answers])
-    sections = []
-    for answer, figure in zip(answers, figures, strict=True):
-        words = "".join(f"<p>{sentence}</p>" for sentence in map(escape, interconnect_sentences(answer)))
-        heading = f"{question(answer.scenario)}, {answer.num_devices} GPUs"
-        sections.append((heading, f"{words}{figure}{_interconnect_grid(answer).html()}"))
-    return render_page(INTERCONNECT_TITLE, [], sections)
-
-
-def _interconnect_figure(answer: InterconnectAnswer) -> Any:
-    import plotly.graph_objects as go
-
-    figure = go.Figure()
-    x = [1e-9 * point.bandwidth_bytes_per_s for point in answer.points]
-    speedups = [100.0 * point.speedup for point in answer.points]
-    for end, fill in ((0, None), (1, "tonexty")):
-        figure.add_scatter(
-            name="90 % interval",
-            x=x,
-            y=[100.0 * point.interval[end] for point in answer.points],
-            mode="lines",
-            line={"width": 0},
-            fill=fill,
-            fillcolor="rgba(76,114,176,0.18)",
-            showlegend=fill is not None,
-            hoverinfo="skip",
-        )
-    figure.add_scatter(name="Kraken over standard", x=x, y=speedups, mode="lines+markers", line={"color": PALETTE[0]})
-    figure.add_hline(y=100.0 * answer.worth, line_dash="dash", line_color="#999", annotation_text="worth it")
-    own = 1e-9 * answer.own.bandwidth_bytes_per_s
-    figure.add_vline(x=own, line_dash="dot", line_color="#999")
-    # An annotation of add_vline would be misplaced on a logarithmic axis.
-    figure.add_annotation(x=log10(own), y=1.0, yref="paper", text="as built", showarrow=False, xanchor="left")
-    xaxis = {"title": "line rate a GPU and direction, GB/s", "type": "log"}
-    figure.update_layout(template="plotly_white", height=420, margin={"t": 30}, xaxis=xaxis, yaxis_title="speed-up, %")
-    return figure

@@ -5,13 +5,14 @@ from __future__ import annotations
 import html
 from typing import TYPE_CHECKING, Any
 
+import plotly.graph_objects as go
+
 from kraken_sim.engine.timeline import SpanKind
 from kraken_sim.program.program import MAIN_STREAM, Category
 from kraken_sim.units import format_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from kraken_sim.engine.timeline import Span
     from kraken_sim.predict.prediction import Prediction
@@ -27,12 +28,6 @@ COLOURS = {
 }
 WAIT_COLOUR = "#f0c27b"
 STREAM_NAMES = {0: "compute stream", 1: "communication stream"}
-
-
-def write_html(predictions: Sequence[Prediction], path: Path) -> None:
-    """Write the report of one or more predictions to `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(render_html(predictions), encoding="utf-8")
 
 
 def render_html(predictions: Sequence[Prediction]) -> str:
@@ -81,8 +76,6 @@ def _figure(figure: Any, *, first: bool) -> str:
 
 def breakdown_figure(predictions: Sequence[Prediction]) -> Any:
     """Stacked bars, one an architecture, in milliseconds."""
-    import plotly.graph_objects as go
-
     names = [prediction.resolved.kind.value for prediction in predictions]
     figure = go.Figure()
     for category, colour in COLOURS.items():
@@ -124,8 +117,6 @@ def _layer_caption(prediction: Prediction, spans: Sequence[Span]) -> str:
 
 def layer_figure(spans: Sequence[Span], longest_s: float) -> Any:
     """One track a stream, microseconds from the layer's first kernel; all layers share `longest_s`."""
-    import plotly.graph_objects as go
-
     start_s = min(span.start_s for span in spans)
     figure = go.Figure()
     for label, colour in [*((c.value, COLOURS[c]) for c in Category), ("waiting", WAIT_COLOUR)]:

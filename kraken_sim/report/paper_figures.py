@@ -5,6 +5,9 @@ from __future__ import annotations
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
 from kraken_sim.models.config import ArchitectureKind
 from kraken_sim.paper.experiment import geomean_percent
 from kraken_sim.paper.grid import LinkClass
@@ -30,8 +33,6 @@ DEVICE_RATES = "GB/s a GPU, one way"
 
 def ttft_by_degree_figure(predictions: Mapping[tuple[int, int], Prediction]) -> Any:
     """The standard model's TTFT by devices, AllReduce apart; one panel a context length."""
-    from plotly.subplots import make_subplots
-
     contexts = sorted({tokens for tokens, _ in predictions})
     figure = make_subplots(cols=len(contexts), subplot_titles=[f"{tokens} tokens" for tokens in contexts])
     for column, tokens in enumerate(contexts, start=1):
@@ -52,8 +53,6 @@ def ttft_by_degree_figure(predictions: Mapping[tuple[int, int], Prediction]) -> 
 
 def speedup_figure(result: GridResult, num_devices: int) -> Any:
     """Kraken's and parallel's speed-ups on `num_devices`, one group of bars a cell, geometric means last."""
-    import plotly.graph_objects as go
-
     cells = [cell for cell in result.cells if cell.num_devices == num_devices]
     names = [f"{cell.model}<br>{cell.context_length}" for cell in cells] + ["geometric<br>mean"]
     figure = go.Figure()
@@ -86,8 +85,6 @@ def speedup_figure(result: GridResult, num_devices: int) -> Any:
 
 def breakdown_figure(cells: Sequence[Cell], num_devices: int) -> Any:
     """Shares of the categories for the three architectures of every cell on `num_devices`."""
-    import plotly.graph_objects as go
-
     kinds_shown = (STANDARD, PARALLEL, KRAKEN)
     chosen = [(cell, kind) for cell in cells if cell.num_devices == num_devices for kind in kinds_shown]
     groups = [f"{cell.model}<br>{cell.context_length}" for cell, _ in chosen]
@@ -103,8 +100,6 @@ def breakdown_figure(cells: Sequence[Cell], num_devices: int) -> Any:
 
 def effects_figure(result: GridResult, found: Sequence[Effect]) -> Any:
     """Mean and range of cells under the main set-up and every assumption, with what is reported."""
-    import plotly.graph_objects as go
-
     each = speedups_percent(result.cells)
     rows = [("main prediction", min(each), result.geomean_kraken_speedup_percent, max(each))]
     rows += [(_named(effect), effect.min_percent, effect.mean_percent, effect.max_percent) for effect in found]
@@ -141,8 +136,6 @@ def effects_figure(result: GridResult, found: Sequence[Effect]) -> Any:
 
 def cells_figure(result: GridResult, found: Sequence[Effect]) -> Any:
     """Kraken's speed-up in every cell under the main set-up and every assumption, as a map of numbers."""
-    import plotly.graph_objects as go
-
     runs = {assumption.name: cells for assumption, cells in result.assumptions}
     rows = {"main prediction": result.cells, **{_named(effect): runs[effect.name] for effect in found}}
     values = [speedups_percent(cells) for cells in rows.values()]
@@ -173,8 +166,6 @@ def _named(effect: Effect) -> str:
 
 def interconnect_figure(result: GridResult) -> Any:
     """Kraken's speed-up against the rate of a GPU's links; a panel for every degree and context length."""
-    from plotly.subplots import make_subplots
-
     panels = list(product(result.grid.num_devices, result.grid.context_lengths))
     columns = len(result.grid.context_lengths)
     titles = [f"{num_devices}-way, {tokens} tokens" for num_devices, tokens in panels]

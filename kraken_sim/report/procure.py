@@ -1,36 +1,30 @@
-"""A purchase as tables, sentences and a picture."""
+"""A purchase as tables and sentences."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Group
 
 from kraken_sim.explore.procure.sla import TpotStatus
 from kraken_sim.report.explore import percent
-from kraken_sim.report.page import PALETTE, Grid, figures_html, render_page
+from kraken_sim.report.page import Grid
 from kraken_sim.units import format_seconds, format_watts
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from kraken_sim.explore.procure.candidates import Offer, Outcome, Procurement
+    from kraken_sim.explore.procure.candidates import Offer, Procurement
 
 
 def procure_report(result: Procurement) -> RenderableType:
     """The ranking, the latencies behind it, the what-ifs, and what is assumed."""
-    grids = [grid.rich() for grid in _grids(result)]
-    return Group(*_answer(result), *grids, *_caveats(result))
+    grids = [grid.rich() for grid in procure_grids(result)]
+    return Group(*answer_sentences(result), *grids, *caveat_sentences(result))
 
 
-def procure_html(result: Procurement) -> str:
-    """The same as a page, with the cost of every candidate under every what-if."""
-    sections = [("Cost of a million prompt tokens", figures_html([cost_figure(result)])[0])]
-    sections += [(grid.title, grid.html()) for grid in _grids(result)]
-    return render_page(f"Purchase: {result.request.name}", [*_answer(result), *_caveats(result)], sections)
-
-
-def _grids(result: Procurement) -> list[Grid]:
+def procure_grids(result: Procurement) -> list[Grid]:
+    """The ranking, the latencies behind it, and the what-ifs."""
     grids = [_ranking(result), _latencies(result)]
     return [*grids, _what_ifs(result)] if result.what_ifs else grids
 
@@ -123,7 +117,8 @@ def _cell(offer: Offer | None) -> str:
     return f"{offer.cost_per_million_tokens:.3g} ({option.num_machines} x {option.num_devices})"
 
 
-def _answer(result: Procurement) -> list[str]:
+def answer_sentences(result: Procurement) -> list[str]:
+    """What to buy, how open the ranking is, and who misses the SLA."""
     best, sla, load = result.best, result.base.sla, result.request.load
     option = best.option
     machines = f"{option.num_machines} machine{'s' if option.num_machines != 1 else ''} of {best.candidate.name}"
@@ -143,7 +138,8 @@ def _answer(result: Procurement) -> list[str]:
     return sentences
 
 
-def _caveats(result: Procurement) -> list[str]:
+def caveat_sentences(result: Procurement) -> list[str]:
+    """What is assumed."""
     services = [service for offer in result.base.offers for service in offer.option.services]
     sentences = [
         "Prompts only: machines that generate the answers come on top. Replicas serve one prompt at a time in the "
@@ -169,38 +165,3 @@ def _caveats(result: Procurement) -> list[str]:
     when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
     sentences.append(f"Prices are the request's, of {when}: {'; '.join(sources)}.")
     return sentences
-
-
-def cost_figure(result: Procurement) -> Any:
-    """Cost by candidate with its interval, one colour a what-if."""
-    import plotly.graph_objects as go
-
-    figure = go.Figure()
-    names = [candidate.name for candidate in result.request.candidates]
-    for index, outcome in enumerate((result.base, *result.what_ifs)):
-        _add_costs(figure, outcome, names, PALETTE[index % len(PALETTE)])
-    figure.update_layout(
-        template="plotly_white",
-        height=420,
-        scattermode="group",
-        scattergap=0.7,
-        margin={"t": 30},
-        yaxis={"title": f"{result.request.currency} a million prompt tokens", "type": "log"},
-        xaxis={"categoryorder": "array", "categoryarray": names},
-        legend={"orientation": "h", "y": -0.15},
-    )
-    return figure
-
-
-def _add_costs(figure: Any, outcome: Outcome, names: list[str], colour: str) -> None:
-    offers = [(name, offer) for name in names if (offer := outcome.offer_of(name)) is not None]
-    costs = [offer.cost_per_million_tokens for _, offer in offers]
-    ups, downs = [], []
-    for (_, offer), cost in zip(offers, costs, strict=True):
-        low, high = offer.cost_range
-        downs.append(cost - low)
-        ups.append((cost if high is None else high) - cost)
-    errors = {"type": "data", "symmetric": False, "array": ups, "arrayminus": downs, "color": "#555"}
-    x = [name for name, _ in offers]
-    marker = {"color": colour, "size": 11}
-    figure.add_scatter(name=outcome.name, x=x, y=costs, error_y=errors, mode="markers", marker=marker)

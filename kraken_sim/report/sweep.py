@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -24,9 +26,6 @@ ERRORS_SHOWN = 3
 
 def sweep_report(plan: Plan, run: SweepRun, out: Path, elapsed_s: float) -> RenderableType:
     """Counts and rate of the run, the fastest points of the file, and its errors by how often they occur."""
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
     table = pq.read_table(out, columns=["point", *plan.paths, "latency_s", "error_kind", "error"])
     failed = table.filter(pc.is_valid(table["error"]))
     answered = table.filter(pc.is_null(table["error"]))

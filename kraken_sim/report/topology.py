@@ -5,7 +5,10 @@ from __future__ import annotations
 import html
 import re
 from collections import defaultdict
+from math import cos, pi, sin
 from typing import TYPE_CHECKING, Any, Final
+
+import plotly.graph_objects as go
 
 from kraken_sim.hardware.topology.graph import Link, LinkKind, NodeKind
 from kraken_sim.report.page import Grid, figures_html, render_page
@@ -127,8 +130,6 @@ def _span(names: Sequence[str]) -> str:
 
 def topology_figure(topology: Topology) -> Any:
     """The picture: bars for what joins others, lines as wide as their bandwidth, the best ring behind them."""
-    import plotly.graph_objects as go
-
     plan = layout(topology)
     slot_px = min(max(_PAGE_PX / plan.width, _SLOT_PX[0]), _SLOT_PX[1])
     figure = go.Figure()
@@ -227,8 +228,6 @@ def _path(topology: Topology, plan: Layout, link: Link) -> list[tuple[float, flo
 
 def _arc(a: float, b: float) -> Iterator[tuple[float, float]]:
     """An arc over the row of GPUs."""
-    from math import cos, pi, sin
-
     for step in range(_ARC_POINTS + 1):
         angle = pi * step / _ARC_POINTS
         yield (a + b) / 2.0 - (b - a) / 2.0 * cos(angle), arc_height(a, b) * sin(angle)

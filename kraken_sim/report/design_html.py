@@ -1,0 +1,74 @@
+"""The Pareto front of a search as a page, with a picture of every design."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import plotly.graph_objects as go
+
+from kraken_sim.explore.design.request import Objective
+from kraken_sim.models.config import ArchitectureKind
+from kraken_sim.report.design import front_grid, search_sentences
+from kraken_sim.report.page import PALETTE, figures_html, render_page
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kraken_sim.explore.design.search import Evaluated, SearchResult
+
+_AXES: Final = {
+    Objective.TTFT: ("TTFT, ms", 1e3),
+    Objective.TPOT: ("TPOT, ms", 1e3),
+    Objective.ENERGY: ("energy of the GPUs, J a step", 1.0),
+    Objective.COST: ("cost a million tokens", 1.0),
+    Objective.MEMORY: ("memory a device, GB", 1e-9),
+    Objective.GPUS: ("GPUs", 1.0),
+    Objective.PARAMETERS: ("parameters, B", 1e-9),
+    Objective.WIDTH: ("hidden_size", 1.0),
+    Objective.DEPTH: ("layers", 1.0),
+}
+
+
+def design_html(result: SearchResult) -> str:
+    """The front as a page, with every design that was evaluated."""
+    picture = figures_html([front_figure(result)])[0]
+    sections = [("Every design that keeps the constraints", picture), ("The front", front_grid(result).html())]
+    return render_page(f"Designs: {result.request.name}", search_sentences(result), sections)
+
+
+def front_figure(result: SearchResult) -> Any:
+    """Designs over the first two objectives, by architecture, and the front through them."""
+    objectives = (*result.request.objectives, Objective.PARAMETERS, Objective.MEMORY)
+    x_axis = objectives[0]
+    y_axis = next(objective for objective in objectives[1:] if objective is not x_axis)
+    figure = go.Figure()
+    for kind, colour in zip(ArchitectureKind, PALETTE, strict=False):
+        chosen = [item for item in result.evaluated if item.design.kind is kind]
+        if chosen:
+            marker = {"color": colour, "size": 7, "opacity": 0.55}
+            _add_points(figure, kind.value, chosen, x_axis, y_axis, {"mode": "markers", "marker": marker})
+    front = sorted(result.front, key=lambda item: item.value(x_axis))
+    ring = {"color": "rgba(0,0,0,0)", "size": 13, "line": {"color": "#222", "width": 1.5}}
+    style = {"mode": "lines+markers", "marker": ring, "line": {"color": "#222", "width": 1, "dash": "dot"}}
+    _add_points(figure, "front", front, x_axis, y_axis, style)
+    figure.update_layout(
+        template="plotly_white",
+        height=520,
+        margin={"t": 30},
+        xaxis_title=_AXES[x_axis][0],
+        yaxis_title=_AXES[y_axis][0],
+    )
+    return figure
+
+
+def _add_points(
+    figure: Any, name: str, items: Sequence[Evaluated], x_axis: Objective, y_axis: Objective, style: dict[str, Any]
+) -> None:
+    figure.add_scatter(
+        name=name,
+        x=[item.value(x_axis) * _AXES[x_axis][1] for item in items],
+        y=[item.value(y_axis) * _AXES[y_axis][1] for item in items],
+        text=[item.design.label for item in items],
+        hovertemplate="%{text}<br>%{x:.4g}, %{y:.4g}",
+        **style,
+    )

@@ -1,0 +1,93 @@
+"""Answers about channels as pages with curves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from kraken_sim.explore.channels import DEFAULT
+from kraken_sim.report.explore import (
+    CHANNELS_TITLE,
+    channels_grid,
+    channels_sentences,
+    measured_grid,
+    measured_sentences,
+    model_name,
+    question,
+)
+from kraken_sim.report.page import PALETTE, figures_html, render_page
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from kraken_sim.explore.channels import ChannelAnswer
+    from kraken_sim.explore.channels_measured import ChannelValidation
+
+PANELS_A_ROW = 3
+
+
+def channels_html(answers: Sequence[ChannelAnswer]) -> str:
+    """Latency by channels as a page, with curves."""
+    figure = _relative_figure("predicted, % above the best")
+    for index, answer in enumerate(answers):
+        _add_curve(figure, question(answer.scenario), answer.decision.latencies_s, PALETTE[index % len(PALETTE)])
+    sections = [("Latency by channels", channels_grid(answers).html()), ("Above the best", figures_html([figure])[0])]
+    return render_page(CHANNELS_TITLE, channels_sentences(answers), sections)
+
+
+def _relative_figure(title: str) -> Any:
+    figure = go.Figure()
+    figure.update_layout(
+        template="plotly_white",
+        height=420,
+        margin={"t": 30},
+        yaxis_title=title,
+        xaxis={"title": "most channels", "type": "category"},
+        legend={"orientation": "h", "y": -0.25},
+    )
+    return figure
+
+
+def _add_curve(
+    figure: Any, name: str, times_s: Mapping[str, float], colour: str, dash: str = "solid", **place: Any
+) -> None:
+    best = min(times_s.values())
+    names = sorted(times_s, key=lambda key: (key == DEFAULT, int(key) if key != DEFAULT else 0))
+    figure.add_scatter(
+        name=name,
+        x=names,
+        y=[100.0 * (times_s[key] / best - 1.0) for key in names],
+        mode="lines+markers",
+        line={"color": colour, "dash": dash},
+        **place,
+    )
+
+
+def measured_html(result: ChannelValidation) -> str:
+    """Predicted and measured best as a page, with measured and predicted curves of every case."""
+    picture = figures_html([measured_figure(result)])[0]
+    sections = [("Predicted and measured best", measured_grid(result).html()), ("Every case", picture)]
+    return render_page(f"{CHANNELS_TITLE}: predicted and measured", measured_sentences(result), sections)
+
+
+def measured_figure(result: ChannelValidation) -> Any:
+    """A panel for every case: measured and predicted latency by channels, each above its own best."""
+    columns = min(PANELS_A_ROW, len(result.rows))
+    num_rows = -(-len(result.rows) // columns)
+    titles = [f"{model_name(r.answer.scenario)}, {r.answer.scenario.context_length} tokens" for r in result.rows]
+    figure = make_subplots(num_rows, columns, subplot_titles=titles, vertical_spacing=0.25 / num_rows)
+    for index, row in enumerate(result.rows):
+        place = {"row": index // columns + 1, "col": index % columns + 1}
+        measured = {name: time.median for name, time in row.measured_s.items()}
+        predicted = {name: value for name, value in row.answer.decision.latencies_s.items() if name in measured}
+        for name, times, colour, dash in (
+            ("measured", measured, PALETTE[0], "solid"),
+            ("predicted", predicted, PALETTE[1], "dot"),
+        ):
+            _add_curve(figure, name, times, colour, dash, showlegend=index == 0, **place)
+    figure.update_yaxes(title="% above best", col=1)
+    figure.update_xaxes(title="most channels", row=num_rows, type="category")
+    figure.update_layout(template="plotly_white", height=120 + 190 * num_rows, legend={"orientation": "h", "y": 1.06})
+    return figure
