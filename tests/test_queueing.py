@@ -6,13 +6,15 @@ from math import exp, factorial, inf
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from kraken_sim.explore.procure.queueing import (
+    POINTS_A_SERVICE,
     ServiceClass,
     in_time_probability,
     max_arrival_rate,
+    mean_service_s,
     mean_wait_s,
     wait_probability,
 )
@@ -106,3 +108,57 @@ def test_a_looser_limit_or_a_lower_percentile_never_allows_fewer_arrivals(
     limit_s = short * ratio * slack
     assert rate(limit_s * looser, percentile) >= rate(limit_s, percentile)
     assert rate(limit_s, 50.0) >= rate(limit_s, percentile)
+
+
+class TestLattice:
+    """The sum is evaluated on steps of a 64th of a mean service time, to which equilibrium times are rounded up."""
+
+    def test_on_the_lattice_one_class_has_a_closed_form(self) -> None:
+        # Equal parts of ρ at the steps 1 to 64: P(W <= k) = (1 - ρ) (1 + ρ / 64)^k up to one service time.
+        rho, steps = 0.8, [0, 1, 2, 3, 31, 64]
+        found = wait_probability([ServiceClass(1.0, 1.0)], rho, [k / POINTS_A_SERVICE for k in steps])
+        assert found == pytest.approx([(1 - rho) * (1 + rho / POINTS_A_SERVICE) ** k for k in steps], rel=1e-12)
+
+    def test_who_comes_to_an_idle_replica_does_not_wait_and_only_they(self) -> None:
+        for rho in (0.1, 0.5, 0.9):
+            first, later = wait_probability([ServiceClass(1.0, 2.0)], rho / 2.0, [0.0, 5.0])
+            assert first == pytest.approx(1.0 - rho)
+            assert later > first
+
+    def test_a_time_between_two_steps_counts_as_the_lower_one(self) -> None:
+        step = 1.0 / POINTS_A_SERVICE
+        times = [3 * step, 3.5 * step, 3.99 * step, 4 * step]
+        at, half, nearly, after = wait_probability([ServiceClass(1.0, 1.0)], 0.7, times)
+        assert at == half == nearly < after
+
+    @given(
+        short=st.floats(0.01, 1.0),
+        ratio=st.floats(1.0, 30.0),
+        share=st.floats(0.05, 0.95),
+        rho=st.floats(0.05, 0.95),
+    )
+    def test_waiting_is_never_understated_on_average(
+        self, short: float, ratio: float, share: float, rho: float
+    ) -> None:
+        """A distribution's mean is the sum of what lies beyond each step; Pollaczek and Khinchine have it exact."""
+        classes = [ServiceClass(share, short), ServiceClass(1.0 - share, short * ratio)]
+        mean_s = mean_service_s(classes)
+        step_s = mean_s / POINTS_A_SERVICE
+        points = [k * step_s for k in range(64 * POINTS_A_SERVICE)]
+        beyond = sum(1.0 - found for found in wait_probability(classes, rho / mean_s, points)) * step_s
+        exact_s = mean_wait_s(classes, rho / mean_s)
+        assume(1.0 - wait_probability(classes, rho / mean_s, [points[-1]])[0] < 1e-9)
+        assert exact_s * (1 - 1e-6) <= beyond <= exact_s * 1.03 + step_s
+
+
+def test_a_prompt_s_own_service_counts_towards_its_limit() -> None:
+    (found,) = in_time_probability([ServiceClass(1.0, 1.0, 1.5)], 0.6)
+    assert found == wait_probability([ServiceClass(1.0, 1.0)], 0.6, [0.5])[0]
+    assert in_time_probability([ServiceClass(1.0, 1.0, 1.0)], 0.6) == pytest.approx([0.4])
+
+
+def test_every_class_must_keep_its_own_limit() -> None:
+    easy, hard = ServiceClass(0.5, 0.1, 10.0), ServiceClass(0.5, 0.1, 0.2)
+    rate = max_arrival_rate([easy, hard], 95.0, 0.95)
+    assert min(in_time_probability([easy, hard], rate)) >= 0.95
+    assert min(in_time_probability([easy, hard], 1.01 * rate)) < 0.95 <= max(in_time_probability([easy, hard], rate))
