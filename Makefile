@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 OUT ?= out
 
-.PHONY: demo test check bench clean
+.PHONY: demo test coverage check bench clean
 
 demo: $(VENV)/.installed
 	@mkdir -p $(OUT)
@@ -16,6 +16,9 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.tested
 	$(BIN)/python -m pytest -q
+
+coverage: $(VENV)/.tested
+	$(BIN)/python -m pytest -q --cov --cov-report=term
 
 check: $(VENV)/.checked
 	$(BIN)/ruff check .
@@ -46,4 +49,4 @@ $(VENV)/.checked: $(VENV)/.tested
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(OUT) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(OUT) .coverage* .pytest_cache .mypy_cache .ruff_cache
