@@ -11,6 +11,7 @@ from kraken_sim.calibration.attention import (
     DEFAULT_START,
     AttentionSample,
     fit_attention,
+    phase_class,
     predict_periods,
 )
 from kraken_sim.calibration.attention_correction import correction_factors, correction_of
@@ -24,6 +25,8 @@ from validation.public_data import rows_of
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from kraken_sim.calibration.split import Fit
 
 GAP_S = 1e-6
 BF16 = DType.BFLOAT16
@@ -97,7 +100,8 @@ def test_a_fit_of_prefills_alone_keeps_the_decode_constants() -> None:
     prefills = [sample for sample in _synthetic(composite=True) if sample.q_len > 1]
     result = fit_attention(prefills, H100, DEFAULT_START, graph_node_gap_s=GAP_S)
     assert result.constants.decode == DEFAULT_START.decode
-    assert set(result.errors_by_class) == {"prefill", "prefill head_dim 64", "prefill head_dim 128"}
+    assert result.kept.keys() == {"decode"}
+    assert {phase_class(sample) for sample, _ in result.held_out} == {(0, "prefill")}
 
 
 def test_a_fit_refuses_too_few_samples_and_impossible_periods() -> None:
@@ -123,13 +127,18 @@ def _row(row: dict[str, str], kind: str) -> AttentionSample:
     )
 
 
+def errors_by_phase(fit: Fit) -> dict[str, float]:
+    return {error.name: error.mean for error in fit.class_errors("attention", phase_class)}
+
+
 def test_a_fit_to_published_a100_rows_predicts_held_out_ones_within_8_percent(
     public_table: Callable[[str], Path],
 ) -> None:
     start = replace(DEFAULT_START, serving_packed_cache_share=0.5)
     result = fit_attention(_published(public_table, "a100sxm80"), A100, start, graph_node_gap_s=1.2e-6)
-    assert result.errors_by_class["prefill"] < 0.05
-    assert result.errors_by_class["decode"] < 0.08
+    errors = errors_by_phase(result)
+    assert errors["prefill"] < 0.05
+    assert errors["decode"] < 0.08
 
 
 def test_a_fit_to_published_h100_rows_predicts_held_out_ones_within_8_percent(
@@ -137,5 +146,6 @@ def test_a_fit_to_published_h100_rows_predicts_held_out_ones_within_8_percent(
 ) -> None:
     # every third row keeps the test short
     result = fit_attention(_published(public_table, "h100sxm")[::3], H100, DEFAULT_START, graph_node_gap_s=GAP_S)
-    assert result.errors_by_class["prefill"] < 0.07
-    assert result.errors_by_class["decode"] < 0.08
+    errors = errors_by_phase(result)
+    assert errors["prefill"] < 0.07
+    assert errors["decode"] < 0.08

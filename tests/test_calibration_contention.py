@@ -7,7 +7,14 @@ from itertools import product
 
 import pytest
 
-from kraken_sim.calibration.contention import PairSample, _prepare, fit_contention, predict_pair_s
+from kraken_sim.calibration.contention import (
+    PairSample,
+    _prepare,
+    fit_contention,
+    ideal_error,
+    pair_shape,
+    predict_pair_s,
+)
 from kraken_sim.costs.collectives.policy import CollectivePolicy
 from kraken_sim.costs.contention import ContentionConstants, fill_speed
 from kraken_sim.predict.pricing import Pricing
@@ -44,8 +51,16 @@ def _pair(tokens: int, width: int, num_bytes: int, channels: int | None, constan
 def test_pairs_made_with_known_constants_give_them_back():
     fit = fit_contention(pairs(TRUTH), PROFILE)
     assert fit.residual < 0.01
-    assert fit.residual < 0.2 * fit.ideal_residual
+    assert fit.residual < 0.2 * ideal_error(sample for sample, _ in fit.held_out)
     assert fit.constants.collective_slowdown == pytest.approx(0.4, abs=0.15)
+
+
+def test_a_pair_is_the_same_shape_under_every_condition_and_number_format():
+    default, capped = (_pair(128, 1792, 1 << 18, channels, PROFILE.contention) for channels in (None, 4))
+    assert pair_shape(default) == pair_shape(replace(capped, condition="channels-4"))
+    brain = tuple(replace(op, dtype=DType.BFLOAT16) for op in default.compute)
+    assert pair_shape(replace(default, compute=brain)) == pair_shape(default)
+    assert pair_shape(replace(default, num_bytes=1 << 21)) != pair_shape(default)
 
 
 def test_a_pair_takes_at_least_as_long_as_its_longer_side():

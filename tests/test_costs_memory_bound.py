@@ -12,6 +12,7 @@ from kraken_sim.calibration.memory_bound import (
     DEFAULT_START,
     MemoryBoundSample,
     fit_memory_bound,
+    kind_class,
     predict_periods,
 )
 from kraken_sim.costs.memory_bound import MemoryBoundOp, memory_bound_cost
@@ -145,8 +146,10 @@ def test_a_fit_recovers_kernels_from_noisy_measurements() -> None:
     samples = _samples(periods=True)
     result = fit_memory_bound(samples, H200, initial)
     assert result.residual < 0.02
-    assert result.num_fitted + result.num_held_out == len(samples)
-    assert set(result.errors_by_class) <= {"norm", "elementwise", "copy", "embedding"}
+    assert len(result.fitted) + len(result.held_out) == len(samples)
+    assert {kind_class(sample) for sample, _ in result.held_out} <= {
+        (0, kind) for kind in ("norm", "elementwise", "copy", "embedding")
+    }
     assert fit_memory_bound(samples, H200, initial).constants == result.constants
 
 

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from kraken_sim.calibration.collective_kinds import CollectiveSample, fit_kind
+from kraken_sim.calibration.fit_profile import held_out_text
 from kraken_sim.costs.collectives.kinds import collective_kind
 from kraken_sim.errors import InputError
 from kraken_sim.profiles.load import load_profile
@@ -62,10 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for kind in sorted({sample.kind for sample in samples} - {CollectiveKind.ALL_REDUCE}):
         fit = fit_kind([sample for sample in samples if sample.kind is kind], profile)
         profile = replace(profile, collectives=fit.constants)
-        sys.stderr.write(
-            f"{kind}: mean error {100 * fit.fitted_error:.1f} % on {fit.num_fitted} fitted rows, "
-            f"{100 * fit.held_out_error:.1f} % on {fit.num_held_out} held out\n"
-        )
+        sys.stderr.write(f"{kind}: {len(fit.fitted)} rows fitted{held_out_text(fit)}\n")
     text = block_yaml("collectives", BlockText(profile.collectives, Provenance(ProvenanceKind.FITTED, "a fit")))
     sys.stdout.write(text[text.index("    kind_factors:") :])
     return 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,45 +27,49 @@ from kraken_sim.calibration.attention_tables import (
     prefill_columns,
 )
 from kraken_sim.calibration.parameters import Parameters, robust_fit
+from kraken_sim.calibration.split import Fit, shape_of, split, split_again
 from kraken_sim.costs.attention_model import PACKED, PER_HEAD, AttentionConstants, by_head_dim
 from kraken_sim.costs.attention_shape import is_decode, packs_group
 from kraken_sim.errors import InputError, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+    from kraken_sim.calibration.split import Key
     from kraken_sim.hardware.device import Device
 
     Floats = NDArray[np.float64]
 
-__all__ = ["DEFAULT_START", "AttentionSample", "FitResult", "fit_attention", "predict_periods"]
+__all__ = [
+    "DEFAULT_START",
+    "AttentionSample",
+    "attention_shape",
+    "fit_attention",
+    "phase_class",
+    "predict_periods",
+]
 
 MIN_SAMPLES = 40
 _MIN_PER_PHASE = 20
 _MIN_PER_DIM = 8
-_TRAIN_SHARE = 0.7
 _MIN_GAIN = 0.02
-_SEED = 20240
+_JUDGES = 5
+_JUDGE_SHARE = 0.2
+"""A correction is judged this often, each time on this share of the fitted shapes."""
 _SPLITS_PER_SM = (1.0, 2.0, 4.0, 8.0, 16.0)
 _TOKENS_PER_SPLIT = (128.0, 256.0, 512.0)
 
 
-@dataclass(frozen=True, slots=True)
-class FitResult:
-    """Fitted constants, and |predicted / measured - 1| on the held-out samples.
+def attention_shape(sample: AttentionSample) -> Key:
+    """What an attention is a measurement of: all its sizes."""
+    return shape_of(sample.op)
 
-    `held_out` has each of these samples with its predicted / measured - 1.
-    """
 
-    constants: AttentionConstants
-    residual: float
-    errors_by_class: Mapping[str, float]
-    residual_without_correction: float
-    num_fitted: int
-    num_held_out: int
-    held_out: tuple[tuple[AttentionSample, float], ...]
+def phase_class(sample: AttentionSample) -> tuple[int, str]:
+    """The class of an attention: prefill or decode."""
+    return (1, "decode") if is_decode(sample.op) else (0, "prefill")
 
 
 def fit_attention(
@@ -74,8 +78,8 @@ def fit_attention(
     initial: AttentionConstants = DEFAULT_START,
     *,
     graph_node_gap_s: float = 1e-6,
-) -> FitResult:
-    """Fits prefill and decode constants on a random 70 % of the samples and measures the error on the rest.
+) -> Fit[AttentionConstants, AttentionSample]:
+    """Fits prefill and decode constants on 70 % of the shapes and measures the error on the others.
 
     What the samples say nothing about (a phase, the additions of a serving engine) keeps its initial value. The
     correction of decode times is kept only when it lowers the error of shapes that it has not seen.
@@ -85,31 +89,24 @@ def fit_attention(
         InputError: too few samples, or periods that are not longer than the gap.
     """
     _check(samples, graph_node_gap_s)
-    order = np.random.default_rng(_SEED).permutation(len(samples))
-    cut = int(_TRAIN_SHARE * len(order))
-    train = [samples[index] for index in order[:cut]]
-    held_out = [samples[index] for index in order[cut:]]
+    train, held_out = split(samples, attention_shape)
     prefill = [sample for sample in train if not is_decode(sample.op)]
     decode = [sample for sample in train if is_decode(sample.op)]
-    constants = replace(initial, decode_correction={}) if decode else initial
-    if len(prefill) >= _MIN_PER_PHASE:
+    kept = {
+        phase: f"{len(some)} fitted samples, {_MIN_PER_PHASE} needed"
+        for phase, some in (("prefill", prefill), ("decode", decode))
+        if len(some) < _MIN_PER_PHASE
+    }
+    constants = initial
+    if "prefill" not in kept:
         constants = _fit_prefill(prefill, device, constants, graph_node_gap_s)
-    plain = constants
-    if len(decode) >= _MIN_PER_PHASE:
-        fit_launch = len(prefill) < _MIN_PER_PHASE
-        plain = _fit_decode(decode, device, constants, graph_node_gap_s, fit_launch)
+    if "decode" not in kept:
+        plain = replace(constants, decode_correction={})
+        plain = _fit_decode(decode, device, plain, graph_node_gap_s, fit_launch="prefill" in kept)
         constants = _with_useful_correction(decode, device, plain, graph_node_gap_s)
-    signed = _signed_errors(held_out, device, constants, graph_node_gap_s)
-    errors = np.abs(signed)
-    return FitResult(
-        constants=constants,
-        residual=float(errors.mean()),
-        errors_by_class=_by_class(held_out, errors),
-        residual_without_correction=float(_errors(held_out, device, plain, graph_node_gap_s).mean()),
-        num_fitted=len(train),
-        num_held_out=len(held_out),
-        held_out=tuple(zip(held_out, signed.tolist(), strict=True)),
-    )
+    measured = np.array([sample.period_s for sample in held_out])
+    errors = predict_periods(held_out, device, constants, graph_node_gap_s) / measured - 1.0
+    return Fit(constants, tuple(zip(held_out, errors.tolist(), strict=True)), tuple(train), kept)
 
 
 def _fit_prefill(
@@ -193,21 +190,20 @@ def _with_useful_correction(
     samples: Sequence[AttentionSample], device: Device, plain: AttentionConstants, gap_s: float
 ) -> AttentionConstants:
     """Adds the grid over the residuals when it helps shapes that its fit has not seen."""
-    table = decode_columns(samples, device, plain)
-    measured = np.array([sample.period_s for sample in samples]) - gap_s
-    wanted = np.log(measured / decode_busy(table, device, plain))
-    kernels = np.array(table.kernels)
-    cut = int(0.8 * len(samples))
 
-    def grid(part: slice) -> dict[str, dict[str, float]]:
-        return correction_of(kernels[part], table.kv_len[part], table.work.ctas[part], wanted[part])
+    def grid(some: Sequence[AttentionSample]) -> AttentionConstants:
+        table = decode_columns(some, device, plain)
+        measured = np.array([sample.period_s for sample in some]) - gap_s
+        wanted = np.log(measured / decode_busy(table, device, plain))
+        correction = correction_of(np.array(table.kernels), table.kv_len, table.work.ctas, wanted)
+        return replace(plain, decode_correction=correction)
 
-    trial = replace(plain, decode_correction=grid(slice(0, cut)))
-    before = _errors(samples[cut:], device, plain, gap_s).mean()
-    after = _errors(samples[cut:], device, trial, gap_s).mean()
-    if after > before * (1.0 - _MIN_GAIN):
-        return plain
-    return replace(plain, decode_correction=grid(slice(0, len(samples))))
+    before = after = 0.0
+    for judge in range(_JUDGES):
+        inner, outer = split_again(samples, attention_shape, judge, _JUDGE_SHARE)
+        before += _errors(outer, device, plain, gap_s).sum()
+        after += _errors(outer, device, grid(inner), gap_s).sum()
+    return plain if after > before * (1.0 - _MIN_GAIN) else grid(samples)
 
 
 def _column(constants: AttentionConstants, name: str) -> dict[str, float]:
@@ -221,24 +217,8 @@ def _dims(samples: Sequence[AttentionSample]) -> list[int]:
 
 
 def _errors(samples: Sequence[AttentionSample], device: Device, constants: AttentionConstants, gap_s: float) -> Floats:
-    return np.abs(_signed_errors(samples, device, constants, gap_s))
-
-
-def _signed_errors(
-    samples: Sequence[AttentionSample], device: Device, constants: AttentionConstants, gap_s: float
-) -> Floats:
     measured = np.array([sample.period_s for sample in samples])
-    return np.asarray(predict_periods(samples, device, constants, gap_s) / measured - 1.0)
-
-
-def _by_class(samples: Sequence[AttentionSample], errors: Floats) -> dict[str, float]:
-    """Mean error by phase, and by phase and head dimension."""
-    names: dict[str, list[float]] = {}
-    for sample, error in zip(samples, errors.tolist(), strict=True):
-        phase = "decode" if is_decode(sample.op) else "prefill"
-        for name in (phase, f"{phase} head_dim {sample.head_dim}"):
-            names.setdefault(name, []).append(error)
-    return {name: float(np.mean(values)) for name, values in sorted(names.items())}
+    return np.asarray(np.abs(predict_periods(samples, device, constants, gap_s) / measured - 1.0))
 
 
 def _check(samples: Sequence[AttentionSample], gap_s: float) -> None:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.optimize import least_squares
 
-from kraken_sim.calibration.collectives import HELD_OUT_OF_TEN, LOSS_SCALE
+from kraken_sim.calibration.collectives import LOSS_SCALE, collective_shape
+from kraken_sim.calibration.split import Fit, split
 from kraken_sim.costs.collectives import collective_cost
 from kraken_sim.costs.collectives.policy import CollectivePolicy
 from kraken_sim.errors import InputError
@@ -48,17 +49,6 @@ class CollectiveSample:
     time_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class KindFit:
-    """Fitted constants, and the means of |predicted / measured - 1| on the samples seen and not seen."""
-
-    constants: CollectiveConstants
-    fitted_error: float
-    held_out_error: float
-    num_fitted: int
-    num_held_out: int
-
-
 def predict_s(sample: CollectiveSample, profile: HardwareProfile, constants: CollectiveConstants) -> float:
     """A call in a row of calls: the collective and the gap to the next kernel."""
     interconnect = profile.topology.interconnect(sample.num_devices)
@@ -66,11 +56,13 @@ def predict_s(sample: CollectiveSample, profile: HardwareProfile, constants: Col
     return cost.busy_s + profile.launch.graph_node_gap_s
 
 
-def fit_kind(samples: Sequence[CollectiveSample], profile: HardwareProfile) -> KindFit:
+def fit_kind(
+    samples: Sequence[CollectiveSample], profile: HardwareProfile
+) -> Fit[CollectiveConstants, CollectiveSample]:
     """Fits the factors of one collective to 70 % of its shapes; the other 30 % give the error.
 
-    Robust least squares (soft L1) on log(predicted / measured), with a weak pull towards 1. Samples of one
-    size and number of devices are fitted or held out together. Deterministic.
+    Robust least squares (soft L1) on log(predicted / measured), with a weak pull towards 1. Shapes are those of
+    AllReduces, so that what is held out here was held out there. Deterministic.
 
     Raises:
         InputError: No samples, or samples of several collectives, or of an AllReduce.
@@ -79,22 +71,10 @@ def fit_kind(samples: Sequence[CollectiveSample], profile: HardwareProfile) -> K
     if len(kinds) != 1 or CollectiveKind.ALL_REDUCE in kinds:
         message = "needs samples of one collective other than all_reduce"
         raise InputError.single("samples", message, ", ".join(sorted(kinds)) or "none")
-    kind = kinds.pop()
-    samples = sorted(samples, key=lambda one: (one.num_devices, one.num_bytes, one.time_s))
-    shapes = sorted({(one.num_devices, one.num_bytes) for one in samples})
-    hidden = {shape for index, shape in enumerate(shapes) if index * 7 % 10 < HELD_OUT_OF_TEN}
-    held = [one for one in samples if (one.num_devices, one.num_bytes) in hidden]
-    fitted = [one for one in samples if (one.num_devices, one.num_bytes) not in hidden]
-    constants = _solve(kind, fitted, profile)
-    return KindFit(
-        constants, mean_error(fitted, profile, constants), mean_error(held, profile, constants), len(fitted), len(held)
-    )
-
-
-def mean_error(samples: Sequence[CollectiveSample], profile: HardwareProfile, constants: CollectiveConstants) -> float:
-    """Mean of |predicted / measured - 1|."""
-    errors = [abs(predict_s(one, profile, constants) / one.time_s - 1.0) for one in samples]
-    return sum(errors) / len(errors) if errors else float("nan")
+    fitted, held = split(samples, lambda sample: collective_shape(sample.num_devices, sample.num_bytes))
+    constants = _solve(kinds.pop(), fitted, profile)
+    held_out = [(sample, predict_s(sample, profile, constants) / sample.time_s - 1.0) for sample in held]
+    return Fit(constants, tuple(held_out), tuple(fitted))
 
 
 def _solve(kind: CollectiveKind, samples: Sequence[CollectiveSample], profile: HardwareProfile) -> CollectiveConstants:

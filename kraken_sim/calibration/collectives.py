@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.optimize import least_squares
 
+from kraken_sim.calibration.split import Fit, split
 from kraken_sim.costs.collectives.constants import LINK_CLASS, CollectiveConstants
 from kraken_sim.costs.collectives.custom import custom_all_reduce
 from kraken_sim.costs.collectives.nccl import nccl_cost
@@ -27,11 +28,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from kraken_sim.calibration.split import Key
     from kraken_sim.costs.collectives.tuning import NcclChoice
     from kraken_sim.hardware.device import Device
     from kraken_sim.hardware.interconnect import Interconnect
 
-HELD_OUT_OF_TEN = 3
 LOSS_SCALE = 0.06
 PRIOR_WEIGHT = 0.02
 SMOOTHNESS_WEIGHT = 0.04
@@ -61,6 +62,7 @@ class AllReduceSample:
         launch: `graph` or `eager` (back to back).
         period_s: Time from one AllReduce to the next in a chain.
         gap_s: The part of the period that lies between kernels and is not the collective's.
+        nccl_minor_version: NCCL 2.x that ran it; None where it is the constants' own.
     """
 
     num_bytes: int
@@ -72,24 +74,7 @@ class AllReduceSample:
     launch: str
     period_s: float
     gap_s: float = 1.0e-6
-
-
-@dataclass(frozen=True, slots=True)
-class AllReduceFit:
-    """Fitted constants, and how far they are off on samples they saw and samples they did not.
-
-    Errors are means of |predicted / measured - 1| of the period; classes are `nccl nvlink simple` or
-    `custom two_shot_vllm`. `held_out` has each held-out sample with its predicted / measured - 1.
-    """
-
-    constants: CollectiveConstants
-    fitted_error: float
-    held_out_error: float
-    num_fitted: int
-    num_held_out: int
-    class_errors: Mapping[str, float]
-    held_out_class_errors: Mapping[str, float]
-    held_out: tuple[tuple[AllReduceSample, float], ...]
+    nccl_minor_version: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,14 +99,13 @@ def fit_all_reduce(
     interconnects: Mapping[tuple[int, str], Interconnect],
     device: Device,
     initial: CollectiveConstants,
-) -> AllReduceFit:
-    """Fits the constants to 70 % of the samples and reports the error on the other 30 %.
+) -> Fit[CollectiveConstants, AllReduceSample]:
+    """Fits the constants to 70 % of the shapes and reports the error on the other 30 %.
 
     Robust least squares (soft L1) on log(predicted / measured), a weak pull towards `initial` and towards
     flat corrections, and a strong one for what the samples cannot tell: the step where all have as many
-    ranks, the rate of a channel where all have as many channels. All samples of one shape are fitted or held
-    out together, so held out means a shape never seen. Samples launched from graphs are used alone where a
-    class has any. Deterministic.
+    ranks, the rate of a channel where all have as many channels. Samples launched from graphs are used alone
+    where a class has any. Deterministic.
 
     Args:
         samples: Measured AllReduces; whole passes have no place here.
@@ -134,24 +118,45 @@ def fit_all_reduce(
     """
     _check(samples, interconnects, initial)
     cases = _prefer_graph([_case(sample, interconnects, device, initial) for sample in samples])
-    cases.sort(key=lambda case: (_shape(case), case.sample.period_s))
-    shapes = sorted({_shape(case) for case in cases})
-    hidden = {shape for index, shape in enumerate(shapes) if index * 7 % 10 < HELD_OUT_OF_TEN}
-    held = [case for case in cases if _shape(case) in hidden]
-    fitted = [case for case in cases if _shape(case) not in hidden]
+    fitted, held = split(cases, lambda case: all_reduce_shape(case.sample))
+    groups = sorted({case.group for case in fitted})
     constants = initial
-    for group in sorted({case.group for case in fitted}):
+    for group in groups:
         constants = _fit_group(constants, group, [case for case in fitted if case.group == group])
-    return AllReduceFit(
-        constants,
-        _mean_error(fitted, constants),
-        _mean_error(held, constants),
-        len(fitted),
-        len(held),
-        _class_errors(fitted, constants),
-        _class_errors(held, constants),
-        tuple((case.sample, _signed_error(case, constants)) for case in held),
-    )
+    held_out = [(case.sample, case.predict_s(constants) / case.sample.period_s - 1.0) for case in held]
+    return Fit(constants, tuple(held_out), tuple(case.sample for case in fitted), _kept(groups, initial))
+
+
+def all_reduce_shape(sample: AllReduceSample) -> Key:
+    """What an AllReduce is a measurement of: its bytes on so many devices, whatever runs them and how."""
+    return collective_shape(sample.num_devices, sample.num_bytes)
+
+
+def collective_shape(num_devices: int, num_bytes: int) -> Key:
+    """The shape of every kind of collective; those of one shape are on one side, whatever their kind."""
+    return (num_devices, num_bytes)
+
+
+def condition_class(sample: AllReduceSample) -> tuple[int, str]:
+    """The class of an AllReduce: its condition and the range of its size."""
+    if sample.transport == "shm":
+        rank, condition = 2000, "host memory"
+    elif sample.channels is None:
+        rank, condition = 0, "default"
+    else:
+        rank, condition = 1000 - sample.channels, f"{sample.channels} channel{'s' * (sample.channels > 1)}"
+    sizes = ((64 * 1024, "below 64 KiB"), (4 * 1024 * 1024, "64 KiB to 4 MiB"))
+    found = (index for index, (below, _) in enumerate(sizes) if sample.num_bytes < below)
+    index = next(found, len(sizes))
+    text = sizes[index][1] if index < len(sizes) else "from 4 MiB"
+    return 10 * rank + index, f"{condition}, {text}"
+
+
+def _kept(groups: Sequence[tuple[str, str]], initial: CollectiveConstants) -> dict[str, str]:
+    """The protocols that no fitted sample ran, of the link classes that some ran over."""
+    links = {link for link, _ in groups if link in initial.base_s}
+    missing = {(link, protocol) for link in links for protocol in initial.base_s[link]} - set(groups)
+    return {f"{link}.{protocol}": "no fitted AllReduce ran it" for link, protocol in sorted(missing)}
 
 
 def _check(
@@ -187,7 +192,10 @@ def _case(
     if sample.library == Library.CUSTOM:
         return _Case(sample, interconnect, None, ("custom", sample.kernel))
     policy = CollectivePolicy(channels=sample.channels)
-    choice = nccl_choice(sample.num_bytes, interconnect, device, initial, policy)
+    ran = initial
+    if sample.nccl_minor_version is not None:
+        ran = replace(initial, nccl_minor_version=sample.nccl_minor_version)
+    choice = nccl_choice(sample.num_bytes, interconnect, device, ran, policy)
     protocol = NVLS if choice.algorithm == NVLS else choice.protocol
     return _Case(sample, interconnect, choice, (LINK_CLASS[interconnect.kind], protocol))
 
@@ -196,12 +204,6 @@ def _prefer_graph(cases: Iterable[_Case]) -> list[_Case]:
     cases = list(cases)
     graphs = {case.group for case in cases if case.sample.launch == "graph"}
     return [case for case in cases if case.sample.launch == "graph" or case.group not in graphs]
-
-
-def _shape(case: _Case) -> tuple[str, str, int, int, int]:
-    """What makes two samples measurements of the same thing."""
-    sample = case.sample
-    return (*case.group, sample.num_devices, sample.channels or 0, sample.num_bytes)
 
 
 def _fit_group(initial: CollectiveConstants, group: tuple[str, str], cases: Sequence[_Case]) -> CollectiveConstants:
@@ -318,24 +320,3 @@ def _with_group(
     if not factors:
         return changed
     return replace(changed, link_correction={**constants.link_correction, protocol: factors})
-
-
-def _signed_error(case: _Case, constants: CollectiveConstants) -> float:
-    return case.predict_s(constants) / case.sample.period_s - 1.0
-
-
-def _error(case: _Case, constants: CollectiveConstants) -> float:
-    return abs(_signed_error(case, constants))
-
-
-def _mean_error(cases: Sequence[_Case], constants: CollectiveConstants) -> float:
-    return sum(_error(case, constants) for case in cases) / len(cases) if cases else float("nan")
-
-
-def _class_name(case: _Case) -> str:
-    return " ".join(case.group if case.choice is None else ("nccl", *case.group))
-
-
-def _class_errors(cases: Sequence[_Case], constants: CollectiveConstants) -> dict[str, float]:
-    found = sorted({_class_name(case) for case in cases})
-    return {name: _mean_error([case for case in cases if _class_name(case) == name], constants) for name in found}

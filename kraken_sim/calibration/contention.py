@@ -7,11 +7,13 @@ sides cost each other is fitted, not what each of them costs.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from scipy.optimize import least_squares
 
+from kraken_sim.calibration.split import Fit, shape_of, split
 from kraken_sim.engine.simulation import Machine, run
 from kraken_sim.predict.pricing import Pricing
 from kraken_sim.program.ops import Collective, CollectiveKind, Copy
@@ -27,10 +29,11 @@ from kraken_sim.program.program import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
+    from kraken_sim.calibration.split import Key
     from kraken_sim.costs.collectives.policy import CollectivePolicy
     from kraken_sim.costs.contention import ContentionConstants
     from kraken_sim.costs.types import CollectiveCost, KernelCost
@@ -66,19 +69,6 @@ class PairSample:
 
 
 @dataclass(frozen=True, slots=True)
-class ContentionFit:
-    """Fitted constants and their mean relative errors, also without any overlap cost (`ideal`)."""
-
-    constants: ContentionConstants
-    fitted_error: float
-    residual: float
-    ideal_residual: float
-    held_out: tuple[tuple[PairSample, float], ...]
-    """Every pair that the fit did not see, with predicted / measured - 1."""
-    num_fitted: int
-
-
-@dataclass(frozen=True, slots=True)
 class _Prepared:
     """A pair as the engine runs it: costs scaled to what was measured alone."""
 
@@ -88,12 +78,20 @@ class _Prepared:
     sample: PairSample
 
 
+def pair_shape(sample: PairSample) -> Key:
+    """What a pair is a measurement of: its kernels and the AllReduce beside them, under whatever condition."""
+    return (tuple(shape_of(op) for op in sample.compute), sample.num_devices, sample.num_bytes)
+
+
+def ideal_error(samples: Iterable[PairSample]) -> float:
+    """Mean error if overlap were free: the longer side would be all that a pair takes."""
+    return fmean(abs(max(s.compute_alone_s, s.collective_alone_s) / s.together_s - 1.0) for s in samples)
+
+
 def fit_contention(
     samples: Sequence[PairSample], profile: HardwareProfile, initial: ContentionConstants | None = None
-) -> ContentionFit:
-    """Fit to 70 % of the pairs (relative errors, soft L1) and judge on the others.
-
-    Every tenth pair in threes is held out, so that all kinds and conditions are on both sides.
+) -> Fit[ContentionConstants, PairSample]:
+    """Fit to 70 % of the shapes of pairs (relative errors, soft L1) and judge on the others.
 
     Raises:
         ValueError: fewer than 20 pairs.
@@ -102,10 +100,9 @@ def fit_contention(
         message = f"{len(samples)} pairs are too few to fit contention to; {MIN_SAMPLES} are the least"
         raise ValueError(message)
     start = initial or profile.contention
-    prepared = [_prepare(sample, profile) for sample in samples]
-    fitted = [pair for index, pair in enumerate(prepared) if index % 10 not in (1, 4, 8)]
-    held_out = [pair for index, pair in enumerate(prepared) if index % 10 in (1, 4, 8)]
-    chosen = fitted[:: max(1, -(-len(fitted) // LARGEST_FIT))]
+    fitted, held_out = split(samples, pair_shape)
+    fitted = fitted[:LARGEST_FIT]
+    chosen = [_prepare(sample, profile) for sample in fitted]
     names = list(FITTED)
     low, high = (np.array([FITTED[name][side] for name in names]) for side in (0, 1))
 
@@ -117,16 +114,8 @@ def fit_contention(
         errors, first, bounds=(low, high), loss="soft_l1", f_scale=0.05, diff_step=0.05, x_scale=high - low, max_nfev=12
     )
     constants = _with(start, names, found.x)
-    judged = relative_errors(held_out, profile, constants)
-    ideal = [max(p.sample.compute_alone_s, p.sample.collective_alone_s) / p.sample.together_s - 1 for p in held_out]
-    return ContentionFit(
-        constants,
-        float(np.abs(relative_errors(chosen, profile, constants)).mean()),
-        float(np.abs(judged).mean()),
-        float(np.abs(ideal).mean()),
-        tuple((pair.sample, float(error)) for pair, error in zip(held_out, judged, strict=True)),
-        len(chosen),
-    )
+    judged = relative_errors([_prepare(sample, profile) for sample in held_out], profile, constants)
+    return Fit(constants, tuple(zip(held_out, judged.tolist(), strict=True)), tuple(fitted))
 
 
 def _with(constants: ContentionConstants, names: Sequence[str], values: NDArray[np.float64]) -> ContentionConstants:

@@ -6,11 +6,11 @@ the samples of one type of record.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections import Counter
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from kraken_sim.calibration import attention, collectives, contention, gemm, memory_bound, power
-from kraken_sim.calibration.errors import ClassError, class_errors
 from kraken_sim.calibration.launch import launch_costs
 from kraken_sim.calibration.overlap import pair_samples, sustained_samples
 from kraken_sim.calibration.samples import (
@@ -20,8 +20,6 @@ from kraken_sim.calibration.samples import (
     memory_bound_samples,
 )
 from kraken_sim.calibration.switches import kernel_switch
-from kraken_sim.costs.attention_shape import is_decode
-from kraken_sim.costs.memory_bound import kind_of
 from kraken_sim.errors import InputError
 from kraken_sim.measurements.machine import machine_warnings
 from kraken_sim.profiles.profile import Provenance, ProvenanceKind
@@ -31,14 +29,16 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from kraken_sim.calibration.collectives import AllReduceSample
+    from kraken_sim.calibration.errors import ClassError
+    from kraken_sim.calibration.split import Fit
     from kraken_sim.costs.collectives.constants import CollectiveConstants
     from kraken_sim.hardware.interconnect import Interconnect
     from kraken_sim.measurements.schema import MeasurementFile
     from kraken_sim.profiles.profile import HardwareProfile
 
 MIN_ALL_REDUCE: Final = 20
-CONTENTION_READ_OFF: Final = ("collective_dispatch_s", "stranded_sms")
-"""Constants of contention that are read off kernel timelines and not fitted."""
+SWITCH: Final = "kernel_switch_s"
+"""The launch cost that is not read off launch records but off chains of kernels."""
 _NVLS_OFF: Final = "0"
 
 
@@ -54,7 +54,8 @@ class FittedBlock:
 class CalibrationResult:
     """A profile whose constants come from measurements.
 
-    `blocks` are those that the measurements changed; `kept` says, for each other block, why it is the base's.
+    `blocks` are those that the measurements changed; `kept` says, for each other block and for single constants of
+    these, why they are the base's.
     """
 
     source: str
@@ -87,15 +88,25 @@ class _Calibration:
         return self.profile.launch.graph_node_gap_s
 
     def found(self, name: str, text: BlockText, errors: tuple[ClassError, ...] = ()) -> None:
-        """Puts a block into the profile; what the base assumed and no record told stays an assumption."""
-        text = replace(text, overrides={**_still_assumed(name, text, self.base), **text.overrides})
+        """Puts a block into the profile; a constant with a source of its own keeps it unless its value has changed."""
+        text = replace(text, overrides={**unchanged(self.base, name, text.constants), **text.overrides})
         self.blocks[name] = FittedBlock(text, errors)
         constants: Any = {name: text.constants}
         self.profile = replace(self.profile, **constants)
 
-    def source(self, count: int, what: str, residual: float) -> str:
-        """What a fitted block says about itself."""
-        return f"fit to {self.machine}, {count} {what}; mean error {100 * residual:.1f} % on held-out shapes"
+    def fitted(
+        self,
+        name: str,
+        fit: Fit[Any, Any],
+        what: str,
+        errors: tuple[ClassError, ...],
+        overrides: Mapping[str, Provenance] | None = None,
+    ) -> None:
+        """Puts a fitted block into the profile, and what it says about itself: `what` it was fitted to."""
+        source = f"fit to {self.machine}, {what}{held_out_text(fit)}"
+        provenance = Provenance(ProvenanceKind.FITTED, source, fit.residual)
+        self.found(name, BlockText(fit.constants, provenance, overrides or {}), errors)
+        self.kept |= {f"{name}.{path}": why for path, why in fit.kept.items()}
 
 
 def calibrate(measurements: MeasurementFile, base: HardwareProfile, name: str | None = None) -> CalibrationResult:
@@ -132,25 +143,37 @@ def machine_text(measurements: MeasurementFile) -> str:
     return f"{header.num_devices} x {header.device_name}, torch {header.torch}{nccl}"
 
 
+def held_out_text(fit: Fit[Any, Any]) -> str:
+    """What a source says of a fit's error."""
+    if fit.residual is None:
+        return "; all of one shape, so none was held out"
+    return f"; mean error {100 * fit.residual:.1f} % on held-out shapes"
+
+
+def unchanged(base: HardwareProfile, name: str, constants: Any) -> dict[str, Provenance]:
+    """Sources of single constants of a block, by their path in it, that are what they were in `base`.
+
+    What the block as a whole says of itself in the base is not among them.
+    """
+    block, prefix = getattr(base, name), f"{name}."
+    known = {path.removeprefix(prefix): where for path, where in base.provenance.items() if path.startswith(prefix)}
+    if block is None or not known:
+        return {}
+    (common, _), *_ = Counter(known.values()).most_common(1)
+    before = dict(numbers_of(block))
+    return {
+        path: known[path]
+        for path, value in numbers_of(constants)
+        if value == before.get(path) and known.get(path, common) != common
+    }
+
+
 def _provenance(blocks: Mapping[str, FittedBlock]) -> dict[str, Provenance]:
     """Where the numbers of the new blocks are from, by their paths in the profile."""
     result: dict[str, Provenance] = {}
     for name, block in blocks.items():
         result |= {f"{name}.{path}": where for path, where in block.text.where_all().items()}
     return result
-
-
-def _still_assumed(name: str, text: BlockText, base: HardwareProfile) -> dict[str, Provenance]:
-    """Numbers that the base assumed and the fit left as they were."""
-    block = getattr(base, name)
-    before = {} if block is None else dict(numbers_of(block))
-    return {
-        path: where
-        for path, value in numbers_of(text.constants)
-        if value == before.get(path)
-        and (where := base.provenance.get(f"{name}.{path}")) is not None
-        and where.kind is ProvenanceKind.ASSUMED
-    }
 
 
 def _launch(work: _Calibration) -> None:
@@ -161,6 +184,8 @@ def _launch(work: _Calibration) -> None:
     known = {path.split(".")[1]: where for path, where in work.base.provenance.items() if path.startswith("launch.")}
     provenance = Provenance(ProvenanceKind.MEASURED, f"medians of launch records; {work.machine}")
     work.found("launch", BlockText(fit.constants, provenance, known | dict(fit.sources)))
+    missing = [item.name for item in fields(fit.constants) if item.name not in fit.sources]
+    work.kept |= {f"launch.{name}": "no records of it" for name in missing if name != SWITCH}
 
 
 def _gemm(work: _Calibration) -> None:
@@ -169,15 +194,7 @@ def _gemm(work: _Calibration) -> None:
         work.kept["gemm"] = _too_few(len(samples), gemm.MIN_SAMPLES, "GEMMs")
         return
     fit = gemm.fit_gemm(samples, work.base.device, work.base.gemm, graph_node_gap_s=work.gap_s)
-    errors = class_errors("gemm", fit.held_out, lambda s: rows_class(s.m))
-    source = work.source(len(samples), "GEMMs at the boost clock", fit.residual)
-    work.found("gemm", BlockText(fit.constants, _fitted(source, fit.residual)), errors)
-
-
-def rows_class(m: int) -> tuple[int, str]:
-    """The class of a GEMM, by its number of rows."""
-    edges = ((1, "m = 1"), (16, "m 2 to 16"), (128, "m 17 to 128"), (1024, "m 129 to 1024"))
-    return next(((most, text) for most, text in edges if m <= most), (1025, "m above 1024"))
+    work.fitted("gemm", fit, f"{len(samples)} GEMMs at the boost clock", fit.class_errors("gemm", gemm.rows_class))
 
 
 def _attention(work: _Calibration) -> None:
@@ -186,10 +203,8 @@ def _attention(work: _Calibration) -> None:
         work.kept["attention"] = _too_few(len(samples), attention.MIN_SAMPLES, "attention kernels")
         return
     fit = attention.fit_attention(samples, work.base.device, work.base.attention, graph_node_gap_s=work.gap_s)
-    errors = class_errors("attention", fit.held_out, lambda s: (1, "decode") if is_decode(s.op) else (0, "prefill"))
-    source = work.source(len(samples), "attention kernels", fit.residual)
-    text = BlockText(fit.constants, _fitted(source, fit.residual))
-    work.found("attention", text, errors)
+    errors = fit.class_errors("attention", attention.phase_class)
+    work.fitted("attention", fit, f"{len(samples)} attention kernels", errors)
     # What a serving engine adds to the kernel is not in these records: its own fit stays for that.
     if work.base.serving_attention is None:
         work.profile = replace(work.profile, serving_attention=work.base.attention)
@@ -202,9 +217,8 @@ def _memory_bound(work: _Calibration) -> None:
         return
     start = work.base.memory_bound
     fit = memory_bound.fit_memory_bound(samples, work.base.device, start, graph_node_gap_s=work.gap_s)
-    errors = class_errors("memory-bound", fit.held_out, lambda s: (0, kind_of(s.op)))
-    source = work.source(len(samples), "memory-bound kernels", fit.residual)
-    work.found("memory_bound", BlockText(fit.constants, _fitted(source, fit.residual)), errors)
+    errors = fit.class_errors("memory-bound", memory_bound.kind_class)
+    work.fitted("memory_bound", fit, f"{len(samples)} memory-bound kernels", errors)
 
 
 def _collectives(work: _Calibration) -> None:
@@ -215,20 +229,24 @@ def _collectives(work: _Calibration) -> None:
     initial = nccl_of(work.measurements, work.base.collectives)
     interconnects = _interconnects(work.base, samples)
     fit = collectives.fit_all_reduce(samples, interconnects, work.base.device, initial)
-    errors = class_errors("all_reduce", fit.held_out, all_reduce_class)
-    what = "AllReduces in CUDA graphs; rates of links and kernels that were not measured are the base profile's"
-    source = work.source(len(samples), what, fit.held_out_error)
-    work.found("collectives", BlockText(fit.constants, _fitted(source, fit.held_out_error)), errors)
+    what = (
+        f"{len(samples)} AllReduces in CUDA graphs; rates of links and kernels that were not measured are the base "
+        "profile's"
+    )
+    work.fitted("collectives", fit, what, fit.class_errors("all_reduce", collectives.condition_class))
 
 
 def _switches(work: _Calibration) -> None:
     """Changes of kernel: what the fitted kernels leave unexplained of chains of unlike ones."""
     launch = work.blocks.get("launch")
+    if launch is None:
+        return
     fit = kernel_switch(work.measurements, work.profile)
-    if launch is None or fit is None:
+    if fit is None:
+        work.kept[f"launch.{SWITCH}"] = "too few chains of unlike kernels"
         return
     source = f"chains of unlike kernels against chains of one, median of {fit.num_chains}; {work.machine}"
-    overrides = {**launch.text.overrides, "kernel_switch_s": Provenance(ProvenanceKind.MEASURED, source)}
+    overrides = {**launch.text.overrides, SWITCH: Provenance(ProvenanceKind.MEASURED, source)}
     constants = replace(work.profile.launch, kernel_switch_s=fit.kernel_switch_s)
     work.found("launch", BlockText(constants, launch.text.provenance, overrides))
 
@@ -240,12 +258,12 @@ def _contention(work: _Calibration) -> None:
         return
     fit = contention.fit_contention(samples, work.profile)
     conditions = sorted({sample.condition for sample in samples})
-    errors = class_errors("pair", fit.held_out, lambda s: (conditions.index(s.condition), s.condition))
-    source = work.source(len(samples), "pairs of compute and AllReduce", fit.residual)
-    source += f" ({100 * fit.ideal_residual:.1f} % if overlap were free)"
-    known = {name: work.base.provenance.get(f"contention.{name}") for name in CONTENTION_READ_OFF}
-    overrides = {name: where for name, where in known.items() if where is not None}
-    work.found("contention", BlockText(fit.constants, _fitted(source, fit.residual), overrides), errors)
+    errors = fit.class_errors("pair", lambda s: (conditions.index(s.condition), s.condition))
+    what = f"{len(samples)} pairs of compute and AllReduce"
+    if fit.held_out:
+        ideal = contention.ideal_error(sample for sample, _ in fit.held_out)
+        what += f" (error if overlap were free {100 * ideal:.1f} %)"
+    work.fitted("contention", fit, what, errors)
 
 
 def _power(work: _Calibration) -> None:
@@ -256,12 +274,10 @@ def _power(work: _Calibration) -> None:
     except ValueError as error:
         work.kept["power"] = str(error)
         return
-    errors = class_errors("sustained", fit.held_out, lambda s: (0, "GEMMs") if s.gemms_only else (1, "other kernels"))
-    source = work.source(len(samples), "sustained loads", fit.residual)
-    known = {name: work.base.provenance.get(f"power.{name}", _assumed(why)) for name, why in power.ASSUMED.items()}
-    overrides = {name: where for name, where in known.items() if name in fit.assumed}
-    overrides["repeats"] = _assumed(power.REPEATS_MEAN)
-    work.found("power", BlockText(fit.constants, _fitted(source, fit.residual), overrides), errors)
+    texts = {**fit.kept, "repeats": power.REPEATS_MEAN}
+    known = {name: work.base.provenance.get(f"power.{name}", _assumed(why)) for name, why in texts.items()}
+    errors = fit.class_errors("sustained", power.load_class)
+    work.fitted("power", fit, f"{len(samples)} sustained loads", errors, known)
 
 
 def nccl_of(measurements: MeasurementFile, constants: CollectiveConstants) -> CollectiveConstants:
@@ -282,21 +298,6 @@ def _interconnects(base: HardwareProfile, samples: list[AllReduceSample]) -> dic
         (count, transport): base.topology.interconnect(count, p2p=transport == "p2p")
         for count, transport in sorted(groups)
     }
-
-
-def all_reduce_class(sample: AllReduceSample) -> tuple[int, str]:
-    """The class of an AllReduce: its condition and the range of its size."""
-    if sample.transport == "shm":
-        rank, condition = 2000, "host memory"
-    elif sample.channels is None:
-        rank, condition = 0, "default"
-    else:
-        rank, condition = 1000 - sample.channels, f"{sample.channels} channel{'s' * (sample.channels > 1)}"
-    sizes = ((64 * 1024, "below 64 KiB"), (4 * 1024 * 1024, "64 KiB to 4 MiB"))
-    found = (index for index, (below, _) in enumerate(sizes) if sample.num_bytes < below)
-    index = next(found, len(sizes))
-    text = sizes[index][1] if index < len(sizes) else "from 4 MiB"
-    return 10 * rank + index, f"{condition}, {text}"
 
 
 def _fitted(source: str, residual: float | None) -> Provenance:

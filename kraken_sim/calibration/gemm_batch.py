@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -74,19 +74,6 @@ class Batch:
     dtype: DType
     gap_s: float
 
-    def take(self, index: NDArray[np.int64]) -> Batch:
-        """The samples at `index`."""
-        return replace(
-            self,
-            m=self.m[index],
-            n=self.n[index],
-            k=self.k[index],
-            warm=self.warm[index],
-            reads_output=self.reads_output[index],
-            alignment=self.alignment[index],
-            busy_s=self.busy_s[index],
-        )
-
 
 def predict_periods(
     samples: Sequence[GemmSample], device: Device, constants: GemmConstants, graph_node_gap_s: float = 1e-6
@@ -147,12 +134,7 @@ def _at(columns: Columns, index: NDArray[np.int64]) -> Columns:
 
 def relative_errors(t: Batch, device: Device, c: GemmConstants) -> Floats:
     """|predicted / measured - 1| of the periods, correction included [num_samples]."""
-    return np.abs(signed_errors(t, device, c))
-
-
-def signed_errors(t: Batch, device: Device, c: GemmConstants) -> Floats:
-    """Relative errors, predicted / measured - 1, of the periods, correction included [num_samples]."""
-    return np.asarray((_corrected_busy_s(t, device, c) + t.gap_s) / (t.busy_s + t.gap_s) - 1.0)
+    return np.asarray(np.abs((_corrected_busy_s(t, device, c) + t.gap_s) / (t.busy_s + t.gap_s) - 1.0))
 
 
 def batch_of(samples: Sequence[GemmSample], gap_s: float) -> Batch:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kraken_sim.calibration.parameters import Parameters, robust_fit
+from kraken_sim.calibration.split import Fit, shape_of, split
 from kraken_sim.costs.memory_bound import (
     COPY,
     ELEMENTWISE,
@@ -26,10 +27,11 @@ from kraken_sim.costs.memory_bound import (
 from kraken_sim.errors import InputError, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+    from kraken_sim.calibration.split import Key
     from kraken_sim.costs.memory_bound import MemoryBoundOp
     from kraken_sim.hardware.device import Device
 
@@ -37,8 +39,6 @@ if TYPE_CHECKING:
 
 MIN_SAMPLES = 20
 _MIN_PER_KIND = 6
-_TRAIN_SHARE = 0.7
-_SEED = 20240
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,21 +51,6 @@ class MemoryBoundSample:
     op: MemoryBoundOp
     period_s: float
     inputs_warm: bool
-
-
-@dataclass(frozen=True, slots=True)
-class FitResult:
-    """Fitted constants, and |predicted / measured - 1| on the held-out samples.
-
-    `held_out` has each of these samples with its predicted / measured - 1.
-    """
-
-    constants: MemoryBoundConstants
-    residual: float
-    errors_by_class: Mapping[str, float]
-    num_fitted: int
-    num_held_out: int
-    held_out: tuple[tuple[MemoryBoundSample, float], ...]
 
 
 DEFAULT_START = MemoryBoundConstants(
@@ -100,6 +85,16 @@ _ROW_BOUNDS = (1e-9, 5e-6)
 _ROW_START = 5e-7
 
 
+def memory_bound_shape(sample: MemoryBoundSample) -> Key:
+    """What a memory-bound kernel is a measurement of: its kind and sizes."""
+    return shape_of(sample.op)
+
+
+def kind_class(sample: MemoryBoundSample) -> tuple[int, str]:
+    """The class of a memory-bound kernel: its kind."""
+    return 0, kind_of(sample.op)
+
+
 def predict_periods(
     samples: Sequence[MemoryBoundSample],
     device: Device,
@@ -119,8 +114,8 @@ def fit_memory_bound(
     initial: MemoryBoundConstants = DEFAULT_START,
     *,
     graph_node_gap_s: float = 1e-6,
-) -> FitResult:
-    """Fits on a random 70 % of the samples and measures the error on the rest; deterministic.
+) -> Fit[MemoryBoundConstants, MemoryBoundSample]:
+    """Fits on 70 % of the shapes and measures the error on the others; deterministic.
 
     Kernels with too few samples keep their initial constants, and so do the common rates, which hold for kernels
     without rates of their own; `ctas_per_sm` is never fitted.
@@ -129,31 +124,30 @@ def fit_memory_bound(
         InputError: too few samples, or periods that are not longer than the gap.
     """
     _check(samples, graph_node_gap_s)
-    order = np.random.default_rng(_SEED).permutation(len(samples))
-    cut = int(_TRAIN_SHARE * len(order))
-    train, held_out = [samples[i] for i in order[:cut]], [samples[i] for i in order[cut:]]
-    constants = _fit(train, device, initial, graph_node_gap_s)
+    train, held_out = split(samples, memory_bound_shape)
+    counts = {kind: sum(kind_of(sample.op) == kind for sample in train) for kind in KINDS}
+    fitted = [kind for kind, count in counts.items() if count >= _MIN_PER_KIND]
+    kept = {
+        f"kernels.{kind}": f"{count} fitted samples, {_MIN_PER_KIND} needed"
+        for kind, count in counts.items()
+        if kind not in fitted
+    }
+    constants = _fit(train, fitted, device, initial, graph_node_gap_s)
     measured = np.array([sample.period_s for sample in held_out])
-    signed = predict_periods(held_out, device, constants, graph_node_gap_s) / measured - 1.0
-    errors = np.abs(signed)
-    kinds = np.array([kind_of(sample.op) for sample in held_out])
-    return FitResult(
-        constants=constants,
-        residual=float(errors.mean()),
-        errors_by_class={str(kind): float(errors[kinds == kind].mean()) for kind in np.unique(kinds)},
-        num_fitted=len(train),
-        num_held_out=len(held_out),
-        held_out=tuple(zip(held_out, signed.tolist(), strict=True)),
-    )
+    errors = predict_periods(held_out, device, constants, graph_node_gap_s) / measured - 1.0
+    return Fit(constants, tuple(zip(held_out, errors.tolist(), strict=True)), tuple(train), kept)
 
 
 def _fit(
-    train: Sequence[MemoryBoundSample], device: Device, initial: MemoryBoundConstants, gap_s: float
+    train: Sequence[MemoryBoundSample],
+    fitted: Sequence[str],
+    device: Device,
+    initial: MemoryBoundConstants,
+    gap_s: float,
 ) -> MemoryBoundConstants:
     kinds = np.array([KINDS.index(kind_of(sample.op)) for sample in train])
     stream = Stream(*np.array([stream_of(sample.op) for sample in train], dtype=float).T)
     warm = np.array([float(sample.inputs_warm) for sample in train])
-    fitted = [kind for index, kind in enumerate(KINDS) if np.count_nonzero(kinds == index) >= _MIN_PER_KIND]
     rows = dict(initial.kernels) | {kind: _start_row(initial, kind) for kind in fitted}
     parameters = Parameters(replace(initial, kernels=rows))
     for name, bounds in _BOUNDS.items():

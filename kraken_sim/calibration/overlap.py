@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from kraken_sim.calibration.contention import PairSample
 from kraken_sim.calibration.power import SustainedSample
 from kraken_sim.calibration.samples import collective_of, compute_side, sustained_ops
+from kraken_sim.calibration.split import shape_of
 from kraken_sim.costs.collectives.policy import CollectivePolicy, Library, Transport
 from kraken_sim.measurements.records import Launch, PairRecord, SustainedRecord
 from kraken_sim.predict.pricing import Pricing, load_of
@@ -64,6 +65,7 @@ def sustained_samples(measurements: MeasurementFile, profile: HardwareProfile) -
                 loads=tuple(load_of(pricing.kernel(op), profile.device.num_sms) for op in ops),
                 peak_flops=peak_flops,
                 gemms_only=all(isinstance(op, Gemm) for op in ops),
+                shape=tuple(shape_of(op) for op in ops),
             )
         )
     return samples

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import log
-from statistics import fmean, median
+from statistics import median
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from scipy.optimize import least_squares, nnls
 
+from kraken_sim.calibration.split import Fit, split
 from kraken_sim.costs.power import Load, PowerConstants, clock_factor, settled_clock, slowdown
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from kraken_sim.calibration.split import Key
     from kraken_sim.hardware.device import Device
 
 START: Final = PowerConstants(
@@ -72,21 +74,9 @@ class SustainedSample:
     samples: tuple[tuple[float, float, float], ...]
     loads: tuple[Load, ...]
     peak_flops: float
+    shape: Key
+    """What the kernels of a round work on."""
     gemms_only: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class PowerFit:
-    """Fitted constants and the mean relative error of the rates they predict for chunks of the held-out chains.
-
-    `assumed` names the constants that the chains could not tell and that stayed as they were.
-    """
-
-    constants: PowerConstants
-    residual: float
-    held_out: tuple[tuple[SustainedSample, float], ...]
-    num_fitted: int
-    assumed: frozenset[str]
 
 
 def start_for(device: Device) -> PowerConstants:
@@ -96,8 +86,20 @@ def start_for(device: Device) -> PowerConstants:
     return replace(START, **watts)
 
 
-def fit_power(samples: Sequence[SustainedSample], device: Device, initial: PowerConstants) -> PowerFit:
-    """Fit clock, power and settling to two chains of three, and judge on the others.
+def load_shape(sample: SustainedSample) -> Key:
+    """What a sustained load is a measurement of: its mix of kernels, however long the card has rested before."""
+    return sample.shape
+
+
+def load_class(sample: SustainedSample) -> tuple[int, str]:
+    """The class of a sustained load."""
+    return (0, "GEMMs") if sample.gemms_only else (1, "other kernels")
+
+
+def fit_power(
+    samples: Sequence[SustainedSample], device: Device, initial: PowerConstants
+) -> Fit[PowerConstants, SustainedSample]:
+    """Fit clock, power and settling to 70 % of the mixes, and judge on the rates of the others, chunk by chunk.
 
     `repeats` stays as in `initial`; so do `active_w` and `hbm_w` where all chains are of GEMMs.
 
@@ -105,21 +107,18 @@ def fit_power(samples: Sequence[SustainedSample], device: Device, initial: Power
         ValueError: too few chains have both a phase at the boost clock and a settled one with sensor readings.
     """
     usable = [sample for sample in samples if _is_usable(sample)]
-    heavy = [sample for sample in usable if sample.gemms_only and _settled_clock(sample, device) < AT_BOOST]
+    fitted, held_out = split(usable, load_shape)
+    heavy = [sample for sample in fitted if sample.gemms_only and _settled_clock(sample, device) < AT_BOOST]
     if len(heavy) < MIN_SAMPLES:
         message = "too few sustained records with clock and power to fit the power constants"
         raise ValueError(message)
-    fitted = [sample for index, sample in enumerate(usable) if index % 3 != 2]
-    held_out = [sample for index, sample in enumerate(usable) if index % 3 == 2] or fitted
-    heavy = [sample for sample in fitted if sample in heavy] or heavy
-    limits = _limits(heavy, samples, device, initial)
+    shapes = {sample.shape for sample in fitted}
+    limits = _limits(heavy, [sample for sample in samples if sample.shape in shapes], device, initial)
     gemms_only = all(sample.gemms_only for sample in fitted)
     constants = _draws(fitted, device, limits, gemms_only=gemms_only)
     constants = _fit_settling(heavy, device, constants)
     errors = [(sample, e) for sample in held_out for e in _rate_errors(sample, device, constants)]
-    residual = fmean(abs(error) for _, error in errors)
-    assumed = frozenset(ASSUMED) if gemms_only else frozenset()
-    return PowerFit(constants, residual, tuple(errors), len(fitted), assumed)
+    return Fit(constants, tuple(errors), tuple(fitted), dict(ASSUMED) if gemms_only else {})
 
 
 def _limits(
