@@ -3,11 +3,13 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from layout_support import layout_of, program_of
 
-from kraken_sim.architectures.registry import build_program
+from kraken_sim.architectures.kraken import kraken_layout
+from kraken_sim.architectures.registry import architecture
 from kraken_sim.architectures.workload import Phase, Workload
 from kraken_sim.models.config import TransformerConfig
-from kraken_sim.models.kraken_width import KrakenShape
+from kraken_sim.models.layout import Block, Layout
 from kraken_sim.program.ops import Attention, Collective, Copy, Gemm
 from kraken_sim.program.program import COMM_STREAM, MAIN_STREAM, Program, RecordEvent, WaitEvent
 
@@ -16,13 +18,15 @@ CONFIG = TransformerConfig(LAYERS, WIDTH, HEADS, HEADS, WIDTH // HEADS, 4 * WIDT
 GROUPED = TransformerConfig(LAYERS, WIDTH, HEADS, 4, WIDTH // HEADS, 4 * WIDTH, VOCAB, 2048)
 
 
-def shape(ways: int, width: int = 640, heads: int = 8, kv_heads: int = 8) -> KrakenShape:
-    return KrakenShape(ways, width, heads, kv_heads, width // heads, 2 * width)
+def laid_out(kind: str, num_devices: int, ways: int | None = None) -> Layout:
+    if kind == "kraken":
+        return kraken_layout(Block(640, 8, 8, 80, 1280), ways or num_devices, num_devices)
+    return layout_of(kind, CONFIG, num_devices)
 
 
 def build(kind: str, num_devices: int, ways: int | None = None, **work: object) -> Program:
-    workload = Workload(num_devices, 1, 512, **work)  # type: ignore[arg-type]
-    return build_program(kind, CONFIG, shape(ways or num_devices), workload)
+    workload = Workload(1, 512, **work)  # type: ignore[arg-type]
+    return program_of(kind, laid_out(kind, num_devices, ways), CONFIG, workload)
 
 
 def all_reduces(program: Program, stream: int | None = None) -> list[Collective]:
@@ -101,8 +105,8 @@ def test_fewer_ways_than_devices_add_two_all_reduces_inside_each_group():
 
 def test_key_value_heads_are_split_then_replicated():
     for num_devices, expected in ((1, 4), (2, 2), (4, 1), (8, 1)):
-        work = Workload(num_devices, 2, 512)
-        kernels = list(build_program("standard", GROUPED, None, work).kernels())
+        layout = layout_of("standard", GROUPED, num_devices)
+        kernels = list(program_of("standard", layout, GROUPED, Workload(2, 512)).kernels())
         attention = next(kernel.op for kernel in kernels if isinstance(kernel.op, Attention))
         assert attention.num_kv_heads == expected
         qkv = next(kernel.op for kernel in kernels if kernel.name == "gemm_qkv")
@@ -126,13 +130,13 @@ def test_copies_around_krakens_all_reduce_come_before_it_then_after(overlap: boo
 
 
 def test_the_head_sees_the_last_token_of_each_sequence_only():
-    program = build_program("standard", CONFIG, None, Workload(4, 3, 512))
+    program = program_of("standard", laid_out("standard", 4), CONFIG, Workload(3, 512))
     head = next(kernel.op for kernel in program.kernels() if kernel.name == "lm_head")
     assert head == Gemm(3, VOCAB // 4, WIDTH, head.dtype)  # type: ignore[union-attr]
 
 
 def test_a_decode_step_has_one_token_a_sequence_and_attends_to_the_cache_and_itself():
-    program = build_program("kraken", CONFIG, shape(4), Workload(4, 8, 1000, Phase.DECODE))
+    program = program_of("kraken", laid_out("kraken", 4), CONFIG, Workload(8, 1000, Phase.DECODE))
     attention = next(kernel.op for kernel in program.kernels() if isinstance(kernel.op, Attention))
     assert (attention.batch, attention.q_len, attention.kv_len) == (8, 1, 1001)
     assert all(kernel.op.m == 8 for kernel in program.kernels() if isinstance(kernel.op, Gemm))
@@ -150,4 +154,4 @@ def test_every_wait_follows_a_record_of_its_event(num_devices: int, ways: int, o
 
 def test_an_unknown_architecture_is_refused():
     with pytest.raises(ValueError, match="no architecture"):
-        build_program("mamba", CONFIG, None, Workload(1, 1, 1))
+        architecture("mamba")

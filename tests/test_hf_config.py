@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from layout_support import layout_of
 
 from kraken_sim.errors import InputError
-from kraken_sim.models.config import ArchitectureKind
 from kraken_sim.models.counts import parameter_count
 from kraken_sim.models.hf import FAMILIES, SYNONYMS, closest_divisor, config_from_fields, config_from_hf
 
@@ -119,7 +119,8 @@ def test_published_models_have_their_published_parameter_counts(fields: dict[str
 
 
 def test_gpt_j_is_parallel_and_has_6_050_882_784_parameters() -> None:
-    assert parameter_count(config_from_hf(GPTJ), ArchitectureKind.PARALLEL) == 6_050_882_784
+    config = config_from_hf(GPTJ)
+    assert parameter_count(config, layout_of("parallel", config)) == 6_050_882_784
 
 
 def test_families_say_what_a_config_does_not() -> None:

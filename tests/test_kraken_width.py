@@ -7,22 +7,22 @@ from dataclasses import replace
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from layout_support import kraken_of
 
-from kraken_sim.models.config import ArchitectureKind
+from kraken_sim.architectures.kraken import kraken_layout
 from kraken_sim.models.counts import parameter_count
 from kraken_sim.models.kraken_width import (
     ALIGNMENTS,
     SUPPORTED_HEAD_DIMS,
-    KrakenShape,
     budget_width,
     kraken_config_for_latency,
     kraken_hidden_size,
     kraken_parameters,
 )
+from kraken_sim.models.layout import Block
 from kraken_sim.models.presets import PRESETS, preset
 
 patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-KRAKEN = ArchitectureKind.KRAKEN
 names = st.sampled_from(list(PRESETS))
 
 
@@ -64,7 +64,7 @@ def test_the_authors_training_widths_are_met_within_one_multiple_of_the_heads(
 )
 def test_latency_shapes_of_the_paper_s_sizes(name: str, ways: int, width: int, heads: int) -> None:
     shape = kraken_config_for_latency(preset(name), ways)
-    assert shape == KrakenShape(ways, width, heads, heads, 128, 2 * width)
+    assert shape == Block(width, heads, heads, 128, 2 * width)
 
 
 @patient
@@ -105,8 +105,8 @@ def test_the_quadratic_is_the_exact_count(
         lm_head_bias=flags[8],
     )
     width = heads * head_dim
-    shape = KrakenShape(ways, width, heads, kv_heads, head_dim, 2 * width)
-    assert kraken_parameters(config, ways)(width) == pytest.approx(parameter_count(config, KRAKEN, shape), rel=1e-12)
+    layout = kraken_layout(Block(width, heads, kv_heads, head_dim, 2 * width), ways, 1)
+    assert kraken_parameters(config, ways)(width) == pytest.approx(parameter_count(config, layout), rel=1e-12)
 
 
 def test_without_embeddings_the_width_is_d_times_the_root_of_1_5_over_ways() -> None:
@@ -157,7 +157,7 @@ def test_latency_widths_stay_within_a_few_percent_of_the_budget() -> None:
     for name in ("1.3B", "6.7B", "13B", "65B", "175B"):
         for ways in (2, 4, 8):
             config = preset(name)
-            count = parameter_count(config, KRAKEN, kraken_config_for_latency(config, ways))
+            count = parameter_count(config, kraken_of(config, ways))
             assert count == pytest.approx(parameter_count(config), rel=0.08)
 
 

@@ -7,11 +7,13 @@ from dataclasses import replace
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from layout_support import kraken_of, layout_of
 
+from kraken_sim.architectures.kraken import kraken_layout
 from kraken_sim.errors import InfeasibleError, InputError
-from kraken_sim.models.config import ArchitectureKind, TransformerConfig
+from kraken_sim.models.config import TransformerConfig
 from kraken_sim.models.counts import device_parameter_counts, parameter_count, parameter_counts
-from kraken_sim.models.kraken_width import KrakenShape, kraken_config_for_latency
+from kraken_sim.models.layout import Block
 from kraken_sim.models.memory import (
     DeviceMemory,
     TokenLoad,
@@ -25,7 +27,6 @@ from kraken_sim.models.presets import PRESETS, preset
 from kraken_sim.program.ops import DType
 
 patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-STANDARD, PARALLEL, KRAKEN = ArchitectureKind.STANDARD, ArchitectureKind.PARALLEL, ArchitectureKind.KRAKEN
 
 
 @pytest.fixture
@@ -75,14 +76,14 @@ def test_gpt3_175b_has_174_6_billion_parameters() -> None:
 
 def test_a_parallel_layer_has_one_norm_less_than_a_standard_one() -> None:
     config = preset("6.7B")
-    saved = parameter_count(config, STANDARD) - parameter_count(config, PARALLEL)
+    saved = parameter_count(config) - parameter_count(config, layout_of("parallel", config))
     assert saved == config.num_hidden_layers * 2 * config.hidden_size
 
 
 def test_kraken_parameters_are_those_of_the_paper_s_formula_plus_biases_norms_positions_and_concat() -> None:
     config = preset("6.7B")
     width, ways, layers = 3584, 2, config.num_hidden_layers
-    counts = parameter_counts(config, KRAKEN, KrakenShape(ways, width, 28, 28, 128, 2 * width))
+    counts = parameter_counts(config, kraken_layout(Block(width, 28, 28, 128, 2 * width), ways, 2))
     assert counts.token_embedding == config.vocab_size * width
     assert counts.position_embedding == 2048 * width
     assert counts.concat == ways * width * width
@@ -115,78 +116,70 @@ def test_counts_of_real_torch_modules_agree(small: TransformerConfig) -> None:
         return sum(parameter.numel() for parameter in nn.ModuleList([*tables, *blocks, *more]).parameters())
 
     assert parameter_count(small) == count(24, [block(24, 4, 2, 6, 40) for _ in range(3)])
-    shape = KrakenShape(2, 20, 4, 2, 5, 40)
+    layout = kraken_layout(Block(20, 4, 2, 5, 40), 2, 1)
     blocks = [block(20, 4, 2, 5, 40) for _ in range(3 * 2)]
-    assert parameter_count(small, KRAKEN, shape) == count(20, blocks, nn.Linear(40, 20, bias=False))
-
-
-def test_a_kraken_shape_goes_with_kraken_only(small: TransformerConfig) -> None:
-    shape = kraken_config_for_latency(preset("1.3B"), 4)
-    for kind, kraken in ((KRAKEN, None), (STANDARD, shape)):
-        with pytest.raises(ValueError, match="goes with"):
-            parameter_count(small, kind, kraken)
+    assert parameter_count(small, layout) == count(20, blocks, nn.Linear(40, 20, bias=False))
 
 
 @patient
 @given(
     st.sampled_from(["num_hidden_layers", "hidden_size", "intermediate_size", "vocab_size"]),
     st.sampled_from(list(PRESETS)),
-    st.sampled_from([STANDARD, PARALLEL]),
+    st.sampled_from(["standard", "parallel"]),
     st.integers(1, 64),
 )
-def test_a_larger_model_has_more_parameters(field: str, name: str, kind: ArchitectureKind, more: int) -> None:
+def test_a_larger_model_has_more_parameters(field: str, name: str, kind: str, more: int) -> None:
     config = preset(name)
     larger = replace(config, **{field: getattr(config, field) + more})
-    assert parameter_count(larger, kind) > parameter_count(config, kind)
+    assert parameter_count(larger, layout_of(kind, larger)) > parameter_count(config, layout_of(kind, config))
 
 
 @patient
-@given(st.sampled_from(list(PRESETS)), st.sampled_from([STANDARD, PARALLEL]))
-def test_one_device_stores_the_whole_model(name: str, kind: ArchitectureKind) -> None:
+@given(st.sampled_from(list(PRESETS)), st.sampled_from(["standard", "parallel"]))
+def test_one_device_stores_the_whole_model(name: str, kind: str) -> None:
     config = preset(name)
-    assert device_parameter_counts(config, kind, 1) == parameter_counts(config, kind)
-    kraken = kraken_config_for_latency(config, 4)
-    assert device_parameter_counts(config, KRAKEN, 1, kraken) == parameter_counts(config, KRAKEN, kraken)
+    for layout in (layout_of(kind, config), kraken_of(config, 4)):
+        assert device_parameter_counts(config, layout) == parameter_counts(config, layout)
 
 
 @pytest.mark.parametrize("num_devices", [1, 2, 4, 8])
 def test_matrices_of_the_layers_are_split_without_rest(num_devices: int) -> None:
     config = replace(preset("6.7B"), attention_bias=False, mlp_bias=False)
     whole = parameter_counts(config)
-    part = device_parameter_counts(config, STANDARD, num_devices)
+    part = device_parameter_counts(config, layout_of("standard", config, num_devices))
     assert part.attention * num_devices == whole.attention
     assert part.ffn * num_devices == whole.ffn
     assert part.norms == whole.norms
-    kraken = kraken_config_for_latency(config, 4, devices_per_sub_layer=2)
-    whole = parameter_counts(config, KRAKEN, kraken)
-    part = device_parameter_counts(config, KRAKEN, num_devices, kraken)
+    kraken = kraken_of(config, 4, num_devices, devices_per_sub_layer=2)
+    whole = parameter_counts(config, kraken)
+    part = device_parameter_counts(config, kraken)
     assert (part.attention + part.ffn + part.concat) * num_devices == whole.attention + whole.ffn + whole.concat
 
 
 def test_the_lm_head_is_sharded_when_untied_and_a_bias_is_sharded_with_it() -> None:
     config = replace(preset("6.7B"), tie_word_embeddings=False, lm_head_bias=True)
     assert parameter_counts(config).lm_head == 51_200 * 4096 + 51_200
-    assert device_parameter_counts(config, STANDARD, 8).lm_head == (51_200 * 4096 + 51_200) // 8
+    assert device_parameter_counts(config, layout_of("standard", config, 8)).lm_head == (51_200 * 4096 + 51_200) // 8
 
 
 def test_kraken_s_cache_is_ways_times_d_k_wide_where_the_standard_one_is_d() -> None:
     config, load = preset("6.7B"), TokenLoad.prefill(1, 2048)
-    kraken = kraken_config_for_latency(config, 4)
-    standard = kv_cache_bytes_per_device(config, STANDARD, 4, load, DType.FLOAT16)
+    standard = kv_cache_bytes_per_device(config, layout_of("standard", config, 4), load, DType.FLOAT16)
     assert standard == 2 * 32 * 2048 * (4096 // 4) * 2
-    assert kv_cache_bytes_per_device(config, KRAKEN, 4, load, DType.FLOAT16, kraken) == 2 * 32 * 2048 * 2560 * 2
+    assert kv_cache_bytes_per_device(config, kraken_of(config, 4, 4), load, DType.FLOAT16) == 2 * 32 * 2048 * 2560 * 2
 
 
 def test_key_value_heads_are_replicated_once_they_run_out() -> None:
     config, load = replace(preset("6.7B"), num_key_value_heads=4), TokenLoad.prefill(1, 128)
-    by_devices = [kv_cache_bytes_per_device(config, STANDARD, n, load, DType.FLOAT16) for n in (2, 4, 8)]
+    layouts = [layout_of("standard", config, n) for n in (2, 4, 8)]
+    by_devices = [kv_cache_bytes_per_device(config, layout, load, DType.FLOAT16) for layout in layouts]
     assert by_devices[0] == 2 * by_devices[1] == 2 * by_devices[2]
 
 
 def test_half_as_many_devices_hold_twice_the_sub_layers_and_twice_the_cache() -> None:
     config, load = preset("6.7B"), TokenLoad.prefill(1, 128)
-    kraken = kraken_config_for_latency(config, 4)
-    caches = [kv_cache_bytes_per_device(config, KRAKEN, n, load, DType.FLOAT16, kraken) for n in (1, 2, 4, 8)]
+    layouts = [kraken_of(config, 4, num_devices) for num_devices in (1, 2, 4, 8)]
+    caches = [kv_cache_bytes_per_device(config, layout, load, DType.FLOAT16) for layout in layouts]
     assert caches == [8 * caches[3], 4 * caches[3], 2 * caches[3], caches[3]]
 
 
@@ -195,26 +188,30 @@ def test_decode_needs_room_for_one_more_token_and_one_row_of_activations() -> No
     assert (prefill.num_new_tokens, prefill.kv_length) == (100, 100)
     assert (decode.num_new_tokens, decode.kv_length) == (1, 101)
     config = preset("1.3B")
-    rows = [activation_bytes_per_device(config, STANDARD, 2, load, DType.FLOAT16) for load in (prefill, decode)]
+    layout = layout_of("standard", config, 2)
+    rows = [activation_bytes_per_device(config, layout, load, DType.FLOAT16) for load in (prefill, decode)]
     assert rows[1] < rows[0]
 
 
 def test_float32_weights_take_twice_the_room_of_float16() -> None:
     config = preset("1.3B")
-    half, single = (weight_bytes_per_device(config, STANDARD, 2, dtype) for dtype in (DType.FLOAT16, DType.FLOAT32))
+    layout = layout_of("standard", config, 2)
+    half, single = (weight_bytes_per_device(config, layout, dtype) for dtype in (DType.FLOAT16, DType.FLOAT32))
     assert single == 2 * half
-    assert weight_bytes_per_device(config, STANDARD, 1, DType.FLOAT16) == 2 * parameter_count(config)
+    assert weight_bytes_per_device(config, layout_of("standard", config), DType.FLOAT16) == 2 * parameter_count(config)
 
 
 def test_175b_does_not_fit_eight_a100_40gb_and_the_error_names_the_capacity() -> None:
     load = TokenLoad.prefill(1, 2048)
-    memory = device_memory(preset("175B"), STANDARD, 8, load, DType.FLOAT16)
+    config = preset("175B")
+    memory = device_memory(config, layout_of("standard", config, 8), load, DType.FLOAT16)
     with pytest.raises(InfeasibleError, match=r"limiting number: device memory 40\.00 GiB") as raised:
         check_memory(memory, 40 * 2**30)
     assert raised.value.exit_code == 3
-    quarter = replace(preset("175B"), num_hidden_layers=24)
+    quarter = replace(config, num_hidden_layers=24)
     for num_devices in (4, 8):
-        check_memory(device_memory(quarter, STANDARD, num_devices, load, DType.FLOAT16), 40 * 2**30)
+        layout = layout_of("standard", quarter, num_devices)
+        check_memory(device_memory(quarter, layout, load, DType.FLOAT16), 40 * 2**30)
 
 
 def test_memory_fits_up_to_the_last_byte() -> None:

@@ -10,9 +10,9 @@ import pytest
 
 from kraken_sim import predict_op
 from kraken_sim.cli import main
-from kraken_sim.models.config import ArchitectureKind
 from kraken_sim.paper.experiment import GridResult, geomean_percent, load_grid, run_grid, tensor_parallel_predictions
 from kraken_sim.paper.gemm import gemm_delays_s
+from kraken_sim.paper.grid import KRAKEN, PARALLEL, STANDARD
 from kraken_sim.paper.summary import (
     bracket,
     effects,
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kraken_sim.paper.experiment import Cells
-
-STANDARD, PARALLEL, KRAKEN = ArchitectureKind.STANDARD, ArchitectureKind.PARALLEL, ArchitectureKind.KRAKEN
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +55,7 @@ def test_65b_and_175b_have_a_quarter_of_their_layers_and_the_width_of_the_whole(
         layers = {prediction.resolved.config.num_hidden_layers for prediction in cell.predictions.values()}
         assert layers == {{"1.3B": 24, "6.7B": 32, "13B": 40, "65B": 20, "175B": 24}[cell.model]}
     widths = {
-        (cell.model, cell.num_devices): cell.predictions[KRAKEN].resolved.kraken.hidden_size  # type: ignore[union-attr]
+        (cell.model, cell.num_devices): cell.predictions[KRAKEN].resolved.layout.block.hidden_size
         for cell in result.cells
     }
     assert widths["65B", 4] == 5120
@@ -122,7 +120,7 @@ def test_ideal_overlap_hides_at_most_every_all_reduce_but_the_last(runs: dict[st
 def test_narrow_sub_layers_are_faster_than_wide_ones(runs: dict[str, Cells]):
     assert geomean_percent(runs["narrow"]) > geomean_percent(runs["wide"])
     for narrow, wide in zip(runs["narrow"], runs["wide"], strict=True):
-        first, second = (cell.predictions[KRAKEN].resolved.kraken for cell in (narrow, wide))
+        first, second = (cell.predictions[KRAKEN].resolved.layout.block for cell in (narrow, wide))
         assert first is not None
         assert second is not None
         assert first.hidden_size <= second.hidden_size

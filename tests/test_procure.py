@@ -150,7 +150,7 @@ def test_what_ifs_change_what_they_say():
     thin, kraken, eager = (outcome.offers[0].option.services[0].prediction for outcome in result.what_ifs)
     base = result.best.option.services[0].prediction
     assert thin.latency_s > base.latency_s
-    assert kraken.resolved.kraken is not None
+    assert kraken.resolved.own_block is not None
     assert eager.latency_s > base.latency_s
     assert [row["what_if"] for row in result.records()] == ["as asked", "thin", "kraken", "eager"]
 

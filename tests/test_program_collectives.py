@@ -11,10 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kraken_sim import predict_op, simulate
-from kraken_sim.architectures.workload import ProgramBuilder, Workload
+from kraken_sim.architectures.builder import ProgramBuilder
+from kraken_sim.architectures.workload import Workload
 from kraken_sim.costs.collectives.policy import CollectivePolicy, Library
 from kraken_sim.costs.links.sharing import interconnect_of
 from kraken_sim.engine.simulation import Machine, run
+from kraken_sim.models.layout import tensor_parallel
+from kraken_sim.models.presets import preset
 from kraken_sim.predict.pricing import Pricing
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.program.ops import Collective, CollectiveKind, DType
@@ -59,7 +62,8 @@ def timeline(profile: HardwareProfile, asked: Program, *, eager: bool = False, e
 
 
 def builder(num_devices: int = 4, tokens: int = 2048) -> ProgramBuilder:
-    return ProgramBuilder(Workload(num_devices, 1, tokens))
+    config = preset("6.7B")
+    return ProgramBuilder(config, tensor_parallel(config, num_devices), Workload(1, tokens))
 
 
 def first_rank(found: Timeline) -> list[Span]:
@@ -77,7 +81,7 @@ def gather_and_scatter(num_bytes: int, num_devices: int) -> ProgramBuilder:
 
 def gather_beside_gemms(num_bytes: int, num_devices: int) -> ProgramBuilder:
     build = builder(num_devices)
-    build.norm("norm", 4096)
+    build.norm("norm")
     build.record("fork", MAIN_STREAM)
     build.wait("fork", COMM_STREAM)
     build.collective("gather", AG, num_bytes, num_devices, COMM_STREAM)

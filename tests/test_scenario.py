@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from scenario_support import CONTRACT, changed, problems, resolved
 
+from kraken_sim.architectures.kraken import kraken_layout
+from kraken_sim.architectures.registry import architecture, kinds
 from kraken_sim.costs.collectives.policy import CollectivePolicy, Library, Selection, Transport
 from kraken_sim.errors import InputError
-from kraken_sim.models.config import ArchitectureKind
-from kraken_sim.models.kraken_width import KrakenShape
+from kraken_sim.models.layout import Block
 from kraken_sim.models.presets import preset
 from kraken_sim.program.ops import DType
 from kraken_sim.scenario.spec import (
@@ -29,6 +30,7 @@ from kraken_sim.scenario.spec import (
     with_architecture,
 )
 
+SUB_LAYER = Block(3584, 28, 28, 128, 7168)
 SCENARIOS = Path(__file__).parent.parent / "scenarios"
 # Grids, designs and purchases have an underscore in their names, scenarios have none.
 SINGLE = [
@@ -43,14 +45,14 @@ def test_the_contract_s_scenario_is_read_as_written() -> None:
     assert scenario.runtime.launch is Launch.GRAPH
     assert scenario.runtime.collective.policy() == CollectivePolicy()
     model = resolve_model(scenario, machine_devices=2)
-    shape = KrakenShape(2, 3584, 28, 28, 128, 7168)
-    assert model == ResolvedModel(preset("6.7B"), shape, ArchitectureKind.KRAKEN, 2)
+    layout = kraken_layout(SUB_LAYER, ways=2, num_devices=2)
+    assert model == ResolvedModel(preset("6.7B"), architecture("kraken"), layout)
 
 
 def test_defaults_are_the_contract_s() -> None:
     least = {"hardware": "h200-sxm-x2", "model": {"preset": "6.7B"}, "context_length": 2048}
     scenario = scenario_from(least)
-    assert scenario.architecture.kind is ArchitectureKind.STANDARD
+    assert scenario.architecture.kind == "standard"
     assert (scenario.batch_size, scenario.dtype, scenario.phase) == (1, DType.FLOAT16, Phase.PREFILL)
     assert (scenario.runtime.launch, scenario.runtime.overlap) == (Launch.GRAPH, True)
     assert resolve_model(scenario, machine_devices=8).num_devices == 8
@@ -58,9 +60,9 @@ def test_defaults_are_the_contract_s() -> None:
 
 
 def test_kraken_s_ways_and_width_default_to_the_devices_and_the_budget() -> None:
-    shape = resolved(architecture={"kind": "kraken"}).kraken
-    assert shape == KrakenShape(2, 3584, 28, 28, 128, 7168)
-    assert resolved(architecture={"kind": "standard"}).kraken is None
+    layout = resolved(architecture={"kind": "kraken"}).layout
+    assert (layout.blocks_per_layer, layout.block) == (2, SUB_LAYER)
+    assert resolved(architecture={"kind": "standard"}).own_block is None
 
 
 def test_a_collective_policy_carries_every_choice() -> None:
@@ -81,9 +83,9 @@ def test_a_collective_policy_carries_every_choice() -> None:
 def test_every_shipped_scenario_resolves_in_each_architecture(path: Path) -> None:
     scenario = load_scenario(path)
     assert scenario.name == path.stem
-    for kind in (ArchitectureKind.STANDARD, ArchitectureKind.PARALLEL, ArchitectureKind.KRAKEN):
+    for kind in kinds():
         model = resolve_model(with_architecture(scenario, kind), machine_devices=8)
-        assert (model.kraken is not None) == (kind is ArchitectureKind.KRAKEN)
+        assert (model.own_block is not None) == (kind == "kraken")
         assert memory_of(with_architecture(scenario, kind), model).total_bytes > 0
 
 
@@ -154,7 +156,7 @@ def test_decode_loads_one_token_on_top_of_the_cache() -> None:
 def test_kraken_needs_more_memory_than_standard_for_its_cache() -> None:
     scenario = scenario_from(changed(batch_size=8))
     caches = []
-    for kind in (ArchitectureKind.STANDARD, ArchitectureKind.KRAKEN):
+    for kind in ("standard", "kraken"):
         variant = with_architecture(scenario, kind)
         caches.append(memory_of(variant, resolve_model(variant)).kv_cache_bytes)
     assert caches[1] / caches[0] == 2 * 3584 / 4096
@@ -166,9 +168,9 @@ def test_kraken_needs_more_memory_than_standard_for_its_cache() -> None:
 @pytest.mark.parametrize(("ways", "num_devices"), [(2, 2), (4, 2), (8, 2), (2, 4), (2, 1), (1, 4)])
 def test_more_or_fewer_ways_than_devices_fit_when_one_is_a_multiple_of_the_other(ways: int, num_devices: int) -> None:
     model = resolved(architecture={"kind": "kraken", "ways": ways}, num_devices=num_devices)
-    assert model.kraken is not None
-    assert model.kraken.ways == ways
-    assert model.kraken.num_attention_heads % max(1, num_devices // ways) == 0
+    assert model.layout.blocks_per_layer == ways
+    assert model.layout.local * num_devices == ways * model.layout.group
+    assert model.layout.block.num_attention_heads % model.layout.group == 0
 
 
 def test_ways_that_fit_no_device_are_named_beside_other_problems() -> None:

@@ -216,10 +216,10 @@ def test_what_resolves_can_be_spread_over_the_devices(
         found = resolve_model(scenario_from(data))
     except KrakenSimError:
         return
-    sharing = num_devices if found.kraken is None else max(1, num_devices // ways)
-    shape = found.config if found.kraken is None else found.kraken
+    sharing = max(1, num_devices // ways) if kind == "kraken" else num_devices
+    shape = found.layout.block
     assert shape.num_attention_heads % sharing == 0
     assert shape.intermediate_size % sharing == 0
     assert shape.num_key_value_heads % sharing == 0 or sharing % shape.num_key_value_heads == 0
-    if found.kraken is not None:
+    if kind == "kraken":
         assert ways % num_devices == 0 or num_devices % ways == 0

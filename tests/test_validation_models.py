@@ -8,12 +8,13 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from layout_support import layout_of, program_of
 
-from kraken_sim.architectures.registry import build_program
+from kraken_sim.architectures.kraken import kraken_layout
 from kraken_sim.architectures.workload import Workload
 from kraken_sim.errors import InputError
 from kraken_sim.models.counts import parameter_count
-from kraken_sim.models.kraken_width import KrakenShape
+from kraken_sim.models.layout import whole_layer
 from kraken_sim.models.presets import preset
 from kraken_sim.program.ops import Attention, Collective, Copy, Elementwise, Embedding, Gemm, Norm
 
@@ -126,19 +127,9 @@ def test_a_pass_computes_what_its_model_computes(runs: Runs, overlap: bool) -> N
 @cache
 def program_ops(case: worker.Case, size: int) -> tuple[Op, ...]:
     """The ops of the simulator's program for a case."""
-    config = case.config
-    kraken = None
-    if case.architecture == "kraken":
-        kraken = KrakenShape(
-            case.ways,
-            config.hidden_size,
-            config.num_attention_heads,
-            config.num_key_value_heads,
-            config.head_dim,
-            config.intermediate_size,
-        )
-    work = Workload(num_devices=size, batch_size=case.batch, context_length=9)
-    program = build_program(case.architecture, config, kraken, work)
+    config, kind = case.config, case.architecture
+    layout = kraken_layout(whole_layer(config), case.ways, size) if kind == "kraken" else layout_of(kind, config, size)
+    program = program_of(kind, layout, config, Workload(batch_size=case.batch, context_length=9))
     return tuple(kernel.op for kernel in program.kernels())
 
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Final
 
 from kraken_sim.errors import InputError, KrakenSimError
 from kraken_sim.paper.experiment import geomean_percent, load_grid, run_grid
-from kraken_sim.paper.summary import KRAKEN, STANDARD, effects, mean_by_degree, speedups_percent
-from kraken_sim.report.paper import PARALLEL, headline, in_order, what_it_rests_on, where_it_pays
+from kraken_sim.paper.grid import KINDS, KRAKEN, PARALLEL
+from kraken_sim.paper.summary import effects, mean_by_degree, speedups_percent
+from kraken_sim.report.paper import headline, in_order, what_it_rests_on, where_it_pays
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -37,19 +38,17 @@ def bullets(lines: Iterable[str]) -> str:
 def cells_block(result: GridResult) -> str:
     """The main prediction's cells."""
     header = ("model", "devices", "tokens", "width", "standard, ms", "parallel, ms", "Kraken, ms", "parallel", "Kraken")
-    rows = []
-    for cell in result.cells:
-        shape = cell.predictions[KRAKEN].resolved.kraken
-        rows.append(
-            (
-                cell.model,
-                str(cell.num_devices),
-                str(cell.context_length),
-                str(shape.hidden_size if shape else ""),
-                *(f"{1e3 * cell.ttft_s[kind]:.4g}" for kind in (STANDARD, PARALLEL, KRAKEN)),
-                *(f"{cell.speedup_percent(kind):+.1f} %" for kind in (PARALLEL, KRAKEN)),
-            )
+    rows = [
+        (
+            cell.model,
+            str(cell.num_devices),
+            str(cell.context_length),
+            str(cell.predictions[KRAKEN].resolved.layout.block.hidden_size),
+            *(f"{1e3 * cell.ttft_s[kind]:.4g}" for kind in KINDS),
+            *(f"{cell.speedup_percent(kind):+.1f} %" for kind in (PARALLEL, KRAKEN)),
         )
+        for cell in result.cells
+    ]
     return table(header, rows) + "\n\n" + bullets(headline(result))
 
 

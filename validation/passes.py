@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import gc
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import groupby
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal, Self
@@ -163,9 +163,9 @@ def build_pass_model(case: PassCase, device: torch.device | str) -> Decoder:
     """
     _, resolved = _resolve(case)
     return build_model(
-        resolved.kind.value,
+        resolved.kind,
         _config_of(resolved),
-        num_ways=resolved.kraken.ways if resolved.kraken else None,
+        num_ways=resolved.layout.blocks_per_layer,
         dtype=getattr(torch, case.dtype.value),
         device=device,
     )
@@ -286,14 +286,4 @@ def _resolve(case: PassCase) -> tuple[Scenario, ResolvedModel]:
 
 def _config_of(resolved: ResolvedModel) -> TransformerConfig:
     """The shape that `build_model` wants: the model's, or a Kraken sub-layer's."""
-    config, shape = resolved.config, resolved.kraken
-    if shape is None:
-        return config
-    return replace(
-        config,
-        hidden_size=shape.hidden_size,
-        num_attention_heads=shape.num_attention_heads,
-        num_key_value_heads=shape.num_key_value_heads,
-        head_dim=shape.head_dim,
-        intermediate_size=shape.intermediate_size,
-    )
+    return replace(resolved.config, **asdict(resolved.layout.block))

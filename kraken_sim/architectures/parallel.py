@@ -8,24 +8,41 @@ Source: Wang and Komatsuzaki, GPT-J-6B; Chowdhery et al., "PaLM" (arXiv 2204.023
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from kraken_sim.architectures.workload import equal_layers
+from kraken_sim.architectures.architecture import Architecture
+from kraken_sim.architectures.builder import equal_layers
+from kraken_sim.models.layout import tensor_parallel
 
 if TYPE_CHECKING:
-    from kraken_sim.architectures.workload import BlockShape, ProgramBuilder, Workload
+    from kraken_sim.architectures.architecture import ArchitectureFields, Question
+    from kraken_sim.architectures.builder import ProgramBuilder
+    from kraken_sim.architectures.workload import Workload
     from kraken_sim.models.config import TransformerConfig
+    from kraken_sim.models.layout import Layout
     from kraken_sim.program.program import Program
 
 
-def parallel_program(config: TransformerConfig, work: Workload) -> Program:
+def _layout(question: Question[ArchitectureFields]) -> Layout:
+    return tensor_parallel(question.config, question.num_devices, norms_per_block=1)
+
+
+def _program(layout: Layout, config: TransformerConfig, work: Workload) -> Program:
     """A forward pass with L blocking AllReduces of [T, d]."""
-    return equal_layers("parallel", config, work, _layer)
+    return equal_layers("parallel", layout, config, work, _layer)
 
 
-def _layer(build: ProgramBuilder, block: BlockShape, width: int, devices: int) -> None:
-    build.norm("norm", width)
-    build.attention(block)
-    build.ffn(block, accumulate=True)
-    build.all_reduce("all_reduce", width, devices)
-    build.add("residual", width)
+def _layer(build: ProgramBuilder) -> None:
+    build.norm("norm")
+    build.attention()
+    build.ffn(accumulate=True)
+    build.all_reduce("all_reduce", build.layout.num_devices)
+    build.add("residual")
+
+
+PARALLEL: Final[Architecture[ArchitectureFields, Layout]] = Architecture(
+    kind="parallel",
+    description="attention and the FFN behind one norm, their sum through one blocking AllReduce",
+    layout=_layout,
+    program=_program,
+)

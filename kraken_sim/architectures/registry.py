@@ -1,30 +1,74 @@
-"""The architectures by name. A new one is a module beside this one and a line here."""
+"""The architectures by name. A new one is a module beside this one and a line at its end."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
-from kraken_sim.architectures.kraken import kraken_program
-from kraken_sim.architectures.parallel import parallel_program
-from kraken_sim.architectures.standard import standard_program
+from kraken_sim.architectures.kraken import KRAKEN
+from kraken_sim.architectures.parallel import PARALLEL
+from kraken_sim.architectures.standard import STANDARD
 
 if TYPE_CHECKING:
-    from kraken_sim.architectures.workload import Workload
-    from kraken_sim.models.config import TransformerConfig
-    from kraken_sim.models.kraken_width import KrakenShape
-    from kraken_sim.program.program import Program
+    from kraken_sim.architectures.architecture import Architecture
+
+_REGISTERED: Final[dict[str, Architecture[Any, Any]]] = {}
+
+_ANNOUNCED: Final = ("ladder",)
+"""Names that are known, and refused until an architecture of that name is registered."""
 
 
-def build_program(kind: str, config: TransformerConfig, kraken: KrakenShape | None, work: Workload) -> Program:
-    """The program of architecture `kind`; `kraken` gives the sub-layers' shape and is required for Kraken.
+def register(architecture: Architecture[Any, Any]) -> None:
+    """Makes an architecture known under its kind.
 
     Raises:
-        ValueError: `kind` is unknown, or Kraken comes without its shape (scenarios are checked before).
+        ValueError: the name is taken.
     """
-    if kind == "standard":
-        return standard_program(config, work)
-    if kind == "parallel":
-        return parallel_program(config, work)
-    if kind == "kraken" and kraken is not None:
-        return kraken_program(config, kraken, work)
-    raise ValueError(f"no architecture {kind!r} with shape {kraken!r}")
+    if architecture.kind in _REGISTERED:
+        message = f"an architecture {architecture.kind!r} is already registered"
+        raise ValueError(message)
+    _REGISTERED[architecture.kind] = architecture
+
+
+def unregister(kind: str) -> None:
+    """Forgets an architecture."""
+    del _REGISTERED[kind]
+
+
+def architecture(kind: str) -> Architecture[Any, Any]:
+    """The architecture of that kind.
+
+    Raises:
+        ValueError: there is none (scenarios are checked before).
+    """
+    if kind not in _REGISTERED:
+        message = f"no architecture {kind!r}"
+        raise ValueError(message)
+    return _REGISTERED[kind]
+
+
+def architectures() -> tuple[Architecture[Any, Any], ...]:
+    """Every architecture, in the order in which answers list them."""
+    return tuple(_REGISTERED.values())
+
+
+def kinds() -> tuple[str, ...]:
+    """The names of all architectures, in that order."""
+    return tuple(_REGISTERED)
+
+
+def overlapping() -> tuple[str, ...]:
+    """The architectures that run a collective beside compute."""
+    return tuple(record.kind for record in _REGISTERED.values() if record.overlaps)
+
+
+def announced() -> tuple[str, ...]:
+    """Names that scenarios may not have yet."""
+    return tuple(kind for kind in _ANNOUNCED if kind not in _REGISTERED)
+
+
+BASELINE: Final = STANDARD.kind
+"""What a scenario runs that names no architecture, and what others are compared with."""
+
+register(STANDARD)
+register(PARALLEL)
+register(KRAKEN)

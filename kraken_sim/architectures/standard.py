@@ -7,27 +7,45 @@ Source: Shoeybi et al., "Megatron-LM" (arXiv 1909.08053), section 3.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from kraken_sim.architectures.workload import equal_layers
+from kraken_sim.architectures.architecture import Architecture
+from kraken_sim.architectures.builder import equal_layers
+from kraken_sim.models.layout import tensor_parallel
 
 if TYPE_CHECKING:
-    from kraken_sim.architectures.workload import BlockShape, ProgramBuilder, Workload
+    from kraken_sim.architectures.architecture import ArchitectureFields, Question
+    from kraken_sim.architectures.builder import ProgramBuilder
+    from kraken_sim.architectures.workload import Workload
     from kraken_sim.models.config import TransformerConfig
+    from kraken_sim.models.layout import Layout
     from kraken_sim.program.program import Program
 
 
-def standard_program(config: TransformerConfig, work: Workload) -> Program:
+def _layout(question: Question[ArchitectureFields]) -> Layout:
+    return tensor_parallel(question.config, question.num_devices)
+
+
+def _program(layout: Layout, config: TransformerConfig, work: Workload) -> Program:
     """A forward pass with 2 L blocking AllReduces of [T, d]."""
-    return equal_layers("standard", config, work, _layer)
+    return equal_layers("standard", layout, config, work, _layer)
 
 
-def _layer(build: ProgramBuilder, block: BlockShape, width: int, devices: int) -> None:
-    build.norm("norm_attention", width)
-    build.attention(block)
-    build.all_reduce("all_reduce_attention", width, devices)
-    build.add("residual_attention", width)
-    build.norm("norm_ffn", width)
-    build.ffn(block)
-    build.all_reduce("all_reduce_ffn", width, devices)
-    build.add("residual_ffn", width)
+def _layer(build: ProgramBuilder) -> None:
+    devices = build.layout.num_devices
+    build.norm("norm_attention")
+    build.attention()
+    build.all_reduce("all_reduce_attention", devices)
+    build.add("residual_attention")
+    build.norm("norm_ffn")
+    build.ffn()
+    build.all_reduce("all_reduce_ffn", devices)
+    build.add("residual_ffn")
+
+
+STANDARD: Final[Architecture[ArchitectureFields, Layout]] = Architecture(
+    kind="standard",
+    description="attention, then the FFN, each with a norm before and a blocking AllReduce behind it",
+    layout=_layout,
+    program=_program,
+)

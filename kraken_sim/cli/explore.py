@@ -50,13 +50,14 @@ def add_verb(commands: Commands) -> None:
 
 def explore_channels(args: argparse.Namespace) -> None:
     """How many channels NCCL should get."""
+    from kraken_sim.architectures.registry import overlapping
     from kraken_sim.explore.channels import best_channels
     from kraken_sim.report.explore import channels_report
 
     if args.measured is not None:
         _explore_measured_channels(args)
         return
-    answers = [best_channels(scenario) for scenario in _scenarios(args, "kraken")]
+    answers = [best_channels(scenario) for scenario in _scenarios(args, overlapping()[0])]
 
     def page() -> str:
         from kraken_sim.report.explore_html import channels_html
@@ -85,10 +86,11 @@ def _explore_measured_channels(args: argparse.Namespace) -> None:
 
 def explore_degree(args: argparse.Namespace) -> None:
     """Over how many GPUs to spread a model, as which architecture."""
+    from kraken_sim.architectures.registry import BASELINE
     from kraken_sim.explore.degree import best_degree
     from kraken_sim.report.explore_machine import degree_report
 
-    answers = [best_degree(scenario) for scenario in _scenarios(args, "standard")]
+    answers = [best_degree(scenario) for scenario in _scenarios(args, BASELINE)]
 
     def page() -> str:
         from kraken_sim.report.explore_machine_html import degree_html

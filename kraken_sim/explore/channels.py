@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from kraken_sim.architectures.registry import architecture, overlapping
 from kraken_sim.costs.collectives.policy import Library
 from kraken_sim.errors import InputError, Problem
 from kraken_sim.explore.sensitivity import Alternative, decide
-from kraken_sim.models.config import ArchitectureKind
 from kraken_sim.predict.explain import CHANNEL_CHOICES, with_channels
 
 if TYPE_CHECKING:
@@ -78,13 +78,14 @@ def best_channels(
     """Predicts the scenario with each limit of channels (None leaves NCCL its own choice).
 
     Raises:
-        InputError: it is no Kraken that overlaps NCCL's AllReduce, or any other fault of the scenario.
+        InputError: nothing of it overlaps NCCL's AllReduce, or any other fault of the scenario.
         InfeasibleError: the model does not fit in memory.
     """
     problems = []
-    if scenario.architecture.kind is not ArchitectureKind.KRAKEN:
-        message = "only a Kraken runs its AllReduce beside other kernels"
-        problems.append(Problem("architecture.kind", message, scenario.architecture.kind.value, "kraken"))
+    kind = scenario.architecture.kind
+    if not architecture(kind).overlaps:
+        message = f"only {' or '.join(overlapping())} runs its AllReduce beside other kernels"
+        problems.append(Problem("architecture.kind", message, kind, overlapping()[0]))
     if not scenario.runtime.overlap:
         problems.append(Problem("runtime.overlap", "the AllReduce does not overlap anything", False, "true"))
     if scenario.runtime.collective.library is not Library.NCCL:

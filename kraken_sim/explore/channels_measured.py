@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from kraken_sim.architectures.registry import overlapping
 from kraken_sim.errors import InputError
 from kraken_sim.explore.channels import DEFAULT, best_channels, name_of
 from kraken_sim.measurements.machine import machine_warnings, matching_profile
 from kraken_sim.measurements.records import PassRecord
-from kraken_sim.models.config import ArchitectureKind
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.validate.passes import scenario_of_pass
 
@@ -132,7 +132,7 @@ def compare_channels(measurements: MeasurementFile, hardware: str | None = None)
     groups: dict[tuple[object, ...], dict[int | None, PassRecord]] = defaultdict(dict)
     for record in measurements.select(PassRecord):
         collective = measurements.header.conditions.get(record.condition)
-        if collective is not None and _is_overlapping_kraken(record) and _only_limits_channels(collective):
+        if collective is not None and _overlaps(record) and _only_limits_channels(collective):
             sizes = (str(sorted(record.model.items())), str(sorted(record.architecture.items())))
             key = (*sizes, record.num_devices, record.phase, record.batch_size, record.context_length, record.dtype)
             groups[key][collective.get("channels")] = record
@@ -143,8 +143,8 @@ def compare_channels(measurements: MeasurementFile, hardware: str | None = None)
     return ChannelValidation(measurements.source, name, rows, tuple(warnings))
 
 
-def _is_overlapping_kraken(record: PassRecord) -> bool:
-    return record.architecture.get("kind") == ArchitectureKind.KRAKEN and record.overlap and record.launch == "graph"
+def _overlaps(record: PassRecord) -> bool:
+    return record.architecture.get("kind") in overlapping() and record.overlap and record.launch == "graph"
 
 
 def _only_limits_channels(collective: Mapping[str, Any]) -> bool:

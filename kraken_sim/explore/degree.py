@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
+from kraken_sim.architectures.registry import BASELINE, kinds
 from kraken_sim.errors import InfeasibleError, InputError
 from kraken_sim.explore.sensitivity import Alternative, decide, lowest, weighted
-from kraken_sim.models.config import ArchitectureKind
 from kraken_sim.predict.energy import step_energy
 from kraken_sim.predict.pipeline import Predictor
 from kraken_sim.profiles.load import load_profile
@@ -24,15 +24,13 @@ if TYPE_CHECKING:
     from kraken_sim.profiles.profile import HardwareProfile
     from kraken_sim.scenario.spec import Scenario
 
-KINDS: Final = (ArchitectureKind.STANDARD, ArchitectureKind.PARALLEL, ArchitectureKind.KRAKEN)
-
 
 @dataclass(frozen=True)
 class DegreeRow:
     """One architecture on one number of GPUs."""
 
     name: str
-    kind: ArchitectureKind
+    kind: str
     num_devices: int
     num_replicas: int
     """Groups of `num_devices` that the machine, or the GPUs of its placement, have room for."""
@@ -54,7 +52,7 @@ class DegreeRow:
         interval = self.prediction.interval
         return {
             "name": self.name,
-            "architecture": self.kind.value,
+            "architecture": self.kind,
             "num_devices": self.num_devices,
             "num_replicas": self.num_replicas,
             "latency_s": self.prediction.latency_s,
@@ -81,7 +79,7 @@ class DegreeAnswer:
         """The row with the lowest latency."""
         return self.decision.best
 
-    def best_of(self, kind: ArchitectureKind) -> str | None:
+    def best_of(self, kind: str) -> str | None:
         """The row of one architecture with the lowest latency; None where it has none."""
         weights = self.latency_weights(kind)
         return lowest(weighted(self.decision.latencies_s, weights)) if weights else None
@@ -91,9 +89,9 @@ class DegreeAnswer:
         """The row with the most sequences a second on the whole machine."""
         return lowest(weighted(self.decision.latencies_s, self.throughput_weights()))
 
-    def latency_weights(self, kind: ArchitectureKind) -> dict[str, float]:
+    def latency_weights(self, kind: str) -> dict[str, float]:
         """One for each row of an architecture."""
-        return {row.name: 1.0 for row in self.rows if row.kind is kind}
+        return {row.name: 1.0 for row in self.rows if row.kind == kind}
 
     def throughput_weights(self) -> dict[str, float]:
         """By row, what turns its latency into machine-seconds a sequence."""
@@ -114,7 +112,7 @@ class DegreeAnswer:
             "model": self.scenario.model.model_dump(exclude_none=True),
             "context_length": self.scenario.context_length,
             "best": self.best,
-            "best_by_architecture": {kind.value: self.best_of(kind) for kind in KINDS},
+            "best_by_architecture": {kind: self.best_of(kind) for kind in kinds()},
             "best_throughput": self.best_throughput,
             "rows": [row.as_dict() for row in self.rows],
             "impossible": dict(self.impossible),
@@ -138,8 +136,8 @@ def best_degree(scenario: Scenario, *, perturb: bool = True) -> DegreeAnswer:
     alternatives, impossible = [], {}
     fault: InputError | InfeasibleError | None = None
     for num_devices in degrees(profile, asked_devices(scenario)):
-        for kind in KINDS if num_devices > 1 else KINDS[:1]:
-            name = f"{kind.value} x{num_devices}"
+        for kind in kinds() if num_devices > 1 else (BASELINE,):
+            name = f"{kind} x{num_devices}"
             asked = _on(with_architecture(scenario, kind), num_devices)
             try:
                 predictor.prepare(asked)

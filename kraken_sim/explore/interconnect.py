@@ -7,9 +7,9 @@ from itertools import pairwise
 from math import exp, inf, log
 from typing import TYPE_CHECKING, Any, Final
 
+from kraken_sim.architectures.registry import BASELINE
 from kraken_sim.errors import InputError
 from kraken_sim.explore.sensitivity import perturbed_residuals, speedup_interval
-from kraken_sim.models.config import ArchitectureKind
 from kraken_sim.predict.pipeline import Predictor
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.profiles.what_if import gpu_bandwidth_bytes_per_s, with_bandwidth_factor, with_time_factor
@@ -193,5 +193,5 @@ def _both(scenario: Scenario, profile: HardwareProfile, factor: float) -> tuple[
     """Standard and Kraken with `factor` times the bandwidth between the GPUs."""
     machine = profile if factor == 1.0 else with_bandwidth_factor(profile, factor)
     predictor = Predictor(machine)
-    standard = predictor.predict(with_architecture(scenario, ArchitectureKind.STANDARD))
-    return standard, predictor.predict(with_architecture(scenario, ArchitectureKind.KRAKEN))
+    standard = predictor.predict(with_architecture(scenario, BASELINE))
+    return standard, predictor.predict(with_architecture(scenario, "kraken"))

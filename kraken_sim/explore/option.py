@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING, Any, Final
 
+from kraken_sim.architectures.registry import architecture
 from kraken_sim.errors import InfeasibleError, InputError
 from kraken_sim.explore.procure.queueing import ServiceClass, max_arrival_rate
 from kraken_sim.explore.procure.sla import TpotStatus, judge_tpot
-from kraken_sim.models.config import ArchitectureKind
 from kraken_sim.predict.energy import step_energy
 from kraken_sim.predict.pipeline import Predictor
 from kraken_sim.scenario.spec import Phase, Scenario
@@ -152,8 +152,9 @@ def build_option(
 
 
 def _serve(workload: WorkloadSpec, sla: Sla, hardware: str, predictor: Predictor, degree: int) -> Service:
-    if degree == 1 and workload.architecture.kind is ArchitectureKind.KRAKEN and workload.architecture.ways is None:
-        raise InputError.single("num_devices", "a Kraken of one sub-layer is none; give ways or more devices", degree)
+    fields = workload.architecture
+    if (reason := architecture(fields.kind).degenerate(fields, degree)) is not None:
+        raise InputError.single("num_devices", reason, degree)
     scenario = Scenario(
         name=workload.name,
         hardware=hardware,

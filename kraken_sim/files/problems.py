@@ -5,7 +5,7 @@ from __future__ import annotations
 import types
 import typing
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, runtime_checkable
 
 from pydantic import BaseModel
 from pydantic_core import PydanticCustomError
@@ -32,6 +32,14 @@ _MESSAGES = {
     "missing": "is required",
     "invalid_key": "keys must be text",
 }
+
+
+@runtime_checkable
+class HasFileForm(Protocol):
+    """Metadata of a field whose type does not say what a file may have there."""
+
+    def file_form(self) -> type[BaseModel]:
+        """The model whose fields a file may have."""
 
 
 def fields_error(message: str, *names: str) -> PydanticCustomError:
@@ -116,6 +124,11 @@ def _choices(field: FieldInfo | None) -> list[str]:
     return []
 
 
+def form_of(field: FieldInfo | None) -> type[BaseModel] | None:
+    """The model whose fields a file may have under a field; None for a field without fields of its own."""
+    return None if field is None else _model_in(_annotation_of(field))
+
+
 def _fields_at(model: type[BaseModel], location: Sequence[str]) -> Mapping[str, FieldInfo]:
     """The fields of the pydantic model at `location`, which may lead through lists and mappings of models."""
     annotation: Any = model
@@ -123,21 +136,36 @@ def _fields_at(model: type[BaseModel], location: Sequence[str]) -> Mapping[str, 
         inner = _model_in(annotation)
         if inner is not None:
             field = inner.model_fields.get(part)
-            annotation = field.annotation if field else None
+            annotation = _annotation_of(field) if field else None
         else:
             annotation = next((member for member in map(_item_type, _members(annotation)) if member), None)
     found = _model_in(annotation)
     return found.model_fields if found else {}
 
 
+def _annotation_of(field: FieldInfo) -> Any:
+    """A field's type with its metadata, which pydantic keeps apart where the type stands alone."""
+    return Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
+
+
 def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """The pydantic model among the types of an annotation."""
-    models = (member for member in _members(annotation) if isinstance(member, type))
-    return next((member for member in models if issubclass(member, BaseModel)), None)
+    """The pydantic model among the types of an annotation, or the form that its metadata give in its place."""
+    for member in _members(annotation):
+        if typing.get_origin(member) is Annotated:
+            inner, *metadata = typing.get_args(member)
+            forms = (item.file_form() for item in metadata if isinstance(item, HasFileForm))
+            found = next(forms, None) or _model_in(inner)
+        else:
+            found = member if isinstance(member, type) and issubclass(member, BaseModel) else None
+        if found is not None:
+            return found
+    return None
 
 
 def _item_type(annotation: Any) -> Any:
     """What a list or a mapping holds."""
+    if typing.get_origin(annotation) is Annotated:
+        annotation = typing.get_args(annotation)[0]
     arguments = [argument for argument in typing.get_args(annotation) if argument is not Ellipsis]
     return arguments[-1] if arguments else None
 

@@ -3,16 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
-
-
-class ArchitectureKind(StrEnum):
-    """How the layers of a model are wired when they run on several devices."""
-
-    STANDARD = "standard"
-    PARALLEL = "parallel"
-    KRAKEN = "kraken"
-    LADDER = "ladder"
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from kraken_sim.models.counts import has_output_bias, parameter_count
 from kraken_sim.models.hf import closest_divisor
+from kraken_sim.models.layout import Block
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,18 +37,6 @@ ALIGNMENTS = (256, 128, 64)
 
 ALIGNMENT_TOLERANCE = 0.05
 """How far alignment may move the width from the budget's; 5 % of the width is 10 % of a layer."""
-
-
-@dataclass(frozen=True, slots=True)
-class KrakenShape:
-    """One layer of a Kraken model: `ways` sub-layers of this shape, each with its own attention and FFN."""
-
-    ways: int
-    hidden_size: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    head_dim: int
-    intermediate_size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +137,7 @@ def kraken_config_for_latency(
     devices_per_sub_layer: int = 1,
     alignment: int | None = None,
     budget: int | None = None,
-) -> KrakenShape:
+) -> Block:
     """A sub-layer that GEMM tiles and attention kernels fit, of a width near the parameter budget's.
 
     The width is the multiple of 256 nearest to the budget's, or of 128 or 64 where 256 (128) would move it by
@@ -178,8 +167,7 @@ def kraken_config_for_latency(
     if hidden_size % num_attention_heads:
         message = f"hidden_size {hidden_size} does not divide by num_attention_heads {num_attention_heads}"
         raise ValueError(message)
-    return KrakenShape(
-        ways,
+    return Block(
         hidden_size,
         num_attention_heads,
         num_key_value_heads or _key_value_heads(config, num_attention_heads),

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from kraken_sim.models.config import ArchitectureKind
-from kraken_sim.paper.grid import Grid, load_grid
+from kraken_sim.paper.grid import KRAKEN, STANDARD, Grid, load_grid
 from kraken_sim.paper.machine import with_interconnect
 from kraken_sim.paper.run import Cell, Cells, Runner
 from kraken_sim.profiles.load import load_profile
@@ -65,7 +64,7 @@ class GridResult:
         }
 
 
-def geomean_percent(cells: Sequence[Cell], kind: ArchitectureKind = ArchitectureKind.KRAKEN) -> float:
+def geomean_percent(cells: Sequence[Cell], kind: str = KRAKEN) -> float:
     """Geometric mean of an architecture's speed-ups over the cells, in per cent."""
     logs = [math.log1p(cell.speedup_percent(kind) / 100.0) for cell in cells]
     return 100.0 * math.expm1(sum(logs) / len(logs))
@@ -95,11 +94,11 @@ def tensor_parallel_predictions(
     Raises:
         InputError, InfeasibleError: see `simulate`.
     """
-    grid, standard = result.grid, ArchitectureKind.STANDARD
+    grid = result.grid
     model = next(model for model in grid.models if model.preset == preset)
     runner = Runner(grid, result.profile)
     return {
-        (tokens, degree): runner.predict(grid.setup, standard, model, tokens, degree)
+        (tokens, degree): runner.predict(grid.setup, STANDARD, model, tokens, degree)
         for tokens, degree in product(grid.context_lengths, degrees)
     }
 

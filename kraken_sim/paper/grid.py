@@ -46,6 +46,9 @@ from kraken_sim.units import Dimension, parse_quantity
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+STANDARD, PARALLEL, KRAKEN = KINDS = ("standard", "parallel", "kraken")
+"""The architectures that the paper compares, by name: its question is about these three."""
+
 Count = Annotated[int, Field(strict=True, ge=1)]
 GemmShape = Annotated[str, Field(pattern=r"^\d+x\d+x\d+$")]
 Name = Annotated[StrictStr, Field(min_length=1, max_length=200)]

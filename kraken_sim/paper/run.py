@@ -7,12 +7,13 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
+from kraken_sim.architectures.architecture import Question
+from kraken_sim.architectures.registry import architecture
 from kraken_sim.errors import InfeasibleError, InputError
-from kraken_sim.models.config import ArchitectureKind
 from kraken_sim.models.kraken_width import widths_within_tolerance
 from kraken_sim.models.presets import preset
 from kraken_sim.paper.gemm import gemm_delays_s
-from kraken_sim.paper.grid import Grid, OverlapModel, Widths
+from kraken_sim.paper.grid import KINDS, KRAKEN, PARALLEL, STANDARD, Grid, OverlapModel, Widths
 from kraken_sim.paper.machine import machine_of
 from kraken_sim.predict.ideal_overlap import ideal_overlap
 from kraken_sim.predict.pipeline import Predictor
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from kraken_sim.scenario.resolve import ResolvedModel
     from kraken_sim.scenario.spec import Scenario
 
-KINDS = (ArchitectureKind.STANDARD, ArchitectureKind.PARALLEL, ArchitectureKind.KRAKEN)
-
 
 @dataclass(frozen=True, slots=True)
 class Cell:
@@ -41,32 +40,30 @@ class Cell:
     model: str
     context_length: int
     num_devices: int
-    predictions: Mapping[ArchitectureKind, Prediction]
-    ttft_s: Mapping[ArchitectureKind, float]
-    breakdown_s: Mapping[ArchitectureKind, Mapping[str, float]]
+    predictions: Mapping[str, Prediction]
+    ttft_s: Mapping[str, float]
+    breakdown_s: Mapping[str, Mapping[str, float]]
 
-    def speedup_percent(self, kind: ArchitectureKind) -> float:
+    def speedup_percent(self, kind: str) -> float:
         """How much faster than standard, in per cent: TTFT_standard / TTFT - 1."""
-        return 100.0 * (self.ttft_s[ArchitectureKind.STANDARD] / self.ttft_s[kind] - 1.0)
+        return 100.0 * (self.ttft_s[STANDARD] / self.ttft_s[kind] - 1.0)
 
     @property
     def all_reduce_share(self) -> float:
         """Share of AllReduce in the standard model's forward pass."""
-        standard = ArchitectureKind.STANDARD
-        return self.breakdown_s[standard][Category.ALL_REDUCE] / self.ttft_s[standard]
+        return self.breakdown_s[STANDARD][Category.ALL_REDUCE] / self.ttft_s[STANDARD]
 
     def as_dict(self) -> dict[str, Any]:
         """The contract's JSON of a cell."""
-        shape = self.predictions[ArchitectureKind.KRAKEN].resolved.kraken
         return {
             "model": self.model,
             "context_length": self.context_length,
             "num_devices": self.num_devices,
-            "ttft_s": {kind.value: seconds for kind, seconds in self.ttft_s.items()},
-            "kraken_hidden_size": None if shape is None else shape.hidden_size,
-            "kraken_speedup_percent": self.speedup_percent(ArchitectureKind.KRAKEN),
-            "parallel_speedup_percent": self.speedup_percent(ArchitectureKind.PARALLEL),
-            "breakdown_s": {kind.value: dict(parts) for kind, parts in self.breakdown_s.items()},
+            "ttft_s": dict(self.ttft_s),
+            "kraken_hidden_size": self.predictions[KRAKEN].resolved.layout.block.hidden_size,
+            "kraken_speedup_percent": self.speedup_percent(KRAKEN),
+            "parallel_speedup_percent": self.speedup_percent(PARALLEL),
+            "breakdown_s": {kind: dict(parts) for kind, parts in self.breakdown_s.items()},
         }
 
 
@@ -101,11 +98,9 @@ class Runner:
             }
         return Cell(model.preset, context_length, num_devices, predictions, ttft_s, breakdown_s)
 
-    def predict(
-        self, setup: Setup, kind: ArchitectureKind, model: GridModel, context_length: int, num_devices: int
-    ) -> Prediction:
+    def predict(self, setup: Setup, kind: str, model: GridModel, context_length: int, num_devices: int) -> Prediction:
         """One architecture in one cell."""
-        width = _width(setup, model, num_devices) if kind is ArchitectureKind.KRAKEN else None
+        width = _width(setup, model, num_devices) if kind == KRAKEN else None
         runtime, predictor = _runtime_for(setup, kind), self._predictor(setup)
         run = (_machine_key(setup), runtime, kind, width, model.preset, model.layers_fraction)
         cell = (*run, context_length, num_devices)
@@ -115,7 +110,7 @@ class Runner:
                 whole = predictor.resolve(scenario)
                 self._done[cell] = predictor.predict(with_layers_fraction(scenario, whole, model.layers_fraction))
         prediction = self._done[cell]
-        if kind is ArchitectureKind.KRAKEN and setup.overlap_model is OverlapModel.IDEAL:
+        if kind == KRAKEN and setup.overlap_model is OverlapModel.IDEAL:
             return replace(prediction, timeline=ideal_overlap(prediction.prepared))
         return prediction
 
@@ -128,13 +123,13 @@ class Runner:
     def _scenario(
         self,
         runtime: RuntimeSpec,
-        kind: ArchitectureKind,
+        kind: str,
         name: str,
         context_length: int,
         num_devices: int,
         width: int | None,
     ) -> Scenario:
-        architecture = {"kind": kind.value} | ({} if width is None else {"hidden_size": width})
+        architecture = {"kind": kind} | ({} if width is None else {"hidden_size": width})
         return scenario_from(
             {
                 "name": f"{kind}-{name}-{num_devices}x{context_length}",
@@ -176,10 +171,10 @@ def _named_errors(cell: str) -> Iterator[None]:
         raise InputError(replace(problem, message=f"{cell}: {problem.message}") for problem in error.problems) from None
 
 
-def _runtime_for(setup: Setup, kind: ArchitectureKind) -> RuntimeSpec:
+def _runtime_for(setup: Setup, kind: str) -> RuntimeSpec:
     """The part of the runtime that matters to an architecture, so that equal runs are recognised."""
     runtime = setup.runtime
-    if kind is not ArchitectureKind.KRAKEN:
+    if not architecture(kind).overlaps:
         unused = RuntimeSpec()
         return runtime.model_copy(update={"overlap": unused.overlap, "overlap_copies": unused.overlap_copies})
     return runtime
@@ -190,14 +185,7 @@ def with_layers_fraction(scenario: Scenario, whole: ResolvedModel, fraction: flo
     if fraction == 1.0:
         return scenario
     layers = max(1, round(whole.config.num_hidden_layers * fraction))
-    architecture = scenario.architecture
-    if whole.kraken is not None:
-        architecture = architecture.model_copy(
-            update={
-                "hidden_size": whole.kraken.hidden_size,
-                "num_attention_heads": whole.kraken.num_attention_heads,
-                "num_key_value_heads": whole.kraken.num_key_value_heads,
-            }
-        )
+    asked = Question(whole.config, whole.num_devices, scenario.architecture)
+    own = whole.architecture.with_block(asked, whole.layout).fields
     model = scenario.model.model_copy(update={"num_hidden_layers": layers})
-    return scenario.model_copy(update={"model": model, "architecture": architecture})
+    return scenario.model_copy(update={"model": model, "architecture": own})

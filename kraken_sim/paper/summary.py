@@ -6,8 +6,8 @@ import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from kraken_sim.models.config import ArchitectureKind
 from kraken_sim.paper.experiment import geomean_percent
+from kraken_sim.paper.grid import KRAKEN, STANDARD
 from kraken_sim.predict.uncertainty import block_residuals
 from kraken_sim.program.program import Category
 
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from kraken_sim.paper.experiment import Cell, GridResult
-
-STANDARD, KRAKEN = ArchitectureKind.STANDARD, ArchitectureKind.KRAKEN
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kraken_sim.models.config import ArchitectureKind
+from kraken_sim.architectures.registry import BASELINE, kinds
+from kraken_sim.errors import InputError
 from kraken_sim.predict.pipeline import Predictor
 from kraken_sim.scenario.spec import Scenario, scenario_from, with_architecture
 
@@ -38,11 +39,19 @@ def simulate(
 
 
 def compare(scenario: Scenario, profile: HardwareProfile | None = None) -> list[Prediction]:
-    """The same model, machine and workload as standard, parallel and Kraken.
+    """The same model, machine and workload in every architecture, standard first.
+
+    One that the question does not fit is left out, unless it is the scenario's own.
 
     Raises:
         InputError, InfeasibleError: see `simulate`.
     """
-    kinds = (ArchitectureKind.STANDARD, ArchitectureKind.PARALLEL, ArchitectureKind.KRAKEN)
     predictor = Predictor(profile)
-    return [predictor.predict(with_architecture(scenario, kind)) for kind in kinds]
+    predictions = []
+    for kind in kinds():
+        try:
+            predictions.append(predictor.predict(with_architecture(scenario, kind)))
+        except InputError:
+            if kind in (BASELINE, scenario.architecture.kind):
+                raise
+    return predictions

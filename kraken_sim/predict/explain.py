@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kraken_sim.costs.collectives.policy import Library
-from kraken_sim.models.config import ArchitectureKind
 from kraken_sim.predict.what_if import without_cost, without_sms
 from kraken_sim.units import format_seconds
 
@@ -65,7 +64,7 @@ class OverlapAdvice:
 
 def overlaps(prediction: Prediction) -> bool:
     """Whether collectives of this prediction run beside compute."""
-    return prediction.resolved.kind is ArchitectureKind.KRAKEN and prediction.hidden_communication_s > 0.0
+    return prediction.hidden_communication_s > 0.0
 
 
 def explain_overlap(prediction: Prediction) -> OverlapAdvice:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from kraken_sim.architectures.registry import build_program
 from kraken_sim.architectures.workload import Workload
 from kraken_sim.engine.simulation import Machine
 from kraken_sim.models.counts import parameter_count
@@ -151,7 +150,7 @@ class Predictor:
 
         def build() -> Shaped:
             found = resolve_model(scenario, devices)
-            return Shaped(found, parameter_count(found.config, found.kind, found.kraken))
+            return Shaped(found, parameter_count(found.config, found.layout))
 
         key = (scenario.model, scenario.architecture, scenario.num_devices, scenario.placement, devices)
         shaped = self._models.get(key, build)
@@ -164,7 +163,7 @@ class Predictor:
             ops = (kernel.op for segment in program.segments for kernel in segment.kernels)
             return program, any(isinstance(op, Collective) for op in ops)
 
-        return shaped.programs.get(_workload_of(scenario, shaped.resolved), build)
+        return shaped.programs.get(_workload_of(scenario), build)
 
     def _pricing(self, scenario: Scenario, profile: HardwareProfile) -> Pricing:
         """One pricing for each runtime; runtimes of a machine share what its kernels cost."""
@@ -175,10 +174,9 @@ class Predictor:
         )
 
 
-def _workload_of(scenario: Scenario, resolved: ResolvedModel) -> Workload:
+def _workload_of(scenario: Scenario) -> Workload:
     """What the scenario asks of its devices."""
     return Workload(
-        num_devices=resolved.num_devices,
         batch_size=scenario.batch_size,
         context_length=scenario.context_length,
         phase=scenario.phase,
@@ -190,7 +188,7 @@ def _workload_of(scenario: Scenario, resolved: ResolvedModel) -> Workload:
 
 def _program_of(scenario: Scenario, resolved: ResolvedModel) -> Program:
     """The program that the scenario's devices run."""
-    return build_program(resolved.kind.value, resolved.config, resolved.kraken, _workload_of(scenario, resolved))
+    return resolved.architecture.program(resolved.layout, resolved.config, _workload_of(scenario))
 
 
 def _engine_machine(profile: HardwareProfile, pricing: Pricing) -> Machine:

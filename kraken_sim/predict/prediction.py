@@ -127,26 +127,16 @@ class Prediction:
 
     def as_dict(self) -> dict[str, Any]:
         """The same under the same names, for JSON; without the timeline's spans."""
-        kraken = self.resolved.kraken
         cost = self.overlap_cost
         return {
             "name": self.scenario.name,
             "hardware": self.scenario.hardware,
-            "architecture": self.resolved.kind.value,
+            "architecture": self.resolved.kind,
             "num_devices": self.resolved.num_devices,
             "phase": self.scenario.phase.value,
             "batch_size": self.scenario.batch_size,
             "context_length": self.scenario.context_length,
-            "kraken": None
-            if kraken is None
-            else {
-                "ways": kraken.ways,
-                "hidden_size": kraken.hidden_size,
-                "num_attention_heads": kraken.num_attention_heads,
-                "num_key_value_heads": kraken.num_key_value_heads,
-                "head_dim": kraken.head_dim,
-                "intermediate_size": kraken.intermediate_size,
-            },
+            **self.resolved.reports(),
             "num_parameters": self.num_parameters,
             "memory_bytes": {
                 "weights": self.memory.weights_bytes,

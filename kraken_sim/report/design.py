@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Final
 
 from rich.console import Group
 
-from kraken_sim.models.config import ArchitectureKind
 from kraken_sim.report.explore import percent, sureness
 from kraken_sim.report.page import Grid
 from kraken_sim.units import format_seconds
@@ -34,12 +33,11 @@ def front_grid(result: SearchResult) -> Grid:
     rows = []
     for item in result.front[:MOST_ROWS]:
         design = item.design
-        kraken = design.kind is ArchitectureKind.KRAKEN
         row = [
-            design.kind.value,
+            design.kind,
             f"{design.num_devices} x {design.hardware}",
             str(design.num_hidden_layers),
-            f"{design.ways} x {design.hidden_size}" if kraken else str(design.hidden_size),
+            design.width,
             f"{design.num_attention_heads}/{design.num_key_value_heads} x {design.head_dim}",
             str(design.intermediate_size),
             "default" if design.channels is None else str(design.channels),

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import plotly.graph_objects as go
 
+from kraken_sim.architectures.registry import kinds
 from kraken_sim.explore.design.request import Objective
-from kraken_sim.models.config import ArchitectureKind
 from kraken_sim.report.design import front_grid, search_sentences
 from kraken_sim.report.page import PALETTE, figures_html, render_page
 
@@ -42,11 +42,11 @@ def front_figure(result: SearchResult) -> Any:
     x_axis = objectives[0]
     y_axis = next(objective for objective in objectives[1:] if objective is not x_axis)
     figure = go.Figure()
-    for kind, colour in zip(ArchitectureKind, PALETTE, strict=False):
-        chosen = [item for item in result.evaluated if item.design.kind is kind]
+    for kind, colour in zip(kinds(), PALETTE, strict=False):
+        chosen = [item for item in result.evaluated if item.design.kind == kind]
         if chosen:
             marker = {"color": colour, "size": 7, "opacity": 0.55}
-            _add_points(figure, kind.value, chosen, x_axis, y_axis, {"mode": "markers", "marker": marker})
+            _add_points(figure, kind, chosen, x_axis, y_axis, {"mode": "markers", "marker": marker})
     front = sorted(result.front, key=lambda item: item.value(x_axis))
     ring = {"color": "rgba(0,0,0,0)", "size": 13, "line": {"color": "#222", "width": 1.5}}
     style = {"mode": "lines+markers", "marker": ring, "line": {"color": "#222", "width": 1, "dash": "dot"}}

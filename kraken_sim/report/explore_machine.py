@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Group
 
-from kraken_sim.explore.degree import KINDS
+from kraken_sim.architectures.registry import kinds
 from kraken_sim.report.explore import percent, question, sureness
 from kraken_sim.report.page import Grid
 from kraken_sim.units import format_bandwidth, format_bytes, format_seconds
@@ -34,7 +34,7 @@ def degree_grid(answer: DegreeAnswer) -> Grid:
         interval, prediction = row.prediction.interval, row.prediction
         rows.append(
             [
-                row.kind.value,
+                row.kind,
                 str(row.num_devices),
                 format_seconds(prediction.latency_s),
                 f"{format_seconds(interval.low_s, 3)} to {format_seconds(interval.high_s, 3)}",
@@ -54,8 +54,8 @@ def degree_sentences(answer: DegreeAnswer) -> list[str]:
     decision = answer.decision
     sentences = [f"Fastest: {sureness(decision, dict.fromkeys(decision.predictions, 1.0), answer.best)}"]
     sentences += [
-        f"As {kind.value}: {sureness(decision, answer.latency_weights(kind), best)}"
-        for kind in KINDS
+        f"As {kind}: {sureness(decision, answer.latency_weights(kind), best)}"
+        for kind in kinds()
         if (best := answer.best_of(kind)) is not None
     ]
     throughput = sureness(decision, answer.throughput_weights(), answer.best_throughput)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
 
-from kraken_sim.explore.degree import KINDS
+from kraken_sim.architectures.registry import kinds
 from kraken_sim.report.explore import question
 from kraken_sim.report.explore_machine import (
     DEGREE_TITLE,
@@ -39,12 +39,12 @@ def degree_html(answers: Sequence[DegreeAnswer]) -> str:
 
 def _degree_figure(answer: DegreeAnswer) -> Any:
     figure = go.Figure()
-    for kind, colour in zip(KINDS, PALETTE, strict=False):
-        rows = [row for row in answer.rows if row.kind is kind]
+    for kind, colour in zip(kinds(), PALETTE, strict=False):
+        rows = [row for row in answer.rows if row.kind == kind]
         latencies = [row.prediction.latency_s for row in rows]
         highs = [row.prediction.interval.high_s for row in rows]
         figure.add_scatter(
-            name=kind.value,
+            name=kind,
             x=[row.num_devices for row in rows],
             y=[1e3 * value for value in latencies],
             error_y={"type": "data", "array": [1e3 * (h - v) for h, v in zip(highs, latencies, strict=True)]},

@@ -36,7 +36,7 @@ def render_html(predictions: Sequence[Prediction]) -> str:
     layers = [steady_layer(prediction) for prediction in predictions]
     longest_s = max((spans[-1].end_s - spans[0].start_s for spans in layers if spans), default=0.0)
     for prediction, spans in zip(predictions, layers, strict=True):
-        parts.append(f"<h2>One layer: {html.escape(prediction.resolved.kind.value)}</h2>")
+        parts.append(f"<h2>One layer: {html.escape(prediction.resolved.kind)}</h2>")
         parts.append(f"<p>{html.escape(_layer_caption(prediction, spans))}</p>")
         parts.append(_figure(layer_figure(spans, longest_s), first=False))
     title = html.escape(predictions[0].scenario.name)
@@ -76,7 +76,7 @@ def _figure(figure: Any, *, first: bool) -> str:
 
 def breakdown_figure(predictions: Sequence[Prediction]) -> Any:
     """Stacked bars, one an architecture, in milliseconds."""
-    names = [prediction.resolved.kind.value for prediction in predictions]
+    names = [prediction.resolved.kind for prediction in predictions]
     figure = go.Figure()
     for category, colour in COLOURS.items():
         values = [1e3 * prediction.breakdown_s[category.value] for prediction in predictions]

@@ -9,8 +9,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from kraken_sim.models.config import ArchitectureKind
 from kraken_sim.paper.experiment import geomean_percent
+from kraken_sim.paper.grid import KINDS, KRAKEN, PARALLEL
 from kraken_sim.paper.summary import (
     bracket,
     effects,
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from kraken_sim.paper.experiment import Cell, GridResult
     from kraken_sim.paper.summary import Bracket, Effect
 
-STANDARD, PARALLEL, KRAKEN = ArchitectureKind.STANDARD, ArchitectureKind.PARALLEL, ArchitectureKind.KRAKEN
-
 
 def paper_report(result: GridResult) -> RenderableType:
     """Every cell's TTFT and speed-ups, the reported figures beside the predicted, and what they rest on."""
@@ -52,13 +50,12 @@ def _cells_table(result: GridResult) -> Table:
         table.add_column(f"{column}\n{unit}", justify="left" if column == "model" else "right")
     table.add_column("AllReduce\nof standard", justify="right")
     for cell in result.cells:
-        shape = cell.predictions[KRAKEN].resolved.kraken
         table.add_row(
             cell.model,
             str(cell.num_devices),
             str(cell.context_length),
-            str(shape.hidden_size) if shape else "",
-            *(format_seconds(cell.ttft_s[kind]) for kind in (STANDARD, PARALLEL, KRAKEN)),
+            str(cell.predictions[KRAKEN].resolved.layout.block.hidden_size),
+            *(format_seconds(cell.ttft_s[kind]) for kind in KINDS),
             *(f"{cell.speedup_percent(kind):+.1f} %" for kind in (PARALLEL, KRAKEN)),
             f"{100 * cell.all_reduce_share:.0f} %",
         )

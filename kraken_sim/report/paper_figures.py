@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from kraken_sim.models.config import ArchitectureKind
 from kraken_sim.paper.experiment import geomean_percent
-from kraken_sim.paper.grid import LinkClass
-from kraken_sim.paper.summary import KRAKEN, STANDARD, speedups_percent
+from kraken_sim.paper.grid import KINDS, KRAKEN, PARALLEL, STANDARD, LinkClass
+from kraken_sim.paper.summary import speedups_percent
 from kraken_sim.program.program import Category
 from kraken_sim.report.html import COLOURS
 
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from kraken_sim.paper.summary import Effect
     from kraken_sim.predict.prediction import Prediction
 
-PARALLEL = ArchitectureKind.PARALLEL
 KIND_COLOURS = {PARALLEL: "#dd8452", KRAKEN: "#4c72b0"}
 MODEL_COLOURS = ("#4c72b0", "#55a868", "#c44e52", "#8172b3", "#937860", "#64b5cd")
 ABOVE = {"orientation": "h", "x": 0.0, "y": 1.02, "yanchor": "bottom"}
@@ -59,7 +57,7 @@ def speedup_figure(result: GridResult, num_devices: int) -> Any:
     for kind, colour in KIND_COLOURS.items():
         values = [*(cell.speedup_percent(kind) for cell in cells), geomean_percent(cells, kind)]
         text = [f"{value:.0f}" for value in values]
-        figure.add_bar(name=kind.value, x=names, y=values, marker_color=colour, text=text, textposition="outside")
+        figure.add_bar(name=kind, x=names, y=values, marker_color=colour, text=text, textposition="outside")
     if (reported := result.grid.reported) is not None:
         figure.add_hrect(
             y0=reported.min_speedup_percent,
@@ -85,10 +83,9 @@ def speedup_figure(result: GridResult, num_devices: int) -> Any:
 
 def breakdown_figure(cells: Sequence[Cell], num_devices: int) -> Any:
     """Shares of the categories for the three architectures of every cell on `num_devices`."""
-    kinds_shown = (STANDARD, PARALLEL, KRAKEN)
-    chosen = [(cell, kind) for cell in cells if cell.num_devices == num_devices for kind in kinds_shown]
+    chosen = [(cell, kind) for cell in cells if cell.num_devices == num_devices for kind in KINDS]
     groups = [f"{cell.model}<br>{cell.context_length}" for cell, _ in chosen]
-    kinds = [kind.value for _, kind in chosen]
+    kinds = [kind for _, kind in chosen]
     figure = go.Figure()
     for category, colour in COLOURS.items():
         values = [100.0 * cell.breakdown_s[kind][category] / cell.ttft_s[STANDARD] for cell, kind in chosen]

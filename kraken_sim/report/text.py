@@ -84,10 +84,10 @@ def headline(prediction: Prediction) -> Text:
         f"{resolved.num_devices} x {scenario.hardware}, batch {scenario.batch_size}, "
         f"{scenario.context_length} tokens, {scenario.dtype}, {scenario.runtime.launch} launch\n"
     )
-    if resolved.kraken is not None:
-        shape = resolved.kraken
+    if (shape := resolved.own_block) is not None:
         text.append(
-            f"Kraken: {shape.ways} sub-layers of width {shape.hidden_size}, {shape.num_attention_heads} heads of "
+            f"{resolved.kind.capitalize()}: {resolved.layout.blocks_per_layer} sub-layers of width "
+            f"{shape.hidden_size}, {shape.num_attention_heads} heads of "
             f"{shape.head_dim}, {shape.num_key_value_heads} key/value heads\n"
         )
     memory = prediction.memory
@@ -103,7 +103,7 @@ def breakdown_table(predictions: Sequence[Prediction]) -> Table:
     table = Table(title="Where the time goes", title_justify="left")
     table.add_column("category")
     for prediction in predictions:
-        table.add_column(prediction.resolved.kind.value, justify="right")
+        table.add_column(prediction.resolved.kind, justify="right")
         table.add_column("share", justify="right")
     for category in predictions[0].breakdown_s:
         if all(prediction.breakdown_s[category] == 0.0 for prediction in predictions):
@@ -185,16 +185,14 @@ def comparison_report(predictions: Sequence[Prediction]) -> RenderableType:
     for column in ("architecture", "parameters", "width", "latency", "speed-up", "exposed", "hidden"):
         table.add_column(column, justify="left" if column == "architecture" else "right")
     for prediction in predictions:
-        kraken = prediction.resolved.kraken
-        shape = f"{kraken.ways} x {kraken.hidden_size}" if kraken else str(prediction.resolved.config.hidden_size)
         table.add_row(
-            prediction.resolved.kind.value,
+            prediction.resolved.kind,
             f"{prediction.num_parameters / 1e9:.2f} B",
-            shape,
+            prediction.resolved.width,
             format_seconds(prediction.latency_s),
             f"{100 * (base.latency_s / prediction.latency_s - 1):+.1f} %",
             format_seconds(prediction.exposed_communication_s),
             format_seconds(prediction.hidden_communication_s),
         )
-    lines = [communication_lines(prediction) for prediction in predictions if prediction.resolved.kraken]
+    lines = [communication_lines(prediction) for prediction in predictions if prediction.resolved.architecture.overlaps]
     return Group(table, breakdown_table(predictions), *lines)

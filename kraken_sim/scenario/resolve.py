@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from kraken_sim.architectures.architecture import Question
+from kraken_sim.architectures.registry import architecture, architectures
 from kraken_sim.errors import InputError, Problem
-from kraken_sim.models.config import ArchitectureKind
-from kraken_sim.models.hf import SYNONYMS, closest_divisor, config_from_fields, read_hf_fields
-from kraken_sim.models.kraken_width import kraken_config_for_latency
+from kraken_sim.models.hf import SYNONYMS, config_from_fields, read_hf_fields
 from kraken_sim.models.memory import DeviceMemory, TokenLoad, check_memory, device_memory
 from kraken_sim.models.presets import preset_fields
 from kraken_sim.profiles.placement import gpu_numbers
@@ -16,9 +16,10 @@ from kraken_sim.profiles.placement import gpu_numbers
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from kraken_sim.architectures.architecture import Architecture
     from kraken_sim.models.config import TransformerConfig
-    from kraken_sim.models.kraken_width import KrakenShape
-    from kraken_sim.scenario.spec import ArchitectureSpec, ModelSpec, Scenario
+    from kraken_sim.models.layout import Block, Layout
+    from kraken_sim.scenario.spec import ModelSpec, Scenario
 
 __all__ = ["ResolvedModel", "check_context", "check_memory", "memory_of", "resolve_model", "token_load_of"]
 
@@ -28,16 +29,42 @@ _GPT_DEFAULTS = {"model_type": "gpt2", "vocab_size": 51_200, "max_position_embed
 
 @dataclass(frozen=True, slots=True)
 class ResolvedModel:
-    """What runs: the base model, Kraken's sub-layer if it is one, and the devices.
+    """What runs: the base model, its architecture, and what repeats on which devices.
 
-    Guaranteed: heads, FFN and sub-layers can be spread over the devices. For Kraken, `kraken.ways` and
-    `num_devices` divide one another: a device holds several sub-layers, or several devices share one.
+    Guaranteed: blocks, their heads and their FFN can be spread over the devices.
     """
 
     config: TransformerConfig
-    kraken: KrakenShape | None
-    kind: ArchitectureKind
-    num_devices: int
+    architecture: Architecture[Any, Any]
+    layout: Layout
+
+    @property
+    def kind(self) -> str:
+        """The architecture's name."""
+        return self.architecture.kind
+
+    @property
+    def num_devices(self) -> int:
+        """Devices that one pass runs on."""
+        return self.layout.num_devices
+
+    @property
+    def width(self) -> str:
+        """The width of the stream, with the number of blocks side by side where their shape is their own."""
+        block, layout = self.own_block, self.layout
+        return str(layout.block.hidden_size) if block is None else f"{layout.blocks_per_layer} x {block.hidden_size}"
+
+    def reports(self) -> dict[str, dict[str, int] | None]:
+        """What each architecture with a report of its own says of the layout; None where it is another's."""
+        found: dict[str, dict[str, int] | None] = {}
+        found |= dict.fromkeys(record.kind for record in architectures() if record.report is not None)
+        own = self.architecture.report
+        return found if own is None else {**found, self.kind: dict(own(self.layout))}
+
+    @property
+    def own_block(self) -> Block | None:
+        """The block whose shape is the architecture's own; None where it is the model's layer."""
+        return None if self.architecture.written is None else self.layout.block
 
 
 def resolve_model(scenario: Scenario, machine_devices: int | None = None) -> ResolvedModel:
@@ -52,21 +79,21 @@ def resolve_model(scenario: Scenario, machine_devices: int | None = None) -> Res
     """
     problems = list(_device_problems(scenario, machine_devices))
     num_devices = asked_devices(scenario) or machine_devices or 1
-    if scenario.architecture.kind is ArchitectureKind.KRAKEN:
-        problems.extend(_ways_problems(scenario, num_devices))
+    fields = scenario.architecture
+    record = architecture(fields.kind)
+    problems.extend(record.fits(fields, num_devices))
     try:
         config = _config_of(scenario.model)
     except InputError as error:
         raise InputError([*problems, *error.problems]) from None
     problems.extend(_context_problems(scenario, config))
-    kraken = None
-    if scenario.architecture.kind is ArchitectureKind.KRAKEN:
-        kraken = _kraken_of(scenario.architecture, config, num_devices, problems)
-    else:
-        problems.extend(_split_problems(config, num_devices, "num_devices"))
+    try:
+        layout = record.checked_layout(Question(config, num_devices, fields))
+    except InputError as error:
+        raise InputError([*problems, *error.problems]) from None
     if problems:
         raise InputError(problems)
-    return ResolvedModel(config, kraken, scenario.architecture.kind, num_devices)
+    return ResolvedModel(config, record, layout)
 
 
 def check_context(scenario: Scenario, resolved: ResolvedModel) -> None:
@@ -87,14 +114,7 @@ def token_load_of(scenario: Scenario) -> TokenLoad:
 
 def memory_of(scenario: Scenario, resolved: ResolvedModel) -> DeviceMemory:
     """Bytes that one device needs; `check_memory` compares them with what it has."""
-    return device_memory(
-        resolved.config,
-        resolved.kind,
-        resolved.num_devices,
-        token_load_of(scenario),
-        scenario.dtype,
-        resolved.kraken,
-    )
+    return device_memory(resolved.config, resolved.layout, token_load_of(scenario), scenario.dtype)
 
 
 def _config_of(spec: ModelSpec) -> TransformerConfig:
@@ -134,70 +154,8 @@ def asked_devices(scenario: Scenario) -> int | None:
     return scenario.num_devices
 
 
-def _ways_problems(scenario: Scenario, num_devices: int) -> Iterator[Problem]:
-    ways = scenario.architecture.ways or num_devices
-    if ways % num_devices and num_devices % ways:
-        message = f"{ways} ways do not fit {num_devices} devices: one must be a multiple of the other"
-        yield Problem("architecture.ways", message, ways, str(num_devices))
-
-
 def _context_problems(scenario: Scenario, config: TransformerConfig) -> Iterator[Problem]:
     limit = config.max_position_embeddings
     if config.position_embeddings and scenario.context_length > limit:
         message = f"the model has {limit} learned positions; set model.max_position_embeddings for more"
         yield Problem("context_length", message, scenario.context_length, str(limit))
-
-
-def _kraken_of(
-    spec: ArchitectureSpec, config: TransformerConfig, num_devices: int, problems: list[Problem]
-) -> KrakenShape | None:
-    """Kraken's sub-layer; None, with `problems` extended, where there is none."""
-    ways = spec.ways or num_devices
-    group = max(1, num_devices // ways)
-    heads, kv_heads = spec.num_attention_heads, spec.num_key_value_heads
-    if spec.hidden_size is not None and heads is not None and spec.hidden_size % heads:
-        message = f"hidden_size {spec.hidden_size} does not divide by {heads} heads"
-        example = str(closest_divisor(spec.hidden_size, heads))
-        problems.append(Problem("architecture.num_attention_heads", message, heads, example))
-        return None
-    try:
-        shape = kraken_config_for_latency(
-            config,
-            ways,
-            hidden_size=spec.hidden_size,
-            num_attention_heads=heads,
-            num_key_value_heads=kv_heads,
-            intermediate_size=spec.intermediate_size,
-            devices_per_sub_layer=group,
-        )
-    except ValueError as error:
-        example = "num_attention_heads: 28 with hidden_size: 3584"
-        problems.append(Problem("architecture.hidden_size", str(error), spec.hidden_size, example))
-        return None
-    if shape.num_attention_heads % shape.num_key_value_heads:
-        path = "architecture.num_key_value_heads"
-        message = f"the {shape.num_attention_heads} heads of a sub-layer do not divide by it"
-        example = str(closest_divisor(shape.num_attention_heads, shape.num_key_value_heads))
-        problems.append(Problem(path, message, shape.num_key_value_heads, example))
-    problems.extend(_split_problems(shape, group, "architecture.ways"))
-    return shape
-
-
-def _split_problems(shape: TransformerConfig | KrakenShape, num_devices: int, path: str) -> Iterator[Problem]:
-    """What keeps `num_devices` devices from sharing one layer; key/value heads may be replicated instead."""
-    heads, kv_heads, ffn = shape.num_attention_heads, shape.num_key_value_heads, shape.intermediate_size
-    devices = f"the {num_devices} devices that share a layer"
-    if heads % num_devices:
-        message = f"{heads} attention heads do not divide by {devices}"
-        yield Problem(path, message, example=_device_example(heads, num_devices))
-    elif kv_heads % num_devices and num_devices % kv_heads:
-        message = f"{kv_heads} key/value heads can neither be split over nor replicated on {devices}"
-        yield Problem(path, message, example=_device_example(kv_heads, num_devices))
-    if ffn % num_devices:
-        message = f"an FFN of width {ffn} does not divide by {devices}"
-        yield Problem(path, message, example=_device_example(ffn, num_devices))
-
-
-def _device_example(number: int, num_devices: int) -> str:
-    fitting = closest_divisor(number, num_devices)
-    return f"{fitting} device{'s' if fitting != 1 else ''}"

@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
+from kraken_sim.architectures.architecture import DeviceCount, Size
+from kraken_sim.architectures.form import ArchitectureSpec, KindName
+from kraken_sim.architectures.registry import BASELINE, architecture
 from kraken_sim.architectures.workload import Phase
 from kraken_sim.costs.collectives.policy import CollectivePolicy, Library, Selection, Transport
 from kraken_sim.errors import InputError
-from kraken_sim.files.problems import problems_of
+from kraken_sim.files.problems import fields_error, form_of, problems_of
 from kraken_sim.files.strict_yaml import read_yaml
-from kraken_sim.models.config import ArchitectureKind
-from kraken_sim.models.hf import FAMILIES, SIZE_LIMIT
+from kraken_sim.models.hf import FAMILIES
 from kraken_sim.profiles.load import is_path
 from kraken_sim.profiles.placement import Placement
 from kraken_sim.program.ops import DType
@@ -31,12 +33,15 @@ if TYPE_CHECKING:
 __all__ = [
     "ArchitectureSpec",
     "CollectiveSpec",
+    "DeviceCount",
+    "KindName",
     "Launch",
     "ModelSpec",
     "Phase",
     "ResolvedModel",
     "RuntimeSpec",
     "Scenario",
+    "Size",
     "check_memory",
     "load_scenario",
     "memory_of",
@@ -49,12 +54,8 @@ __all__ = [
     "with_architecture",
 ]
 
-DEVICE_LIMIT = 1024
 CONTEXT_LIMIT = 1 << 24
 BATCH_LIMIT = 1 << 16
-
-Size = Annotated[int, Field(strict=True, ge=1, le=SIZE_LIMIT)]
-DeviceCount = Annotated[int, Field(strict=True, ge=1, le=DEVICE_LIMIT)]
 
 
 class Launch(StrEnum):
@@ -154,45 +155,6 @@ class ModelSpec(_Spec):
         return self
 
 
-class ArchitectureSpec(_Spec):
-    """How the layers are wired."""
-
-    kind: ArchitectureKind = Field(description="Wiring of a layer.", examples=["kraken"])
-    ways: DeviceCount | None = Field(
-        default=None, description="Kraken: sub-layers a layer; default: num_devices.", examples=[2]
-    )
-    hidden_size: Size | None = Field(
-        default=None,
-        description="Kraken: width of a sub-layer; default: from the parameter budget.",
-        examples=[3584],
-    )
-    num_attention_heads: Size | None = Field(
-        default=None,
-        description="Kraken: query heads of one sub-layer; default: from the width.",
-        examples=[28],
-    )
-    num_key_value_heads: Size | None = Field(
-        default=None,
-        description="Kraken: key/value heads of one sub-layer; default: the model's ratio.",
-        examples=[4],
-    )
-    intermediate_size: Size | None = Field(
-        default=None,
-        description="Kraken: width of a sub-layer's FFN; default: twice its hidden_size.",
-        examples=[7168],
-    )
-
-    @model_validator(mode="after")
-    def _fields_fit_the_kind(self) -> Self:
-        if self.kind is ArchitectureKind.LADDER:
-            raise fields_error("ladder is not available yet; use standard, parallel or kraken", "kind")
-        names = ("ways", "hidden_size", "num_attention_heads", "num_key_value_heads", "intermediate_size")
-        given = [name for name in names if getattr(self, name) is not None]
-        if given and self.kind is not ArchitectureKind.KRAKEN:
-            raise fields_error(f"is for kind kraken only, not for {self.kind}", *given)
-        return self
-
-
 class CollectiveSpec(_Spec):
     """Whose collectives run, and how."""
 
@@ -254,7 +216,7 @@ class Scenario(_Spec):
     )
     model: ModelSpec = Field(description="The base model.", examples=[{"preset": "6.7B"}])
     architecture: ArchitectureSpec = Field(
-        default_factory=lambda: ArchitectureSpec(kind=ArchitectureKind.STANDARD),
+        default_factory=lambda: architecture(BASELINE).own(),
         description="How its layers are wired; default: standard.",
         examples=[{"kind": "kraken"}],
     )
@@ -316,17 +278,16 @@ def section_fields(section: type[BaseModel] = Scenario) -> dict[str, Any]:
     """The names of a scenario's fields; those of a section as a mapping, those of a plain field as an empty one."""
     found: dict[str, Any] = {}
     for name, field in section.model_fields.items():
-        kind = field.annotation
-        inner = isinstance(kind, type) and issubclass(kind, BaseModel)
-        found[name] = section_fields(kind) if inner and isinstance(kind, type) else {}
+        inner = form_of(field)
+        found[name] = section_fields(inner) if inner else {}
     return found
 
 
-def with_architecture(scenario: Scenario, kind: ArchitectureKind) -> Scenario:
-    """The same question for another wiring; Kraken's own fields are kept if the scenario has them."""
-    if scenario.architecture.kind is kind:
+def with_architecture(scenario: Scenario, kind: str) -> Scenario:
+    """The same question for another wiring; its own fields are kept if the scenario has them."""
+    if scenario.architecture.kind == kind:
         return scenario
-    return scenario.model_copy(update={"architecture": ArchitectureSpec(kind=kind)})
+    return scenario.model_copy(update={"architecture": architecture(kind).own()})
 
 
 def with_absolute_paths(data: Mapping[str, Any], folder: str | Path | None) -> dict[str, Any]:
@@ -340,9 +301,3 @@ def with_absolute_paths(data: Mapping[str, Any], folder: str | Path | None) -> d
     if isinstance(model, dict) and isinstance(model.get("config"), str):
         resolved["model"] = {**model, "config": str(Path(folder) / model["config"])}
     return resolved
-
-
-def fields_error(message: str, *names: str) -> PydanticCustomError:
-    """An error about fields of the model that raises it; `problems_of` reports each under its own path."""
-    context = {"fields": ", ".join(names), "message": message}
-    return PydanticCustomError("fields", "{fields}: {message}", context)

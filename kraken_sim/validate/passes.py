@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from kraken_sim.architectures.registry import architecture
 from kraken_sim.errors import InputError, KrakenSimError
 from kraken_sim.measurements.machine import machine_warnings, matching_profile
 from kraken_sim.measurements.records import PassRecord
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from kraken_sim.scenario.spec import Scenario
 
 STANDARD_NAME, KRAKEN_NAME, BLOCKING_NAME = "standard", "kraken", "kraken (blocking)"
+"""What validation asks by name: how well Kraken's speed-up over standard is predicted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +41,9 @@ class Comparison:
 
     @property
     def architecture(self) -> str:
-        """Its architecture, blocking Kraken apart from the overlapping one."""
+        """Its architecture, one that could overlap but blocked apart from the overlapping one."""
         kind = str(self.record.architecture["kind"])
-        return BLOCKING_NAME if kind == KRAKEN_NAME and not self.record.overlap else kind
+        return f"{kind} (blocking)" if architecture(kind).overlaps and not self.record.overlap else kind
 
     @property
     def size(self) -> str:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from pydantic import Field
 
-from kraken_sim.errors import InputError, Problem
-from kraken_sim.explore.degree import KINDS
+from kraken_sim.architectures.registry import BASELINE, architecture, kinds
+from kraken_sim.errors import InputError, Problem, closest
 from kraken_sim.explore.design.shape import Design, default_ffn_expansion, divides, widths_for_budget
 from kraken_sim.explore.sweep.fields import (
     Amount,
@@ -26,11 +26,10 @@ from kraken_sim.explore.sweep.fields import (
     raise_if_any,
     read_request,
 )
-from kraken_sim.models.config import ArchitectureKind
 from kraken_sim.models.counts import parameter_count
 from kraken_sim.models.kraken_width import SUPPORTED_HEAD_DIMS
 from kraken_sim.profiles.load import load_profile
-from kraken_sim.scenario.spec import DeviceCount, Phase, Scenario, Size, resolve_model, with_architecture
+from kraken_sim.scenario.spec import DeviceCount, KindName, Phase, Scenario, Size, resolve_model, with_architecture
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,9 +65,7 @@ class SearchSpec(Spec):
 
     hardware: Annotated[tuple[str, ...], NotEmpty] | None = Field(default=None, examples=["[h200-sxm-x2]"])
     num_devices: Annotated[tuple[DeviceCount, ...], NotEmpty] | None = Field(default=None, examples=["[2, 4, 8]"])
-    kind: Annotated[tuple[ArchitectureKind, ...], NotEmpty] | None = Field(
-        default=None, examples=["[standard, kraken]"]
-    )
+    kind: Annotated[tuple[KindName, ...], NotEmpty] | None = Field(default=None, examples=["[standard, kraken]"])
     ways: Annotated[tuple[DeviceCount, ...], NotEmpty] | None = Field(
         default=None, description="Kraken: sub-layers a layer; default: the devices.", examples=["[2, 4]"]
     )
@@ -181,8 +178,9 @@ def find_problems(request: DesignRequest) -> Iterator[Problem]:
     except InputError as error:
         yield from (Problem(f"base.{p.path}", p.message, p.value, p.example, p.suggestion) for p in error.problems)
     for position, kind in enumerate(request.search.kind or ()):
-        if kind not in KINDS:
-            yield Problem(f"search.kind.{position}", f"must be one of {', '.join(KINDS)}", kind.value, "kraken")
+        if kind not in kinds():
+            message, meant = f"must be one of {', '.join(kinds())}", closest(kind, kinds())
+            yield Problem(f"search.kind.{position}", message, kind, kinds()[-1], meant)
     for position, head_dim in enumerate(request.search.head_dim or ()):
         if head_dim not in SUPPORTED_HEAD_DIMS:
             listed = ", ".join(map(str, SUPPORTED_HEAD_DIMS))
@@ -246,7 +244,7 @@ def base_config(request: DesignRequest) -> TransformerConfig:
         InputError: the model is wrong.
     """
     # As a standard Transformer on one device nothing but the model itself can be wrong.
-    alone = with_architecture(request.base, ArchitectureKind.STANDARD).model_copy(update={"num_devices": 1})
+    alone = with_architecture(request.base, BASELINE).model_copy(update={"num_devices": 1})
     return resolve_model(alone).config
 
 
@@ -263,8 +261,9 @@ def designs(request: DesignRequest) -> Iterator[Design]:
     for hardware in search.hardware or (request.base.hardware,):
         available = len(load_profile(hardware).topology.gpus)
         counts = search.num_devices or (request.base.num_devices or available,)
-        for num_devices, kind in product(counts, search.kind or KINDS):
-            if num_devices > available or (num_devices == 1 and kind is ArchitectureKind.KRAKEN):
+        for num_devices, kind in product(counts, search.kind or kinds()):
+            record = architecture(kind)
+            if num_devices > available or record.degenerate(record.own(), num_devices):
                 continue
             for design in _shapes(request, config, budget, hardware, num_devices, kind):
                 if design not in seen:
@@ -278,19 +277,17 @@ def _shapes(
     budget: int,
     hardware: str,
     num_devices: int,
-    kind: ArchitectureKind,
+    kind: str,
 ) -> Iterator[Design]:
-    search, kraken = request.search, kind is ArchitectureKind.KRAKEN
+    search, record = request.search, architecture(kind)
     own_dim = config.head_dim if config.head_dim in SUPPORTED_HEAD_DIMS else 128
     for ways, layers, head_dim, groups, expansion in product(
-        (search.ways or (num_devices,)) if kraken else (1,),
+        (1,) if record.written is None else search.ways or (num_devices,),
         search.num_hidden_layers or (config.num_hidden_layers,),
         search.head_dim or (own_dim,),
         search.num_key_value_groups or (config.num_attention_heads // config.num_key_value_heads,),
         search.ffn_expansion or (default_ffn_expansion(config, kind),),
     ):
-        if kraken and ways % num_devices and num_devices % ways:
-            continue
         shape = Design(hardware, num_devices, kind, ways, layers, head_dim, head_dim, groups, float(expansion), None)
         widths = search.hidden_size or widths_for_budget(shape, config, budget)
         for width, channels in product(widths, search.channels or (request.base.runtime.collective.channels,)):

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from math import lcm
 from typing import TYPE_CHECKING, Any, Final
 
-from kraken_sim.models.config import ArchitectureKind
+from kraken_sim.architectures.architecture import Question
+from kraken_sim.architectures.registry import architecture
 from kraken_sim.models.counts import parameter_count
-from kraken_sim.models.kraken_width import FFN_FACTOR, KrakenShape
-from kraken_sim.scenario.spec import ArchitectureSpec
+from kraken_sim.models.layout import Block, Layout, devices_per_block
 
 if TYPE_CHECKING:
+    from kraken_sim.architectures.architecture import Architecture, ArchitectureFields
     from kraken_sim.models.config import TransformerConfig
     from kraken_sim.scenario.spec import Scenario
 
@@ -24,13 +25,13 @@ MOST_STEPS: Final = 17
 
 @dataclass(frozen=True, slots=True)
 class Design:
-    """One point of a search; widths and heads are those of a sub-layer for Kraken, of the model otherwise."""
+    """One point of a search; widths and heads are those of one block: of a Kraken's sub-layer, of another's layer."""
 
     hardware: str
     num_devices: int
-    kind: ArchitectureKind
+    kind: str
     ways: int
-    """Sub-layers a layer; 1 unless Kraken."""
+    """Blocks a layer; 1 unless the architecture has blocks of its own shape."""
     num_hidden_layers: int
     hidden_size: int
     head_dim: int
@@ -55,30 +56,50 @@ class Design:
         return round(self.ffn_expansion * self.hidden_size)
 
     @property
+    def architecture(self) -> Architecture[Any, Any]:
+        """How its layers are wired."""
+        return architecture(self.kind)
+
+    @property
+    def layout(self) -> Layout:
+        """Its blocks on its devices."""
+        block = Block(
+            self.hidden_size,
+            self.num_attention_heads,
+            self.num_key_value_heads,
+            self.head_dim,
+            self.intermediate_size,
+        )
+        return Layout(block, self.num_devices, self.ways)
+
+    @property
+    def fields(self) -> ArchitectureFields:
+        """What a scenario says of its architecture."""
+        record = self.architecture
+        fields: ArchitectureFields = record.own() if record.written is None else record.written(self.layout)
+        return fields
+
+    @property
+    def width(self) -> str:
+        """The width of a block, with how many there are where their shape is the architecture's own."""
+        own = self.architecture.written is not None
+        return f"{self.ways} x {self.hidden_size}" if own else str(self.hidden_size)
+
+    @property
     def label(self) -> str:
         """The design in a line."""
-        width = f"{self.ways} x {self.hidden_size}" if self.kind is ArchitectureKind.KRAKEN else str(self.hidden_size)
         heads = f"{self.num_attention_heads}/{self.num_key_value_heads} heads of {self.head_dim}"
         channels = "default" if self.channels is None else str(self.channels)
         return (
-            f"{self.kind.value}, {self.num_hidden_layers} layers, width {width}, {heads}, "
+            f"{self.kind}, {self.num_hidden_layers} layers, width {self.width}, {heads}, "
             f"FFN x {self.ffn_expansion:g}, {channels} channels, {self.num_devices} x {self.hardware}"
         )
 
     def scenario(self, base: Scenario) -> Scenario:
         """The base scenario with this design's machine, shapes and channels."""
-        shapes: dict[str, Any] = {
-            "hidden_size": self.hidden_size,
-            "num_attention_heads": self.num_attention_heads,
-            "num_key_value_heads": self.num_key_value_heads,
-            "intermediate_size": self.intermediate_size,
-        }
         model = base.model.model_copy(update={"num_hidden_layers": self.num_hidden_layers})
-        architecture = ArchitectureSpec(kind=self.kind)
-        if self.kind is ArchitectureKind.KRAKEN:
-            architecture = architecture.model_copy(update={"ways": self.ways, **shapes})
-        else:
-            model = model.model_copy(update={**shapes, "head_dim": self.head_dim})
+        if self.architecture.written is None:
+            model = model.model_copy(update=asdict(self.layout.block))
         collective = base.runtime.collective.model_copy(update={"channels": self.channels})
         return base.model_copy(
             update={
@@ -86,41 +107,24 @@ class Design:
                 "hardware": self.hardware,
                 "num_devices": self.num_devices,
                 "model": model,
-                "architecture": architecture,
+                "architecture": self.fields,
                 "runtime": base.runtime.model_copy(update={"collective": collective}),
             }
         )
 
     def num_parameters(self, config: TransformerConfig) -> int:
         """Parameters of the design; vocabulary, positions, biases and norms are the base model's."""
-        shaped = replace(
-            config,
-            num_hidden_layers=self.num_hidden_layers,
-            hidden_size=self.hidden_size,
-            num_attention_heads=self.num_attention_heads,
-            num_key_value_heads=self.num_key_value_heads,
-            head_dim=self.head_dim,
-            intermediate_size=self.intermediate_size,
-        )
-        if self.kind is not ArchitectureKind.KRAKEN:
-            return parameter_count(shaped, self.kind)
-        shape = KrakenShape(
-            self.ways,
-            self.hidden_size,
-            self.num_attention_heads,
-            self.num_key_value_heads,
-            self.head_dim,
-            self.intermediate_size,
-        )
-        base = replace(config, num_hidden_layers=self.num_hidden_layers)
-        return parameter_count(base, self.kind, shape)
+        record = self.architecture
+        asked = Question(replace(config, num_hidden_layers=self.num_hidden_layers), self.num_devices, record.own())
+        shaped = record.with_block(asked, self.layout)
+        return parameter_count(shaped.config, record.layout(shaped))
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON and tables."""
         return {
             "hardware": self.hardware,
             "num_devices": self.num_devices,
-            "architecture": self.kind.value,
+            "architecture": self.kind,
             "ways": self.ways,
             "num_hidden_layers": self.num_hidden_layers,
             "hidden_size": self.hidden_size,
@@ -132,24 +136,21 @@ class Design:
         }
 
 
-def default_ffn_expansion(config: TransformerConfig, kind: ArchitectureKind) -> float:
-    """The base model's own, and 2 for a Kraken, as its authors take it."""
-    return float(FFN_FACTOR) if kind is ArchitectureKind.KRAKEN else config.intermediate_size / config.hidden_size
-
-
-def sharing_devices(design: Design) -> int:
-    """Devices that share one block: all of them, or for a Kraken those of one sub-layer."""
-    if design.kind is ArchitectureKind.KRAKEN:
-        return max(1, design.num_devices // design.ways)
-    return design.num_devices
+def default_ffn_expansion(config: TransformerConfig, kind: str) -> float:
+    """The architecture's own, and the base model's where it has none."""
+    own = architecture(kind).ffn_expansion
+    return config.intermediate_size / config.hidden_size if own is None else own
 
 
 def divides(design: Design) -> bool:
-    """Whether heads, key/value heads (split or replicated) and FFN can be spread over the devices that share them."""
-    sharing, heads, kv_heads = sharing_devices(design), design.num_attention_heads, design.num_key_value_heads
+    """Whether blocks, heads, key/value heads (split or replicated) and FFN can be spread over the devices."""
+    sharing = devices_per_block(design.num_devices, design.ways)
+    heads, kv_heads = design.num_attention_heads, design.num_key_value_heads
     if kv_heads == 0 or design.hidden_size % design.head_dim or heads % design.num_key_value_groups:
         return False
     whole_ffn = design.intermediate_size % sharing == 0
+    if any(design.architecture.fits(design.fields, design.num_devices)):
+        return False
     return heads % sharing == 0 and (kv_heads % sharing == 0 or sharing % kv_heads == 0) and whole_ffn
 
 
@@ -163,7 +164,8 @@ def widths_for_budget(design: Design, config: TransformerConfig, budget: int) ->
     """
     found = set()
     for alignment in ALIGNMENTS:
-        unit = lcm(design.head_dim * lcm(design.num_key_value_groups, sharing_devices(design)), alignment)
+        sharing = devices_per_block(design.num_devices, design.ways)
+        unit = lcm(design.head_dim * lcm(design.num_key_value_groups, sharing), alignment)
         start = _nearest_multiple(design, config, budget, unit)
         candidates = [multiple for distance in range(MOST_STEPS) for multiple in (start - distance, start + distance)]
         widths = (multiple * unit for multiple in candidates if multiple > 0)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import Field, model_validator
 
+from kraken_sim.architectures.registry import BASELINE, architecture
 from kraken_sim.errors import InputError, Problem
 from kraken_sim.explore.degree import degrees
 from kraken_sim.explore.procure.sla import Sla, sla_preset
@@ -25,7 +26,7 @@ from kraken_sim.explore.sweep.fields import (
     raise_if_any,
     read_request,
 )
-from kraken_sim.models.config import ArchitectureKind
+from kraken_sim.files.problems import fields_error
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.program.ops import DType
 from kraken_sim.scenario.spec import (
@@ -35,7 +36,6 @@ from kraken_sim.scenario.spec import (
     ModelSpec,
     RuntimeSpec,
     Scenario,
-    fields_error,
     resolve_model,
 )
 
@@ -48,7 +48,8 @@ Tokens = Annotated[int, Field(strict=True, ge=1, le=CONTEXT_LIMIT)]
 
 
 def _standard() -> ArchitectureSpec:
-    return ArchitectureSpec(kind=ArchitectureKind.STANDARD)
+    standard: ArchitectureSpec = architecture(BASELINE).own()
+    return standard
 
 
 class SlaSpec(Spec):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from kraken_sim.architectures.registry import architectures
 from kraken_sim.errors import InfeasibleError, InputError, KrakenSimError
 from kraken_sim.predict.pipeline import Memo, Predictor
 from kraken_sim.program.program import Category
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 FLOAT, INT, TEXT = "float64", "int64", "string"
 
-RESULT_COLUMNS: tuple[tuple[str, str], ...] = (
+_NUMBERS: Final = (
     ("latency_s", FLOAT),
     ("ttft_s", FLOAT),
     ("tpot_s", FLOAT),
@@ -38,20 +39,19 @@ RESULT_COLUMNS: tuple[tuple[str, str], ...] = (
     ("memory_bytes.weights", INT),
     ("memory_bytes.kv_cache", INT),
     ("memory_bytes.activations", INT),
-    ("kraken.ways", INT),
-    ("kraken.hidden_size", INT),
-    ("kraken.num_attention_heads", INT),
-    ("kraken.num_key_value_heads", INT),
-    ("num_events", INT),
-    ("error_kind", TEXT),
-    ("error", TEXT),
 )
-"""Columns of a result: the names of a prediction's JSON, nested ones with dots. Of a point without an answer all are
-null but the last two; `error_kind` is input, infeasible or internal."""
-
-_NO_RESULT = (None,) * (len(RESULT_COLUMNS) - 2)
+_LAST_COLUMNS = (("num_events", INT), ("error_kind", TEXT), ("error", TEXT))
 _ANY = {"hardware": "any", "model": {"preset": "1.3B"}, "context_length": 1}
 """A valid scenario to check one field in: fields of the scenario itself do not depend on one another."""
+
+
+def result_columns() -> tuple[tuple[str, str], ...]:
+    """Columns of a result and their types: the names of a prediction's JSON, nested ones with dots.
+
+    Of a point without an answer all are null but the last two; `error_kind` is input, infeasible or internal.
+    """
+    own = ((f"{record.kind}.{name}", INT) for record in architectures() for name in record.columns)
+    return (*_NUMBERS, *own, *_LAST_COLUMNS)
 
 
 @dataclass(slots=True)
@@ -66,6 +66,8 @@ class Evaluator:
     """By field of the scenario: the positions in a row of the swept fields inside it."""
     constant: dict[str, Any] = field(default_factory=dict)
     """The other fields of the scenario, checked."""
+    no_result: tuple[None, ...] = ()
+    """All columns of a point without an answer but the last two."""
     _parts: dict[str, Memo[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -77,6 +79,7 @@ class Evaluator:
         for index, path in enumerate(self.paths):
             self.swept.setdefault(path.partition(".")[0], []).append(index)
         self._parts = {name: Memo() for name in self.swept}
+        self.no_result = (None,) * (len(result_columns()) - 2)
         data = with_absolute_paths({k: v for k, v in self.fixed.items() if k not in self.swept}, self.folder)
         scenario = scenario_from({**{name: _ANY[name] for name in self.swept if name in _ANY}, **data})
         self.constant = {name: getattr(scenario, name) for name in Scenario.model_fields if name not in self.swept}
@@ -113,16 +116,16 @@ class Evaluator:
         return getattr(scenario_from({**others, **with_absolute_paths(data, self.folder)}), name)
 
     def row(self, values: Row) -> tuple[Any, ...]:
-        """Results of one point in the order of `RESULT_COLUMNS`; an error is a result too."""
+        """Results of one point in the order of `result_columns`; an error is a result too."""
         try:
             return results_of(self.predictor.predict(self.scenario(values)))
         except InputError as error:
-            return (*_NO_RESULT, "input", "; ".join(str(problem) for problem in error.problems))
+            return (*self.no_result, "input", "; ".join(str(problem) for problem in error.problems))
         except InfeasibleError as error:
-            return (*_NO_RESULT, "infeasible", str(error))
+            return (*self.no_result, "infeasible", str(error))
         except Exception as error:  # a bug of ours in one point must not cost the others
             kind = "" if isinstance(error, KrakenSimError) else f"{type(error).__name__}: "
-            return (*_NO_RESULT, "internal", f"{kind}{error}")
+            return (*self.no_result, "internal", f"{kind}{error}")
 
     def rows(self, points: Iterable[Row]) -> list[tuple[Any, ...]]:
         """Values and results of several points."""
@@ -130,12 +133,10 @@ class Evaluator:
 
 
 def results_of(prediction: Prediction) -> tuple[Any, ...]:
-    """A prediction in the order of `RESULT_COLUMNS`."""
-    totals, memory, kraken = prediction.totals, prediction.memory, prediction.resolved.kraken
+    """A prediction in the order of `result_columns`."""
+    totals, memory, reports = prediction.totals, prediction.memory, prediction.resolved.reports()
     interval, cost = prediction.interval, totals.overlap_cost
-    shape: tuple[int | None, ...] = (None,) * 4
-    if kraken is not None:
-        shape = (kraken.ways, kraken.hidden_size, kraken.num_attention_heads, kraken.num_key_value_heads)
+    own = [(reports.get(record.kind) or {}).get(name) for record in architectures() for name in record.columns]
     return (
         prediction.latency_s, prediction.ttft_s, prediction.tpot_s, interval.low_s, interval.high_s,
         *totals.breakdown_s.values(),
@@ -143,7 +144,7 @@ def results_of(prediction: Prediction) -> tuple[Any, ...]:
         cost.waiting_s, cost.compute_slowdown_s, cost.collective_slowdown_s,
         totals.host_wait_s, prediction.slowdown, prediction.num_parameters,
         memory.weights_bytes, memory.kv_cache_bytes, memory.activation_bytes,
-        *shape, prediction.timeline.num_events, None, None,
+        *own, prediction.timeline.num_events, None, None,
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kraken_sim.errors import InputError
-from kraken_sim.explore.sweep.rows import FLOAT, INT, RESULT_COLUMNS, TEXT
+from kraken_sim.explore.sweep.rows import FLOAT, INT, TEXT, result_columns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -37,7 +37,7 @@ _REPLACES = "another --out, or delete the file"
 def columns_of(plan: Plan) -> list[tuple[str, str]]:
     """Names and types of a result's columns: the point's number, the swept fields, the results."""
     swept = [(path, _type_of(plan.column_values(path))) for path in plan.paths]
-    return [(POINT, INT), *swept, *RESULT_COLUMNS]
+    return [(POINT, INT), *swept, *result_columns()]
 
 
 def _type_of(values: Iterable[Any]) -> str:

@@ -1,0 +1,151 @@
+"""What an architecture is to the rest of the package: one record, and the question that it answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
+
+from pydantic import Field
+
+from kraken_sim.errors import InputError, Problem
+from kraken_sim.files.model import FileModel
+from kraken_sim.models.hf import SIZE_LIMIT, closest_divisor
+from kraken_sim.models.layout import Layout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from kraken_sim.architectures.workload import Workload
+    from kraken_sim.models.config import TransformerConfig
+    from kraken_sim.program.program import Program
+
+DEVICE_LIMIT = 1024
+"""No program has that many ranks; a larger number is a slip, and would only exhaust the machine."""
+
+Size = Annotated[int, Field(strict=True, ge=1, le=SIZE_LIMIT)]
+DeviceCount = Annotated[int, Field(strict=True, ge=1, le=DEVICE_LIMIT)]
+
+
+class ArchitectureFields(FileModel):
+    """The part `architecture` of a scenario; an architecture with fields of its own derives from it.
+
+    A field of its own may be left out: a file that names another kind must not have it.
+    """
+
+    kind: str = Field(description="Wiring of a layer.", examples=["kraken"])
+
+
+FieldsT = TypeVar("FieldsT", bound=ArchitectureFields)
+LayoutT = TypeVar("LayoutT", bound=Layout)
+
+
+@dataclass(frozen=True, slots=True)
+class Question(Generic[FieldsT]):
+    """What an architecture is asked to lay out: a model on so many devices, with its own fields."""
+
+    config: TransformerConfig
+    num_devices: int
+    fields: FieldsT
+
+
+def split_problems(layout: Layout, path: str = "num_devices") -> Iterator[Problem]:
+    """What keeps the devices of a group from sharing one block; key/value heads may be replicated instead.
+
+    Args:
+        layout: the blocks and their devices.
+        path: the scenario's field that says how many devices share a block.
+    """
+    block, group = layout.block, layout.group
+    heads, kv_heads, ffn = block.num_attention_heads, block.num_key_value_heads, block.intermediate_size
+    devices = f"the {group} devices that share a layer"
+    if heads % group:
+        message = f"{heads} attention heads do not divide by {devices}"
+        yield Problem(path, message, example=_device_example(heads, group))
+    elif kv_heads % group and group % kv_heads:
+        message = f"{kv_heads} key/value heads can neither be split over nor replicated on {devices}"
+        yield Problem(path, message, example=_device_example(kv_heads, group))
+    if ffn % group:
+        message = f"an FFN of width {ffn} does not divide by {devices}"
+        yield Problem(path, message, example=_device_example(ffn, group))
+
+
+def _device_example(number: int, num_devices: int) -> str:
+    fitting = closest_divisor(number, num_devices)
+    return f"{fitting} device{'s' if fitting != 1 else ''}"
+
+
+def _is_split_evenly(_: Question[Any], layout: Layout) -> Iterable[Problem]:
+    return split_problems(layout)
+
+
+def _fits_any(_: ArchitectureFields, __: int) -> Iterable[Problem]:
+    return ()
+
+
+def _is_never_degenerate(_: ArchitectureFields, __: int) -> str | None:
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture(Generic[FieldsT, LayoutT]):
+    """All that the package knows of one architecture; `register` makes it known.
+
+    A field of the record is a function of what it is about, so that nobody needs to ask for the kind.
+    """
+
+    kind: str
+    """Its name in scenarios and answers."""
+    description: str
+    """What a layer is, in a line."""
+    layout: Callable[[Question[FieldsT]], LayoutT]
+    """What repeats, and on which devices; raises InputError where the fields describe no block."""
+    program: Callable[[LayoutT, TransformerConfig, Workload], Program]
+    """One forward pass on the layout's devices."""
+    fields: type[FieldsT] = ArchitectureFields  # type: ignore[assignment]
+    """Its part of a scenario."""
+    fits: Callable[[FieldsT, int], Iterable[Problem]] = _fits_any
+    """What is wrong with its own fields on so many devices, whatever the model."""
+    check: Callable[[Question[FieldsT], LayoutT], Iterable[Problem]] = _is_split_evenly
+    """What is wrong with a layout."""
+    degenerate: Callable[[FieldsT, int], str | None] = _is_never_degenerate
+    """Why on so many devices it would not be itself; searches and purchases leave it out there."""
+    overlaps: bool = False
+    """Whether a collective runs beside compute where the runtime lets it."""
+    written: Callable[[LayoutT], FieldsT] | None = None
+    """The own fields that say a layout's blocks; None where the block is the model's own layer."""
+    ffn_expansion: float | None = None
+    """Width of the FFN over that of the stream if nobody says it; None is the model's own."""
+    report: Callable[[LayoutT], Mapping[str, int]] | None = None
+    """What answers say of a layout under the architecture's name."""
+    columns: tuple[str, ...] = ()
+    """The numbers of the report that have a column in tables of many answers."""
+
+    def own(self, **fields: Any) -> FieldsT:
+        """Its part of a scenario with these fields of its own; the others have their defaults."""
+        return self.fields(kind=self.kind, **fields)
+
+    def checked_layout(self, question: Question[FieldsT]) -> LayoutT:
+        """The layout of a question.
+
+        Raises:
+            InputError: the own fields describe no block, or the devices can't share it; every problem.
+        """
+        layout = self.layout(question)
+        if problems := list(self.check(question, layout)):
+            raise InputError(problems)
+        return layout
+
+    def with_block(self, question: Question[FieldsT], layout: LayoutT) -> Question[FieldsT]:
+        """The same question with the layout's blocks in it: in the own fields, or in the model's sizes."""
+        if self.written is not None:
+            return replace(question, fields=self.written(layout))
+        block = layout.block
+        config = replace(
+            question.config,
+            hidden_size=block.hidden_size,
+            num_attention_heads=block.num_attention_heads,
+            num_key_value_heads=block.num_key_value_heads,
+            head_dim=block.head_dim,
+            intermediate_size=block.intermediate_size,
+        )
+        return replace(question, config=config)
