@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from kraken_sim.predict.explain import OverlapAdvice
     from kraken_sim.predict.prediction import Prediction
+    from kraken_sim.scenario.resolve import ResolvedModel
 
 TOP_KERNELS = 12
 SLOWER = 1.005
@@ -84,18 +85,25 @@ def headline(prediction: Prediction) -> Text:
         f"{resolved.num_devices} x {scenario.hardware}, batch {scenario.batch_size}, "
         f"{scenario.context_length} tokens, {scenario.dtype}, {scenario.runtime.launch} launch\n"
     )
-    if (shape := resolved.own_block) is not None:
-        text.append(
-            f"{resolved.kind.capitalize()}: {resolved.layout.blocks_per_layer} sub-layers of width "
-            f"{shape.hidden_size}, {shape.num_attention_heads} heads of "
-            f"{shape.head_dim}, {shape.num_key_value_heads} key/value heads\n"
-        )
+    text.append(_shape_line(resolved))
     memory = prediction.memory
     text.append(
         f"memory a device: {format_bytes(memory.total_bytes)} (weights {format_bytes(memory.weights_bytes)}, "
         f"KV cache {format_bytes(memory.kv_cache_bytes)}, activations {format_bytes(memory.activation_bytes)})"
     )
     return text
+
+
+def _shape_line(resolved: ResolvedModel) -> str:
+    """A line on what the architecture makes of the model; nothing where that is the model's own layers."""
+    name, shape = resolved.kind.capitalize(), resolved.own_block
+    if shape is not None:
+        return (
+            f"{name}: {resolved.layout.blocks_per_layer} sub-layers of width {shape.hidden_size}, "
+            f"{shape.num_attention_heads} heads of {shape.head_dim}, {shape.num_key_value_heads} key/value heads\n"
+        )
+    said = ", ".join(f"{field} {value}" for field, value in (resolved.report or {}).items())
+    return f"{name}: {said}\n" if said else ""
 
 
 def breakdown_table(predictions: Sequence[Prediction]) -> Table:

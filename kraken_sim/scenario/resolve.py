@@ -54,12 +54,16 @@ class ResolvedModel:
         block, layout = self.own_block, self.layout
         return str(layout.block.hidden_size) if block is None else f"{layout.blocks_per_layer} x {block.hidden_size}"
 
+    @property
+    def report(self) -> dict[str, int] | None:
+        """What answers say of the layout under the architecture's name; None where there is nothing to say."""
+        report = self.architecture.report
+        return None if report is None else dict(report(self.layout))
+
     def reports(self) -> dict[str, dict[str, int] | None]:
-        """What each architecture with a report of its own says of the layout; None where it is another's."""
-        found: dict[str, dict[str, int] | None] = {}
-        found |= dict.fromkeys(record.kind for record in architectures() if record.report is not None)
-        own = self.architecture.report
-        return found if own is None else {**found, self.kind: dict(own(self.layout))}
+        """That by the name of every architecture that has something to say; None of all but this one."""
+        names = [record.kind for record in architectures() if record.report is not None]
+        return {name: self.report if name == self.kind else None for name in names}
 
     @property
     def own_block(self) -> Block | None:
