@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow.parquet as pq
@@ -11,6 +13,7 @@ import pytest
 import yaml
 from pydantic import Field
 
+import kraken_sim
 from kraken_sim import Scenario, best_degree, compare, search_designs, simulate, sweep
 from kraken_sim.architectures.architecture import Architecture, ArchitectureFields, Question, Size, split_problems
 from kraken_sim.architectures.builder import ProgramBuilder
@@ -26,11 +29,11 @@ from kraken_sim.scenario.spec import resolve_model, scenario_from, scenario_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from kraken_sim.architectures.workload import Workload
     from kraken_sim.models.config import TransformerConfig
 
+SHIPPED: Final = {"standard", "parallel", "kraken"}
 LAYERS, WIDTH, TOKENS, DEVICES = 24, 2048, 512, 4
 QUESTION: dict[str, Any] = {
     "name": "rarely",
@@ -270,3 +273,18 @@ def test_what_is_not_registered_is_unknown():
             architecture("rarely")
     finally:
         register(RARELY)
+
+
+def test_no_other_part_of_the_package_asks_which_architecture_it_is():
+    package = Path(kraken_sim.__file__).parent
+    asking = []
+    for path in sorted(package.rglob("*.py")):
+        # The paper compares three architectures by name, and so does validation with Kraken's speed-up.
+        if path.parent.name in ("architectures", "paper"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            own = isinstance(node, ast.ImportFrom) and node.module in {f"kraken_sim.architectures.{k}" for k in SHIPPED}
+            words = [part.value for part in ast.walk(node) if isinstance(part, ast.Constant)]
+            if own or (isinstance(node, ast.Compare) and not SHIPPED.isdisjoint(map(str, words))):
+                asking.append(f"{path.relative_to(package)}:{node.lineno}")
+    assert asking == []

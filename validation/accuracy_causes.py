@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kraken_sim.calibration.samples import gemm_samples
 from kraken_sim.predict.pipeline import Predictor
 from kraken_sim.program.ops import Gemm
-from kraken_sim.validate.passes import BLOCKING_NAME, KRAKEN_NAME, Comparison, ValidationResult, scenario_of_pass
+from kraken_sim.validate.passes import Comparison, ValidationResult, pass_names, scenario_of_pass
 from validation.accuracy_passes import grouped
 from validation.accuracy_table import Section, line
 
@@ -81,9 +81,9 @@ def bias_section(graph: ValidationResult, by: str) -> Section:
 
 
 def _by_architecture(result: ValidationResult) -> dict[str, list[Comparison]]:
-    order = ("standard", "parallel", KRAKEN_NAME, BLOCKING_NAME)
+    order = pass_names()
     found = grouped(result.comparisons, lambda c: c.architecture)
-    return {str(name): found[name] for name in sorted(found, key=lambda n: order.index(n) if n in order else 9)}
+    return {str(name): found[name] for name in sorted(found, key=order.index)}
 
 
 def measured_gemms(microbench: MeasurementFile, profile: HardwareProfile) -> dict[Gemm, float]:
@@ -123,7 +123,7 @@ def gemm_section(
 ) -> Section:
     """Errors of passes without overlap by tokens and size, when their GEMMs take as long as measured alone."""
     measured, predictor = measured_gemms(microbench, profile), Predictor(profile)
-    serial = [c for c in graph.comparisons if c.architecture != KRAKEN_NAME]
+    serial = [c for c in graph.comparisons if not c.overlaps]
     lines = []
     groups = grouped(sorted(serial, key=lambda c: c.record.context_length), _tokens_and_size)
     for own in groups.values():

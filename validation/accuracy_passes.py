@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kraken_sim.measurements.records import Launch
 from kraken_sim.predict.ideal_overlap import ideal_overlap
 from kraken_sim.predict.pipeline import Predictor
-from kraken_sim.validate.passes import KRAKEN_NAME, Comparison, ValidationResult, scenario_of_pass
+from kraken_sim.validate.passes import Comparison, ValidationResult, scenario_of_pass
 from validation.accuracy_table import Bar, Line, Section, line
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def with_ideal_overlap(
 
     def again(c: Comparison) -> Comparison:
         collective = conditions.get(c.condition)
-        if c.architecture != KRAKEN_NAME or collective is None:
+        if not c.overlaps or collective is None:
             return c
         prepared = predictor.prepare(scenario_of_pass(c.record, collective, result.hardware))
         return replace(c, predicted_s=ideal_overlap(prepared).duration_s)
@@ -81,7 +81,7 @@ def speedup_section(graph: ValidationResult, ideal: ValidationResult) -> Section
         own, other = ([s for s in result.speedups() if s.kraken.condition == condition] for result in (graph, ideal))
         if own:
             lines.append(_speedup_line(condition, own, other, SPEEDUP_BAR))
-    shifts = [c.error for c in ideal.comparisons if c.architecture == KRAKEN_NAME]
+    shifts = [c.error for c in ideal.comparisons if c.overlaps]
     note = (
         "Ideal overlap: the same profile with contention off, so that the longer side of each overlap counts; "
         f"its Kraken passes are {-100 * fmean(shifts):.1f} % too fast on average."

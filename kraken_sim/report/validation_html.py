@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import html
+from itertools import cycle
 from math import log10
 from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
 
+from kraken_sim.report.page import PALETTE
+from kraken_sim.validate.passes import pass_names
+
 if TYPE_CHECKING:
     from kraken_sim.validate.passes import Comparison, ValidationResult
 
-COLOURS = {
-    "standard": "#4c72b0",
-    "parallel": "#dd8452",
-    "kraken": "#55a868",
-    "kraken (blocking)": "#c44e52",
-}
-
 CONDITION_COLOURS = ("#4c72b0", "#55a868", "#8172b3", "#dd8452", "#64b5cd", "#da8bc3")
-
 SYMBOLS = {"graph": "circle", "eager": "x-thin-open"}
 
 
@@ -48,7 +44,7 @@ def parity_figure(result: ValidationResult) -> Any:
         y = [end * factor for end in ends]
         line = {"color": "#999", "dash": dash, "width": 1}
         figure.add_scatter(x=ends, y=y, mode="lines", line=line, showlegend=False, hoverinfo="skip")
-    for architecture, colour in COLOURS.items():
+    for architecture, colour in zip(pass_names(), cycle(PALETTE), strict=False):
         for launch, symbol in SYMBOLS.items():
             chosen = [c for c in result.comparisons if (c.architecture, c.record.launch) == (architecture, launch)]
             if chosen:

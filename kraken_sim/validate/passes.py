@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from kraken_sim.architectures.registry import architecture
+from kraken_sim.architectures.registry import architecture, architectures
 from kraken_sim.errors import InputError, KrakenSimError
 from kraken_sim.measurements.machine import machine_warnings, matching_profile
 from kraken_sim.measurements.records import PassRecord
@@ -18,11 +18,24 @@ from kraken_sim.scenario.spec import scenario_from
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from kraken_sim.architectures.architecture import Architecture
     from kraken_sim.measurements.schema import MeasurementFile
     from kraken_sim.scenario.spec import Scenario
 
-STANDARD_NAME, KRAKEN_NAME, BLOCKING_NAME = "standard", "kraken", "kraken (blocking)"
+STANDARD_NAME, KRAKEN_NAME = "standard", "kraken"
 """What validation asks by name: how well Kraken's speed-up over standard is predicted."""
+
+
+def name_of(record: Architecture[Any, Any], *, overlap: bool) -> str:
+    """An architecture's name among passes: one that could overlap but blocked stands apart."""
+    return f"{record.kind} (blocking)" if record.overlaps and not overlap else record.kind
+
+
+def pass_names() -> tuple[str, ...]:
+    """Every name that `name_of` gives, in the order of the architectures."""
+    return tuple(
+        dict.fromkeys(name_of(record, overlap=overlap) for record in architectures() for overlap in (True, False))
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +55,12 @@ class Comparison:
     @property
     def architecture(self) -> str:
         """Its architecture, one that could overlap but blocked apart from the overlapping one."""
-        kind = str(self.record.architecture["kind"])
-        return f"{kind} (blocking)" if architecture(kind).overlaps and not self.record.overlap else kind
+        return name_of(architecture(str(self.record.architecture["kind"])), overlap=self.record.overlap)
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether its collectives ran beside compute."""
+        return self.record.overlap and architecture(str(self.record.architecture["kind"])).overlaps
 
     @property
     def size(self) -> str:
