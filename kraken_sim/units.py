@@ -31,8 +31,13 @@ class Dimension(StrEnum):
 
 
 _DECIMAL: Final = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15}
+"""SI prefixes and what they multiply by; a definition."""
+
 _BINARY: Final = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
+"""IEC prefixes and what they multiply by; a definition."""
+
 _BITS: Final = 8.0
+"""Bits of a byte; a definition."""
 
 
 def _data_units(suffix: str) -> dict[str, float]:

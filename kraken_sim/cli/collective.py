@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from kraken_sim.standalone.one_op import CollectiveSpec
 
 DEFAULT_BEGIN, DEFAULT_END, DEFAULT_FACTOR = "8", "512M", 2.0
+"""The range of sizes without options: from 8 bytes, doubling, as in nccl-tests' examples."""
 
 
 def add_verb(commands: Commands) -> None:

@@ -37,6 +37,12 @@ if TYPE_CHECKING:
 __all__ = ["AttentionConstants", "attention_cost", "serving_attention_cost"]
 
 _CTAS_PER_SM = {PER_HEAD: 4, PACKED: 1}
+"""CTAs of a decode kernel that one SM holds at a time, assumed: a packed one fills its SM (TensorRT-LLM's XQA kernels),
+four of the small ones share it. It says which SMs a kernel beside others takes, not how long it takes alone."""
+
+_MOST_PROLOGUE = 0.9
+"""Share of a prefill's time at most that is counted as fixed; a limit of ours, so that a part remains which more SMs
+shorten."""
 
 
 def attention_cost(
@@ -93,7 +99,7 @@ def _prefill_cost(
     core_s = max(times.core_s, flops / (peak_flops * clock_ratio))
     tiles = int(work.tiles)
     slots = device.num_sms * tiling.ctas_per_sm
-    prologue_s = min(constants.prologue_s, 0.9 * core_s)
+    prologue_s = min(constants.prologue_s, _MOST_PROLOGUE * core_s)
     return KernelCost(
         busy_s=constants.launch_s + core_s + extra_s,
         ctas=min(tiles, slots) if constants.persistent else _equal_ctas(op, tiles, slots),

@@ -24,8 +24,22 @@ if TYPE_CHECKING:
 PER_HEAD = "per_head"
 PACKED = "packed"
 _REFERENCE_HEAD_DIM = 128.0
+"""Head dimension that `tile_s`, `dim_cta_s` and `block_s` are stated for; a definition, as most models have it."""
+
 _MEMORY_POWER = 3.0
+"""Exponent of the soft maximum of arithmetic and memory in a prefill (1 adds them, infinity is a sharp maximum).
+Assumed: the prefill constants were fitted with it in place."""
+
 _FULL_SPEED_TOKENS = 64.0
+"""Cached tokens of a part from which on a decode CTA pays its whole prologue; a shorter one stops filling its pipeline
+earlier. Assumed: the decode constants were fitted with it in place."""
+
+_PROLOGUE_POWER = 0.5
+"""How a shorter part's prologue falls with its share of `_FULL_SPEED_TOKENS`. Assumed: the fitted
+`prologue_s` rests on it."""
+
+_MERGE_POWER = 0.25
+"""How the cost of merging grows with the number of splits. Assumed: the fitted `split_step_s` rests on it."""
 
 
 class PrefillRates(NamedTuple):
@@ -192,7 +206,7 @@ def decode_times(work: DecodeWork, rates: DecodeRates, device: Device, warm: Num
     """Times of a decode step; `warm` 1 when the cache may still be in L2 from a previous call, else 0."""
     part = work.tokens_per_part
     shortfall = clipped(part / _FULL_SPEED_TOKENS)
-    chain_s = rates.prologue_s * shortfall**0.5 + part * rates.token_s
+    chain_s = rates.prologue_s * shortfall**_PROLOGUE_POWER + part * rates.token_s
     dim = work.head_dim / _REFERENCE_HEAD_DIM
     ctas_s = work.waves * (rates.cta_s + dim * (rates.dim_cta_s + rates.group_cta_s * work.group_tiles))
     blocks_s = work.blocks * rates.block_s * dim / device.num_sms
@@ -206,7 +220,7 @@ def decode_times(work: DecodeWork, rates: DecodeRates, device: Device, warm: Num
     power = rates.overlap_power
     parallel_s = (chain_s**power + sm_s**power + memory_s**power + pull_s**power) ** (1.0 / power)
     is_split = clipped(work.splits - 1.0)
-    merge_s = is_split * (rates.split_s + rates.split_step_s * work.splits**0.25)
+    merge_s = is_split * (rates.split_s + rates.split_step_s * work.splits**_MERGE_POWER)
     return DecodeTimes(parallel_s + merge_s + work.crowded * rates.crowded_s, parallel_s, sm_s, memory_s)
 
 

@@ -12,11 +12,28 @@ Number = Any
 """A float or int (one op) or a numpy array (many at once, as the fit needs them)."""
 
 DECODE_Q_LEN = 1
+"""New tokens a sequence in a decode step; a definition."""
+
 _ROW_GRANULE = 16
+"""Rows that a tensor core computes at a time: those of `mma.m16n8k16` (PTX ISA)."""
+
 _BLOCK_TOKENS = 128
+"""Cached tokens that are worth a CTA: `kMinHistoryTokensPerBlock` of TensorRT-LLM's decoderXQAConstants.h. That a
+packed CTA also walks over its tokens in steps of that many is assumed."""
+
 _PACKED_ROWS = 8
+"""Query heads in the smallest tile of a packed kernel: TensorRT-LLM compiles its XQA kernels for 8, 16 and 32 (the
+`m_8`, `m_16`, `m_32` of their names)."""
+
 _CROWDED_CTAS_PER_SM = 2
+"""CTAs an SM above which a decode kernel pays `crowded_s`. Assumed: the decode constants were fitted with it."""
+
 _ENOUGH_BLOCKS_PER_SM = 4
+"""A packed kernel is worth it when this many times its blocks of cached tokens reach the number of SMs:
+`kEnableMinBlockFactor` of TensorRT-LLM's decoderXQAConstants.h."""
+
+_LEAST_HEAD_DIM = 32
+"""Elements that a decode kernel computes for the narrowest head, one for each thread of a warp; assumed."""
 
 
 class Tiling(NamedTuple):
@@ -150,8 +167,8 @@ def _granules(rows: int) -> int:
 
 
 def _padded(head_dim: int) -> int:
-    """Elements that decode kernels compute for a head: a power of two from 32 on."""
-    return max(32, 1 << (head_dim - 1).bit_length())
+    """Elements that decode kernels compute for a head: a power of two."""
+    return max(_LEAST_HEAD_DIM, 1 << (head_dim - 1).bit_length())
 
 
 def packs_group(op: Attention, num_sms: int, max_group: int, serving: bool) -> bool:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
 
 _TOLERANCE = 1e-12
+"""Relative rounding error within which a resource counts as full and a flow as at its limit; a limit of ours."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,12 @@ __all__ = ["GemmConstants", "gemm_cost"]
 
 SCALAR = Maths(max, min, ceil)
 _GEMV_ROWS_PER_CTA = 4
+"""Outputs that one CTA of a matrix-vector kernel computes, assumed: it says how the kernel shares SMs with others, not
+how long it takes alone."""
+
+_GEMV_CTAS_PER_SM = 16
+"""CTAs of such a kernel that one SM holds, assumed: as many of 128 threads as an SM has room for (CUDA C++ Programming
+Guide, compute capabilities)."""
 
 
 class _Choice(NamedTuple):
@@ -149,7 +155,7 @@ def _launch_shape(op: Gemm, device: Device, best: _Choice) -> tuple[int, int, in
     tile = best.tile
     if tile is None:
         ctas = -(-op.n // _GEMV_ROWS_PER_CTA)
-        return ctas, 16, ctas, False, f"matrix-vector, {ctas} CTAs"
+        return ctas, _GEMV_CTAS_PER_SM, ctas, False, f"matrix-vector, {ctas} CTAs"
     tiles = -(-op.m // tile.rows) * -(-op.n // tile.cols) * best.split
     cut = f"tile {tile.rows}x{tile.cols}, split-K {best.split}"
     if not is_persistent(device.generation):

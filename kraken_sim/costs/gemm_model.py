@@ -26,7 +26,14 @@ Number = Any
 """A float or int (one product) or a numpy array (many at once, as the fit needs them)."""
 
 REFERENCE_TILE_ELEMENTS = 128 * 256
+"""The tile that `tile_s` is stated for; a definition, 128 x 256 being the largest of cuBLAS's (`gemm_shapes`)."""
+
 _MAX_FOOTPRINT_RATIO = 10.0
+"""Footprint over what L2 holds beyond which nothing is found there; a limit of ours that keeps the power below it
+finite."""
+
+_PARTIAL_SUM_BYTES = 4.0
+"""Bytes of a partial sum of a split product, which is kept in fp32; a definition."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +192,7 @@ def busy_s(compute: Number, memory: Number, c: GemmConstants, maths: Maths) -> N
 
 def split_cost_s(d: Demand, split: Number, r: Rates, c: GemmConstants) -> Number:
     """Seconds to write and add the fp32 partial sums of a split (split > 1)."""
-    return c.split_s + d.m * d.n * split * 4.0 / r.split_bytes_per_s
+    return c.split_s + d.m * d.n * split * _PARTIAL_SUM_BYTES / r.split_bytes_per_s
 
 
 def gemv_s(d: Demand, r: Rates, device: Device, c: GemmConstants) -> Number:

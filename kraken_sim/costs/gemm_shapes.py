@@ -18,38 +18,61 @@ PERSISTENT_GENERATIONS = frozenset({"hopper", "blackwell"})
 """Generations whose library kernels launch about one CTA an SM and let each walk over several tiles."""
 
 CLUSTER_CTAS = 2
-"""CTAs of a thread-block cluster; grids of cuBLAS kernels on Hopper are multiples of it."""
+"""CTAs of a thread-block cluster; measured: grids of cuBLAS kernels on Hopper are multiples of it."""
+
+_READ_OFF_SMS = 132
+"""SMs of the H200 (datasheet) whose kernels the numbers below were read off: names and grids of 1,012 `nvjet` kernels,
+CUDA 13.0."""
 
 _LARGEST_TILE = 256 * 128
+"""Elements of the largest tile; measured, read off kernel names."""
+
 _TILE_ROWS = (64, 128, 256)
+"""Heights of tiles that one-wave grids choose from; measured, read off kernel names."""
+
 _TILE_WIDTHS = (*range(8, 184, 8), 192, 208, 216, 256)
+"""Widths of tiles, ascending; measured, read off kernel names."""
+
 _CLUSTERED_WIDTH, _CLUSTERED_CTAS = 72, 104
-"""Small tiles come in clusters of 8 CTAs, of which 13 or 14 find room on 132 SMs."""
+"""Small tiles come in clusters of 8 CTAs, of which 13 or 14 find room on 132 SMs; measured, read off grids."""
 
 _TWICE_COVERED = 2.2
-"""Tiles of 192 x 192 stretch two tiles a CTA a little beyond 256 x 128."""
+"""Tiles of 192 x 192 stretch two tiles a CTA a little beyond 256 x 128; fitted to the schedules that were read off."""
 
 _TYPICAL_TILE = 25_000
+"""Elements of a tile in a dynamic schedule, whose count is not in the grid; fitted to the schedules that were read
+off."""
+
 _GRID_STEP = 8
-"""One-wave grids leave a few SMs free: 128 CTAs on 132 SMs."""
+"""One-wave grids leave a few SMs free: 128 CTAs on 132 SMs; measured, read off grids."""
 
 MAX_SPLIT = 16
+"""Most parts that k is split into. Assumed: cuBLAS does not publish its rule, and the GEMM constants were fitted with
+this one."""
+
 MIN_K_PER_SPLIT = 256
+"""Least elements of k in a part of a split. Assumed, as `MAX_SPLIT` is."""
+
 FULL_ALIGNMENT_BYTES = 16
 """Widest vector load, and the row alignment that bulk copies into shared memory need
 (CUDA C++ Programming Guide, asynchronous copies and tensor maps)."""
 
-# Tiles that the names of cuBLAS kernels carry: `ampere_*gemm_128x256_...` and `nvjet_*_128x192_...`. Hopper
-# computes the transposed product for few rows, so n lies along the 64-row side of its instructions.
+# Hopper computes the transposed product for few rows, so n lies along the 64-row side of its instructions.
 _PLAIN = (
     *((16, 64), (32, 64), (64, 32), (64, 64), (16, 128), (32, 128), (64, 128), (128, 64)),
     *((128, 128), (64, 256), (256, 64), (128, 256), (256, 128)),
 )
+"""Rows and columns of the tiles of one-tile-a-CTA kernels; measured, names of cuBLAS kernels
+(`ampere_*gemm_128x256_...`)."""
+
 _PERSISTENT = (
     *((8, 64), (16, 64), (32, 64), (64, 64), (16, 128), (32, 128), (64, 128), (128, 64)),
     *((128, 128), (64, 256), (256, 64), (128, 192), (192, 128), (128, 256), (256, 128)),
 )
+"""Rows and columns of the tiles of persistent kernels; measured, names of cuBLAS kernels (`nvjet_*_128x192_...`)."""
+
 _TWO_PER_SM_MAX_ELEMENTS = 64 * 128
+"""Elements of the largest tile of which an SM holds two. Assumed: what shared memory and registers leave room for."""
 
 
 @lru_cache(maxsize=16)
@@ -94,7 +117,7 @@ def persistent_grid(m: int, n: int, num_sms: int) -> Grid:
         bands = -(-m // rows)
         width = _tile_width(n, fit // bands)
         if width is not None and rows == min(_TILE_ROWS) and width <= _CLUSTERED_WIDTH:
-            width = _tile_width(n, _CLUSTERED_CTAS * num_sms // 132 // bands) or width
+            width = _tile_width(n, _CLUSTERED_CTAS * num_sms // _READ_OFF_SMS // bands) or width
         if width is not None and rows * width <= _LARGEST_TILE:
             found.append((max(width / rows, rows / width), bands * -(-n // width)))
     if found:

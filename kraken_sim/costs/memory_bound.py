@@ -34,17 +34,31 @@ KINDS = (NORM, ELEMENTWISE, GELU, COPY, STRIDED_COPY, EMBEDDING)
 STAND_INS: Mapping[str, str] = MappingProxyType({GELU: ELEMENTWISE, STRIDED_COPY: COPY})
 """Kernels that a profile may leave out, and the one whose constants they then have."""
 
-# PyTorch's vectorised pointwise kernels: 128 threads with 4 elements of 16 bits each, twice unrolled
-# (ATen/native/cuda/CUDALoops.cuh); a device-to-device copy moves 16 bytes a thread the same way. Strided operands
-# take the kernel that is not vectorised: 128 threads with 4 elements of 16 bits.
 _POINTWISE_ELEMENTS_PER_CTA = 1024
+"""Elements of a CTA of PyTorch's vectorised pointwise kernels: 128 threads with 4 elements of 16 bits, twice unrolled
+(ATen/native/cuda/CUDALoops.cuh)."""
+
 _COPY_BYTES_PER_CTA = 8192
+"""Bytes of a CTA of a device-to-device copy. Assumed: 128 threads, four loads of 16 bytes each, the pointwise kernels'
+way with the widest load."""
+
 _STRIDED_BYTES_PER_CTA = 1024
-# A CTA of the gather moves 16 bytes a thread, 256 threads (ATen/native/cuda/IndexKernelUtils.cu). Up to 16 rows
-# another kernel takes them one after the other (indexSelectSmallIndex in ATen/native/cuda/Indexing.cu).
+"""Bytes of a CTA where operands are strided, which takes the kernel that is not vectorised: 128 threads with 4 elements
+of 16 bits (ATen/native/cuda/CUDALoops.cuh)."""
+
 _GATHER_BYTES_PER_CTA = 4096
+"""Bytes of a CTA of the gather: 256 threads of 16 bytes (ATen/native/cuda/IndexKernelUtils.cu)."""
+
 _SERIAL_ROWS = 16
+"""Most rows that another kernel takes one after the other (indexSelectSmallIndex in ATen/native/cuda/Indexing.cu)."""
+
 _NORM_FLOPS = 8.0
+"""FLOP an element of a norm, counted: mean, variance, scaling, weight and bias, rounded up. Assumed: it only enters the
+power."""
+
+_EMBEDDING_MOVES = 5.0
+"""Rows moved a token: the gather reads and writes one, the add reads it and a position and writes the sum; a
+definition."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +181,7 @@ def stream_of(op: MemoryBoundOp) -> Stream:
         part = _STRIDED_BYTES_PER_CTA if op.strided else _COPY_BYTES_PER_CTA
         return Stream(ceil(op.num_bytes / part), 2.0 * op.num_bytes, 0.0)
     row_bytes = float(op.hidden_size) * op.dtype.num_bytes
-    # The gather reads and writes its rows, the add reads those and as many positions and writes the sum.
-    moved, table = 5.0 * op.num_tokens * row_bytes, op.num_tokens * row_bytes
+    moved, table = _EMBEDDING_MOVES * op.num_tokens * row_bytes, op.num_tokens * row_bytes
     serial = float(op.num_tokens) if op.num_tokens <= _SERIAL_ROWS else 0.0
     return Stream(op.num_tokens * ceil(row_bytes / _GATHER_BYTES_PER_CTA), moved, table, serial)
 

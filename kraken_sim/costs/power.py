@@ -23,8 +23,13 @@ if TYPE_CHECKING:
 
 LOWEST_CLOCK = 0.3
 _STEPS = 60
+"""Most steps of the search for a clock; a limit of ours, where a dozen are usual."""
+
 _CLOCK_PRECISION = 1e-13
+"""Width of the interval, clock over boost clock, at which the search stops; a limit of ours, far below any effect."""
+
 _POWER_PRECISION_W = 1e-9
+"""Distance from the limit at which the search stops; a limit of ours, far below any effect."""
 
 
 @dataclass(frozen=True, slots=True)

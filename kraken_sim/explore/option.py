@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from kraken_sim.profiles.profile import HardwareProfile
 
 HEADROOM_TOLERANCE: Final = 1e-6
+"""Relative precision of the load that an option just carries."""
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,10 @@ if TYPE_CHECKING:
     from kraken_sim.scenario.spec import Scenario
 
 DRAWS: Final = 20_000
+"""Draws of the residuals: a probability of a half is known to 0.4 %."""
+
 SEED: Final = 20240814
+"""Seed of the draws: the same question gives the same answer."""
 
 Terms = dict[str, dict[object, float]]
 

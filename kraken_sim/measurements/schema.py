@@ -26,9 +26,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SCHEMA_VERSION: Final = 1
+"""Version of the format of measurement files; a definition. A file of another version is refused."""
+
 DEFAULT_CONDITION: Final = "nccl-default"
 CPU_CONDITION: Final = "gloo"
 _MAX_PROBLEMS: Final = 50
+"""Problems of a file that are shown at most; a limit of ours, for the reader."""
 
 
 class MeasurementWarning(UserWarning):

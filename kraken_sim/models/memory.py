@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from kraken_sim.program.ops import DType
 
 GIB = 1 << 30
+"""Bytes of a GiB; a definition."""
 
 
 @dataclass(frozen=True, slots=True)

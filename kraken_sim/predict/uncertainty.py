@@ -22,15 +22,19 @@ if TYPE_CHECKING:
     from kraken_sim.profiles.profile import Provenance
 
 LEVEL: Final = 0.9
+"""Probability that an interval is stated for; a definition."""
+
 NORMAL_QUANTILE: Final = 1.645
-"""Half width of a 90 % interval in standard deviations."""
+"""Half width of a 90 % interval of a normal distribution in standard deviations; a definition."""
 
 UNKNOWN_RESIDUAL: Final = 0.2
-"""For fitted and assumed blocks that do not state one."""
+"""For fitted and assumed blocks that do not state one; assumed, above that of every fit that ships."""
 
 _UNCERTAIN: Final = frozenset({"fitted", "assumed"})
 
 GRAPH_LAUNCH_RESIDUAL: Final = 0.1
+"""Of launch costs in a CUDA graph, assumed: gaps and edges are the device's own and hardly depend on the host."""
+
 EAGER_LAUNCH_RESIDUAL: Final = 1.0
 """Hosts differ by two from process to process: the same eager pass took 6.0 to 11.0 ms on the measured machine, and
 a kernel of the same layer 20 to 34 us in five processes on two others."""

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from kraken_sim.program.ops import Op
 
 MAIN_STREAM = 0
+"""Number of the stream of compute; a definition."""
+
 COMM_STREAM = 1
+"""Number of the stream of overlapped collectives; a definition."""
 
 
 class Category(StrEnum):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from kraken_sim.explore.design.search import SearchResult
 
 MOST_ROWS: Final = 20
+"""Designs that a table shows at most."""
 
 
 def design_report(result: SearchResult) -> RenderableType:

@@ -28,6 +28,7 @@ COLOURS = {
 }
 WAIT_COLOUR = "#f0c27b"
 STREAM_NAMES = {0: "compute stream", 1: "communication stream"}
+"""What a stream's number stands for in a figure."""
 
 
 def render_html(predictions: Sequence[Prediction]) -> str:

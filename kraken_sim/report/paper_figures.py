@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 KIND_COLOURS = {PARALLEL: "#dd8452", KRAKEN: "#4c72b0"}
 MODEL_COLOURS = ("#4c72b0", "#55a868", "#c44e52", "#8172b3", "#937860", "#64b5cd")
 ABOVE = {"orientation": "h", "x": 0.0, "y": 1.02, "yanchor": "bottom"}
+"""Where a legend stands: above its figure, to the left."""
+
 MARGIN = {"l": 60, "r": 20, "t": 40, "b": 50}
+"""Pixels around a figure."""
+
 DEVICE_RATES = "GB/s a GPU, one way"
 
 

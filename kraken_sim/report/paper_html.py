@@ -26,6 +26,8 @@ SPEEDUP_FIGURES, BREAKDOWN_FIGURES = {4: 4, 8: 5}, {4: 6, 8: 7}
 """The paper's figures by devices; figures 1 and 3 draw layers and hold no measurements."""
 
 FIGURE_2_MODEL, FIGURE_2_DEGREES = "6.7B", (1, 2, 4, 8)
+"""The model and the devices of the paper's figure 2."""
+
 NOTE = (
     "Bars are this simulator's predictions. What each figure of the paper shows is known from descriptions of it; "
     "its bars are not, so the reported range and mean are all there is to compare with."

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from kraken_sim.explore.sweep.sweep import SweepRun
 
 SHOWN = 5
+"""Fastest points that are listed."""
+
 ERRORS_SHOWN = 3
+"""Kinds of errors that are listed, most frequent first."""
 
 
 def sweep_report(plan: Plan, run: SweepRun, out: Path, elapsed_s: float) -> RenderableType:

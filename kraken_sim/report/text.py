@@ -24,7 +24,11 @@ if TYPE_CHECKING:
     from kraken_sim.scenario.resolve import ResolvedModel
 
 TOP_KERNELS = 12
+"""Kernels that are listed, longest first."""
+
 SLOWER = 1.005
+"""Slowdown by load from which it is worth a line; below it is noise."""
+
 HOST_BOUND = 0.1
 """Share of the latency from which waiting for the host is worth a line."""
 

@@ -54,12 +54,26 @@ LABELS: Final[Mapping[str, str]] = {
 RING_COLOUR: Final = "#f2b134"
 
 _ROW_PX: Final = 52
+"""Height of a row of the drawing."""
+
 _SLOT_PX: Final = (22.0, 84.0)
+"""Least and greatest width of a slot."""
+
 _PAGE_PX: Final = 950.0
+"""Width that a drawing fills before its slots shrink."""
+
 _LEAST_PX: Final = 700
+"""Least width of a drawing."""
+
 _MARGIN_PX: Final = {"l": 120, "r": 30, "t": 30, "b": 20}
+"""Pixels around a drawing."""
+
 _BAR: Final = 0.17
+"""Half the height of a bar, in rows."""
+
 _ARC_POINTS: Final = 24
+"""Points of an arc."""
+
 _SWITCHES: Final = (NodeKind.NVSWITCH, NodeKind.NETWORK_SWITCH)
 
 

@@ -26,12 +26,16 @@ SOCKET_GAP: Final = 0.6
 """Free slots between two sockets that a link joins."""
 
 _BESIDE: Final = 0.5
+"""Free slots between a group and what stands beside it."""
+
 _MARGINS: Final[Mapping[NodeKind, float]] = {
     NodeKind.PCIE_SWITCH: 0.2,
     NodeKind.HOST: 0.0,
     NodeKind.NVSWITCH: 0.3,
     NodeKind.NETWORK_SWITCH: 0.3,
 }
+"""How far a bar reaches beyond what hangs on it, in slots."""
+
 _LEAST_MARGIN: Final = 0.2
 """Of a bar over points."""
 

@@ -25,6 +25,8 @@ __all__ = ["ResolvedModel", "check_context", "check_memory", "memory_of", "resol
 
 _OVERRIDABLE = (*SYNONYMS, "attention_bias", "mlp_bias", "tie_word_embeddings")
 _GPT_DEFAULTS = {"model_type": "gpt2", "vocab_size": 51_200, "max_position_embeddings": 2_048}
+"""What a model given by its sizes alone is: GPT-like, with the vocabulary and the inputs of the paper's models (arXiv
+2408.07802, section 4)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,10 @@ __all__ = [
 ]
 
 CONTEXT_LIMIT = 1 << 24
+"""Most tokens of a sequence; a limit of ours, far above any model's, where only a slip goes."""
+
 BATCH_LIMIT = 1 << 16
+"""Most sequences of a batch; a limit of ours, where only a slip goes."""
 
 
 class Launch(StrEnum):

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from kraken_sim.profiles.profile import HardwareProfile
 
 MAX_SIZES = 10_000
+"""Most sizes of a table; a limit of ours, where a step too small would run for minutes."""
+
 ELEMENT_BYTES = {
     "int8": 1, "uint8": 1, "int32": 4, "uint32": 4, "int64": 8, "uint64": 8,
     "half": 2, "float": 4, "double": 8, "bfloat16": 2, "fp8_e4m3": 1, "fp8_e5m2": 1,

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from kraken_sim.explore.design.shape import Design
 
 SEED: Final = 0
+"""Seed of the sampler: the same search gives the same answer."""
+
 STARTUP_SHARE: Final = 0.2
 """Share of the evaluations that are random, before the estimator has something to learn from."""
 

@@ -8,7 +8,10 @@ HOURS_A_YEAR: Final = 8766.0
 """365.25 days."""
 
 JOULES_A_KWH: Final = 3.6e6
+"""Joules of a kilowatt-hour; a definition."""
+
 MILLION: Final = 1e6
+"""Tokens that prices are stated for."""
 
 
 def ownership_cost_per_hour(

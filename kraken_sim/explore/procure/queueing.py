@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 POINTS_A_SERVICE: Final = 64
+"""Points of the waiting time's distribution in one mean service time: the grid of its numerical convolution."""
+
 MOST_POINTS: Final = 20_000
 """About 300 mean service times; whoever waits longer is not told from whoever waits that long."""
 

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SHARE_TOLERANCE = 1e-6
+"""How far the shares of a mix may miss 1 by rounding."""
+
 ProfileName = Annotated[str, Field(strict=True, min_length=1, max_length=4096)]
 Tokens = Annotated[int, Field(strict=True, ge=1, le=CONTEXT_LIMIT)]
 

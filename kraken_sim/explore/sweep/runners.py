@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from kraken_sim.explore.sweep.plan import Plan
 
 CONNECT_S = 10
+"""Seconds that a cluster's scheduler has to answer."""
+
 SCHEMES = ("dask", "ray")
 WAVE = 4
 """Chunks a worker in one call of a backend that can't stream: few enough that little is lost, enough to keep busy."""

@@ -16,6 +16,7 @@ Value = tuple[float, float, float]
 """What makes one ring better than another: bandwidth, minus latency, sum of the hops' own bandwidths."""
 
 _TOLERANCE = 1e-9
+"""Relative difference below which two rings are equally good: rounding errors; a limit of ours."""
 
 
 @dataclass(frozen=True, slots=True)

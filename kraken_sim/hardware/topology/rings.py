@@ -40,13 +40,17 @@ if TYPE_CHECKING:
     from kraken_sim.hardware.topology.graph import Arc, Graph
 
 EXACT_RANKS: Final = 8
-"""Largest group whose orders are all considered: (8 - 1)! = 5040 before pruning."""
+"""Largest group whose orders are all considered: (8 - 1)! = 5040 before pruning; a limit of ours."""
 
 SEARCHED_RANKS: Final = 32
-"""Largest group whose order is improved by segment reversals."""
+"""Largest group whose order is improved by segment reversals; a limit of ours, for the time it takes."""
 
 _MAX_RINGS: Final = 32
+"""Most rings on what those before them leave; a limit of ours, as NCCL's search has one (MAXCHANNELS / 2 in
+src/init.cc)."""
+
 _TOLERANCE: Final = 1e-9
+"""Relative bandwidth below which nothing is left but rounding errors; a limit of ours."""
 
 _NVLINK: Final = frozenset({LinkKind.NVLINK})
 _TO_HOST: Final = frozenset({LinkKind.PCIE, LinkKind.C2C})
