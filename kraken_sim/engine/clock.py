@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     import simpy
 
 PS_PER_S = 1_000_000_000_000
+"""Ticks of the clock in a second; a definition. A picosecond is far below anything that is modelled."""
 
 
 def to_ps(seconds: float) -> int:

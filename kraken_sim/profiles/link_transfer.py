@@ -19,12 +19,14 @@ NETWORK_ROWS: Final = tuple(f"{field}.{_NETWORK}" for field in _BY_LINK)
 """The paths of a network's rows below the block of collectives."""
 
 NETWORK_BASE_S: Final[Mapping[str, float]] = {"ll": 6.6e-6, "ll128": 14e-6, "simple": 8.4e-6}
+"""Start-up of a ring over the network; assumed to be what NCCL believes (baseLat of its src/graph/tuning.cc)."""
+
 NETWORK_STEP_S: Final[Mapping[str, float]] = {"ll": 2.7e-6, "ll128": 4e-6, "simple": 14e-6}
-"""Start-up and step of a ring over the network (NVIDIA/nccl src/graph/tuning.cc, baseLat and hwLat, NET)."""
+"""A step of a ring over the network; assumed to be what NCCL believes (hwLat of its src/graph/tuning.cc, NET)."""
 
 NETWORK_EFFICIENCY: Final[Mapping[str, float]] = {"ll": 0.47, "ll128": 0.86, "simple": 0.94}
-"""Share of a NIC's line rate. Simple: 46 to 48 GB/s of a 400 Gb/s NIC, as NVIDIA's engineers expect of two H100 nodes
-(NVIDIA/nccl-tests issue 290). LL carries a flag with every 8 bytes, half of that; LL128 0.92 of it."""
+"""Share of a NIC's line rate, assumed. Simple: 46 to 48 GB/s of a 400 Gb/s NIC, as NVIDIA's engineers expect of two
+H100 nodes (NVIDIA/nccl-tests issue 290). LL carries a flag with every 8 bytes, half of that; LL128 0.92 of it."""
 
 NETWORK_SOURCE: Final = (
     "network rows: latencies of NCCL src/graph/tuning.cc; 46 to 48 GB/s of a 400 Gb/s NIC (nccl-tests issue 290); "

@@ -37,7 +37,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _MOST_NODES: Final = 4096
+"""Most nodes of a machine, a limit of ours: more are a slip in a `count`."""
+
 _MOST_LINKS: Final = 20_000
+"""Most links that one entry may stand for, a limit of ours: more are a slip in a pattern."""
 
 
 PCIE_LANE_BYTES_PER_S: Final[Mapping[int, float]] = {
@@ -51,6 +54,8 @@ PCIE_LANE_BYTES_PER_S: Final[Mapping[int, float]] = {
 """Line rate of a lane in one direction (PCI Express Base Specification: 8b/10b, 128b/130b, FLIT coding)."""
 
 PCIE_LANES: Final = 16
+"""Lanes of a card's slot; a definition of the formats that graphics cards have (PCI Express Card Electromechanical
+Specification)."""
 
 LATENCIES: Final[Mapping[LinkKind, tuple[float, str]]] = {
     LinkKind.NVLINK: (0.25e-6, "half a GPU-to-GPU hop: NCCL src/graph/tuning.cc has 0.6 us for a ring step with LL"),
@@ -59,7 +64,7 @@ LATENCIES: Final[Mapping[LinkKind, tuple[float, str]]] = {
     LinkKind.C2C: (0.5e-6, "as PCIe's; Grace and its GPUs are one coherent memory, whose latency nobody publishes"),
     LinkKind.NETWORK: (0.5e-6, "half of NIC to NIC through one switch, about 1 us (InfiniBand perftest)"),
 }
-"""Latency of a link whose file gives none, and where it is from."""
+"""Latency of a link whose file gives none, assumed, and what it rests on."""
 
 
 def _quantity(dimension: Dimension) -> WithJsonSchema:

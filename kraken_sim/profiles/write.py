@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from kraken_sim.profiles.profile import Provenance
 
 WIDTH: Final = 120
+"""Columns of a line of a written file; a choice of ours, that of the shipped ones."""
+
 _TOP_LEVEL: Final = re.compile(r"^([A-Za-z_]\w*):", re.MULTILINE)
 _PLAIN_KEY: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _STEP: Final = "  "

@@ -27,10 +27,9 @@ SEND_RECV_FACTORS: Mapping[str, Mapping[str, float]] = {
 }
 """How NCCL's sends and receives differ from its rings, where a profile does not say.
 
-An assumption near the fits of A100 and H100 (LL: base 1.2 to 1.4, step 0.33 to 0.41; Simple: base 0.36 to 0.49, step
-0.2, link 0.71 to 0.79, in their profiles): all peers are served at once, so a further one adds little latency, and one
-channel serves a peer with LL.
-"""
+Assumed, near the fits of A100 and H100 (LL: base 1.2 to 1.4, step 0.33 to 0.41; Simple: base 0.36 to 0.49, step 0.2,
+link 0.71 to 0.79, in their profiles): all peers are served at once, so a further one adds little latency, and one
+channel serves a peer with LL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +144,11 @@ def interpolate_knots(knots: Mapping[str, float], x: float) -> float:
 
 
 EAGER_CALL_S = 2.1e-6
+"""What a call takes longer where ranks are launched from hosts that do not run ahead; fitted, see
+`with_eager_nccl_latency`."""
+
 EAGER_TRANSFER_FACTOR = 1.11
+"""By how much bytes move slower there; fitted, see `with_eager_nccl_latency`."""
 
 
 def with_eager_nccl_latency(constants: CollectiveConstants) -> CollectiveConstants:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 ONE_SHOT, TWO_SHOT, MULTIMEM = "one_shot", "two_shot", "multimem"
 CUSTOM_ALGORITHMS = (ONE_SHOT, TWO_SHOT, MULTIMEM)
 BYTES_PER_CTA = 16 * 512
-"""Each of 512 threads moves 16 bytes at a time (TensorRT-LLM and vLLM custom all-reduce sources)."""
+"""Each of 512 threads moves 16 bytes at a time (vLLM csrc/custom_all_reduce.cuh; TensorRT-LLM
+customAllReduceKernels.cu)."""
 
 
 def one_shot_all_reduce(

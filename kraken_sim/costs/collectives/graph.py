@@ -16,12 +16,16 @@ if TYPE_CHECKING:
     from kraken_sim.hardware.device import Device
     from kraken_sim.hardware.interconnect import Interconnect
 
-# speedArrayIntra, sm90SpeedArrayIntra and sm100SpeedArrayIntra of search.cc.
 SPEEDS_BEFORE_HOPPER = (40.0, 30.0, 20.0, 18.0, 15.0, 12.0, 10.0, 9.0, 7.0, 6.0, 5.0, 4.0, 3.0)
-SPEEDS_HOPPER = (60.0, 50.0, 40.0, 30.0, 24.0, 20.0, 15.0, 12.0, 11.0, 6.0, 3.0)
-SPEEDS_BLACKWELL = (90.0, 80.0, 70.0, 60.0, 50.0, 45.0, 40.0, 30.0, 24.0, 20.0, 19.0, 18.0)
+"""Speeds of a channel that the search tries, descending, GB/s: speedArrayIntra of NCCL's src/graph/search.cc."""
 
-# GB/s that SM-driven 128-byte payloads reach per NVLink (topo.h), over the link's line rate.
+SPEEDS_HOPPER = (60.0, 50.0, 40.0, 30.0, 24.0, 20.0, 15.0, 12.0, 11.0, 6.0, 3.0)
+"""The same from compute capability 9.0 on: sm90SpeedArrayIntra of NCCL's src/graph/search.cc."""
+
+SPEEDS_BLACKWELL = (90.0, 80.0, 70.0, 60.0, 50.0, 45.0, 40.0, 30.0, 24.0, 20.0, 19.0, 18.0)
+"""The same from compute capability 10.0 on: sm100SpeedArrayIntra of NCCL's src/graph/search.cc, 2.29; 45 is new
+there."""
+
 NVLINK_SHARE: Mapping[str, float] = {
     "volta": 20.0 / 25.0,
     "ampere": 20.0 / 25.0,
@@ -29,15 +33,62 @@ NVLINK_SHARE: Mapping[str, float] = {
     "hopper": 20.6 / 25.0,
     "blackwell": 40.1 / 50.0,
 }
+"""What SM-driven 128-byte payloads reach over an NVLink's line rate: the bandwidth of NCCL's src/graph/topo.h over that
+of the datasheet, GB/s. Ada has no NVLink; its value is assumed."""
+
 NVLINK_SHARE_HOPPER_BEFORE_2_20 = 20.0 / 25.0
+"""The same of Hopper up to NCCL 2.19 (src/graph/topo.h)."""
+
+NVLINK_SHARE_OTHER = 0.8
+"""The same of a generation that the table lacks; assumed, as of Volta and Ampere."""
+
 PCIE_X16_GBPS: Mapping[int, float] = {3: 12.0, 4: 24.0, 5: 48.0, 6: 96.0}
+"""What NCCL counts for 16 lanes, by PCIe generation: 16 x speed / 80 of its src/graph/topo.cc (kvDictPciGen), GB/s."""
+
 PCIE_X16_LINE_GBPS: Mapping[int, float] = {3: 15.75, 4: 31.5, 5: 63.0, 6: 126.0}
+"""Line rate of 16 lanes in one direction after 128b/130b coding, GB/s (PCI Express Base Specification); generation 6
+taken as twice the fifth."""
+
+PCIE_SHARE_OTHER = 0.76
+"""NCCL's count over the line rate where the generation is unknown; assumed, as of generations 3 to 5."""
+
+FULL_WIDTH = 0.95
+"""Share of 16 lanes from which a link counts as that wide; assumed, so that a line rate rounded in a file changes
+nothing."""
+
 MAX_GRAPH_CHANNELS = 32
+"""Most rings of a graph: MAXCHANNELS / 2 (NCCL's src/init.cc and src/include/device.h, from 2.25 on; 16 before, which
+no machine that ships meets)."""
+
 LOWER_SPEED_LIMIT = 0.49
+"""The search goes on to a lower speed while it is above this share of the one found (ncclTopoCompute of NCCL's
+src/graph/search.cc)."""
+
 DUPLICATE_FROM_GBPS = 25.0
+"""Speed from which every channel is made two of half the speed (ncclTopoDupChannels of NCCL's src/graph/search.cc)."""
+
+SPARED_ABOVE_CAPABILITY, SPARED_ABOVE_CHANNELS, SPARED_BELOW_GBPS = 80, 4, 50.0
+"""Graphs that are not doubled after all: those of later GPUs with more channels and less speed than these, GB/s
+(ncclTopoDupChannels of NCCL's src/graph/search.cc)."""
+
 HOPPER_COMPUTE_CAPABILITY = 90
+"""Compute capability times ten, as NCCL writes it (CUDA C++ Programming Guide)."""
+
 COMPUTE_CAPABILITY: Mapping[str, int] = {"volta": 70, "ampere": 80, "ada": 89, "hopper": 90, "blackwell": 100}
+"""Compute capability times ten by generation (CUDA C++ Programming Guide); Blackwell's is that of data-centre cards."""
+
+OTHER_CAPABILITY = 80
+"""Of a generation that the table lacks; assumed, as Ampere's."""
+
 MAX_NVLS_CHANNELS: Mapping[int, int] = {90: 16, 100: 24}
+"""CTAs of an NVLS kernel by compute capability: NVLS_NCHANNELS_SM90 and NVLS_NCHANNELS_SM100_NVL of NCCL's
+src/transport/nvls.cc (2.27; 32 on Blackwell before)."""
+
+OTHER_NVLS_CHANNELS = 16
+"""Of capabilities that the table lacks, as Hopper's: NCCL's src/transport/nvls.cc, which knows no others."""
+
+ROUNDING = 1e-9
+"""Relative rounding error of counts and speeds; a limit of ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +111,14 @@ def nccl_link_gbps(interconnect: Interconnect, device: Device, nccl_minor_versio
     """The bandwidth that NCCL's topology assigns to a GPU, from the line rate of the group's slowest hop."""
     line = interconnect.bandwidth_bytes_per_s * 1e-9
     if interconnect.kind in (InterconnectKind.NVSWITCH, InterconnectKind.NVLINK):
-        share = NVLINK_SHARE.get(device.generation, 0.8)
+        share = NVLINK_SHARE.get(device.generation, NVLINK_SHARE_OTHER)
         if device.generation == "hopper" and nccl_minor_version < 20:
             share = NVLINK_SHARE_HOPPER_BEFORE_2_20
         return line * share
     if interconnect.pcie_gen in PCIE_X16_GBPS:
         width = line / PCIE_X16_LINE_GBPS[interconnect.pcie_gen]
-        return PCIE_X16_GBPS[interconnect.pcie_gen] * (1.0 if width >= 0.95 else width)
-    return line * 0.76
+        return PCIE_X16_GBPS[interconnect.pcie_gen] * (1.0 if width >= FULL_WIDTH else width)
+    return line * PCIE_SHARE_OTHER
 
 
 def _speeds(compute_capability: int) -> tuple[float, ...]:
@@ -80,12 +131,12 @@ def _best_channels(total: float, speeds: tuple[float, ...]) -> tuple[int, float]
     """The first speed with the most bandwidth, looking no lower than half the first speed that fits."""
     best, best_speed = 0, 0.0
     for speed in speeds:
-        count = min(int(total / speed + 1e-9), MAX_GRAPH_CHANNELS)
+        count = min(int(total / speed + ROUNDING), MAX_GRAPH_CHANNELS)
         if count == 0:
             continue
         if best and speed < LOWER_SPEED_LIMIT * best_speed:
             break
-        if count * speed > best * best_speed + 1e-9:
+        if count * speed > best * best_speed + ROUNDING:
             best, best_speed = count, speed
     return (best, best_speed) if best else (1, total)
 
@@ -95,10 +146,11 @@ def search_rings(interconnect: Interconnect, device: Device, nccl_minor_version:
 
     Reproduces A100 NVSwitch 12 x 20, H100 12 x 30, each run by 24 CTAs (logs of NCCL on these machines).
     """
-    capability = COMPUTE_CAPABILITY.get(device.generation, 80)
+    capability = COMPUTE_CAPABILITY.get(device.generation, OTHER_CAPABILITY)
     total = nccl_link_gbps(interconnect, device, nccl_minor_version)
     channels, speed = _best_channels(total, _speeds(capability))
-    spared = capability > 80 and speed < 50.0 and channels > 4
+    later = capability > SPARED_ABOVE_CAPABILITY
+    spared = later and speed < SPARED_BELOW_GBPS and channels > SPARED_ABOVE_CHANNELS
     if speed >= DUPLICATE_FROM_GBPS and not spared:
         channels, speed = 2 * channels, speed / 2.0
     nvlink = interconnect.kind in (InterconnectKind.NVSWITCH, InterconnectKind.NVLINK)
@@ -112,15 +164,16 @@ def nvls_channel_gbps(interconnect: Interconnect, device: Device, nccl_minor_ver
     """
     total = nccl_link_gbps(interconnect, device, nccl_minor_version)
     limit = total / (interconnect.num_devices + 1)
-    capability = COMPUTE_CAPABILITY.get(device.generation, 80)
-    return next((speed for speed in _speeds(capability) if speed <= limit + 1e-9), limit)
+    capability = COMPUTE_CAPABILITY.get(device.generation, OTHER_CAPABILITY)
+    return next((speed for speed in _speeds(capability) if speed <= limit + ROUNDING), limit)
 
 
 def nvls_switch_gbps(device: Device) -> float:
     """Most that NCCL's search lets one NVLS channel have, whatever the number of GPUs."""
-    return _speeds(COMPUTE_CAPABILITY.get(device.generation, 80))[0]
+    return _speeds(COMPUTE_CAPABILITY.get(device.generation, OTHER_CAPABILITY))[0]
 
 
 def nvls_ctas(device: Device) -> int:
     """CTAs of an NVLS kernel within one node."""
-    return MAX_NVLS_CHANNELS.get(COMPUTE_CAPABILITY.get(device.generation, 80), 16)
+    capability = COMPUTE_CAPABILITY.get(device.generation, OTHER_CAPABILITY)
+    return MAX_NVLS_CHANNELS.get(capability, OTHER_NVLS_CHANNELS)

@@ -30,7 +30,11 @@ if TYPE_CHECKING:
     Cost = Callable[[int, NcclChoice, Interconnect, CollectiveConstants], CollectiveCost]
 
 CORNER = 8.0
-"""Exponent of the soft minimum between channel-bound and link-bound rates (2 is round, infinity is sharp)."""
+"""Exponent of the soft minimum between channel-bound and link-bound rates (2 is round, infinity is sharp). Assumed: the
+rates in the profiles were fitted with it in place."""
+
+LEAST_KEPT = 0.05
+"""Share of the link rate that a ring of two keeps at least; a limit of ours, far below any fitted loss."""
 
 
 def soft_min(first: float, second: float) -> float:
@@ -158,7 +162,7 @@ def _ring(
 ) -> CollectiveCost:
     n, protocol = interconnect.num_devices, choice.protocol
     loss = constants.ring_pair_loss.get(protocol, 0.0) * constants.factor(kind, protocol, "pair_loss")
-    kept = max(0.05, 1.0 - loss * 4.0 / (n * n))
+    kept = max(LEAST_KEPT, 1.0 - loss * 4.0 / (n * n))
     taken = wire(num_bytes, choice, protocol, interconnect, constants, kind=kind, link_share=kept)
     sent = ring_bytes(kind, n, num_bytes)
     latency_s = taken.base_s + num_steps(kind, n) * taken.step_s

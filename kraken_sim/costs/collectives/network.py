@@ -13,7 +13,7 @@ from math import ceil, inf, log2
 from typing import TYPE_CHECKING
 
 from kraken_sim.costs.collectives.constants import LINK_CLASS, link_value
-from kraken_sim.costs.collectives.graph import COMPUTE_CAPABILITY, NcclGraph, search_rings
+from kraken_sim.costs.collectives.graph import COMPUTE_CAPABILITY, OTHER_CAPABILITY, NcclGraph, search_rings
 from kraken_sim.costs.collectives.kinds import num_steps, ring_bytes
 from kraken_sim.costs.collectives.nccl import line_rate_bytes_per_s, soft_min
 from kraken_sim.costs.collectives.tuning import (
@@ -25,6 +25,7 @@ from kraken_sim.costs.collectives.tuning import (
     PROTOCOLS,
     RING,
     RING_LL128_CHANNEL_GBPS,
+    RING_LL_SHARE,
     SEND_RECV,
     SIMPLE,
     STEP_LATENCY_US,
@@ -47,19 +48,39 @@ if TYPE_CHECKING:
     from kraken_sim.hardware.interconnect import Across, Interconnect
 
 NETWORK = "network"
-# tuning.cc: hwLat of the network, getNetOverhead (x3 for Simple), and for 2 and for more nodes llMaxBws (of an
-# Intel host) and perChMaxTreeBws.
+
 NETWORK_STEP_US: Mapping[str, Mapping[str, float]] = {
     TREE: {LL: 5.0, LL128: 8.5, SIMPLE: 14.0},
     RING: {LL: 2.7, LL128: 4.0, SIMPLE: 14.0},
 }
+"""Latency of a step through the network, us: hwLat of NCCL's src/graph/tuning.cc, NET."""
+
 NETWORK_OVERHEAD_US: Mapping[str, float] = {LL: 1.0, LL128: 1.0, SIMPLE: 3.0}
+"""Least latency of any step of a ring over several nodes, us: getNetOverhead of NCCL's src/graph/tuning.cc on an Intel
+host (2 on AMD), three times for Simple."""
+
 LL_MAX_TWO_NODES_GBPS, LL_MAX_MORE_NODES_GBPS = 39.0, 20.4
+"""Most that LL is believed to reach over two and over more nodes, GB/s: llMaxBws of NCCL's src/graph/tuning.cc for an
+Intel host; AMD's are 22.5 and 19.0."""
+
 TREE_CHANNEL_TWO_NODES_GBPS = (18.5, 23.6, 41.4, 70.0)
+"""Most of a tree's channel over two nodes, GB/s, by generation as in `tuning`: perChMaxTreeBws of NCCL's
+src/graph/tuning.cc."""
+
 TREE_CHANNEL_MORE_NODES_GBPS = (10.0, 17.8, 36.0, 70.0)
+"""The same over more than two nodes."""
+
+TREE_LL128_NETWORK_SHARE = 120.0 / 128.0
+"""What a tree between nodes keeps of its bandwidth with LL128: 120 of 128 bytes are payload (NCCL's
+src/graph/tuning.cc)."""
+
 CHANNELS_PER_RAIL = 2
+"""Channels that go through one NIC. Assumed: NCCL finds one ring a NIC and doubles it (src/graph/connect.cc), and more
+only where a NIC is faster than its search's speeds."""
+
 PLATEAU_BYTES, PLATEAU_FACTOR = 64, 1.4
-"""Ring Simple pays its latency this many times once every rank's channel has that many bytes."""
+"""Ring Simple pays its latency 1.4 times once every rank's channel has 64 bytes (ncclTopoGetAlgoTime of NCCL's
+src/graph/tuning.cc, compute capability 8.0 and later)."""
 
 
 def network_graph(interconnect: Interconnect, device: Device, minor: int) -> NcclGraph:
@@ -70,7 +91,8 @@ def network_graph(interconnect: Interconnect, device: Device, minor: int) -> Ncc
     if across.node.num_devices > 1:
         inner = search_rings(across.node, device, minor)
         bus, nvlink = min(bus, inner.bus_gbps), inner.nvlink
-    return NcclGraph(channels, bus / channels, channels, nvlink, COMPUTE_CAPABILITY.get(device.generation, 80))
+    capability = COMPUTE_CAPABILITY.get(device.generation, OTHER_CAPABILITY)
+    return NcclGraph(channels, bus / channels, channels, nvlink, capability)
 
 
 def network_tuning_table(kind: CollectiveKind, interconnect: Interconnect, graph: NcclGraph) -> list[TuningEntry]:
@@ -89,7 +111,7 @@ def _ring_entries(kind: CollectiveKind, interconnect: Interconnect, graph: NcclG
     n, num_nodes, bus = interconnect.num_devices, _across(interconnect).num_nodes, graph.bus_gbps
     index = generation_index(graph.compute_capability)
     bandwidth = {
-        LL: min(_ll_max_gbps(num_nodes), bus * 0.5),
+        LL: min(_ll_max_gbps(num_nodes), bus * RING_LL_SHARE),
         LL128: min(LL128_RATE * bus, graph.channels * RING_LL128_CHANNEL_GBPS[index]),
         SIMPLE: bus,
     }
@@ -116,7 +138,7 @@ def _tree_entries(interconnect: Interconnect, graph: NcclGraph) -> list[TuningEn
     bus = min(LL128_RATE * graph.bus_gbps, graph.channels * most)
     bandwidth = {
         LL: min(bus / 3.8, _ll_max_gbps(across.num_nodes)),
-        LL128: min(bus * 120.0 / 128.0, graph.channels * TREE_LL128_CHANNEL_GBPS[index]),
+        LL128: min(bus * TREE_LL128_NETWORK_SHARE, graph.channels * TREE_LL128_CHANNEL_GBPS[index]),
         SIMPLE: bus,
     }
     inside = STEP_LATENCY_US[graph.nvlink][TREE]

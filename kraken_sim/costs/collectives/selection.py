@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 PATH = "runtime.collective"
 
 NOTHING = CollectiveCost(0.0, 0.0, 0.0, "none", "none", 0, 0.0, 0.0, "one device, nothing to exchange")
-"""What a group of one, or a message of no bytes, costs."""
+"""What a group of one, or a message of no bytes, costs; a definition."""
 
 
 def all_reduce_cost(

@@ -26,9 +26,12 @@ if TYPE_CHECKING:
 
 PROTOCOLS = (LL, SIMPLE)
 MIN_PART_BYTES = 64 * 1024
-"""A peer gets another channel for each part of this size (an eighth of a step of the 4 MiB buffer)."""
+"""A peer gets another channel for each part of this size: an eighth of a step of the 4 MiB buffer (addP2pToPlan of
+NCCL's src/enqueue.cc, one node)."""
+
 MAX_PART_BYTES = 16 * 1024 * 1024
-"""A part is no larger as long as there are channels (32 steps), whatever the other ranks might want."""
+"""A part is no larger as long as there are channels, whatever the other ranks might want: 32 steps (addP2pToPlan of
+NCCL's src/enqueue.cc, one node)."""
 
 
 def send_recv_channels(num_bytes: int, protocol: str, num_devices: int, max_channels: int) -> tuple[int, float]:

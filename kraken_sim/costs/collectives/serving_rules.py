@@ -18,15 +18,34 @@ if TYPE_CHECKING:
     from kraken_sim.hardware.interconnect import Interconnect
 
 MIB = 1024 * 1024
-# TensorRT-LLM cpp/tensorrt_llm/plugins/ncclPlugin/allreducePlugin.cpp, 2024: workspace and thresholds.
+"""Bytes of a MiB; a definition."""
+
 LEGACY_MAX_BYTES_2, LEGACY_MAX_BYTES_MORE = 16_000_000, 8_000_000
+"""Workspace of the custom kernels for 2 and for more GPUs: the largest message they take (TensorRT-LLM
+cpp/tensorrt_llm/plugins/ncclPlugin/allreducePlugin.cpp, 2024, and customAllReduceUtils.h)."""
+
 LEGACY_ONE_SHOT_BELOW_4, LEGACY_ONE_SHOT_BELOW_8 = 1_000_000, 500_000
-# vLLM csrc/custom_all_reduce.cuh and its communicators: sizes below which custom kernels run, with the larger
-# limits of SM90 where symmetric memory takes over beyond them.
+"""Bytes below which up to 4 and up to 8 GPUs run the one-shot kernel (selectImplementation in the same file)."""
+
+VLLM_GROUP_SIZES = (2, 4, 6, 8)
+"""Numbers of GPUs that vLLM's custom kernels are compiled for (csrc/custom_all_reduce.cuh)."""
+
+VLLM_ALIGNMENT_BYTES = 16
+"""A custom kernel takes whole 16-byte packs only (should_custom_ar of vLLM custom_all_reduce.py)."""
+
 VLLM_CUSTOM_BELOW = 8 * MIB
+"""Bytes below which the custom kernels run where symmetric memory is not there (max_size of vLLM
+vllm/distributed/device_communicators/custom_all_reduce.py)."""
+
 VLLM_ONE_SHOT_BELOW_4, VLLM_ONE_SHOT_BELOW_8 = MIB // 2, MIB // 4
+"""Bytes below which up to 4 and up to 8 GPUs run the one-stage kernel (vLLM csrc/custom_all_reduce.cuh)."""
+
 VLLM_HOPPER_CUSTOM_BELOW = {2: 64 * MIB, 4: 32 * MIB, 6: MIB // 2, 8: MIB // 4}
+"""`VLLM_CUSTOM_BELOW` on compute capability 9.0 with symmetric memory, by GPUs: CUSTOM_ALL_REDUCE_MAX_SIZES of vLLM
+vllm/distributed/device_communicators/all_reduce_utils.py."""
+
 VLLM_HOPPER_MULTIMEM_MAX = {4: 32 * MIB, 6: 64 * MIB, 8: 64 * MIB}
+"""Largest message of multimem there, by GPUs: SYMM_MEM_ALL_REDUCE_MAX_SIZES of the same all_reduce_utils.py."""
 
 
 def custom_kernel(
@@ -96,7 +115,7 @@ def _vllm(num_bytes: int, interconnect: Interconnect, device: Device, constants:
     multicast = [name for name in usable if name.startswith(MULTIMEM)]
     hopper = device.generation == "hopper" and bool(constants.nvls_enabled)
     limit = VLLM_HOPPER_CUSTOM_BELOW.get(n, 0) if hopper else VLLM_CUSTOM_BELOW
-    if n in (2, 4, 6, 8) and num_bytes < limit and num_bytes % 16 == 0:
+    if n in VLLM_GROUP_SIZES and num_bytes < limit and num_bytes % VLLM_ALIGNMENT_BYTES == 0:
         one_shot_below = VLLM_ONE_SHOT_BELOW_4 if n <= 4 else VLLM_ONE_SHOT_BELOW_8
         algorithm = ONE_SHOT if n == 2 or num_bytes < one_shot_below else TWO_SHOT
         return _kernel(algorithm, "vllm", usable)

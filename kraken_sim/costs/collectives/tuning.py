@@ -33,22 +33,64 @@ BASE_LATENCY_US: Mapping[str, Mapping[str, float]] = {
     TREE: {LL: 6.8, LL128: 14.0, SIMPLE: 8.4},
     RING: {LL: 6.6, LL128: 14.0, SIMPLE: 8.4},
 }
+"""Start-up of an algorithm and protocol, us: baseLat of NCCL's src/graph/tuning.cc."""
+
 STEP_LATENCY_US: Mapping[bool, Mapping[str, Mapping[str, float]]] = {
     True: {TREE: {LL: 0.6, LL128: 1.25, SIMPLE: 4.0}, RING: {LL: 0.6, LL128: 1.9, SIMPLE: 3.4}},
     False: {TREE: {LL: 1.0, LL128: 1.9, SIMPLE: 4.0}, RING: {LL: 1.0, LL128: 2.5, SIMPLE: 5.7}},
 }
+"""Latency of a step over NVLink (True) and PCIe, us: hwLat of NCCL's src/graph/tuning.cc."""
+
+TREE_SIMPLE_STEP_US_2_22 = 28.0
+"""Step of Tree Simple up to NCCL 2.22, which had no start-up for it (baseLat 0; src/graph/tuning.cc)."""
+
 NVLS_LATENCY_US = 25.0
+"""Latency of an NVLS AllReduce, whatever the number of GPUs: hwLat of NCCL's src/graph/tuning.cc from 2.21 on."""
+
 NVLS_LATENCY_US_2_19 = 23.0
+"""The same in NCCL 2.19 and 2.20 (src/graph/tuning.cc)."""
 
-# Index {Volta, Ampere, Hopper, Blackwell}.
 LL_MAX_GBPS = (39.0, 87.7, 141.0, 282.0)
-RING_LL128_CHANNEL_GBPS = (20.0, 20.0, 36.7, 40.0)
-TREE_LL128_CHANNEL_GBPS = (20.0, 20.0, 36.7, 55.6)
-TREE_CHANNEL_GBPS = (26.5, 24.0, 38.7, 70.0)
-NVLS_EFFICIENCY = (0.0, 0.0, 0.85, 0.74)
-LL128_RATE = 0.92
+"""Most that LL is believed to reach in one node, GB/s, by generation {Volta, Ampere, Hopper, Blackwell}: llMaxBws of
+NCCL's src/graph/tuning.cc. Up to 2.20 Hopper had Ampere's."""
 
-# treeCorrectionFactor: by log2(bytes / 64).
+RING_LL128_CHANNEL_GBPS = (20.0, 20.0, 36.7, 40.0)
+"""Most of a ring's channel with LL128, by generation: perChMaxRingLL128Bws of NCCL's src/graph/tuning.cc, 2.29.7 and
+later."""
+
+RING_LL128_BLACKWELL_GBPS_2_28 = 73.4
+"""The same of Blackwell in NCCL 2.28 (twice Hopper's; src/graph/tuning.cc)."""
+
+TREE_LL128_CHANNEL_GBPS = (20.0, 20.0, 36.7, 55.6)
+"""Most of a tree's channel with LL128 in one node: perChMaxTreeLL128Bws of NCCL's src/graph/tuning.cc."""
+
+TREE_CHANNEL_GBPS = (26.5, 24.0, 38.7, 70.0)
+"""Most of a tree's channel in one node: perChMaxTreeBws of NCCL's src/graph/tuning.cc."""
+
+NVLS_EFFICIENCY = (0.0, 0.0, 0.85, 0.74)
+"""What NVLS keeps of its channels' bandwidth, by generation: nvlsEfficiency of NCCL's src/graph/tuning.cc from 2.28
+on."""
+
+NVLS_SHARE_2_27 = 5.0 / 6.0
+"""The same up to 2.27, of whatever generation: 5 / 6 in ncclTopoTuneModel of NCCL's src/graph/tuning.cc."""
+
+LL128_RATE = 0.92
+"""What LL128 leaves of a bandwidth, and a tree of its ring's: 0.92 in ncclTopoTuneModel of NCCL's src/graph/tuning.cc,
+about 120 of 128 bytes."""
+
+RING_LL_SHARE = 0.5
+"""What LL leaves of a ring's bandwidth, a flag for every datum: ncclTopoTuneModel of NCCL's src/graph/tuning.cc from
+2.21 on."""
+
+RING_LL_SHARE_2_20, RING_LL_SHARE_2_20_OTHERS = 0.25, 1.0 / 3.0
+"""The same up to 2.20 for an AllReduce, and for AllGather, ReduceScatter and Broadcast (NCCL's src/graph/tuning.cc)."""
+
+TREE_LL_DIVISOR = 3.8
+"""A tree's bandwidth over the same with LL: ncclTopoTuneModel of NCCL's src/graph/tuning.cc."""
+
+TREE_LL128_SHARE = 7.0 / 9.0
+"""What LL128 leaves of a tree's bandwidth in one node: ncclTopoTuneModel of NCCL's src/graph/tuning.cc."""
+
 TREE_CORRECTION: Mapping[str, tuple[float, ...]] = {
     LL: (
         *(1.0, 1.0, 1.0, 1.0, 0.9, 0.8, 0.7, 0.7, 0.7, 0.7, 0.6, 0.5),
@@ -63,11 +105,25 @@ TREE_CORRECTION: Mapping[str, tuple[float, ...]] = {
         *(0.5, 0.5, 0.5, 0.6, 0.7, 0.8, 0.7, 0.7, 0.8, 0.9, 0.9),
     ),
 }
+"""Factors on a tree's bandwidth by log2(bytes / 64): treeCorrectionFactor of NCCL's src/graph/tuning.cc."""
 
 MIN_TRAFFIC_PER_CHANNEL = 32 * 1024
+"""Least traffic of a channel in bytes: MinTrafficPerChannel of NCCL's src/enqueue.cc from 2.29 on; 16 KiB from 2.23 to
+2.28, for which this one is assumed too."""
+
 MAX_THREADS: Mapping[str, int] = {LL: 512, LL128: 640, SIMPLE: 512}
+"""Threads of a CTA by protocol: NCCL_LL_MAX_NTHREADS, NCCL_LL128_MAX_NTHREADS and NCCL_SIMPLE_MAX_NTHREADS of NCCL's
+src/include/device.h."""
+
 THREAD_THRESHOLD: Mapping[str, int] = {LL: 8, LL128: 8, SIMPLE: 64}
+"""Least bytes of a thread by protocol, times the ranks for Ring LL: NCCL_LL_THREAD_THRESHOLD and the like of NCCL's
+src/include/comm.h."""
+
 PCI_WIDTH_GBPS = 12.0
+"""Bandwidth up to which Simple has fewer threads: PCI_BW of NCCL's src/graph/topo.h, 16 lanes of PCIe 3."""
+
+PCI_SIMPLE_THREADS = 256
+"""Threads of a CTA with Simple up to there: ncclTopoTuneModel of NCCL's src/graph/tuning.cc."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +168,8 @@ def _ll_max_gbps(index: int, minor: int) -> float:
 def _ring_ll_share(kind: CollectiveKind, minor: int) -> float:
     """What LL's flags leave of a ring's bandwidth, as NCCL's model sees it."""
     if minor >= 21:
-        return 0.5
-    return 0.25 if kind is CollectiveKind.ALL_REDUCE else 1.0 / 3.0
+        return RING_LL_SHARE
+    return RING_LL_SHARE_2_20 if kind is CollectiveKind.ALL_REDUCE else RING_LL_SHARE_2_20_OTHERS
 
 
 def ring_entries(
@@ -145,7 +201,7 @@ def ring_entries(
 
 
 def _ring_ll128_gbps(index: int, minor: int) -> float:
-    return 73.4 if index == 3 and minor == 28 else RING_LL128_CHANNEL_GBPS[index]
+    return RING_LL128_BLACKWELL_GBPS_2_28 if index == 3 and minor == 28 else RING_LL128_CHANNEL_GBPS[index]
 
 
 def tree_entries(graph: NcclGraph, num_devices: int, minor: int) -> list[TuningEntry]:
@@ -153,14 +209,14 @@ def tree_entries(graph: NcclGraph, num_devices: int, minor: int) -> list[TuningE
     index, steps = generation_index(graph.compute_capability), 2 * (num_devices - 1)
     bus = min(LL128_RATE * graph.bus_gbps, graph.channels * TREE_CHANNEL_GBPS[index])
     bandwidth = {
-        LL: min(bus / 3.8, _ll_max_gbps(index, minor)),
-        LL128: min(bus * 7.0 / 9.0, graph.channels * TREE_LL128_CHANNEL_GBPS[index]),
+        LL: min(bus / TREE_LL_DIVISOR, _ll_max_gbps(index, minor)),
+        LL128: min(bus * TREE_LL128_SHARE, graph.channels * TREE_LL128_CHANNEL_GBPS[index]),
         SIMPLE: bus,
     }
     hardware = dict(STEP_LATENCY_US[graph.nvlink][TREE])
     base = dict(BASE_LATENCY_US[TREE])
     if minor < 23:  # 2.23 lowered the step of Tree Simple from 28 and gave it a base
-        hardware[SIMPLE], base[SIMPLE] = 28.0, 0.0
+        hardware[SIMPLE], base[SIMPLE] = TREE_SIMPLE_STEP_US_2_22, 0.0
     return [
         TuningEntry(TREE, protocol, base[protocol] + steps * hardware[protocol], 0.5 * bandwidth[protocol])
         for protocol in PROTOCOLS
@@ -178,7 +234,7 @@ def nvls_entry(interconnect: Interconnect, device: Device, graph: NcclGraph, min
         usable = min(channel * efficiency * (n - 1) / n * 2.0, nvls_switch_gbps(device))
         bandwidth = n * usable * n / (2.0 * (n - 1))
     else:
-        bandwidth = n * channel * 5.0 / 6.0
+        bandwidth = n * channel * NVLS_SHARE_2_27
     return TuningEntry(NVLS, SIMPLE, NVLS_LATENCY_US if minor >= 21 else NVLS_LATENCY_US_2_19, bandwidth)
 
 
@@ -226,7 +282,7 @@ def channel_count(
     """
     threads = MAX_THREADS[protocol]
     if protocol == SIMPLE and graph.bus_gbps <= PCI_WIDTH_GBPS:
-        threads = 256
+        threads = PCI_SIMPLE_THREADS
     share = float(max_channels)
     count = max_channels
     if algorithm != NVLS:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from kraken_sim.hardware.topology.topology import Topology
 
 GROUPS_CACHED = 256
+"""Groups whose traffic is kept in memory; a limit of ours, more than a machine's groups of one question."""
 
 
 @dataclass(frozen=True, slots=True)
