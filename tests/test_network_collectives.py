@@ -152,6 +152,20 @@ class TestTime:
         assert table["ring", "ll"] == pytest.approx((6.6 + 28 * 1.0 + 2 * 2.7, 39.0 * 16 / 30))
         assert table["tree", "ll"] == pytest.approx((6.8 + 2 * (7 * 0.6 + 5.0), 0.5 * 39.0))
 
+    @pytest.mark.parametrize(("num_nodes", "simple", "ll128"), [(2, 42.8, 31.67), (4, 24.0, 20.0)])
+    def test_a_tree_over_several_blackwell_nodes_is_capped_below_one_of_a_single_node(self, num_nodes, simple, ll128):
+        """Channels of 100 GB/s: what binds are NCCL's caps, perChMaxTreeBws and perChMaxTreeLL128Bws."""
+        profile = machine(num_nodes)
+        interconnect = profile.topology.interconnect(8 * num_nodes)
+        fast = replace(network_graph(interconnect, profile.device, 29), bandwidth_gbps=100.0, compute_capability=100)
+        table = {
+            entry.protocol: entry.bandwidth_gbps
+            for entry in network_tuning_table(AR, interconnect, fast)
+            if entry.algorithm == "tree"
+        }
+        assert table["simple"] == pytest.approx(0.5 * fast.channels * simple)
+        assert table["ll128"] == pytest.approx(0.5 * fast.channels * ll128)
+
 
 def without_corrections(profile):
     return replace(profile.collectives, link_correction={}, ring_pair_loss={})

@@ -30,7 +30,7 @@ from kraken_sim.costs.collectives.tuning import (
     SIMPLE,
     STEP_LATENCY_US,
     TREE,
-    TREE_LL128_CHANNEL_GBPS,
+    TREE_LL_DIVISOR,
     TuningEntry,
     channel_count,
     generation_index,
@@ -63,12 +63,18 @@ LL_MAX_TWO_NODES_GBPS, LL_MAX_MORE_NODES_GBPS = 39.0, 20.4
 """Most that LL is believed to reach over two and over more nodes, GB/s: llMaxBws of NCCL's src/graph/tuning.cc for an
 Intel host; AMD's are 22.5 and 19.0."""
 
-TREE_CHANNEL_TWO_NODES_GBPS = (18.5, 23.6, 41.4, 70.0)
+TREE_CHANNEL_TWO_NODES_GBPS = (18.5, 23.6, 41.4, 42.8)
 """Most of a tree's channel over two nodes, GB/s, by generation as in `tuning`: perChMaxTreeBws of NCCL's
-src/graph/tuning.cc."""
+src/graph/tuning.cc, 2.28 and later."""
 
-TREE_CHANNEL_MORE_NODES_GBPS = (10.0, 17.8, 36.0, 70.0)
+TREE_CHANNEL_MORE_NODES_GBPS = (10.0, 17.8, 36.0, 24.0)
 """The same over more than two nodes."""
+
+TREE_LL128_TWO_NODES_GBPS = (20.0, 20.0, 36.7, 31.67)
+"""The same with LL128 over two nodes: perChMaxTreeLL128Bws of NCCL's src/graph/tuning.cc."""
+
+TREE_LL128_MORE_NODES_GBPS = (20.0, 20.0, 29.0, 20.0)
+"""The same with LL128 over more than two nodes."""
 
 TREE_LL128_NETWORK_SHARE = 120.0 / 128.0
 """What a tree between nodes keeps of its bandwidth with LL128: 120 of 128 bytes are payload (NCCL's
@@ -135,10 +141,11 @@ def _tree_entries(interconnect: Interconnect, graph: NcclGraph) -> list[TuningEn
     across, index = _across(interconnect), generation_index(graph.compute_capability)
     few = across.num_nodes == 2
     most = (TREE_CHANNEL_TWO_NODES_GBPS if few else TREE_CHANNEL_MORE_NODES_GBPS)[index]
+    most_ll128 = (TREE_LL128_TWO_NODES_GBPS if few else TREE_LL128_MORE_NODES_GBPS)[index]
     bus = min(LL128_RATE * graph.bus_gbps, graph.channels * most)
     bandwidth = {
-        LL: min(bus / 3.8, _ll_max_gbps(across.num_nodes)),
-        LL128: min(bus * TREE_LL128_NETWORK_SHARE, graph.channels * TREE_LL128_CHANNEL_GBPS[index]),
+        LL: min(bus / TREE_LL_DIVISOR, _ll_max_gbps(across.num_nodes)),
+        LL128: min(bus * TREE_LL128_NETWORK_SHARE, graph.channels * most_ll128),
         SIMPLE: bus,
     }
     inside = STEP_LATENCY_US[graph.nvlink][TREE]
