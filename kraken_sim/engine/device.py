@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from kraken_sim.engine.collective import JointCollective
 
 EARLY_S = 2e-12
-"""An end this much before that of the kernel alone is rounding of the clock."""
+"""An end this much before that of the kernel alone is rounding of the clock; a limit of ours, two of its ticks."""
 
 
 @dataclass(slots=True)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from kraken_sim.program.program import Kernel, Program, Segment, Step
 
 _ALWAYS = 1 << 62
-"""A lead that never runs out, in picoseconds."""
+"""A lead that never runs out, in picoseconds; a definition, 53 days."""
 
 
 def fold(program: Program, machine: Machine, *, eager: bool) -> Timeline | None:

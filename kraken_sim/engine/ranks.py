@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from kraken_sim.program.ops import Collective, ComputeOp
 
 EVENTS_PER_INSTANT = 100_000
-"""Far more events than a rank has at one time of the clock: beyond it, something keeps the clock from advancing."""
+"""Far more events than a rank has at one time of the clock; a limit of ours: beyond it, something keeps the clock from
+advancing."""
 
 
 @dataclass(frozen=True, slots=True)

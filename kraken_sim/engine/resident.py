@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from kraken_sim.engine.collective import JointCollective
 
 DONE_S = 1e-12
-"""Work below a picosecond is finished: the clock cannot resolve it."""
+"""Work below a picosecond is finished: the clock cannot resolve it; a limit of ours."""
 
 
 def launch_shape(cost: KernelCost, num_sms: int) -> tuple[int, int, float]:
     """CTAs of a kernel, how many of them run at once with the device to themselves, and the life of one."""
     ctas = max(1, cost.ctas)
     full_width = min(ctas, cost.ctas_per_sm * num_sms)
-    body_s = max(cost.busy_s - cost.fixed_s, 1e-12)
+    body_s = max(cost.busy_s - cost.fixed_s, DONE_S)
     return ctas, full_width, body_s / -(-ctas // full_width)
 
 
@@ -103,7 +103,7 @@ class ComputeKernel:
     ) -> ComputeKernel:
         """Derive the launch shape: waves, life of a CTA, and what limits it."""
         ctas, full_width, life_s = launch_shape(cost, num_sms)
-        body_s = max(cost.busy_s - cost.fixed_s, 1e-12)
+        body_s = max(cost.busy_s - cost.fixed_s, DONE_S)
         memory_bound = cost.memory_s > cost.compute_s
         memory_fraction = min(1.0, cost.memory_s / body_s)
         compute_fraction = 1.0

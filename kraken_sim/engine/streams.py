@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from kraken_sim.program.program import Program, Step
 
 PRIORITY = {MAIN_STREAM: 0, COMM_STREAM: -1}
-"""The collective's stream has the lower priority, as in the paper's appendix A.2."""
+"""The collective's stream has the lower priority, as in the paper (arXiv 2408.07802, appendix A.2)."""
 
 
 class Launch(NamedTuple):

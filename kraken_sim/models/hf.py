@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 SIZE_LIMIT = 1 << 24
-"""No dimension of a model comes near it; a larger one is a slip, and would only exhaust the machine."""
+"""Largest dimension of a model; a limit of ours: none comes near it, and a larger one is a slip that would only exhaust
+the machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,8 @@ FAMILIES: Mapping[str, Family] = {
         qk_norm=True,
     ),
 }
-"""The dense decoders that are supported, by Hugging Face `model_type`."""
+"""The dense decoders that are supported, by Hugging Face `model_type`, as the modeling files of transformers have them
+(modeling_gpt2.py, modeling_gptj.py, modeling_llama.py and so on)."""
 
 SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "num_hidden_layers": ("n_layer", "n_layers", "num_layers"),

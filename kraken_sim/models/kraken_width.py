@@ -30,13 +30,14 @@ FFN_FACTOR = 2
 """FFN width over sub-layer width (arXiv 2408.07802, section 3.2: 2 where a standard model has 4)."""
 
 SUPPORTED_HEAD_DIMS = (64, 80, 96, 112, 128, 160, 192, 256)
-"""Head dimensions of common attention kernels; FlashAttention-2 takes multiples of 8 up to 256."""
+"""Head dimensions that are tried, those of common attention kernels; a choice of ours: FlashAttention-2 takes multiples
+of 8 up to 256."""
 
 ALIGNMENTS = (256, 128, 64)
-"""Widths are multiples of the widest GEMM tile (256 x 128 on tensor cores), or of a narrower one."""
+"""Widths are multiples of the widest GEMM tile (256 x 128 on tensor cores), or of a narrower one; a choice of ours."""
 
 ALIGNMENT_TOLERANCE = 0.05
-"""How far alignment may move the width from the budget's; 5 % of the width is 10 % of a layer."""
+"""How far alignment may move the width from the budget's; a limit of ours: 5 % of the width is 10 % of a layer."""
 
 
 @dataclass(frozen=True, slots=True)

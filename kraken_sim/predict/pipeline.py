@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MOST_PARTS = 10_000
-"""Parts of a kind that are kept; then all of them are dropped."""
+"""Parts of a kind that are kept, then all of them are dropped; a limit of ours, so that memory stays flat."""
 
 
 @dataclass(slots=True)

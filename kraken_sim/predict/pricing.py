@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 
 MOST_PRICES = 20_000
-"""Prices of a kind that are kept, some 10 MB; then all are dropped, so that memory stays flat in a long sweep."""
+"""Prices of a kind that are kept, some 10 MB, then all are dropped; a limit of ours, so that memory stays flat in a
+long sweep."""
 
 
 @dataclass(slots=True)
