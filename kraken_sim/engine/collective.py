@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     LinkSpeeds = Callable[[frozenset[Collective]], Mapping[Collective, float]]
 
+SAME_PACE = 1e-12
+"""Difference of two paces, in shares of the pace alone, that is a rounding error; a limit of ours."""
+
 
 @dataclass(slots=True)
 class LinkState:
@@ -96,7 +99,7 @@ class JointCollective:
         self.remaining_s -= to_s(now - self._updated_ps) * self.speed
         self._updated_ps = now
         speed = min([self.link_speed, *[kernel.limit for _, kernel in self.members]])
-        changed = abs(speed - self.speed) > 1e-12
+        changed = abs(speed - self.speed) > SAME_PACE
         self.speed = speed
         self._timer += 1
         timer = self._timer

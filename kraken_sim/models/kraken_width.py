@@ -33,6 +33,9 @@ SUPPORTED_HEAD_DIMS = (64, 80, 96, 112, 128, 160, 192, 256)
 """Head dimensions that are tried, those of common attention kernels; a choice of ours: FlashAttention-2 takes multiples
 of 8 up to 256."""
 
+PREFERRED_HEAD_DIM = 128
+"""Where the model's own head dimension does not divide, those nearest to this one come first; a choice of ours."""
+
 ALIGNMENTS = (256, 128, 64)
 """Widths are multiples of the widest GEMM tile (256 x 128 on tensor cores), or of a narrower one; a choice of ours."""
 
@@ -214,7 +217,7 @@ def _aligned_widths(width: float, step: int) -> Iterator[int]:
 
 def _head_dim_for(config: TransformerConfig, hidden_size: int, devices_per_sub_layer: int) -> int | None:
     """The preferred supported head dimension that divides the width into heads for all devices."""
-    preferred = sorted(SUPPORTED_HEAD_DIMS, key=lambda dim: (dim != config.head_dim, abs(dim - 128)))
+    preferred = sorted(SUPPORTED_HEAD_DIMS, key=lambda dim: (dim != config.head_dim, abs(dim - PREFERRED_HEAD_DIM)))
     for head_dim in preferred:
         if hidden_size % (head_dim * devices_per_sub_layer) == 0:
             return head_dim

@@ -27,6 +27,7 @@ _AXES: Final = {
     Objective.WIDTH: ("hidden_size", 1.0),
     Objective.DEPTH: ("layers", 1.0),
 }
+"""The title of an objective's axis, and what its SI values are multiplied by there."""
 
 
 def design_html(result: SearchResult) -> str:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from kraken_sim.explore.channels_measured import ChannelValidation
 
 PANELS_A_ROW = 3
+"""Panels beside each other in a figure."""
 
 
 def channels_html(answers: Sequence[ChannelAnswer]) -> str:

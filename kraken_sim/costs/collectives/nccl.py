@@ -33,6 +33,10 @@ CORNER = 8.0
 """Exponent of the soft minimum between channel-bound and link-bound rates (2 is round, infinity is sharp). Assumed: the
 rates in the profiles were fitted with it in place."""
 
+ALL_REDUCE_HBM_ACCESSES, REDUCE_SCATTER_HBM_ACCESSES = 5.0, 3.0
+"""HBM accesses a byte that a ring moves, counted; that none is served by L2 is assumed. A reduce step reads the buffer
+and its own data and writes on, a gather step reads and writes."""
+
 LEAST_KEPT = 0.05
 """Share of the link rate that a ring of two keeps at least; a limit of ours, far below any fitted loss."""
 
@@ -123,11 +127,11 @@ def ring_all_reduce(
 ) -> CollectiveCost:
     """Ring: n-1 reduce-scatter and n-1 all-gather steps; each rank sends 2(n-1)/n of the bytes.
 
-    HBM traffic ~ 5(n-1)/n of the bytes: a reduce step reads the buffer and its own data and writes on, a
-    gather step reads and writes.
+    HBM traffic ~ 5(n-1)/n of the bytes.
     """
     n = interconnect.num_devices
-    return _ring(CollectiveKind.ALL_REDUCE, num_bytes, 5.0 * (n - 1) / n, choice, interconnect, constants)
+    accesses = ALL_REDUCE_HBM_ACCESSES * (n - 1) / n
+    return _ring(CollectiveKind.ALL_REDUCE, num_bytes, accesses, choice, interconnect, constants)
 
 
 def ring_reduce_scatter(
@@ -135,7 +139,8 @@ def ring_reduce_scatter(
 ) -> CollectiveCost:
     """The first half of a ring AllReduce: n-1 steps, (n-1)/n of the bytes; three HBM accesses a byte."""
     n = interconnect.num_devices
-    return _ring(CollectiveKind.REDUCE_SCATTER, num_bytes, 3.0 * (n - 1) / n, choice, interconnect, constants)
+    accesses = REDUCE_SCATTER_HBM_ACCESSES * (n - 1) / n
+    return _ring(CollectiveKind.REDUCE_SCATTER, num_bytes, accesses, choice, interconnect, constants)
 
 
 def ring_all_gather(
@@ -182,7 +187,7 @@ def tree_all_reduce(
     busiest = (2.0 if n > 2 else 1.0) * num_bytes
     sent = 2.0 * (n - 1) / n * num_bytes
     latency_s = taken.base_s + 2 * (n - 1) * taken.step_s
-    return _cost(choice, latency_s, sent, taken, 5.0 * (n - 1) / n * num_bytes, busiest)
+    return _cost(choice, latency_s, sent, taken, ALL_REDUCE_HBM_ACCESSES * (n - 1) / n * num_bytes, busiest)
 
 
 def nvls_all_reduce(

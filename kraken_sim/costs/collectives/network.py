@@ -15,7 +15,12 @@ from typing import TYPE_CHECKING
 from kraken_sim.costs.collectives.constants import LINK_CLASS, link_value
 from kraken_sim.costs.collectives.graph import COMPUTE_CAPABILITY, OTHER_CAPABILITY, NcclGraph, search_rings
 from kraken_sim.costs.collectives.kinds import num_steps, ring_bytes
-from kraken_sim.costs.collectives.nccl import line_rate_bytes_per_s, soft_min
+from kraken_sim.costs.collectives.nccl import (
+    ALL_REDUCE_HBM_ACCESSES,
+    REDUCE_SCATTER_HBM_ACCESSES,
+    line_rate_bytes_per_s,
+    soft_min,
+)
 from kraken_sim.costs.collectives.tuning import (
     BASE_LATENCY_US,
     HIERARCHICAL,
@@ -195,6 +200,7 @@ def network_cost(
         latency_s, transfer_s = network_ring(kind, num_bytes, phases)
     n = interconnect.num_devices
     sent = ring_bytes(kind, n, num_bytes)
+    accesses = ALL_REDUCE_HBM_ACCESSES if kind is CollectiveKind.ALL_REDUCE else REDUCE_SCATTER_HBM_ACCESSES
     return CollectiveCost(
         busy_s=latency_s + transfer_s,
         latency_s=latency_s,
@@ -202,7 +208,7 @@ def network_cost(
         algorithm=algorithm,
         protocol=protocol,
         channels=channels,
-        hbm_bytes=(5.0 if kind is CollectiveKind.ALL_REDUCE else 3.0) * (n - 1) / n * num_bytes,
+        hbm_bytes=accesses * (n - 1) / n * num_bytes,
         link_bytes=sent,
         detail=f"{algorithm} {protocol} over {_across(interconnect).num_nodes} nodes, {channels} channels",
         line_bytes_per_s=sent / transfer_s / phases.network_efficiency,
