@@ -52,14 +52,27 @@ __all__ = [
 ]
 
 MIN_SAMPLES = 40
+"""Fewest samples of a fit; a limit of ours, about as many as it has constants."""
+
 _MIN_PER_PHASE = 20
+"""Fewest samples of prefill, or of a decode kernel, from which its constants are fitted; a limit of ours."""
+
 _MIN_PER_DIM = 8
+"""Fewest samples of a head dimension that gets constants of its own; a limit of ours."""
+
 _MIN_GAIN = 0.02
-_JUDGES = 5
-_JUDGE_SHARE = 0.2
-"""A correction is judged this often, each time on this share of the fitted shapes."""
+"""By how much a correction must lower the error of unseen shapes to be kept; a choice of ours, above the noise of a
+split."""
+
+_JUDGES, _JUDGE_SHARE = 5, 0.2
+"""A correction is judged this often, each time on this share of the fitted shapes; a choice of ours, so that each shape
+is a judge about once."""
+
 _SPLITS_PER_SM = (1.0, 2.0, 4.0, 8.0, 16.0)
+"""CTAs an SM up to which streams are split: what a fit tries; a choice of ours."""
+
 _TOKENS_PER_SPLIT = (128.0, 256.0, 512.0)
+"""Least cached tokens of a part: what a fit tries; a choice of ours."""
 
 
 def attention_shape(sample: AttentionSample) -> Key:

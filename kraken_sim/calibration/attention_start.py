@@ -39,7 +39,7 @@ DEFAULT_START = AttentionConstants(
     serving_prefill_s={"128": 7e-6},
     serving_decode_s={"128": 6e-6},
 )  # fmt: skip
-"""Where a fit starts when no similar GPU is known."""
+"""Where a fit starts when no similar GPU is known; assumed."""
 
 PREFILL_BOUNDS: dict[str, tuple[float, float]] = {
     "prologue_s": (1e-7, 2e-5),
@@ -50,15 +50,25 @@ PREFILL_BOUNDS: dict[str, tuple[float, float]] = {
     "hbm_efficiency": (0.5, 1.0),
     "l2_bytes_per_s": (8e11, 4e13),
 }
+"""Bounds of the fitted fields of a prefill. Outside of them a number loses its physical meaning; assumed."""
+
 SERVING_BOUNDS: dict[str, tuple[float, float]] = {
     "serving_hbm_efficiency": (0.05, 1.0),
     "serving_l2_bytes_per_s": (1e11, 4e13),
     "serving_l2_share": (0.2, 1.5),
     "serving_kv_weight": (0.3, 5.0),
 }
+"""Bounds of what a serving engine adds. Outside of them a number loses its physical meaning; assumed."""
+
 LAUNCH_BOUNDS = (2e-7, 2e-5)
+"""Bounds of the launch of a kernel, seconds; assumed."""
+
 DIM_BOUNDS = {"efficiency": (0.1, 1.0), "serial_ratio": (0.05, 10.0)}
+"""Bounds of what depends on the head dimension; assumed."""
+
 EXTRA_BOUNDS = (1e-7, 3e-5)
+"""Bounds of the time of a serving engine's small kernels, seconds; assumed."""
+
 DECODE_BOUNDS: dict[str, tuple[float, float]] = {
     "prologue_s": (2e-8, 3e-5),
     "token_s": (1e-10, 1e-6),
@@ -77,3 +87,4 @@ DECODE_BOUNDS: dict[str, tuple[float, float]] = {
     "cta_bytes_per_s": (5e8, 2e11),
     "overlap_power": (1.0, 8.0),
 }
+"""Bounds of the fitted fields of a decode kernel. Outside of them a number loses its physical meaning; assumed."""

@@ -30,10 +30,18 @@ if TYPE_CHECKING:
     from kraken_sim.profiles.profile import HardwareProfile
 
 PULL = 0.02
+"""Weight that holds a factor at its start, against a sample's error; a choice of ours, weak."""
+
 KNOT_PULL = 0.01
+"""The same of a knot of the correction by size."""
+
 SEND_RECV_KNOTS = (20, 22, 24, 26, 28)
-"""Sends and receives fill their pipeline differently from rings, whose corrections by size do not carry over."""
+"""Knots in log2 of bytes, a choice of ours. Sends and receives fill their pipeline differently from rings, whose
+corrections by size do not carry over."""
+
 FACTOR_RANGE = (0.2, 5.0)
+"""Bounds of a factor; assumed, beyond them the two collectives have nothing in common."""
+
 RING_FACTORS = ("base", "step", "link", "pair_loss")
 SEND_RECV_FACTORS = ("base", "step", "channel", "link")
 PROTOCOLS = ("ll", "ll128", "simple")

@@ -34,18 +34,33 @@ if TYPE_CHECKING:
     from kraken_sim.hardware.interconnect import Interconnect
 
 LOSS_SCALE = 0.06
+"""Relative error from which a sample counts less; a choice of ours, that of a good fit."""
+
 PRIOR_WEIGHT = 0.02
+"""Weight that holds a constant at its start, against a sample's error; a choice of ours, weak."""
+
 SMOOTHNESS_WEIGHT = 0.04
+"""Weight that holds a correction by size near 1 and near its neighbours; a choice of ours, weak."""
+
 UNKNOWN_WEIGHT = 10.0
+"""By how much more a constant is held that no sample varies; a choice of ours, so that it stays where it is."""
+
 PAIR_LOSS_RANGE = (1e-3, 0.5)
+"""Bounds of what a ring of two loses; assumed."""
+
 KNOT_RANGE = (0.25, 8.0)
+"""Bounds of a correction by size; assumed."""
+
 LINK_KNOTS: Mapping[str, tuple[int, ...]] = {
     "ll": (18, 21),
     "ll128": (21, 23, 25),
     "simple": (20, 22, 24, 25, 26, 28),
     "nvls": (20, 22, 23, 24, 26, 28),
 }
+"""Knots of the correction by size in log2 of bytes, by protocol; a choice of ours, where the published curves bend."""
+
 CUSTOM_KNOTS = (18, 20, 22, 24, 26)
+"""The same of custom kernels."""
 
 
 @dataclass(frozen=True, slots=True)

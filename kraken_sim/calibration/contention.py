@@ -47,11 +47,16 @@ FITTED: Final = {
     "collective_memory_slowdown": (0.0, 4.0),
     "memory_saturation_fraction": (0.3, 1.0),
 }
-"""Fitted constants with their bounds; dispatch time and stranded SMs are read off, not fitted."""
+"""Fitted constants with their bounds, assumed; dispatch time and stranded SMs are read off, not fitted."""
 
 LARGEST_FIT: Final = 400
+"""Most pairs that are fitted, evenly chosen; a limit of ours, since each one is simulated in every step of the fit."""
+
 MIN_SAMPLES: Final = 20
+"""Fewest pairs of a fit; a limit of ours, five for each constant."""
+
 _LEAST_S: Final = 1e-7
+"""Least time that a kernel keeps when it is scaled to what was measured; a limit of ours, below any kernel's."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from kraken_sim.profiles.profile import HardwareProfile
 
 MIN_ALL_REDUCE: Final = 20
+"""Fewest AllReduces of a fit; a limit of ours."""
+
 SWITCH: Final = "kernel_switch_s"
 """The launch cost that is not read off launch records but off chains of kernels."""
 _NVLS_OFF: Final = "0"

@@ -36,17 +36,29 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 MIN_SAMPLES = 40
+"""Fewest samples of a fit; a limit of ours, two for each constant."""
+
 MIN_MISALIGNED = 20
+"""Fewest samples of an alignment that gets an efficiency of its own; a limit of ours."""
+
 _MAX_FIT_SAMPLES = 2500
+"""Most samples of a fit; a limit of ours, for the time it takes."""
+
 _LOSS_SCALE = 0.05
+"""Relative error from which a sample counts less; a choice of ours, that of a good fit."""
+
 _PRIOR_WEIGHT = 0.003
+"""Weight that holds a constant at its start, against a sample's error; a choice of ours, weak."""
+
 _MIN_GAIN = 0.02
-_JUDGES = 5
-_JUDGE_SHARE = 0.2
-"""A correction is judged this often, each time on this share of the fitted shapes."""
+"""By how much a correction must lower the error of unseen shapes to be kept; a choice of ours, above the noise of a
+split."""
+
+_JUDGES, _JUDGE_SHARE = 5, 0.2
+"""A correction is judged this often, each time on this share of the fitted shapes; a choice of ours, so that each shape
+is a judge about once."""
 
 
-# Bounds of the fitted fields; outside them the numbers lose their physical meaning.
 _BOUNDS: dict[str, tuple[float, float]] = {
     "launch_s": (0.1e-6, 5e-6),
     "prologue_s": (0.1e-6, 5e-6),
@@ -71,8 +83,10 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "l2_resident_share": (0.3, 1.2),
     "l2_resident_softness": (0.02, 0.25),
 }
+"""Bounds of the fitted fields. Outside of them a number loses its physical meaning; assumed."""
 
 _ALIGNMENT_BOUNDS = (0.05, 1.0)
+"""Bounds of what misaligned rows leave of the rates; assumed."""
 
 DEFAULT_START = GemmConstants(
     launch_s=1e-6,
@@ -101,7 +115,7 @@ DEFAULT_START = GemmConstants(
     misaligned_efficiency={"8": 0.75, "4": 0.6, "2": 0.3},
     correction={},
 )
-"""Where a fit starts when no similar GPU is known."""
+"""Where a fit starts when no similar GPU is known; assumed."""
 
 
 def gemm_shape(sample: GemmSample) -> Key:

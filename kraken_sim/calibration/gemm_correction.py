@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 _LOSS_SCALE = 0.05
+"""Relative error from which a sample counts less; a choice of ours, that of a good fit."""
+
 _ROUNDS = 4
+"""Rounds of the robust fit; a choice of ours, more change nothing that is kept."""
 
 
 @dataclass(frozen=True, slots=True)

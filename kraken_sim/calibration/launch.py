@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from kraken_sim.measurements.schema import MeasurementFile
 
 LAYER_CALLS: Final[Mapping[str, int]] = {"gemm": 4, "norm": 2, "add": 2, "copy": 1, "attention": 1, "gelu": 1}
-"""Kernels of one decoder layer: four products and two norms (through torch.nn), two residual sums, the cache write,
-attention and GELU. Their mean is the host time of a kernel; Kraken's layers have one sum and one copy more, which
-changes it by less than a tenth."""
+"""Kernels of one decoder layer, by definition: four products and two norms (through torch.nn), two residual sums, the
+cache write, attention and GELU. Their mean is the host time of a kernel; Kraken's layers have one sum and one copy
+more, which changes it by less than a tenth."""
 
 MODULES: Final[Mapping[str, str]] = {"gemm": "linear", "norm": "layer_norm"}
 """Kernels that a model calls through a module of torch.nn."""
 
 _FASTEST_SHARE: Final = 4
-"""Of chains launched one by one the fastest quarter waits for the host alone."""
+"""Of chains launched one by one the fastest quarter waits for the host alone; a choice of ours."""
 
 Quantities = dict[tuple[str, str], list[float]]
 """Medians in seconds of (quantity, detail), one for each condition it was measured under."""

@@ -38,7 +38,10 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 MIN_SAMPLES = 20
+"""Fewest samples of a fit; a limit of ours."""
+
 _MIN_PER_KIND = 6
+"""Fewest samples of a kernel that gets constants of its own; a limit of ours, about as many as it has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +69,14 @@ DEFAULT_START = MemoryBoundConstants(
         EMBEDDING: {"launch_s": 1.5e-6, "cta_s": 1.5e-6, "cta_bytes_per_s": 1e10, "ctas_per_sm": 8},
     },
 )
-"""Where a fit starts when no similar GPU is known."""
+"""Where a fit starts when no similar GPU is known; assumed."""
 
 _BOUNDS: dict[str, tuple[float, float]] = {
     "l2_share": (0.05, 1.5),
     "l2_width": (0.05, 2.0),
 }
+"""Bounds of the fields that kernels share. Outside of them a number loses its physical meaning; assumed."""
+
 _KERNEL_BOUNDS: dict[str, tuple[float, float]] = {
     "launch_s": (1e-7, 1e-5),
     "cta_s": (1e-8, 2e-5),
@@ -80,9 +85,14 @@ _KERNEL_BOUNDS: dict[str, tuple[float, float]] = {
     "l2_bytes_per_s": (5e11, 4e13),
     "overlap_power": (1.0, 8.0),
 }
+"""Bounds of a kernel's own fields. Outside of them a number loses its physical meaning; assumed."""
+
 _OWN_RATES = ("hbm_efficiency", "l2_bytes_per_s", "overlap_power")
 _ROW_BOUNDS = (1e-9, 5e-6)
+"""Bounds of the time of a row that is gathered alone, seconds; assumed."""
+
 _ROW_START = 5e-7
+"""Where that time starts, seconds; assumed."""
 
 
 def memory_bound_shape(sample: MemoryBoundSample) -> Key:

@@ -25,9 +25,15 @@ class DataclassInstance(Protocol):
 C = TypeVar("C", bound=DataclassInstance)
 
 _LOSS_SCALE = 0.05
-# A factor of e away from the start costs as much as this squared many samples with an error of `_LOSS_SCALE`.
+"""Relative error from which a sample counts less; a choice of ours, that of a good fit."""
+
 _PRIOR_WEIGHT = 0.2
+"""A factor of e away from the start costs as much as this squared many samples with an error of `_LOSS_SCALE`; a choice
+of ours."""
+
 _INSIDE = 1e-6
+"""Distance from its bounds at which a parameter starts at least, in logarithms; a limit of ours, since the solver
+starts inside."""
 
 
 class Parameters(Generic[C]):

@@ -38,8 +38,10 @@ START: Final = PowerConstants(
     settle_shape=3.0,
     repeats=10.0,
 )
-"""Where a fit starts: a Hopper card of 700 W."""
+"""Where a fit starts: a Hopper card of 700 W; assumed."""
+
 START_TDP_W: Final = 700.0
+"""The TDP of that card, by which another card's watts scale (NVIDIA H200 datasheet)."""
 
 REPEATS_MEAN: Final = "definition: a latency is that of the tenth of equal steps run back to back"
 ASSUMED: Final = {
@@ -49,16 +51,30 @@ ASSUMED: Final = {
 """Constants that a fit leaves where it starts unless other kernels than GEMMs were run, and why."""
 
 BOOST_WINDOW_S: Final = (4e-3, 24e-3)
-"""Chunks that end in here run at the boost clock: the first one warms up, the controller has not acted yet."""
+"""Chunks that end in here run at the boost clock, measured: the first one warms up, the controller has not acted
+yet."""
+
 SETTLED_FROM_S: Final = 0.15
+"""From here on the rate of chunks has settled; measured on an H200."""
+
 SETTLED_UNTIL_S: Final = 0.6
-"""Until here nothing but power limits the clock; later, heat adds dips of its own."""
+"""Until here nothing but power limits the clock, measured; later, heat adds dips of its own."""
+
 SETTLED_SAMPLES_FROM_S: Final = 0.2
+"""From here on the sensors' readings have settled; measured, they average over some 25 ms and lag."""
+
 MIN_SAMPLES: Final = 2
+"""Fewest chains that meet the limit; a limit of ours, one to fit and one to judge."""
+
+LEAST_IDLE_S: Final = 0.5
+"""Fewest chains that meet the limit; a limit of ours, one to fit and one to judge."""
+
 AT_BOOST: Final = 0.98
-"""A chain that settles above this share of the boost clock is not limited by power."""
+"""A chain that settles above this share of the boost clock is not limited by power; assumed, above the noise of the
+sensors."""
+
 HOST_BOUND: Final = 1.35
-"""A round that takes this much longer than its kernels waits for the host that launches them."""
+"""A round that takes this much longer than its kernels waits for the host that launches them; assumed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +158,7 @@ def _limits(
 
 def _is_usable(sample: SustainedSample) -> bool:
     long_enough = bool(sample.chunk_end_s) and sample.chunk_end_s[-1] > SETTLED_FROM_S
-    rested = sample.idle_before_s >= 0.5
+    rested = sample.idle_before_s >= LEAST_IDLE_S
     if not (long_enough and rested and any(at > SETTLED_SAMPLES_FROM_S for at, _, _ in sample.samples)):
         return False
     return _boost_rate(sample) * _busy_s(sample) * HOST_BOUND > 1.0

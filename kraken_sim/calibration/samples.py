@@ -39,8 +39,8 @@ HALF_PRECISION = (DType.FLOAT16, DType.BFLOAT16)
 """The dtypes that the fits take; tensor cores run both at one rate."""
 
 SLOWED = 1.05
-"""A chain this much slower than its kernels one by one ran at a lower clock; less is noise, and taking the smaller
-of two noisy times would come out too fast."""
+"""A chain this much slower than its kernels one by one ran at a lower clock, assumed; less is noise, and taking the
+smaller of two noisy times would come out too fast."""
 
 
 def gemm_samples(measurements: MeasurementFile, device: Device, graph_node_gap_s: float) -> list[GemmSample]:

@@ -33,10 +33,10 @@ Sample = TypeVar("Sample")
 Constants = TypeVar("Constants")
 
 HELD_OUT: Final = 0.3
-"""Share of shapes that a fit does not see."""
+"""Share of shapes that a fit does not see; a choice of ours."""
 
 MOST_OF_FEW: Final = 0.5
-"""Where shapes are so few that chance would hold out more than this share of them, no more are."""
+"""Where shapes are so few that chance would hold out more than this share of them, no more are; a choice of ours."""
 
 FORMS: Final = frozenset({"dtype", "accumulate", "causal"})
 """Fields of an op that say how it is run, not what it works on."""

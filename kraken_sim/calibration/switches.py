@@ -18,10 +18,15 @@ if TYPE_CHECKING:
     from kraken_sim.measurements.schema import MeasurementFile
     from kraken_sim.profiles.profile import HardwareProfile
 
-# In longer chains the errors of the kernels' own models are larger than what is looked for.
 LONGEST_MIXED_S: Final = 150e-6
+"""Longest chain of unlike kernels that is read; a limit of ours: in longer ones the errors of the kernels' own models
+are larger than what is looked for."""
+
 LONGEST_REPEATED_S: Final = 70e-6
+"""The same of one kernel repeated, whose loop is what is looked for; a limit of ours."""
+
 MIN_CHAINS: Final = 3
+"""Fewest chains of either kind; a limit of ours, for a median."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,8 +22,8 @@ _BLOCK_TOKENS = 128
 packed CTA also walks over its tokens in steps of that many is assumed."""
 
 _PACKED_ROWS = 8
-"""Query heads in the smallest tile of a packed kernel: TensorRT-LLM compiles its XQA kernels for 8, 16 and 32 (the
-`m_8`, `m_16`, `m_32` of their names)."""
+"""Query heads in the smallest tile of a packed kernel: TensorRT-LLM has its XQA kernels for 8, 16 and 32 (`m_8`, `m_16`
+and `m_32` in the names of xqa_kernel_cubin.h)."""
 
 _CROWDED_CTAS_PER_SM = 2
 """CTAs an SM above which a decode kernel pays `crowded_s`. Assumed: the decode constants were fitted with it."""

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 LOWEST_CLOCK = 0.3
+"""Clock over boost clock at which the search for one stops, however low the power limit; assumed."""
+
 _STEPS = 60
 """Most steps of the search for a clock; a limit of ours, where a dozen are usual."""
 

@@ -27,6 +27,8 @@ TIME_COLUMNS: Mapping[str, float] = {
     "time_s": 1.0, "latency_s": 1.0, "time_ms": 1e-3, "latency_ms": 1e-3, "time_us": 1e-6, "latency_us": 1e-6,
     "time(us)": 1e-6, "time": 1e-6,
 }  # fmt: skip
+"""Columns that hold a time, and seconds in their unit; a definition of theirs."""
+
 DEVICE_COLUMNS = ("num_gpus", "num_devices", "ngpus", "nranks")
 OP_COLUMNS = ("op", "collective", "operation")
 _LOG_LINE = re.compile(

@@ -25,7 +25,8 @@ LEGACY_MAX_BYTES_2, LEGACY_MAX_BYTES_MORE = 16_000_000, 8_000_000
 cpp/tensorrt_llm/plugins/ncclPlugin/allreducePlugin.cpp, 2024, and customAllReduceUtils.h)."""
 
 LEGACY_ONE_SHOT_BELOW_4, LEGACY_ONE_SHOT_BELOW_8 = 1_000_000, 500_000
-"""Bytes below which up to 4 and up to 8 GPUs run the one-shot kernel (selectImplementation in the same file)."""
+"""Bytes below which up to 4 and up to 8 GPUs run the one-shot kernel (selectImplementation of the same
+allreducePlugin.cpp)."""
 
 VLLM_GROUP_SIZES = (2, 4, 6, 8)
 """Numbers of GPUs that vLLM's custom kernels are compiled for (csrc/custom_all_reduce.cuh)."""
