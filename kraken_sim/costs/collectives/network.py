@@ -86,8 +86,8 @@ TREE_LL128_NETWORK_SHARE = 120.0 / 128.0
 src/graph/tuning.cc)."""
 
 CHANNELS_PER_RAIL = 2
-"""Channels that go through one NIC. Assumed: NCCL finds one ring a NIC and doubles it (src/graph/connect.cc), and more
-only where a NIC is faster than its search's speeds."""
+"""Channels that go through one NIC. Assumed: NCCL finds one ring a NIC and doubles it (src/graph/connect.cc);
+that it doubles once more where few rings are faster than 45 GB/s is left out."""
 
 PLATEAU_BYTES, PLATEAU_FACTOR = 64, 1.4
 """Ring Simple pays its latency 1.4 times once every rank's channel has 64 bytes (ncclTopoGetAlgoTime of NCCL's

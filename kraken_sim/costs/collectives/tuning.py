@@ -59,7 +59,7 @@ RING_LL128_CHANNEL_GBPS = (20.0, 20.0, 36.7, 40.0)
 later."""
 
 RING_LL128_BLACKWELL_GBPS_2_28 = 73.4
-"""The same of Blackwell in NCCL 2.28 (twice Hopper's; src/graph/tuning.cc)."""
+"""The same of Blackwell up to NCCL 2.28: twice Hopper's (src/graph/tuning.cc)."""
 
 TREE_LL128_CHANNEL_GBPS = (20.0, 20.0, 36.7, 55.6)
 """Most of a tree's channel with LL128 in one node: perChMaxTreeLL128Bws of NCCL's src/graph/tuning.cc."""
@@ -201,7 +201,7 @@ def ring_entries(
 
 
 def _ring_ll128_gbps(index: int, minor: int) -> float:
-    return RING_LL128_BLACKWELL_GBPS_2_28 if index == 3 and minor == 28 else RING_LL128_CHANNEL_GBPS[index]
+    return RING_LL128_BLACKWELL_GBPS_2_28 if index == 3 and minor <= 28 else RING_LL128_CHANNEL_GBPS[index]
 
 
 def tree_entries(graph: NcclGraph, num_devices: int, minor: int) -> list[TuningEntry]:
