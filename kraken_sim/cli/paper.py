@@ -26,6 +26,7 @@ def add_verb(commands: Commands) -> None:
 def paper(args: argparse.Namespace) -> None:
     """Predicts every cell of a grid."""
     from kraken_sim.paper.experiment import load_grid, run_grid
+    from kraken_sim.paper.summary import grid_dict
     from kraken_sim.report.paper import paper_report
 
     result = run_grid(load_grid(args.grid))
@@ -35,4 +36,4 @@ def paper(args: argparse.Namespace) -> None:
 
         return paper_html(result)
 
-    write_outputs(args, result.as_dict, lambda: paper_report(result), page)
+    write_outputs(args, lambda: grid_dict(result), lambda: paper_report(result), page)

@@ -6,15 +6,16 @@ import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from kraken_sim.paper.experiment import geomean_percent
 from kraken_sim.paper.grid import KRAKEN, STANDARD
+from kraken_sim.paper.result import geomean_percent
 from kraken_sim.predict.uncertainty import block_residuals
 from kraken_sim.program.program import Category
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from kraken_sim.paper.experiment import Cell, GridResult
+    from kraken_sim.paper.result import GridResult
+    from kraken_sim.paper.run import Cell, Cells
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +123,7 @@ def paying_cells(cells: Sequence[Cell]) -> list[Cell]:
 
 
 def summary_dict(result: GridResult) -> dict[str, Any]:
-    """The same for JSON."""
+    """What a result rests on, for JSON."""
     reported, span, single = result.grid.reported, bracket(result), bracket(result, single_changes=True)
     residual, points = gemm_error_points(result)
     summary: dict[str, Any] = {
@@ -145,3 +146,35 @@ def summary_dict(result: GridResult) -> dict[str, Any]:
         summary["reported_mean_in_bracket_of_single_changes"] = single.contains(mean)
         summary["reported_range_in_bracket"] = span.contains_cells(low, high)
     return summary
+
+
+def grid_dict(result: GridResult) -> dict[str, Any]:
+    """The contract's JSON."""
+    reported = result.grid.reported
+    return {
+        "name": result.grid.name,
+        "hardware": result.grid.hardware,
+        **_cells_dict(result.cells),
+        "reported": None if reported is None else reported.model_dump(),
+        "summary": summary_dict(result),
+        "assumptions": [
+            {
+                "name": assumption.name,
+                "description": assumption.description,
+                "change_of": assumption.change_of,
+                **_cells_dict(cells),
+            }
+            for assumption, cells in result.assumptions
+        ],
+        "interconnects": [
+            {"name": spec.name, "device_bytes_per_s": spec.device_bytes_per_s, **_cells_dict(cells)}
+            for spec, cells in result.interconnects
+        ],
+    }
+
+
+def _cells_dict(cells: Cells) -> dict[str, Any]:
+    return {
+        "geomean_kraken_speedup_percent": geomean_percent(cells),
+        "cells": [cell.as_dict() for cell in cells],
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -19,7 +20,6 @@ from kraken_sim.program.ops import Attention, CollectiveKind, Copy, DType, Eleme
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from kraken_sim.costs.types import CollectiveCost
     from kraken_sim.profiles.profile import HardwareProfile
@@ -135,8 +135,6 @@ def predict_op(hardware: str | Path | HardwareProfile, spec: Mapping[str, Any]) 
         InputError: unknown profile or op, missing, unknown or wrong fields: every problem.
         InfeasibleError: more devices than the machine has.
     """
-    from pathlib import Path
-
     profile = load_profile(hardware) if isinstance(hardware, str | Path) else hardware
     question = _validated(spec)
     gap_s = profile.launch.graph_node_gap_s

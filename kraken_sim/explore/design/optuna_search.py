@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from kraken_sim.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from kraken_sim.explore.design.search import Evaluator
+    from kraken_sim.explore.design.request import DesignRequest, Objective
     from kraken_sim.explore.design.shape import Design
 
 SEED: Final = 0
@@ -22,7 +22,26 @@ STARTUP_SHARE: Final = 0.2
 """Share of the evaluations that are random, before the estimator has something to learn from."""
 
 
-def sample(space: Sequence[Design], evaluator: Evaluator, progress: Callable[[int], None] | None = None) -> None:
+class Judged(Protocol):
+    """What is predicted of a design."""
+
+    def minimised(self, objective: Objective) -> float:
+        """Its value by an objective, the lower the better."""
+
+
+class Judge(Protocol):
+    """Who predicts a design and says whether it keeps the constraints."""
+
+    request: DesignRequest
+
+    def __call__(self, design: Design) -> Judged | None:
+        """What is predicted of a design; None if it breaks a constraint."""
+
+    def breaks_shape(self, design: Design) -> bool:
+        """Whether a design breaks a constraint that needs no simulation."""
+
+
+def sample(space: Sequence[Design], judge: Judge, progress: Callable[[int], None] | None = None) -> None:
     """Lets Optuna's tree-structured Parzen estimator pick designs until the request's evaluations are spent.
 
     The estimator proposes a value for every field; the design evaluated is the one nearest to the proposal among those
@@ -31,17 +50,17 @@ def sample(space: Sequence[Design], evaluator: Evaluator, progress: Callable[[in
     Raises:
         InputError: Optuna is not installed.
     """
-    most = evaluator.request.max_evaluations
+    most = judge.request.max_evaluations
     try:
         import optuna
     except ImportError:
         message = f"the space has {len(space)} designs; install kraken_sim[explore] to sample it, or raise this number"
         raise InputError.single("max_evaluations", message, most, str(len(space))) from None
-    left = _Untried([design for design in space if not evaluator.breaks_shape(design)])
+    left = _Untried([design for design in space if not judge.breaks_shape(design)])
     if not left.designs:
         return
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    objectives = evaluator.request.objectives
+    objectives = judge.request.objectives
     sampler = optuna.samplers.TPESampler(seed=SEED, n_startup_trials=max(10, round(STARTUP_SHARE * most)))
     study = optuna.create_study(directions=["minimize"] * len(objectives), sampler=sampler)
     distributions: dict[str, Any] = {
@@ -53,7 +72,7 @@ def sample(space: Sequence[Design], evaluator: Evaluator, progress: Callable[[in
             return
         proposal = study.ask(distributions)
         design, params = left.take_nearest(proposal.params)
-        found = evaluator(design)
+        found = judge(design)
         study.tell(proposal, state=optuna.trial.TrialState.FAIL)
         if found is not None:
             values = [found.minimised(objective) for objective in objectives]

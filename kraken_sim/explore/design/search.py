@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kraken_sim.errors import InfeasibleError, InputError
+from kraken_sim.explore.design.optuna_search import sample
 from kraken_sim.explore.design.pareto import pareto_front
 from kraken_sim.explore.design.request import (
     MAXIMISED,
@@ -252,8 +253,6 @@ def search_designs(request: DesignRequest, progress: Callable[[int], None] | Non
                 if progress is not None:
                     progress(count)
         else:
-            from kraken_sim.explore.design.optuna_search import sample
-
             sample(space, evaluator, progress)
     except KeyboardInterrupt:
         complete = False

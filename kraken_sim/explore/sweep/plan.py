@@ -6,6 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib.metadata import version
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -91,8 +92,6 @@ class Plan:
     @cached_property
     def fingerprint(self) -> str:
         """The same for the same points on the same machines and version, and for no others."""
-        from importlib.metadata import version
-
         axes = [[axis.paths, repr(rows) if isinstance(rows := axis.rows, RangeRows) else rows] for axis in self.axes]
         content = {"fixed": self.fixed, "axes": axes, "version": version("kraken_sim"), "files": self._files()}
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:32]

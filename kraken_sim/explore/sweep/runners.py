@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import joblib
+from joblib.parallel import get_active_backend
 
 from kraken_sim.errors import InputError
 from kraken_sim.explore.sweep.rows import Evaluator
@@ -39,8 +43,6 @@ class Recipe(NamedTuple):
 
 def recipe_of(plan: Plan) -> Recipe:
     """The recipe of a plan."""
-    import json
-
     return Recipe(
         plan.fingerprint, json.dumps(plan.fixed, default=str), plan.paths, plan.folder, tuple(columns_of(plan))
     )
@@ -49,8 +51,6 @@ def recipe_of(plan: Plan) -> Recipe:
 @lru_cache(maxsize=2)
 def evaluator_of(recipe: Recipe) -> Evaluator:
     """The evaluator of a recipe: one a process, which keeps what points share from chunk to chunk."""
-    import json
-
     return Evaluator(json.loads(recipe.fixed), recipe.paths, recipe.folder)
 
 
@@ -81,8 +81,6 @@ def run_chunks(
         for chunk in chunks:
             yield run_chunk(recipe, chunk, chunk * plan.chunk_size, plan.chunk(chunk))
         return
-    import joblib
-
     tasks = (joblib.delayed(run_chunk)(recipe, chunk, chunk * plan.chunk_size, plan.chunk(chunk)) for chunk in chunks)
     backend = contextlib.nullcontext() if cluster is None else _cluster_backend(cluster)
     with backend:
@@ -91,9 +89,6 @@ def run_chunks(
 
 def _as_they_come(tasks: Iterator[Any], jobs: int) -> Iterator[tuple[int, int, bytes]]:
     """Results on joblib's active backend; one that only returns all of a call at once gets a wave of tasks a call."""
-    import joblib
-    from joblib.parallel import get_active_backend
-
     # A chunk is some tenths of a second of work, so nothing is gained by putting several into one task.
     if getattr(get_active_backend()[0], "supports_return_generator", False):
         parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1, pre_dispatch="4*n_jobs")
@@ -121,8 +116,6 @@ def _cluster_backend(address: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _dask(address: str) -> Iterator[None]:
-    import joblib
-
     try:
         from distributed import Client
     except ImportError:
@@ -140,8 +133,6 @@ def _dask(address: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _ray(address: str) -> Iterator[None]:
-    import joblib
-
     try:
         import ray
         from ray.util.joblib import register_ray

@@ -17,14 +17,15 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from kraken_sim.errors import InputError
 from kraken_sim.explore.sweep.rows import FLOAT, INT, TEXT, result_columns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
-
-    import pyarrow as pa
 
     from kraken_sim.explore.sweep.plan import Plan
 
@@ -51,8 +52,6 @@ def _type_of(values: Iterable[Any]) -> str:
 
 def table_of(first: int, rows: Sequence[Sequence[Any]], columns: Sequence[tuple[str, str]]) -> pa.Table:
     """Rows, numbered from `first`, as an Arrow table."""
-    import pyarrow as pa
-
     by_column = [list(range(first, first + len(rows))), *(list(column) for column in zip(*rows, strict=True))]
     arrays = []
     for values, (_, kind) in zip(by_column, columns, strict=True):
@@ -63,8 +62,6 @@ def table_of(first: int, rows: Sequence[Sequence[Any]], columns: Sequence[tuple[
 
 def encode(table: pa.Table) -> bytes:
     """A table as the bytes of an Arrow file."""
-    import pyarrow as pa
-
     sink = io.BytesIO()
     with pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
@@ -73,8 +70,6 @@ def encode(table: pa.Table) -> bytes:
 
 def decode(data: bytes) -> pa.Table:
     """The table of `encode`."""
-    import pyarrow as pa
-
     return pa.ipc.open_file(pa.BufferReader(data)).read_all()
 
 
@@ -124,8 +119,6 @@ class Store:
         Raises:
             InputError: the file can't be written.
         """
-        import pyarrow.parquet as pq
-
         temporary = self.out.with_name(self.out.name + ".tmp")
         first = decode(self.part(0).read_bytes())
         schema = first.schema.with_metadata({FINGERPRINT: self.plan.fingerprint, "name": self.plan.name})
@@ -139,8 +132,6 @@ class Store:
 
 def _batches(parts: Iterable[Path], rows: int = 20_000) -> Iterator[pa.Table]:
     """The parts in order, several as one row group."""
-    import pyarrow as pa
-
     tables: list[pa.Table] = []
     for part in parts:
         tables.append(decode(part.read_bytes()))
@@ -196,9 +187,6 @@ def _read_label(label: Path) -> str | None:
 
 def _fingerprint_of(path: Path) -> str | None:
     """The sweep that wrote a Parquet file; None for any other file."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     try:
         metadata = pq.read_schema(path).metadata or {}
     except (OSError, pa.ArrowException):

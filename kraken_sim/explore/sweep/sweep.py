@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from kraken_sim.errors import InputError
 from kraken_sim.explore.sweep.plan import Plan, load_plan, plan_of
 from kraken_sim.explore.sweep.rows import Evaluator
@@ -17,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     import pandas as pd
-    import pyarrow as pa
 
     from kraken_sim.errors import Problem
 
@@ -81,12 +83,8 @@ def sweep(
     plan = load_plan(Path(scenario)) if isinstance(scenario, (str, Path)) else plan_of(dict(scenario), Path())
     check(plan, yes=yes)
     if out is None:
-        import pyarrow as pa
-
         found = sorted(run_chunks(plan, range(plan.num_chunks), jobs=jobs, cluster=cluster))
         return SweepResult(pa.concat_tables(decode(data) for _, _, data in found))
-    import pyarrow.parquet as pq
-
     run_to_file(plan, Path(out), jobs=jobs, cluster=cluster)
     return SweepResult(pq.read_table(out))
 
