@@ -13,7 +13,7 @@ from kraken_sim.errors import InputError, KrakenSimError
 from kraken_sim.paper.experiment import geomean_percent, load_grid, run_grid
 from kraken_sim.paper.grid import KINDS, KRAKEN, PARALLEL
 from kraken_sim.paper.summary import effects, mean_by_degree, speedups_percent
-from kraken_sim.report.paper import headline, in_order, what_it_rests_on, where_it_pays
+from kraken_sim.report.paper import grid_headline, in_order, what_it_rests_on, where_it_pays
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -49,7 +49,7 @@ def cells_block(result: GridResult) -> str:
         )
         for cell in result.cells
     ]
-    return table(header, rows) + "\n\n" + bullets(headline(result))
+    return table(header, rows) + "\n\n" + bullets(grid_headline(result))
 
 
 def effects_block(result: GridResult) -> str:

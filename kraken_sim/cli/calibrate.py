@@ -20,10 +20,10 @@ def add_verb(commands: Commands) -> None:
     parser.add_argument("--base", metavar="PROFILE", required=True, help="where datasheet and topology come from")
     parser.add_argument("--out", metavar="FILE", required=True, help="the profile to write")
     parser.add_argument("--name", metavar="NAME", help="the profile's name (default: that of the file)")
-    parser.set_defaults(handler=calibrate)
+    parser.set_defaults(handler=_calibrate)
 
 
-def calibrate(args: argparse.Namespace) -> None:
+def _calibrate(args: argparse.Namespace) -> None:
     """Fits a profile, writes it, and prints the errors on the records that no fit saw."""
     from kraken_sim.calibration.fit_profile import calibrate as fit
     from kraken_sim.calibration.profile_file import calibrated_yaml

@@ -47,10 +47,10 @@ def add_verb(commands: Commands) -> None:
     parser.add_argument("--against", metavar="FILE", help="nccl-tests' output or a CSV, to compare with")
     parser.add_argument("--where", metavar="COLUMN=VALUE", action="append", default=[], help="rows of that CSV")
     add_outputs(parser)
-    parser.set_defaults(handler=collective)
+    parser.set_defaults(handler=_collective)
 
 
-def collective(args: argparse.Namespace) -> None:
+def _collective(args: argparse.Namespace) -> None:
     """Predict a collective at every size, print it as nccl-tests does, and write what is asked for."""
     from kraken_sim.costs.collectives.kinds import collective_kind
     from kraken_sim.profiles.load import load_profile

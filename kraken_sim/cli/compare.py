@@ -21,10 +21,10 @@ def add_verb(commands: Commands) -> None:
     parser = commands.add_parser("compare", help="standard, parallel and Kraken side by side")
     parser.add_argument("scenario", metavar="SCENARIO", help="a scenario; its architecture is replaced in turn")
     add_outputs(parser)
-    parser.set_defaults(handler=compare)
+    parser.set_defaults(handler=_compare)
 
 
-def compare(args: argparse.Namespace) -> None:
+def _compare(args: argparse.Namespace) -> None:
     """Predicts a scenario as each architecture."""
     from kraken_sim.predict.api import compare as predictions_of
 

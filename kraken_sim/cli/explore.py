@@ -42,13 +42,13 @@ def add_verb(commands: Commands) -> None:
         verb.add_argument("--context-length", metavar="TOKENS", type=int, nargs="+", help="tokens of a prompt")
         verb.add_argument("--num-devices", metavar="N", type=int, help="devices used (degree: the most)")
         add_outputs(verb)
-    channels.set_defaults(handler=explore_channels)
-    degree.set_defaults(handler=explore_degree)
-    interconnect.set_defaults(handler=explore_interconnect)
-    design.set_defaults(handler=explore_design)
+    channels.set_defaults(handler=_explore_channels)
+    degree.set_defaults(handler=_explore_degree)
+    interconnect.set_defaults(handler=_explore_interconnect)
+    design.set_defaults(handler=_explore_design)
 
 
-def explore_channels(args: argparse.Namespace) -> None:
+def _explore_channels(args: argparse.Namespace) -> None:
     """How many channels NCCL should get."""
     from kraken_sim.architectures.registry import overlapping
     from kraken_sim.explore.channels import best_channels
@@ -84,7 +84,7 @@ def _explore_measured_channels(args: argparse.Namespace) -> None:
     write_outputs(args, result.as_dict, lambda: measured_report(result), page)
 
 
-def explore_degree(args: argparse.Namespace) -> None:
+def _explore_degree(args: argparse.Namespace) -> None:
     """Over how many GPUs to spread a model, as which architecture."""
     from kraken_sim.architectures.registry import BASELINE
     from kraken_sim.explore.degree import best_degree
@@ -100,7 +100,7 @@ def explore_degree(args: argparse.Namespace) -> None:
     write_outputs(args, lambda: [answer.as_dict() for answer in answers], lambda: degree_report(answers), page)
 
 
-def explore_interconnect(args: argparse.Namespace) -> None:
+def _explore_interconnect(args: argparse.Namespace) -> None:
     """Below which bandwidth Kraken is worth it."""
     from kraken_sim.explore.interconnect import worthwhile_bandwidth
     from kraken_sim.report.explore_machine import interconnect_report
@@ -116,7 +116,7 @@ def explore_interconnect(args: argparse.Namespace) -> None:
     write_outputs(args, lambda: [answer.as_dict() for answer in answers], lambda: interconnect_report(answers), page)
 
 
-def explore_design(args: argparse.Namespace) -> None:
+def _explore_design(args: argparse.Namespace) -> None:
     """The best designs of a request."""
     from kraken_sim.explore.design.request import load_design_request
     from kraken_sim.explore.design.search import search_designs

@@ -20,10 +20,10 @@ def add_verb(commands: Commands) -> None:
     grid = f"a grid's file, or one that ships: {what_ifs} (default: the paper's)"
     parser.add_argument("--grid", metavar="FILE", help=grid)
     add_outputs(parser)
-    parser.set_defaults(handler=paper)
+    parser.set_defaults(handler=_paper)
 
 
-def paper(args: argparse.Namespace) -> None:
+def _paper(args: argparse.Namespace) -> None:
     """Predicts every cell of a grid."""
     from kraken_sim.paper.experiment import load_grid, run_grid
     from kraken_sim.paper.summary import grid_dict

@@ -19,10 +19,10 @@ def add_verb(commands: Commands) -> None:
     parser = commands.add_parser("procure", help="which machines meet an SLA, how many, and what they cost")
     parser.add_argument("request", metavar="REQUEST", help="workloads, SLA and priced candidates: a file, or a name")
     add_outputs(parser)
-    parser.set_defaults(handler=procure)
+    parser.set_defaults(handler=_procure)
 
 
-def procure(args: argparse.Namespace) -> None:
+def _procure(args: argparse.Namespace) -> None:
     """Ranks the candidates of a request's file."""
     from kraken_sim.explore.procure.candidates import procure as rank
     from kraken_sim.explore.procure.request import load_procure_request

@@ -21,31 +21,31 @@ def add_verb(commands: Commands) -> None:
     parser = commands.add_parser("profiles", help="the machines that ship, and files of your own")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Parser)
     listing = verbs.add_parser("list", help="every machine that ships")
-    listing.set_defaults(handler=list_profiles)
+    listing.set_defaults(handler=_list_profiles)
 
     show = verbs.add_parser("show", help="one machine, each number with its source")
     show.add_argument("profile", metavar="PROFILE", help="a profile's name, or its file")
     show.add_argument("--html", metavar="FILE", help="draw the machine: nodes, links, the best ring")
-    show.set_defaults(handler=show_profile)
+    show.set_defaults(handler=_show_profile)
 
     check = verbs.add_parser("check", help="all problems of a profile's file at once")
     check.add_argument("profile", metavar="PROFILE", help="a profile's name, or its file")
-    check.set_defaults(handler=check_profile)
+    check.set_defaults(handler=_check_profile)
 
     new = verbs.add_parser("new", help="a profile from a datasheet alone, constants carried over from the nearest GPU")
     new.add_argument("--from", metavar="DATASHEET", required=True, dest="datasheet", help="name, device and topology")
     new.add_argument("--out", metavar="FILE", required=True, help="the profile to write")
-    new.set_defaults(handler=new_profile)
+    new.set_defaults(handler=_new_profile)
 
 
-def list_profiles(_: argparse.Namespace) -> None:
+def _list_profiles(_: argparse.Namespace) -> None:
     """A table of all that ship."""
     from kraken_sim.report.profiles import profiles_table
 
     print_report(profiles_table())
 
 
-def show_profile(args: argparse.Namespace) -> None:
+def _show_profile(args: argparse.Namespace) -> None:
     """One machine as text, or drawn."""
     from kraken_sim.profiles.load import load_profile
 
@@ -61,7 +61,7 @@ def show_profile(args: argparse.Namespace) -> None:
     note(f"drawing: {args.html}")
 
 
-def check_profile(args: argparse.Namespace) -> None:
+def _check_profile(args: argparse.Namespace) -> None:
     """All problems of one file, or that it has none."""
     from kraken_sim.profiles.load import check_profile as problems_of
 
@@ -71,7 +71,7 @@ def check_profile(args: argparse.Namespace) -> None:
     sys.stdout.write(f"{args.profile}: no problems\n")
 
 
-def new_profile(args: argparse.Namespace) -> None:
+def _new_profile(args: argparse.Namespace) -> None:
     """Writes a profile for a GPU that nobody measured."""
     from kraken_sim.profiles.carry_over import profile_from_datasheet
 

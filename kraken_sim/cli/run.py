@@ -26,10 +26,10 @@ def add_verb(commands: Commands) -> None:
     parser.add_argument("--trace", metavar="DIR", help="write torch.profiler traces, one file a rank")
     parser.add_argument("--exact", action="store_true", help="simulate every rank and layer, fold nothing")
     add_outputs(parser)
-    parser.set_defaults(handler=run)
+    parser.set_defaults(handler=_run)
 
 
-def run(args: argparse.Namespace) -> None:
+def _run(args: argparse.Namespace) -> None:
     """Predicts a scenario, and explains its overlap where it has one."""
     from kraken_sim.predict.api import simulate
     from kraken_sim.predict.explain import explain_overlap, overlaps

@@ -17,10 +17,10 @@ def add_verb(commands: Commands) -> None:
     parser = commands.add_parser("schema", help="JSON schema of a scenario, a profile, a datasheet or a request")
     kinds = ("scenario", "profile", "machine", "design", "purchase")
     parser.add_argument("kind", choices=kinds, nargs="?", default="scenario")
-    parser.set_defaults(handler=schema)
+    parser.set_defaults(handler=_schema)
 
 
-def schema(args: argparse.Namespace) -> None:
+def _schema(args: argparse.Namespace) -> None:
     """Prints one schema."""
     write_json("-", _schema_of(args.kind))
 

@@ -31,10 +31,10 @@ def add_verb(commands: Commands) -> None:
     parser.add_argument("--jobs", metavar="N", type=int, help="processes (default: as many as cores)")
     parser.add_argument("--cluster", metavar="URL", help="run on dask://host:port or ray://host:port instead")
     parser.add_argument("--yes", action="store_true", help="run however many points there are")
-    parser.set_defaults(handler=sweep)
+    parser.set_defaults(handler=_sweep)
 
 
-def sweep(args: argparse.Namespace) -> None:
+def _sweep(args: argparse.Namespace) -> None:
     """Runs what is missing of a sweep and says what its file holds."""
     from kraken_sim.explore.sweep.plan import load_plan
     from kraken_sim.explore.sweep.sweep import check, run_to_file

@@ -20,10 +20,10 @@ def add_verb(commands: Commands) -> None:
     parser.add_argument("measurements", metavar="MEASUREMENTS", help="a file of validation.measure")
     parser.add_argument("--hardware", metavar="PROFILE", help="a profile (default: the one of the measured machine)")
     add_outputs(parser)
-    parser.set_defaults(handler=validate)
+    parser.set_defaults(handler=_validate)
 
 
-def validate(args: argparse.Namespace) -> None:
+def _validate(args: argparse.Namespace) -> None:
     """Predicts the measured passes of a file and reports the errors."""
     from kraken_sim.report.validation import validation_report
     from kraken_sim.validate.passes import validate_passes

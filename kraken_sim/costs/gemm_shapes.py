@@ -90,7 +90,7 @@ def is_persistent(generation: str) -> bool:
     return generation in PERSISTENT_GENERATIONS
 
 
-class Grid(NamedTuple):
+class KernelGrid(NamedTuple):
     """How a persistent kernel is launched: `ctas` walk over `tiles`.
 
     Up to two tiles a CTA are dealt out beforehand (`dynamic` False); more are fetched from a counter in memory
@@ -102,7 +102,7 @@ class Grid(NamedTuple):
     dynamic: bool
 
 
-def persistent_grid(m: int, n: int, num_sms: int) -> Grid:
+def persistent_grid(m: int, n: int, num_sms: int) -> KernelGrid:
     """The grid that cuBLAS launches for y[m, n] on Hopper.
 
     Read off the names and grids of 1,012 `nvjet` kernels (two H200, CUDA 13.0). Where tiles of at most 256 x 128
@@ -122,10 +122,10 @@ def persistent_grid(m: int, n: int, num_sms: int) -> Grid:
             found.append((max(width / rows, rows / width), bands * -(-n // width)))
     if found:
         ctas = min(found)[1]
-        return Grid(ctas, ctas, dynamic=False)
+        return KernelGrid(ctas, ctas, dynamic=False)
     if m * n <= _TWICE_COVERED * num_sms * _LARGEST_TILE:
-        return Grid(num_sms, 2 * fit, dynamic=False)
-    return Grid(num_sms, max(2 * num_sms + 1, -(-m * n // _TYPICAL_TILE)), dynamic=True)
+        return KernelGrid(num_sms, 2 * fit, dynamic=False)
+    return KernelGrid(num_sms, max(2 * num_sms + 1, -(-m * n // _TYPICAL_TILE)), dynamic=True)
 
 
 def _tile_width(n: int, columns: int) -> int | None:

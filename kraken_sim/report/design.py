@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from rich.console import Group
 
 from kraken_sim.report.explore import percent, sureness
-from kraken_sim.report.page import Grid
+from kraken_sim.report.page import TextTable
 from kraken_sim.units import format_seconds
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def design_report(result: SearchResult) -> RenderableType:
     return Group(front_grid(result).rich(), *search_sentences(result))
 
 
-def front_grid(result: SearchResult) -> Grid:
+def front_grid(result: SearchResult) -> TextTable:
     """The front, at most `MOST_ROWS` of it."""
     columns = ["architecture", "machine", "layers", "width", "heads (q/kv x dim)", "FFN", "channels"]
     columns += ["TPOT" if _decodes(result) else "TTFT", "90 % interval", "parameters", "GB/GPU", "J/step"]
@@ -50,7 +50,7 @@ def front_grid(result: SearchResult) -> Grid:
         ]
         rows.append([*row, f"{item.cost:.3g}"] if priced and item.cost is not None else row)
     listed = ", ".join(objective.value for objective in result.request.objectives)
-    return Grid(f"{result.request.name}: nothing else is better in all of {listed}", columns, rows, num_left=2)
+    return TextTable(f"{result.request.name}: nothing else is better in all of {listed}", columns, rows, num_left=2)
 
 
 def _decodes(result: SearchResult) -> bool:

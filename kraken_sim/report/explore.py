@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.console import Group
 
 from kraken_sim.explore.channels import DEFAULT
-from kraken_sim.report.page import Grid
+from kraken_sim.report.page import TextTable
 from kraken_sim.units import format_seconds
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def _channel_names(answers: Sequence[ChannelAnswer]) -> list[str]:
     return sorted(names, key=lambda name: (name == DEFAULT, int(name) if name != DEFAULT else 0))
 
 
-def channels_grid(answers: Sequence[ChannelAnswer]) -> Grid:
+def channels_grid(answers: Sequence[ChannelAnswer]) -> TextTable:
     """Latency by channels, a row an answer."""
     names = _channel_names(answers)
     columns = ["machine", "model", "tokens", *names, "best", "gain over default", "probability"]
@@ -67,7 +67,7 @@ def channels_grid(answers: Sequence[ChannelAnswer]) -> Grid:
         head = [answer.scenario.hardware, model_name(answer.scenario), str(answer.scenario.context_length)]
         probability = percent(answer.decision.probability[answer.best], 0)
         rows.append([*head, *times, answer.best, percent(answer.gain), probability])
-    return Grid(f"{CHANNELS_TITLE}: latency by most channels", columns, rows, num_left=2)
+    return TextTable(f"{CHANNELS_TITLE}: latency by most channels", columns, rows, num_left=2)
 
 
 def channels_sentences(answers: Sequence[ChannelAnswer]) -> list[str]:
@@ -84,7 +84,7 @@ def channels_report(answers: Sequence[ChannelAnswer]) -> RenderableType:
     return Group(channels_grid(answers).rich(), *channels_sentences(answers))
 
 
-def measured_grid(result: ChannelValidation) -> Grid:
+def measured_grid(result: ChannelValidation) -> TextTable:
     """Predicted and measured best, a row a case."""
     columns = ["model", "tokens", "predicted best", "probability", "measured best", "agree"]
     columns += ["lost by the prediction", "lost by the default"]
@@ -104,7 +104,7 @@ def measured_grid(result: ChannelValidation) -> Grid:
                 percent(row.default_regret),
             ]
         )
-    return Grid(f"Best number of channels, predicted and measured, on {result.hardware}", columns, rows)
+    return TextTable(f"Best number of channels, predicted and measured, on {result.hardware}", columns, rows)
 
 
 def measured_sentences(result: ChannelValidation) -> list[str]:

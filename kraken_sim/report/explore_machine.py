@@ -8,7 +8,7 @@ from rich.console import Group
 
 from kraken_sim.architectures.registry import kinds
 from kraken_sim.report.explore import percent, question, sureness
-from kraken_sim.report.page import Grid
+from kraken_sim.report.page import TextTable
 from kraken_sim.units import format_bandwidth, format_bytes, format_seconds
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ DEGREE_TITLE = "How many GPUs, and which architecture"
 INTERCONNECT_TITLE = "Which bandwidth between GPUs makes Kraken worth it"
 
 
-def degree_grid(answer: DegreeAnswer) -> Grid:
+def degree_grid(answer: DegreeAnswer) -> TextTable:
     """A row for each architecture and degree."""
     decode = answer.scenario.phase.value == "decode"
     columns = ["architecture", "GPUs", "TPOT" if decode else "TTFT", "90 % interval", "exposed", "memory a GPU"]
@@ -46,7 +46,7 @@ def degree_grid(answer: DegreeAnswer) -> Grid:
                 percent(answer.decision.probability[row.name], 0),
             ]
         )
-    return Grid(f"{DEGREE_TITLE}: {question(answer.scenario)}", columns, rows)
+    return TextTable(f"{DEGREE_TITLE}: {question(answer.scenario)}", columns, rows)
 
 
 def degree_sentences(answer: DegreeAnswer) -> list[str]:
@@ -74,7 +74,7 @@ def degree_report(answers: Sequence[DegreeAnswer]) -> RenderableType:
     return Group(*parts)
 
 
-def interconnect_grid(answer: InterconnectAnswer) -> Grid:
+def interconnect_grid(answer: InterconnectAnswer) -> TextTable:
     """The speed-up, a row a bandwidth."""
     rows = [
         [
@@ -87,7 +87,7 @@ def interconnect_grid(answer: InterconnectAnswer) -> Grid:
         for point in answer.points
     ]
     title = f"{INTERCONNECT_TITLE}: {question(answer.scenario)}, {answer.num_devices} GPUs"
-    return Grid(title, ["bandwidth a GPU and direction", "standard", "Kraken", "speed-up", "90 % interval"], rows)
+    return TextTable(title, ["bandwidth a GPU and direction", "standard", "Kraken", "speed-up", "90 % interval"], rows)
 
 
 def interconnect_sentences(answer: InterconnectAnswer) -> list[str]:

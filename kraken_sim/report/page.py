@@ -39,7 +39,7 @@ def figures_html(figures: Sequence[Any]) -> list[str]:
     ]
 
 
-class Grid(NamedTuple):
+class TextTable(NamedTuple):
     """A table as text, for the terminal and for a page alike; the first `num_left` columns are left-aligned."""
 
     title: str

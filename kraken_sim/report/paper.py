@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 def paper_report(result: GridResult) -> RenderableType:
     """Every cell's TTFT and speed-ups, the reported figures beside the predicted, and what they rest on."""
-    parts: list[RenderableType] = [_cells_table(result), Text("\n".join(headline(result)), style="bold"), Text()]
+    parts: list[RenderableType] = [_cells_table(result), Text("\n".join(grid_headline(result)), style="bold"), Text()]
     if result.assumptions:
         parts += [_effects_table(effects(result)), Text("\n".join(what_it_rests_on(result)))]
     if result.interconnects:
@@ -62,7 +62,7 @@ def _cells_table(result: GridResult) -> Table:
     return table
 
 
-def headline(result: GridResult) -> list[str]:
+def grid_headline(result: GridResult) -> list[str]:
     """The prediction in a line, and what the publication reports in another."""
     each = speedups_percent(result.cells)
     degrees = ", ".join(f"{n}-way {mean:.1f} %" for n, mean in mean_by_degree(result.cells).items())

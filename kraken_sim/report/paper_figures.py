@@ -53,7 +53,7 @@ def ttft_by_degree_figure(predictions: Mapping[tuple[int, int], Prediction]) -> 
     return _styled(figure, 380, barmode="stack")
 
 
-def speedup_figure(result: GridResult, num_devices: int) -> Any:
+def grid_speedup_figure(result: GridResult, num_devices: int) -> Any:
     """Kraken's and parallel's speed-ups on `num_devices`, one group of bars a cell, geometric means last."""
     cells = [cell for cell in result.cells if cell.num_devices == num_devices]
     names = [f"{cell.model}<br>{cell.context_length}" for cell in cells] + ["geometric<br>mean"]
@@ -85,7 +85,7 @@ def speedup_figure(result: GridResult, num_devices: int) -> Any:
     return _styled(figure, 460, barmode="group", legend=ABOVE, margin=MARGIN | {"t": 60})
 
 
-def breakdown_figure(cells: Sequence[Cell], num_devices: int) -> Any:
+def grid_breakdown_figure(cells: Sequence[Cell], num_devices: int) -> Any:
     """Shares of the categories for the three architectures of every cell on `num_devices`."""
     chosen = [(cell, kind) for cell in cells if cell.num_devices == num_devices for kind in KINDS]
     groups = [f"{cell.model}<br>{cell.context_length}" for cell, _ in chosen]

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from kraken_sim.paper.experiment import tensor_parallel_predictions
 from kraken_sim.paper.summary import effects
-from kraken_sim.report.paper import headline, in_order, what_it_rests_on, where_it_pays
+from kraken_sim.report.paper import grid_headline, in_order, what_it_rests_on, where_it_pays
 from kraken_sim.report.paper_figures import (
-    breakdown_figure,
     cells_figure,
     effects_figure,
+    grid_breakdown_figure,
+    grid_speedup_figure,
     interconnect_figure,
-    speedup_figure,
     ttft_by_degree_figure,
 )
 
@@ -49,7 +49,7 @@ def paper_html(result: GridResult) -> str:
     return (
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
         f"<title>{title}</title><style>{_STYLE}</style></head><body>"
-        f"<h1>{title}</h1><p>{_lines(headline(result))}</p>{note}{''.join(parts)}</body></html>"
+        f"<h1>{title}</h1><p>{_lines(grid_headline(result))}</p>{note}{''.join(parts)}</body></html>"
     )
 
 
@@ -88,7 +88,7 @@ def _paper_figures(result: GridResult) -> Iterator[tuple[str, str, Any]]:
         title = f"Speed-up in TTFT over the standard model, {num_devices}-way"
         text = "By model and tokens of the prompt."
         number = SPEEDUP_FIGURES.get(num_devices)
-        yield _titled(result, number, title), text, speedup_figure(result, num_devices)
+        yield _titled(result, number, title), text, grid_speedup_figure(result, num_devices)
     for num_devices in grid.num_devices:
         title = f"Breakdown of the forward pass, {num_devices}-way"
         text = (
@@ -96,7 +96,7 @@ def _paper_figures(result: GridResult) -> Iterator[tuple[str, str, Any]]:
             "synchronisation. Bars are scaled to the standard model's; the scale of the paper's is not known."
         )
         number = BREAKDOWN_FIGURES.get(num_devices)
-        yield _titled(result, number, title), text, breakdown_figure(result.cells, num_devices)
+        yield _titled(result, number, title), text, grid_breakdown_figure(result.cells, num_devices)
 
 
 def _titled(result: GridResult, number: int | None, title: str) -> str:

@@ -8,7 +8,7 @@ from rich.console import Group
 
 from kraken_sim.explore.procure.sla import TpotStatus
 from kraken_sim.report.explore import percent
-from kraken_sim.report.page import Grid
+from kraken_sim.report.page import TextTable
 from kraken_sim.units import format_seconds, format_watts
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def procure_report(result: Procurement) -> RenderableType:
     return Group(*answer_sentences(result), *grids, *caveat_sentences(result))
 
 
-def procure_grids(result: Procurement) -> list[Grid]:
+def procure_grids(result: Procurement) -> list[TextTable]:
     """The ranking, the latencies behind it, and the what-ifs."""
     grids = [_ranking(result), _latencies(result)]
     return [*grids, _what_ifs(result)] if result.what_ifs else grids
@@ -36,7 +36,7 @@ def _range(low: float, high: float | None, digits: str = ".3g") -> str:
     return f"{low:{digits}}" if low == high else f"{low:{digits}} to {high:{digits}}"
 
 
-def _ranking(result: Procurement) -> Grid:
+def _ranking(result: Procurement) -> TextTable:
     currency = result.request.currency
     columns = ["candidate", "machine", "GPUs/replica", "machines", f"{currency}/h", f"{currency}/M prompt tokens"]
     columns += ["power", "kWh/M", "headroom"]
@@ -57,14 +57,14 @@ def _ranking(result: Procurement) -> Grid:
             ]
         )
     title = "Machines that meet the SLA, the cheapest first; in brackets 90 % intervals; M is a million"
-    return Grid(title, columns, rows, num_left=2)
+    return TextTable(title, columns, rows, num_left=2)
 
 
 def _star(offer: Offer) -> str:
     return "*" if any(service.energy.is_assumed for service in offer.option.services) else ""
 
 
-def _latencies(result: Procurement) -> Grid:
+def _latencies(result: Procurement) -> TextTable:
     columns = [
         "candidate",
         "workload",
@@ -94,10 +94,10 @@ def _latencies(result: Procurement) -> Grid:
                     "" if step_s is None else format_seconds(step_s, 3),
                 ]
             )
-    return Grid("Latencies behind it, and what one replica takes within the SLA", columns, rows, num_left=2)
+    return TextTable("Latencies behind it, and what one replica takes within the SLA", columns, rows, num_left=2)
 
 
-def _what_ifs(result: Procurement) -> Grid:
+def _what_ifs(result: Procurement) -> TextTable:
     currency = result.request.currency
     columns = ["candidate", *(outcome.name for outcome in (result.base, *result.what_ifs))]
     rows = []
@@ -107,7 +107,7 @@ def _what_ifs(result: Procurement) -> Grid:
             offer = outcome.offer_of(candidate.name)
             cells.append(_cell(offer))
         rows.append(cells)
-    return Grid(f"What if: {currency} a million prompt tokens (machines x GPUs a replica)", columns, rows)
+    return TextTable(f"What if: {currency} a million prompt tokens (machines x GPUs a replica)", columns, rows)
 
 
 def _cell(offer: Offer | None) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import plotly.graph_objects as go
 
 from kraken_sim.hardware.topology.graph import Link, LinkKind, NodeKind
-from kraken_sim.report.page import Grid, figures_html, render_page
+from kraken_sim.report.page import TextTable, figures_html, render_page
 from kraken_sim.report.profiles import GROUP_COLUMNS, group_rows
 from kraken_sim.report.topology_layout import Layout, arc_height, gpu_pairs, layout
 from kraken_sim.units import format_bandwidth, format_seconds
@@ -85,7 +85,7 @@ def topology_html(profile: HardwareProfile) -> str:
     sections = [
         ("The machine", drawing),
         ("Links, bandwidth in one direction", _links_section(profile)),
-        ("Groups of GPUs", Grid("", GROUP_COLUMNS, list(group_rows(profile)), num_left=3).html()),
+        ("Groups of GPUs", TextTable("", GROUP_COLUMNS, list(group_rows(profile)), num_left=3).html()),
     ]
     return render_page(profile.name, sentences, sections)
 
@@ -120,7 +120,7 @@ def _links_section(profile: HardwareProfile) -> str:
     ]
     columns = ("from", "to", "kind", "pairs", "links", "one link", "together", "latency", "bandwidth is", "latency is")
     listed = "".join(f"<li value='{index}'>{html.escape(text)}</li>" for text, index in sources.items())
-    return Grid("", columns, rows, num_left=3).html() + f"<ol>{listed}</ol>"
+    return TextTable("", columns, rows, num_left=3).html() + f"<ol>{listed}</ol>"
 
 
 def _links_row(links: Sequence[Link]) -> tuple[str, ...]:

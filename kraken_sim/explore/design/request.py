@@ -138,7 +138,7 @@ def load_design_request(path: str | Path) -> DesignRequest:
     folder = Path(path).parent
     request, document = read_request(path, DesignRequest)
     request = _with_absolute_paths(request, folder)
-    problems = list(find_problems(request))
+    problems = list(design_problems(request))
     if problems:
         raise document.error(problems)
     return request
@@ -162,10 +162,10 @@ def check_design_request(request: DesignRequest) -> None:
     Raises:
         InputError: every problem at once.
     """
-    raise_if_any(find_problems(request))
+    raise_if_any(design_problems(request))
 
 
-def find_problems(request: DesignRequest) -> Iterator[Problem]:
+def design_problems(request: DesignRequest) -> Iterator[Problem]:
     """What is wrong with a search beyond single fields: names, dimensions no kernel has, contradictions."""
     for position, hardware in enumerate(request.search.hardware or (request.base.hardware,)):
         path = "base.hardware" if request.search.hardware is None else f"search.hardware.{position}"

@@ -196,7 +196,7 @@ def load_procure_request(path: str | Path) -> ProcureRequest:
     """
     request, document = read_request(path, ProcureRequest)
     request = _with_absolute_paths(request, Path(path).parent)
-    problems = list(find_problems(request))
+    problems = list(purchase_problems(request))
     if problems:
         raise document.error(problems)
     return request
@@ -208,10 +208,10 @@ def check_request(request: ProcureRequest) -> None:
     Raises:
         InputError: every problem at once.
     """
-    raise_if_any(find_problems(request))
+    raise_if_any(purchase_problems(request))
 
 
-def find_problems(request: ProcureRequest) -> Iterator[Problem]:
+def purchase_problems(request: ProcureRequest) -> Iterator[Problem]:
     """What is wrong with a request beyond single fields."""
     total = sum(workload.share for workload in request.workloads)
     if abs(total - 1.0) > SHARE_TOLERANCE:
