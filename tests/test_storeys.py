@@ -21,22 +21,20 @@ LOOPS_LEFT: list[list[str]] = [
 
 COLLISIONS_LEFT = {
     "Block",
-    "Bytes",
     "CollectiveSpec",
     "ComputeOp",
     "Count",
-    "Evaluator",
     "FitResult",
     "Kernel",
     "Launch",
     "MemoryBoundOp",
-    "Name",
     "Number",
     "Placement",
     "Rank",
     "Seconds",
     "Value",
     "correction_factor",
+    "fields_error",
     "predict_periods",
     "relative_errors",
 }

@@ -22,10 +22,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
     Field,
     StrictStr,
     ValidationError,
@@ -34,6 +30,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from kraken_sim.errors import InputError, Problem, closest
+from kraken_sim.files.model import Count, FileModel, Name, NotEmpty, quantity
 from kraken_sim.files.problems import problems_of
 from kraken_sim.files.shipped import data_dir
 from kraken_sim.files.strict_yaml import YamlDocument, read_yaml
@@ -41,7 +38,7 @@ from kraken_sim.models.presets import preset_fields
 from kraken_sim.profiles.load import profile_path
 from kraken_sim.program.ops import DType
 from kraken_sim.scenario.spec import RuntimeSpec
-from kraken_sim.units import Dimension, parse_quantity
+from kraken_sim.units import Dimension
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -49,33 +46,9 @@ if TYPE_CHECKING:
 STANDARD, PARALLEL, KRAKEN = KINDS = ("standard", "parallel", "kraken")
 """The architectures that the paper compares, by name: its question is about these three."""
 
-Count = Annotated[int, Field(strict=True, ge=1)]
 GemmShape = Annotated[str, Field(pattern=r"^\d+x\d+x\d+$")]
-Name = Annotated[StrictStr, Field(min_length=1, max_length=200)]
-
-
-def _quantity(dimension: Dimension) -> BeforeValidator:
-    def read(value: object) -> float:
-        try:
-            return parse_quantity(value, dimension)
-        except InputError as error:
-            message = error.problems[0].message
-            raise PydanticCustomError("quantity", "{message}", {"message": message}) from None
-
-    return BeforeValidator(read)
-
-
-Seconds = Annotated[float, _quantity(Dimension.TIME), Field(ge=0.0)]
-BytesPerS = Annotated[float, _quantity(Dimension.BANDWIDTH), Field(gt=0.0)]
-
-
-def _not_empty(items: tuple[Any, ...]) -> tuple[Any, ...]:
-    if not items:
-        raise PydanticCustomError("empty", "must not be empty")
-    return items
-
-
-NOT_EMPTY = AfterValidator(_not_empty)
+LaunchSeconds = Annotated[float, quantity(Dimension.TIME), Field(ge=0.0)]
+BytesPerS = Annotated[float, quantity(Dimension.BANDWIDTH), Field(gt=0.0)]
 
 
 class OverlapModel(StrEnum):
@@ -107,11 +80,7 @@ class Widths(StrEnum):
     """The largest multiple of 64 within 5 % of the budget's."""
 
 
-class _Spec(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class GridModel(_Spec):
+class GridModel(FileModel):
     """One model of the grid, perhaps with part of its layers only, or with Kraken widths of its own."""
 
     preset: StrictStr = Field(examples=["6.7B"])
@@ -121,7 +90,7 @@ class GridModel(_Spec):
     )
 
 
-class Reported(_Spec):
+class Reported(FileModel):
     """What the publication says about the grid, in per cent."""
 
     min_speedup_percent: float
@@ -130,13 +99,13 @@ class Reported(_Spec):
     source: Name
 
 
-class LaunchCostsSpec(_Spec):
+class LaunchCostsSpec(FileModel):
     """Launch costs of another host than the profile's; see `LaunchCosts` for what each one is."""
 
-    eager_kernel_s: Seconds | None = Field(default=None, examples=["3.8 us"])
-    eager_collective_s: Seconds | None = Field(default=None, examples=["10 us"])
-    eager_event_s: Seconds | None = Field(default=None, examples=["3.8 us"])
-    eager_kernel_gap_s: Seconds | None = Field(default=None, examples=["1.6 us"])
+    eager_kernel_s: LaunchSeconds | None = Field(default=None, examples=["3.8 us"])
+    eager_collective_s: LaunchSeconds | None = Field(default=None, examples=["10 us"])
+    eager_event_s: LaunchSeconds | None = Field(default=None, examples=["3.8 us"])
+    eager_kernel_gap_s: LaunchSeconds | None = Field(default=None, examples=["1.6 us"])
     source: StrictStr = Field(min_length=1, max_length=2000)
 
     def values(self) -> dict[str, float]:
@@ -144,7 +113,7 @@ class LaunchCostsSpec(_Spec):
         return self.model_dump(exclude_none=True, exclude={"source"})
 
 
-class _SetupSpec(_Spec):
+class _SetupSpec(FileModel):
     """What a grid says about the set-up, and an assumption changes."""
 
     runtime: RuntimeSpec = Field(default_factory=RuntimeSpec)
@@ -196,7 +165,7 @@ class LinkClass(StrEnum):
     """No NVLink: PCIe up to the hosts, as the machine has it."""
 
 
-class InterconnectSpec(_Spec):
+class InterconnectSpec(FileModel):
     """Other links between the machine's GPUs; bandwidth is one link's, in one direction."""
 
     name: Name
@@ -224,9 +193,9 @@ class Grid(_SetupSpec):
 
     name: Name
     hardware: Name
-    models: Annotated[tuple[GridModel, ...], NOT_EMPTY] = Field(examples=["[{preset: 6.7B}]"])
-    context_lengths: Annotated[tuple[Count, ...], NOT_EMPTY] = Field(examples=["[128, 2048]"])
-    num_devices: Annotated[tuple[Count, ...], NOT_EMPTY] = Field(examples=["[4, 8]"])
+    models: Annotated[tuple[GridModel, ...], NotEmpty] = Field(examples=["[{preset: 6.7B}]"])
+    context_lengths: Annotated[tuple[Count, ...], NotEmpty] = Field(examples=["[128, 2048]"])
+    num_devices: Annotated[tuple[Count, ...], NotEmpty] = Field(examples=["[4, 8]"])
     batch_size: Count = 1
     dtype: DType = DType.FLOAT16
     reported: Reported | None = None

@@ -13,19 +13,18 @@ from pydantic import Field
 from kraken_sim.architectures.registry import BASELINE, architecture, kinds
 from kraken_sim.errors import InputError, Problem, closest
 from kraken_sim.explore.design.shape import Design, default_ffn_expansion, divides, widths_for_budget
-from kraken_sim.explore.sweep.fields import (
+from kraken_sim.explore.fields import (
     Amount,
-    Bytes,
+    Duration,
     IsoDate,
-    NotEmpty,
-    Seconds,
+    MemorySize,
     Source,
-    Spec,
     absolute_hardware,
     absolute_model,
     raise_if_any,
     read_request,
 )
+from kraken_sim.files.model import FileModel, NotEmpty
 from kraken_sim.models.counts import parameter_count
 from kraken_sim.models.kraken_width import SUPPORTED_HEAD_DIMS
 from kraken_sim.profiles.load import load_profile
@@ -60,7 +59,7 @@ MAXIMISED: Final = frozenset({Objective.PARAMETERS, Objective.WIDTH, Objective.D
 """The others are minimised."""
 
 
-class SearchSpec(Spec):
+class SearchSpec(FileModel):
     """What to vary: a list for each; what is absent stays as in the base scenario."""
 
     hardware: Annotated[tuple[str, ...], NotEmpty] | None = Field(default=None, examples=["[h200-sxm-x2]"])
@@ -87,7 +86,7 @@ class SearchSpec(Spec):
     )
 
 
-class ConstraintSpec(Spec):
+class ConstraintSpec(FileModel):
     """What a design must keep."""
 
     budget_tolerance: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
@@ -97,11 +96,11 @@ class ConstraintSpec(Spec):
     max_parameters: Amount | None = Field(default=None, examples=[7.0e9])
     min_hidden_size: Size | None = Field(default=None, examples=[2560])
     min_num_hidden_layers: Size | None = Field(default=None, examples=[24])
-    max_memory: Bytes | None = Field(default=None, description="Of one device.", examples=['"40 GB"'])
-    max_latency: Seconds | None = Field(default=None, description="TTFT, or TPOT in decode.", examples=['"30 ms"'])
+    max_memory: MemorySize | None = Field(default=None, description="Of one device.", examples=['"40 GB"'])
+    max_latency: Duration | None = Field(default=None, description="TTFT, or TPOT in decode.", examples=['"30 ms"'])
 
 
-class RentSpec(Spec):
+class RentSpec(FileModel):
     """Rent of a whole machine, with where the number is from, and when."""
 
     per_hour: Amount = Field(examples=[40.0])
@@ -109,7 +108,7 @@ class RentSpec(Spec):
     date: IsoDate = Field(examples=["2026-01-31"])
 
 
-class DesignRequest(Spec):
+class DesignRequest(FileModel):
     """One search."""
 
     name: str = Field(default="design", min_length=1, max_length=100)

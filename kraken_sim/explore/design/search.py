@@ -140,7 +140,7 @@ class SearchResult:
         }
 
 
-class Evaluator:
+class DesignEvaluator:
     """Judges designs of one request, each at most once: cheap constraints first, then the simulation."""
 
     def __init__(self, request: DesignRequest) -> None:
@@ -244,7 +244,7 @@ def search_designs(request: DesignRequest, progress: Callable[[int], None] | Non
     """
     check_design_request(request)
     space = list(designs(request))
-    evaluator = Evaluator(request)
+    evaluator = DesignEvaluator(request)
     exhaustive, complete = len(space) <= request.max_evaluations, True
     try:
         if exhaustive:

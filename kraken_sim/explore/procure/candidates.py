@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from kraken_sim.errors import InfeasibleError, InputError, Problem
 from kraken_sim.explore.degree import degrees
-from kraken_sim.explore.option import Option, build_option
 from kraken_sim.explore.procure.economics import (
     cost_per_million_tokens,
     energy_kwh_per_million_tokens,
     ownership_cost_per_hour,
 )
+from kraken_sim.explore.procure.option import Option, build_option
 from kraken_sim.explore.procure.request import CandidateSpec, ProcureRequest, check_request
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.profiles.what_if import with_bandwidth_factor

@@ -11,21 +11,19 @@ from pydantic import Field, model_validator
 from kraken_sim.architectures.registry import BASELINE, architecture
 from kraken_sim.errors import InputError, Problem
 from kraken_sim.explore.degree import degrees
-from kraken_sim.explore.procure.sla import Sla, sla_preset
-from kraken_sim.explore.sweep.fields import (
+from kraken_sim.explore.fields import (
     Amount,
+    Duration,
     IsoDate,
-    Name,
-    NotEmpty,
-    Seconds,
     Source,
-    Spec,
     Watts,
     absolute_hardware,
     absolute_model,
     raise_if_any,
     read_request,
 )
+from kraken_sim.explore.procure.sla import Sla, sla_preset
+from kraken_sim.files.model import FileModel, Name, NotEmpty
 from kraken_sim.files.problems import fields_error
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.program.ops import DType
@@ -54,12 +52,12 @@ def _standard() -> ArchitectureSpec:
     return standard
 
 
-class SlaSpec(Spec):
+class SlaSpec(FileModel):
     """A preset, or limits of one's own."""
 
     preset: Name | None = Field(default=None, examples=["mlperf-llama2-70b-interactive"])
-    ttft: Seconds | None = Field(default=None, description="From arrival to first token.", examples=['"500 ms"'])
-    tpot: Seconds | None = Field(default=None, description="Time per output token.", examples=['"40 ms"'])
+    ttft: Duration | None = Field(default=None, description="From arrival to first token.", examples=['"500 ms"'])
+    tpot: Duration | None = Field(default=None, description="Time per output token.", examples=['"40 ms"'])
     percentile: Annotated[float, Field(ge=50.0, lt=100.0)] | None = Field(
         default=None, description="Share of the prompts that keep the limits, per cent; default: 99.", examples=[99]
     )
@@ -85,7 +83,7 @@ class SlaSpec(Spec):
         return Sla(self.ttft, self.tpot, self.percentile or 99.0, "the request's own limits")
 
 
-class LoadSpec(Spec):
+class LoadSpec(FileModel):
     """How many prompts come, and how full replicas may be."""
 
     prompts_per_s: Amount = Field(description="Of all workloads together, at the busiest time.", examples=[50])
@@ -94,7 +92,7 @@ class LoadSpec(Spec):
     )
 
 
-class WorkloadSpec(Spec):
+class WorkloadSpec(FileModel):
     """Prompts alike: a model, their length, their share of all prompts."""
 
     name: Name = Field(examples=["chat"])
@@ -109,7 +107,7 @@ class WorkloadSpec(Spec):
     runtime: RuntimeSpec = Field(default_factory=RuntimeSpec)
 
 
-class PriceSpec(Spec):
+class PriceSpec(FileModel):
     """What a machine costs: rent an hour, or a purchase; always with where the number is from, and when."""
 
     per_hour: Amount | None = Field(default=None, description="Rent of the whole machine an hour.", examples=[40.0])
@@ -131,7 +129,7 @@ class PriceSpec(Spec):
         return self
 
 
-class ElectricitySpec(Spec):
+class ElectricitySpec(FileModel):
     """Price of electricity, and how much the site adds to what its machines draw."""
 
     per_kwh: Amount = Field(examples=[0.25])
@@ -140,7 +138,7 @@ class ElectricitySpec(Spec):
     date: IsoDate = Field(examples=["2026-01-31"])
 
 
-class CandidateSpec(Spec):
+class CandidateSpec(FileModel):
     """A machine that could be bought or rented."""
 
     name: Name = Field(examples=["eight-h100"])
@@ -152,7 +150,7 @@ class CandidateSpec(Spec):
     host_power: Watts = Field(default=0.0, description="What the machine draws beside its GPUs.", examples=['"1.5 kW"'])
 
 
-class WhatIfSpec(Spec):
+class WhatIfSpec(FileModel):
     """The same request with other links, another architecture or another runtime."""
 
     name: Name = Field(examples=["kraken"])
@@ -169,7 +167,7 @@ class WhatIfSpec(Spec):
         return self
 
 
-class ProcureRequest(Spec):
+class ProcureRequest(FileModel):
     """One question about a purchase."""
 
     name: Name = Field(default="purchase", examples=["assistant"])

@@ -1,18 +1,19 @@
-"""Fields of request files: quantities with units, dates, prices with their source."""
+"""Request files: how they are read, and the fields that several kinds of them have."""
 
 from __future__ import annotations
 
 from datetime import date
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
 from kraken_sim.errors import InputError, Problem
+from kraken_sim.files.model import FileModel, quantity, quantity_text
 from kraken_sim.files.problems import problems_of
 from kraken_sim.files.strict_yaml import read_yaml
 from kraken_sim.profiles.load import is_path
-from kraken_sim.units import EXAMPLES, Dimension, parse_quantity
+from kraken_sim.units import Dimension
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,32 +23,7 @@ if TYPE_CHECKING:
     from kraken_sim.scenario.spec import ModelSpec
 
 
-class Spec(BaseModel):
-    """A part of a file: unknown keys are errors, and nothing changes after reading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-Request = TypeVar("Request", bound=Spec)
-Item = TypeVar("Item")
-
-
-def _reader(dimension: Dimension) -> BeforeValidator:
-    def read(value: object) -> float:
-        try:
-            return parse_quantity(value, dimension)
-        except InputError as error:
-            problem = error.problems[0]
-            hint = f"; did you mean {problem.suggestion!r}?" if problem.suggestion else ""
-            text = f"{problem.message}{hint}"
-            raise PydanticCustomError("quantity", "{message}", {"message": text}) from None
-
-    return BeforeValidator(read)
-
-
-def _schema(dimension: Dimension) -> WithJsonSchema:
-    example = EXAMPLES[dimension].strip('"')
-    return WithJsonSchema({"type": "string", "description": f"a {dimension} with its unit", "examples": [example]})
+Request = TypeVar("Request", bound=FileModel)
 
 
 def _iso_date(value: object) -> str:
@@ -58,21 +34,11 @@ def _iso_date(value: object) -> str:
         raise PydanticCustomError("date", "{message}", {"message": message}) from None
 
 
-def _not_empty(items: tuple[Item, ...]) -> tuple[Item, ...]:
-    # `min_length` would also count items that are wrong for other reasons as missing.
-    if not items:
-        message = "must not be empty"
-        raise PydanticCustomError("empty", "{message}", {"message": message})
-    return items
-
-
-Seconds = Annotated[float, _reader(Dimension.TIME), Field(gt=0.0), _schema(Dimension.TIME)]
-Watts = Annotated[float, _reader(Dimension.POWER), Field(ge=0.0), _schema(Dimension.POWER)]
-Bytes = Annotated[float, _reader(Dimension.BYTES), Field(gt=0.0), _schema(Dimension.BYTES)]
-NotEmpty = AfterValidator(_not_empty)
+Duration = Annotated[float, quantity(Dimension.TIME), Field(gt=0.0), quantity_text(Dimension.TIME)]
+Watts = Annotated[float, quantity(Dimension.POWER), Field(ge=0.0), quantity_text(Dimension.POWER)]
+MemorySize = Annotated[float, quantity(Dimension.BYTES), Field(gt=0.0), quantity_text(Dimension.BYTES)]
 IsoDate = Annotated[str, BeforeValidator(_iso_date)]
 Amount = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
-Name = Annotated[str, Field(strict=True, min_length=1, max_length=100)]
 Source = Annotated[str, Field(strict=True, min_length=3, max_length=500)]
 
 
