@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from kraken_sim.errors import InputError as InputError
     from kraken_sim.errors import KrakenSimError as KrakenSimError
     from kraken_sim.explore.channels import best_channels as best_channels
+    from kraken_sim.explore.dataframe import dataframe as dataframe
     from kraken_sim.explore.degree import best_degree as best_degree
     from kraken_sim.explore.design.request import DesignRequest as DesignRequest
     from kraken_sim.explore.design.request import load_design_request as load_design_request
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from kraken_sim.explore.procure.candidates import procure as procure
     from kraken_sim.explore.procure.request import ProcureRequest as ProcureRequest
     from kraken_sim.explore.procure.request import load_procure_request as load_procure_request
-    from kraken_sim.explore.sweep.dataframe import dataframe as dataframe
     from kraken_sim.explore.sweep.sweep import sweep as sweep
     from kraken_sim.predict.api import compare as compare
     from kraken_sim.predict.api import simulate as simulate
@@ -43,7 +43,7 @@ _HOMES = {
     "best_channels": "explore.channels",
     "best_degree": "explore.degree",
     "compare": "predict.api",
-    "dataframe": "explore.sweep.dataframe",
+    "dataframe": "explore.dataframe",
     "load_design_request": "explore.design.request",
     "load_procure_request": "explore.procure.request",
     "load_scenario": "scenario.spec",

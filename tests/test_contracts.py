@@ -128,6 +128,18 @@ def test_help_and_version_import_nothing_slow(option: str):
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
 
 
+def test_a_run_without_a_page_loads_neither_plotly_nor_what_sweeps_need():
+    code = (
+        "import sys\n"
+        "from kraken_sim.cli import main\n"
+        "assert main(['run', 'kraken-6.7b-on-two-h200']) == 0\n"
+        "assert main(['compare', 'kraken-6.7b-on-two-h200']) == 0\n"
+        "slow = {'torch', 'plotly', 'pyarrow', 'joblib', 'pandas', 'scipy'}\n"
+        "assert not slow & set(sys.modules), slow & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
 def test_every_module_of_a_verb_is_one_that_the_command_line_lists():
     helpers = {"__init__", "__main__", "inputs", "output", "parser"}
     modules = {path.stem for path in (ROOT / "kraken_sim" / "cli").glob("*.py")} - helpers

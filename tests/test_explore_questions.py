@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from explore_support import asked
@@ -17,7 +15,6 @@ from kraken_sim.explore.channels import best_channels
 from kraken_sim.explore.channels_measured import compare_channels
 from kraken_sim.explore.degree import best_degree, degrees
 from kraken_sim.explore.interconnect import Crossing, crossing_of, worthwhile_bandwidth
-from kraken_sim.explore.sweep.dataframe import dataframe
 from kraken_sim.measurements.schema import read_measurements
 from kraken_sim.predict.explain import explain_overlap
 from kraken_sim.profiles.load import load_profile
@@ -170,21 +167,3 @@ def test_what_is_missing_is_said_at_once(capsys: pytest.CaptureFixture[str]):
     error = capsys.readouterr().err
     assert "--model" in error
     assert "--hardware" in error
-
-
-def test_answers_are_flat_records_and_dataframes(monkeypatch: pytest.MonkeyPatch):
-    answers = [
-        best_channels(asked(), perturb=False),
-        best_degree(asked(), perturb=False),
-        worthwhile_bandwidth(asked(), factors=(0.5, 1.0), perturb=False),
-    ]
-    for answer in answers:
-        rows = answer.records()
-        assert len(rows) > 1
-        assert all(row.keys() == rows[0].keys() for row in rows)
-        assert not any(isinstance(value, dict | list) for row in rows for value in row.values())
-        monkeypatch.setitem(sys.modules, "pandas", SimpleNamespace(DataFrame=tuple))
-        assert dataframe(answer) == tuple(rows)
-    monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(InputError, match="pandas is not installed"):
-        dataframe(answers[0])

@@ -41,10 +41,10 @@ def _compare(args: argparse.Namespace) -> None:
         return render_html(predictions)
 
     def data() -> list[dict[str, Any]]:
-        base = predictions[0].latency_s
+        speedups = predictions.speedups_percent
         return [
-            {**prediction.as_dict(), "speedup_percent": 100.0 * (base / prediction.latency_s - 1.0)}
-            for prediction in predictions
+            {**prediction.as_dict(), "speedup_percent": speedup}
+            for prediction, speedup in zip(predictions, speedups, strict=True)
         ]
 
     write_outputs(args, data, report, page)

@@ -10,6 +10,7 @@ from kraken_sim.costs.collectives.policy import Library
 from kraken_sim.errors import InputError, Problem
 from kraken_sim.explore.sensitivity import Alternative, decide
 from kraken_sim.predict.explain import CHANNEL_CHOICES, with_channels
+from kraken_sim.predict.records import Records
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,9 +41,10 @@ class ChannelAnswer:
         """How much longer NCCL's own choice takes than the best, as a fraction."""
         return self.decision.latencies_s[DEFAULT] / self.decision.latencies_s[self.best] - 1.0
 
-    def records(self) -> list[dict[str, Any]]:
+    @property
+    def records(self) -> Records:
         """One flat row for each limit of channels."""
-        return [
+        return Records(
             {
                 "hardware": self.scenario.hardware,
                 "context_length": self.scenario.context_length,
@@ -51,7 +53,7 @@ class ChannelAnswer:
                 "probability_best": self.decision.probability[name],
             }
             for name, latency_s in self.decision.latencies_s.items()
-        ]
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -67,7 +69,7 @@ class ChannelAnswer:
         }
 
 
-def name_of(channels: int | None) -> str:
+def channels_name(channels: int | None) -> str:
     """How tables and JSON call a number of channels."""
     return DEFAULT if channels is None else str(channels)
 
@@ -94,5 +96,5 @@ def best_channels(
     if problems:
         raise InputError(problems)
     wanted = dict.fromkeys((None, *choices))
-    alternatives = [Alternative.of(name_of(count), with_channels(scenario, count)) for count in wanted]
+    alternatives = [Alternative.of(channels_name(count), with_channels(scenario, count)) for count in wanted]
     return ChannelAnswer(scenario, decide(alternatives, perturb=perturb))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from kraken_sim.architectures.registry import overlapping
 from kraken_sim.errors import InputError
-from kraken_sim.explore.channels import DEFAULT, best_channels, name_of
+from kraken_sim.explore.channels import DEFAULT, best_channels, channels_name
 from kraken_sim.measurements.machine import machine_warnings, matching_profile
 from kraken_sim.measurements.records import PassRecord
 from kraken_sim.profiles.load import load_profile
@@ -154,5 +154,5 @@ def _only_limits_channels(collective: Mapping[str, Any]) -> bool:
 
 def _compare(records: Mapping[int | None, PassRecord], hardware: str) -> ChannelComparison:
     scenario = scenario_of_pass(records[None], {}, hardware)
-    measured = {name_of(count): record.time_s for count, record in records.items()}
+    measured = {channels_name(count): record.time_s for count, record in records.items()}
     return ChannelComparison(best_channels(scenario, list(records), perturb=False), measured)

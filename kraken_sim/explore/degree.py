@@ -10,6 +10,7 @@ from kraken_sim.errors import InfeasibleError, InputError
 from kraken_sim.explore.sensitivity import Alternative, decide, lowest, weighted
 from kraken_sim.predict.energy import step_energy
 from kraken_sim.predict.pipeline import Predictor
+from kraken_sim.predict.records import Records
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.profiles.placement import gpu_numbers
 from kraken_sim.scenario.resolve import asked_devices
@@ -97,13 +98,14 @@ class DegreeAnswer:
         """By row, what turns its latency into machine-seconds a sequence."""
         return {row.name: 1.0 / row.num_replicas for row in self.rows}
 
-    def records(self) -> list[dict[str, Any]]:
+    @property
+    def records(self) -> Records:
         """One flat row for each architecture and degree."""
-        return [
+        return Records(
             {key: value for key, value in row.as_dict().items() if key != "interval_s"}
             | {"low_s": row.prediction.interval.low_s, "high_s": row.prediction.interval.high_s}
             for row in self.rows
-        ]
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""

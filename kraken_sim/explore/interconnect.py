@@ -11,6 +11,7 @@ from kraken_sim.architectures.registry import BASELINE
 from kraken_sim.errors import InputError
 from kraken_sim.explore.sensitivity import perturbed_residuals, speedup_interval
 from kraken_sim.predict.pipeline import Predictor
+from kraken_sim.predict.records import Records
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.profiles.what_if import gpu_bandwidth_bytes_per_s, with_bandwidth_factor, with_time_factor
 from kraken_sim.scenario.resolve import asked_devices
@@ -72,9 +73,10 @@ class InterconnectAnswer:
     perturbed: tuple[tuple[str, float, Crossing, float], ...]
     """Block, factor on its times, the crossing then, and the speed-up on the machine's own links then."""
 
-    def records(self) -> list[dict[str, Any]]:
+    @property
+    def records(self) -> Records:
         """One flat row for each bandwidth."""
-        return [
+        return Records(
             {
                 "factor": point.factor,
                 "bandwidth_bytes_per_s": point.bandwidth_bytes_per_s,
@@ -85,7 +87,7 @@ class InterconnectAnswer:
                 "high": point.interval[1],
             }
             for point in self.points
-        ]
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -101,7 +103,7 @@ class InterconnectAnswer:
             "sure_below_bytes_per_s": self.crossing.sure_bytes_per_s,
             "never_above_bytes_per_s": self.crossing.last_bytes_per_s,
             "never_above_range_bytes_per_s": [crossing.last_bytes_per_s for crossing in self.crossing_range],
-            "points": self.records(),
+            "points": self.records,
             "perturbed": [
                 {
                     "block": block,

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 from kraken_sim.architectures.registry import BASELINE, kinds
 from kraken_sim.errors import InputError
+from kraken_sim.predict.columns import prediction_columns, prediction_row
 from kraken_sim.predict.pipeline import Predictor
+from kraken_sim.predict.records import Records
 from kraken_sim.scenario.spec import Scenario, scenario_from, with_architecture
 
 if TYPE_CHECKING:
@@ -38,7 +40,29 @@ def simulate(
     return Predictor(profile).predict(scenario, exact=exact)
 
 
-def compare(scenario: Scenario, profile: HardwareProfile | None = None) -> list[Prediction]:
+class Predictions(list["Prediction"]):
+    """Predictions of one question, each against the first."""
+
+    @property
+    def speedups_percent(self) -> list[float]:
+        """How much faster each answers than the first."""
+        return [100.0 * (self[0].latency_s / prediction.latency_s - 1.0) for prediction in self]
+
+    @property
+    def records(self) -> Records:
+        """One flat row for each prediction: its architecture, the columns of a sweep, the speed-up over the first."""
+        names = [name for name, _ in prediction_columns()]
+        return Records(
+            {
+                "architecture": prediction.resolved.kind,
+                **dict(zip(names, prediction_row(prediction), strict=True)),
+                "speedup_percent": speedup,
+            }
+            for prediction, speedup in zip(self, self.speedups_percent, strict=True)
+        )
+
+
+def compare(scenario: Scenario, profile: HardwareProfile | None = None) -> Predictions:
     """The same model, machine and workload in every architecture, standard first.
 
     One that the question does not fit is left out, unless it is the scenario's own.
@@ -47,7 +71,7 @@ def compare(scenario: Scenario, profile: HardwareProfile | None = None) -> list[
         InputError, InfeasibleError: see `simulate`.
     """
     predictor = Predictor(profile)
-    predictions = []
+    predictions = Predictions()
     for kind in kinds():
         try:
             predictions.append(predictor.predict(with_architecture(scenario, kind)))

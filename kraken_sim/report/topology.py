@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 from kraken_sim.hardware.topology.graph import Link, LinkKind, NodeKind
 from kraken_sim.report.page import TextTable, figures_html, render_page
 from kraken_sim.report.profiles import GROUP_COLUMNS, group_rows
-from kraken_sim.report.topology_layout import Layout, arc_height, gpu_pairs, layout
+from kraken_sim.report.topology_layout import MachinePlan, arc_height, gpu_pairs, layout
 from kraken_sim.units import format_bandwidth, format_seconds
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ def topology_figure(topology: Topology) -> Any:
 # Links ------------------------------------------------------------------------------------------------------
 
 
-def _add_links(figure: Any, topology: Topology, plan: Layout) -> None:
+def _add_links(figure: Any, topology: Topology, plan: MachinePlan) -> None:
     """One trace for all links that look alike, behind them the best ring, and points to hover over."""
     on_ring = _ring_keys(topology)
     paths = [(link, _path(topology, plan, link)) for link in topology.links]
@@ -227,7 +227,7 @@ def _hover(link: Link) -> str:
     return f"<b>{link.a} - {link.b}</b><br>{LABELS[link.kind]}{gen}: {rate}<br>{format_seconds(link.latency_s)}"
 
 
-def _path(topology: Topology, plan: Layout, link: Link) -> list[tuple[float, float]]:
+def _path(topology: Topology, plan: MachinePlan, link: Link) -> list[tuple[float, float]]:
     """The points that a link's line runs through."""
     a, b = plan.places[link.a], plan.places[link.b]
     if topology.kinds[link.a] is topology.kinds[link.b] is NodeKind.GPU:
@@ -263,7 +263,7 @@ def _ring_keys(topology: Topology) -> set[tuple[LinkKind, frozenset[str]]]:
 # Nodes ------------------------------------------------------------------------------------------------------
 
 
-def _add_bars(figure: Any, topology: Topology, plan: Layout, slot_px: float) -> None:
+def _add_bars(figure: Any, topology: Topology, plan: MachinePlan, slot_px: float) -> None:
     for kind in NodeKind:
         bars = [n for n in topology.nodes if n.kind is kind and plan.places[n.name].is_bar]
         for node in bars:
@@ -282,7 +282,7 @@ def _fitting(name: str, width_px: float) -> str:
     return next((text for text in (name, number) if text and 7.5 * len(text) <= width_px), "")
 
 
-def _add_points(figure: Any, topology: Topology, plan: Layout, slot_px: float) -> None:
+def _add_points(figure: Any, topology: Topology, plan: MachinePlan, slot_px: float) -> None:
     size = min(34.0, 0.8 * slot_px)
     for kind, symbol, scale in ((NodeKind.GPU, "square", 1.0), (NodeKind.NIC, "diamond", 0.55)):
         names = [node.name for node in topology.nodes if node.kind is kind]

@@ -62,7 +62,7 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class MachinePlan:
     """The place of every node, and the middle height of every kind's rows."""
 
     places: Mapping[str, Place]
@@ -74,7 +74,7 @@ class Layout:
         return max(place.right for place in self.places.values()) + 1.0
 
 
-def layout(topology: Topology) -> Layout:
+def layout(topology: Topology) -> MachinePlan:
     """Places for all nodes of a machine."""
     below = _board_children(topology)
     points = _points(topology, below)
@@ -168,7 +168,7 @@ def _joined(topology: Topology, name: str, below: Mapping[str, Sequence[str]]) -
     return [b if a == name else a for a, b in ends]
 
 
-def _stacked(topology: Topology, spans: Mapping[str, Place], below: Mapping[str, Sequence[str]]) -> Layout:
+def _stacked(topology: Topology, spans: Mapping[str, Place], below: Mapping[str, Sequence[str]]) -> MachinePlan:
     """Heights: bars that would lie on each other go into rows of their own."""
     kinds = topology.kinds
     named = {kind: [name for name in spans if kinds[name] is kind] for kind in NodeKind}
@@ -189,7 +189,7 @@ def _stacked(topology: Topology, spans: Mapping[str, Place], below: Mapping[str,
             inner_first = sorted(named[kind], key=lambda name: len(_descendants(name, below)))
             last = _place_rows(inner_first, spans, places, bottom, step=-0.7)
             rows[kind], bottom = (bottom + last) / 2.0, last - 1.0
-    return Layout(places, rows)
+    return MachinePlan(places, rows)
 
 
 def gpu_pairs(topology: Topology) -> list[tuple[str, str]]:

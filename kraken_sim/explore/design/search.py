@@ -22,6 +22,7 @@ from kraken_sim.explore.procure.economics import cost_per_million_tokens
 from kraken_sim.explore.sensitivity import Alternative, decide
 from kraken_sim.predict.energy import step_energy
 from kraken_sim.predict.pipeline import Predictor
+from kraken_sim.predict.records import Records
 from kraken_sim.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
@@ -118,10 +119,11 @@ class SearchResult:
         """The best by the first objective."""
         return self.front[0]
 
-    def records(self) -> list[dict[str, Any]]:
+    @property
+    def records(self) -> Records:
         """Every evaluated design as a flat row that says whether it is on the front."""
         on_front = {id(item) for item in self.front}
-        return [{**item.as_dict(), "on_front": id(item) in on_front} for item in self.evaluated]
+        return Records({**item.as_dict(), "on_front": id(item) in on_front} for item in self.evaluated)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -136,7 +138,7 @@ class SearchResult:
             "best": self.best.as_dict(),
             "front": [item.as_dict() for item in self.front],
             "decision": None if self.decision is None else self.decision.as_dict(),
-            "evaluated": self.records(),
+            "evaluated": self.records,
         }
 
 

@@ -14,6 +14,7 @@ from kraken_sim.explore.procure.economics import (
 )
 from kraken_sim.explore.procure.option import Option, build_option
 from kraken_sim.explore.procure.request import CandidateSpec, ProcureRequest, check_request
+from kraken_sim.predict.records import Records
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.profiles.what_if import with_bandwidth_factor
 
@@ -181,9 +182,10 @@ class Procurement:
             "what_ifs": [outcome.as_dict() for outcome in self.what_ifs],
         }
 
-    def records(self) -> list[dict[str, Any]]:
-        """Offers as flat rows, those of the what-ifs too; a DataFrame's constructor takes them."""
-        rows = []
+    @property
+    def records(self) -> Records:
+        """Offers as flat rows, those of the what-ifs too."""
+        rows = Records()
         for outcome in (self.base, *self.what_ifs):
             for offer in outcome.offers:
                 flat = {k: v for k, v in offer.as_dict().items() if not isinstance(v, dict | list)}

@@ -4,54 +4,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from kraken_sim.architectures.registry import architectures
 from kraken_sim.errors import InfeasibleError, InputError, KrakenSimError
+from kraken_sim.predict.columns import TEXT, prediction_columns, prediction_row
 from kraken_sim.predict.pipeline import Memo, Predictor
-from kraken_sim.program.program import Category
 from kraken_sim.scenario.spec import Scenario, scenario_from, with_absolute_paths
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from kraken_sim.explore.sweep.axes import Row
-    from kraken_sim.predict.prediction import Prediction
 
-FLOAT, INT, TEXT = "float64", "int64", "string"
-
-_NUMBERS: Final = (
-    ("latency_s", FLOAT),
-    ("ttft_s", FLOAT),
-    ("tpot_s", FLOAT),
-    ("interval_s.low", FLOAT),
-    ("interval_s.high", FLOAT),
-    *((f"breakdown_s.{category.value}", FLOAT) for category in Category),
-    ("exposed_communication_s", FLOAT),
-    ("hidden_communication_s", FLOAT),
-    ("communication_alone_s", FLOAT),
-    ("overlap_cost_s.waiting", FLOAT),
-    ("overlap_cost_s.compute_slowdown", FLOAT),
-    ("overlap_cost_s.collective_slowdown", FLOAT),
-    ("host_wait_s", FLOAT),
-    ("slowdown", FLOAT),
-    ("num_parameters", INT),
-    ("memory_bytes.weights", INT),
-    ("memory_bytes.kv_cache", INT),
-    ("memory_bytes.activations", INT),
-)
-_LAST_COLUMNS = (("num_events", INT), ("error_kind", TEXT), ("error", TEXT))
+_ERROR_COLUMNS = (("error_kind", TEXT), ("error", TEXT))
 _ANY = {"hardware": "any", "model": {"preset": "1.3B"}, "context_length": 1}
 """A valid scenario to check one field in: fields of the scenario itself do not depend on one another."""
 
 
 def result_columns() -> tuple[tuple[str, str], ...]:
-    """Columns of a result and their types: the names of a prediction's JSON, nested ones with dots.
+    """Columns of a result and their types: a prediction's, then what went wrong.
 
     Of a point without an answer all are null but the last two; `error_kind` is input, infeasible or internal.
     """
-    own = ((f"{record.kind}.{name}", INT) for record in architectures() for name in record.columns)
-    return (*_NUMBERS, *own, *_LAST_COLUMNS)
+    return (*prediction_columns(), *_ERROR_COLUMNS)
 
 
 @dataclass(slots=True)
@@ -118,7 +93,7 @@ class Evaluator:
     def row(self, values: Row) -> tuple[Any, ...]:
         """Results of one point in the order of `result_columns`; an error is a result too."""
         try:
-            return results_of(self.predictor.predict(self.scenario(values)))
+            return (*prediction_row(self.predictor.predict(self.scenario(values))), None, None)
         except InputError as error:
             return (*self.no_result, "input", "; ".join(str(problem) for problem in error.problems))
         except InfeasibleError as error:
@@ -130,22 +105,6 @@ class Evaluator:
     def rows(self, points: Iterable[Row]) -> list[tuple[Any, ...]]:
         """Values and results of several points."""
         return [(*values, *self.row(values)) for values in points]
-
-
-def results_of(prediction: Prediction) -> tuple[Any, ...]:
-    """A prediction in the order of `result_columns`."""
-    totals, memory, reports = prediction.totals, prediction.memory, prediction.resolved.reports()
-    interval, cost = prediction.interval, totals.overlap_cost
-    own = [(reports.get(record.kind) or {}).get(name) for record in architectures() for name in record.columns]
-    return (
-        prediction.latency_s, prediction.ttft_s, prediction.tpot_s, interval.low_s, interval.high_s,
-        *totals.breakdown_s.values(),
-        totals.exposed_s, totals.hidden_s, totals.alone_s,
-        cost.waiting_s, cost.compute_slowdown_s, cost.collective_slowdown_s,
-        totals.host_wait_s, prediction.slowdown, prediction.num_parameters,
-        memory.weights_bytes, memory.kv_cache_bytes, memory.activation_bytes,
-        *own, prediction.timeline.num_events, None, None,
-    )  # fmt: skip
 
 
 def _with(data: Mapping[str, Any], path: Sequence[str], value: object) -> dict[str, Any]:

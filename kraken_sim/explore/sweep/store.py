@@ -21,7 +21,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kraken_sim.errors import InputError
-from kraken_sim.explore.sweep.rows import FLOAT, INT, TEXT, result_columns
+from kraken_sim.explore.sweep.rows import result_columns
+from kraken_sim.predict.columns import FLOAT, INT, TEXT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

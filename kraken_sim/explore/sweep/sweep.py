@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,6 +14,7 @@ from kraken_sim.explore.sweep.plan import Plan, load_plan, plan_of
 from kraken_sim.explore.sweep.rows import Evaluator
 from kraken_sim.explore.sweep.runners import run_chunks
 from kraken_sim.explore.sweep.store import decode, opened
+from kraken_sim.predict.records import Records
 from kraken_sim.profiles.load import load_profile
 
 if TYPE_CHECKING:
@@ -37,9 +38,9 @@ class SweepResult:
     table: pa.Table
 
     @property
-    def records(self) -> list[dict[str, Any]]:
+    def records(self) -> Records:
         """One plain mapping a point: `point`, the swept fields by their dotted paths, and the results."""
-        return list(self.table.to_pylist())
+        return Records(self.table.to_pylist())
 
     def to_pandas(self) -> pd.DataFrame:
         """The same as a DataFrame (needs pandas)."""

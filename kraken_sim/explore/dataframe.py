@@ -1,0 +1,26 @@
+"""Answers as pandas DataFrames, for notebooks; pandas is the user's own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kraken_sim.errors import InputError
+
+if TYPE_CHECKING:
+    from kraken_sim.predict.records import HasRecords
+
+
+def dataframe(answer: HasRecords) -> Any:
+    """The rows of any answer (of a sweep, a comparison, an exploration, a purchase) as a `pandas.DataFrame`.
+
+    Raises:
+        InputError: pandas is not installed; `answer.records` gives the same rows without it.
+    """
+    try:
+        import pandas as pd
+    except ImportError:
+        message = "pandas is not installed; install it, or use answer.records"
+        raise InputError.single("dataframe", message) from None
+    # A sweep knows the types of its columns, also of those that are empty.
+    typed = getattr(answer, "to_pandas", None)
+    return pd.DataFrame(answer.records) if typed is None else typed()
