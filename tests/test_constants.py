@@ -26,6 +26,9 @@ KIND = re.compile(r"\b(datasheet|measured|fitted|assum(ed|ption)|definition|(lim
 SOURCE = re.compile(
     r"\w\.(cc|cpp|cu|cuh|h|hpp|py)\b|arXiv \d|\bissues? \d|/\w+#\d|\bProgramming Guide\b|\bPTX ISA\b|\bSpecification\b"
 )
+DESCRIBING = ("Meaning", "Table", "exactly", "holds", "means")
+"""Calls that say in words what their numbers are: the plausible range of a profile's constant."""
+
 LEAST_WORDS = 5
 """Fewer do not say what a number is and where it is from."""
 
@@ -67,11 +70,13 @@ def constants_of(source: str, where: str) -> Iterator[Constant]:
         yield Constant(f"{where}:{statement.lineno}", ", ".join(names), " ".join(words.split()))
 
 
-def holds_a_number(value: ast.expr | None) -> bool:
-    """Whether a number is written in the expression; True and False are none."""
-    assert value is not None
-    numbers = (node.value for node in ast.walk(value) if isinstance(node, ast.Constant))
-    return any(isinstance(number, int | float) and not isinstance(number, bool) for number in numbers)
+def holds_a_number(value: ast.AST | None) -> bool:
+    """Whether a number without words of its own is written in the expression; True and False are none."""
+    if isinstance(value, ast.Constant):
+        return isinstance(value.value, int | float) and not isinstance(value.value, bool)
+    if isinstance(value, ast.Call) and ast.unparse(value.func) in DESCRIBING:
+        return False
+    return value is not None and any(holds_a_number(child) for child in ast.iter_child_nodes(value))
 
 
 def docstring_of(following: list[ast.stmt]) -> str:
@@ -145,6 +150,7 @@ E = 5
 f = 6
 G = "six"
 H = True
+I = {"launch_s": Meaning("Before the first CTA.", 0.0, 1e-6, 1e-3)}
 """
 
 
