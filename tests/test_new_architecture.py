@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import pickle
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -21,6 +22,9 @@ from kraken_sim.architectures.registry import architecture, kinds, register, unr
 from kraken_sim.cli import main
 from kraken_sim.errors import InputError, Problem
 from kraken_sim.explore.design.request import DesignRequest
+from kraken_sim.explore.sweep.plan import plan_of
+from kraken_sim.explore.sweep.runners import recipe_of, run_chunk
+from kraken_sim.explore.sweep.store import decode
 from kraken_sim.models.counts import device_parameter_counts, parameter_counts
 from kraken_sim.models.layout import Layout, whole_layer
 from kraken_sim.program.ops import DType
@@ -207,6 +211,16 @@ def test_a_sweep_varies_its_own_field_and_writes_its_column(tmp_path: Path):
     assert [row["error"] for row in rows] == [None] * 4
     assert rows[0]["ttft_s"] == rows[1]["ttft_s"]
     assert rows[2]["ttft_s"] == simulate(rarely(4)).ttft_s
+
+
+def test_a_sweeps_recipe_brings_it_to_workers_that_do_not_know_it():
+    plan = plan_of(asked(batch_size=[1, 2]))
+    sent = pickle.dumps(recipe_of(plan))
+    unregister("rarely")
+    assert "rarely" not in kinds()
+    _, failed, encoded = run_chunk(pickle.loads(sent), 0, 0, plan.chunk(0))
+    assert failed == 0
+    assert decode(encoded).to_pylist()[0]["ttft_s"] == simulate(QUESTION).ttft_s
 
 
 def test_explorations_try_it_too():

@@ -111,8 +111,8 @@ class Architecture(Generic[FieldsT, LayoutT]):
     """Why on so many devices it would not be itself; searches and purchases leave it out there."""
     overlaps: bool = False
     """Whether a collective runs beside compute where the runtime lets it."""
-    written: Callable[[LayoutT], FieldsT] | None = None
-    """The own fields that say a layout's blocks; None where the block is the model's own layer."""
+    written: Callable[[FieldsT, Layout], FieldsT] | None = None
+    """Its fields with a layout's blocks written into them; None where the block is the model's own layer."""
     ffn_expansion: float | None = None
     """Width of the FFN over that of the stream if nobody says it; None is the model's own."""
     report: Callable[[LayoutT], Mapping[str, int]] | None = None
@@ -135,10 +135,10 @@ class Architecture(Generic[FieldsT, LayoutT]):
             raise InputError(problems)
         return layout
 
-    def with_block(self, question: Question[FieldsT], layout: LayoutT) -> Question[FieldsT]:
+    def with_block(self, question: Question[FieldsT], layout: Layout) -> Question[FieldsT]:
         """The same question with the layout's blocks in it: in the own fields, or in the model's sizes."""
         if self.written is not None:
-            return replace(question, fields=self.written(layout))
+            return replace(question, fields=self.written(question.fields, layout))
         block = layout.block
         config = replace(
             question.config,

@@ -133,14 +133,16 @@ def _degenerate(fields: KrakenFields, num_devices: int) -> str | None:
     return None
 
 
-def _written(layout: Layout) -> KrakenFields:
-    return KRAKEN.own(
-        ways=layout.blocks_per_layer,
-        hidden_size=layout.block.hidden_size,
-        num_attention_heads=layout.block.num_attention_heads,
-        num_key_value_heads=layout.block.num_key_value_heads,
-        intermediate_size=layout.block.intermediate_size,
-    )
+def _written(fields: KrakenFields, layout: Layout) -> KrakenFields:
+    block = layout.block
+    shape = {
+        "ways": layout.blocks_per_layer,
+        "hidden_size": block.hidden_size,
+        "num_attention_heads": block.num_attention_heads,
+        "num_key_value_heads": block.num_key_value_heads,
+        "intermediate_size": block.intermediate_size,
+    }
+    return fields.model_copy(update=shape)
 
 
 def _report(layout: Layout) -> Mapping[str, int]:

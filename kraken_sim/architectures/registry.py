@@ -72,3 +72,10 @@ BASELINE: Final = STANDARD.kind
 register(STANDARD)
 register(PARALLEL)
 register(KRAKEN)
+
+_SHIPPED: Final = frozenset(_REGISTERED)
+
+
+def added() -> tuple[Architecture[Any, Any], ...]:
+    """The architectures that were registered since this package was imported; another process does not know them."""
+    return tuple(record for record in _REGISTERED.values() if record.kind not in _SHIPPED)

@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass, replace
 from math import lcm
 from typing import TYPE_CHECKING, Any, Final
 
-from kraken_sim.architectures.architecture import Question
+from kraken_sim.architectures.architecture import Question, split_problems
 from kraken_sim.architectures.registry import architecture
 from kraken_sim.models.counts import parameter_count
-from kraken_sim.models.layout import Block, Layout, devices_per_block
+from kraken_sim.models.layout import Block, Layout
 
 if TYPE_CHECKING:
     from kraken_sim.architectures.architecture import Architecture, ArchitectureFields
@@ -72,12 +72,11 @@ class Design:
         )
         return Layout(block, self.num_devices, self.ways)
 
-    @property
-    def fields(self) -> ArchitectureFields:
-        """What a scenario says of its architecture."""
+    def fields(self, base: ArchitectureFields | None = None) -> ArchitectureFields:
+        """What a scenario says of its architecture, beside its blocks what `base` says if that is the same kind."""
         record = self.architecture
-        fields: ArchitectureFields = record.own() if record.written is None else record.written(self.layout)
-        return fields
+        own: ArchitectureFields = base if base is not None and base.kind == self.kind else record.own()
+        return own if record.written is None else record.written(own, self.layout)
 
     @property
     def width(self) -> str:
@@ -107,7 +106,7 @@ class Design:
                 "hardware": self.hardware,
                 "num_devices": self.num_devices,
                 "model": model,
-                "architecture": self.fields,
+                "architecture": self.fields(base.architecture),
                 "runtime": base.runtime.model_copy(update={"collective": collective}),
             }
         )
@@ -144,14 +143,11 @@ def default_ffn_expansion(config: TransformerConfig, kind: str) -> float:
 
 def divides(design: Design) -> bool:
     """Whether blocks, heads, key/value heads (split or replicated) and FFN can be spread over the devices."""
-    sharing = devices_per_block(design.num_devices, design.ways)
-    heads, kv_heads = design.num_attention_heads, design.num_key_value_heads
-    if kv_heads == 0 or design.hidden_size % design.head_dim or heads % design.num_key_value_groups:
+    heads, groups = design.num_attention_heads, design.num_key_value_groups
+    if heads < groups or heads % groups or design.hidden_size % design.head_dim:
         return False
-    whole_ffn = design.intermediate_size % sharing == 0
-    if any(design.architecture.fits(design.fields, design.num_devices)):
-        return False
-    return heads % sharing == 0 and (kv_heads % sharing == 0 or sharing % kv_heads == 0) and whole_ffn
+    unfit = design.architecture.fits(design.fields(), design.num_devices)
+    return not any(unfit) and not any(split_problems(design.layout))
 
 
 def widths_for_budget(design: Design, config: TransformerConfig, budget: int) -> list[int]:
@@ -164,8 +160,7 @@ def widths_for_budget(design: Design, config: TransformerConfig, budget: int) ->
     """
     found = set()
     for alignment in ALIGNMENTS:
-        sharing = devices_per_block(design.num_devices, design.ways)
-        unit = lcm(design.head_dim * lcm(design.num_key_value_groups, sharing), alignment)
+        unit = lcm(design.head_dim * lcm(design.num_key_value_groups, design.layout.group), alignment)
         start = _nearest_multiple(design, config, budget, unit)
         candidates = [multiple for distance in range(MOST_STEPS) for multiple in (start - distance, start + distance)]
         widths = (multiple * unit for multiple in candidates if multiple > 0)

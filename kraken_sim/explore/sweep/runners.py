@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import joblib
 from joblib.parallel import get_active_backend
 
+from kraken_sim.architectures.registry import added, kinds, register
 from kraken_sim.errors import InputError
 from kraken_sim.explore.sweep.rows import Evaluator
 from kraken_sim.explore.sweep.store import columns_of, encode, table_of
@@ -19,6 +20,7 @@ from kraken_sim.explore.sweep.store import columns_of, encode, table_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from kraken_sim.architectures.architecture import Architecture
     from kraken_sim.explore.sweep.axes import Row
     from kraken_sim.explore.sweep.plan import Plan
 
@@ -39,18 +41,22 @@ class Recipe(NamedTuple):
     paths: tuple[str, ...]
     folder: str | None
     columns: tuple[tuple[str, str], ...]
+    added: tuple[Architecture[Any, Any], ...] = ()
+    """Architectures that do not ship, which a worker would not know."""
 
 
 def recipe_of(plan: Plan) -> Recipe:
     """The recipe of a plan."""
-    return Recipe(
-        plan.fingerprint, json.dumps(plan.fixed, default=str), plan.paths, plan.folder, tuple(columns_of(plan))
-    )
+    fixed = json.dumps(plan.fixed, default=str)
+    return Recipe(plan.fingerprint, fixed, plan.paths, plan.folder, tuple(columns_of(plan)), added())
 
 
 @lru_cache(maxsize=2)
 def evaluator_of(recipe: Recipe) -> Evaluator:
     """The evaluator of a recipe: one a process, which keeps what points share from chunk to chunk."""
+    for record in recipe.added:
+        if record.kind not in kinds():
+            register(record)
     return Evaluator(json.loads(recipe.fixed), recipe.paths, recipe.folder)
 
 
