@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from kraken_sim.costs.collectives import collective_cost
 from kraken_sim.costs.collectives.nccl import soft_min
-from kraken_sim.costs.collectives.network import network_graph, network_tuning_table
+from kraken_sim.costs.collectives.network_tuning import network_graph, network_tuning_table
 from kraken_sim.costs.collectives.policy import CollectivePolicy, Library
 from kraken_sim.costs.collectives.tuning import TREE_CORRECTION, TuningEntry
 from kraken_sim.profiles.link_transfer import with_network

@@ -103,8 +103,8 @@ class TestCost:
         if fast.channels == slow.channels and fast.algorithm == slow.algorithm:
             assert fast.busy_s <= slow.busy_s * (1 + 1e-9)
 
-    def test_custom_kernels_exist_for_all_reduce_only(self):
-        with pytest.raises(InputError, match="all_reduce only"):
+    def test_custom_kernels_exist_for_few_collectives(self):
+        with pytest.raises(InputError, match="all_reduce and send_recv only"):
             cost(AG, MIB, policy=CollectivePolicy(library=Library.CUSTOM))
 
     def test_gpus_on_pcie_share_the_bridges_in_every_collective(self):

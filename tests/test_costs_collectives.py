@@ -11,10 +11,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kraken_sim.costs.collectives import all_reduce_cost, with_eager_nccl_latency
+from kraken_sim.costs.collectives.choice import nccl_choice
 from kraken_sim.costs.collectives.constants import interpolate_knots
 from kraken_sim.costs.collectives.graph import search_rings
 from kraken_sim.costs.collectives.policy import CollectivePolicy, Library, Selection, Transport
-from kraken_sim.costs.collectives.selection import nccl_choice
 from kraken_sim.costs.collectives.tuning import channel_count, tuning_table
 from kraken_sim.errors import InputError
 from kraken_sim.hardware.interconnect import InterconnectKind

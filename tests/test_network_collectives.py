@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kraken_sim import predict_op, simulate_concurrent
-from kraken_sim.costs.collectives.network import network_graph, network_tuning_table, tree_network_bytes
-from kraken_sim.costs.links.network_traffic import binary_tree
+from kraken_sim.costs.collectives.network import tree_network_bytes
+from kraken_sim.costs.collectives.network_traffic import binary_tree
+from kraken_sim.costs.collectives.network_tuning import network_graph, network_tuning_table
 from kraken_sim.costs.links.traffic import link_bytes
 from kraken_sim.errors import InputError
 from kraken_sim.hardware.topology.graph import LinkKind, NodeKind
@@ -185,7 +186,7 @@ class TestSharing:
     ("options", "word"),
     [
         ({"algorithm": "nvls"}, "ring or tree or hierarchical"),
-        ({"algorithm": "one_shot", "library": "custom"}, "peer access"),
+        ({"algorithm": "one_shot", "library": "custom"}, "one_shot is for groups on one node"),
         ({"algorithm": "hierarchical", "protocol": "ll"}, "simple protocol"),
         ({"op": "all_gather", "algorithm": "hierarchical"}, "all_gather between nodes runs as ring"),
         ({"op": "all_to_all", "algorithm": "ring"}, "send_recv"),

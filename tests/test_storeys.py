@@ -21,7 +21,6 @@ LOOPS_LEFT: list[list[str]] = [
 
 COLLISIONS_LEFT = {
     "Block",
-    "CollectiveSpec",
     "ComputeOp",
     "Count",
     "Kernel",

@@ -14,11 +14,11 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from kraken_sim.calibration.split import Fit, split
+from kraken_sim.costs.collectives.choice import nccl_choice
 from kraken_sim.costs.collectives.constants import LINK_CLASS, CollectiveConstants
 from kraken_sim.costs.collectives.custom import custom_all_reduce
 from kraken_sim.costs.collectives.nccl import nccl_cost
 from kraken_sim.costs.collectives.policy import CollectivePolicy, Library
-from kraken_sim.costs.collectives.selection import nccl_choice
 from kraken_sim.costs.collectives.tuning import NVLS
 from kraken_sim.errors import InputError, Problem, closest
 from kraken_sim.program.ops import CollectiveKind

@@ -18,18 +18,36 @@ if TYPE_CHECKING:
     from kraken_sim.cli.parser import Commands
     from kraken_sim.measurements.nccl_tests import MeasuredCollective
     from kraken_sim.profiles.profile import HardwareProfile
-    from kraken_sim.standalone.one_op import CollectiveSpec
+    from kraken_sim.standalone.one_op import CollectiveOpSpec
 
 DEFAULT_BEGIN, DEFAULT_END, DEFAULT_FACTOR = "8", "512M", 2.0
 """The range of sizes without options: from 8 bytes, doubling, as in nccl-tests' examples."""
+
+
+class _Kinds(str):
+    """Help that names the collectives; what it reads is imported only when help is printed."""
+
+    def __mod__(self, value: object, /) -> str:
+        from kraken_sim.program.ops import CollectiveKind
+
+        *most, last = CollectiveKind
+        return f"{', '.join(most)} or {last}"
+
+
+class _Algorithms(str):
+    """Help that names the rows of the table of algorithms, likewise."""
+
+    def __mod__(self, value: object, /) -> str:
+        from kraken_sim.costs.collectives.algorithms import algorithm_names
+
+        return ", ".join(algorithm_names())
 
 
 def add_verb(commands: Commands) -> None:
     """Its parser."""
     what = "a collective over a range of sizes, in nccl-tests' columns"
     parser = commands.add_parser("collective", help=what)
-    ops = "all_reduce, all_gather, reduce_scatter, all_to_all, broadcast or send_recv"
-    parser.add_argument("op", metavar="OP", help=ops)
+    parser.add_argument("op", metavar="OP", help=_Kinds("%(dest)s"))
     parser.add_argument("--hardware", metavar="PROFILE", required=True, help="a profile's name, or its file")
     parser.add_argument("--num-devices", metavar="N", type=int, help="how many of its GPUs (default: all)")
     parser.add_argument("-b", "--begin", metavar="SIZE", help="smallest size, such as 8, 1K or 32M (default: 8)")
@@ -38,7 +56,7 @@ def add_verb(commands: Commands) -> None:
     parser.add_argument("-i", "--step", metavar="SIZE", help="from one size to the next, instead of a factor")
     parser.add_argument("-d", "--dtype", metavar="TYPE", default="float", help="half, float, bfloat16, ...")
     parser.add_argument("--library", metavar="L", help="nccl (default) or custom")
-    parser.add_argument("--algorithm", metavar="A", help="ring, tree, nvls, one_shot, two_shot, multimem, ...")
+    parser.add_argument("--algorithm", metavar="A", help=_Algorithms("%(dest)s"))
     parser.add_argument("--protocol", metavar="P", help="ll, ll128 or simple")
     parser.add_argument("--channels", metavar="N", type=int, help="NCCL_MAX_NCHANNELS")
     parser.add_argument("--transport", metavar="T", help="auto, p2p or shm")
@@ -107,17 +125,16 @@ def _sizes(args: argparse.Namespace, begin: int, end: int) -> list[int]:
     return sizes_between(begin, end, factor, step)
 
 
-def _measured(args: argparse.Namespace, spec: CollectiveSpec, begin: int, end: int) -> list[MeasuredCollective]:
+def _measured(args: argparse.Namespace, spec: CollectiveOpSpec, begin: int, end: int) -> list[MeasuredCollective]:
     """The file's measurements, between -b and -e where these are given."""
     from kraken_sim.measurements.nccl_tests import read_collectives
-    from kraken_sim.program.ops import CollectiveKind
 
     where = dict(_condition(text) for text in args.where)
     if args.against is None:
         if where:
             raise InputError.single("--where", "chooses rows of --against, which is missing", args.where[0])
         return []
-    rows = read_collectives(Path(args.against), CollectiveKind(spec.op), spec.num_devices, where)
+    rows = read_collectives(Path(args.against), spec.op, spec.num_devices, where)
     low = begin if args.begin is not None else 0
     high = end if args.end is not None else float("inf")
     chosen = [row for row in rows if low <= row.size_bytes <= high]

@@ -71,7 +71,7 @@ def _problems(detail: ErrorDetails, model: type[BaseModel]) -> Iterator[Problem]
         message = f"unknown field; known are {', '.join(known)}" if known else "unknown field"
         yield Problem(path, message, suggestion=closest(location[-1], known))
         return
-    choices = _choices(field)
+    choices = context["choices"].split(", ") if kind == "choice" else _choices(field)
     suggestion = closest(detail["input"], choices) if isinstance(detail["input"], str) and choices else None
     value = None if kind in ("missing", "model_source") else _shown(detail["input"])
     yield Problem(path, _message(detail, choices), value, _example(field), suggestion)

@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING
 
 from kraken_sim.costs.attention import attention_cost
 from kraken_sim.costs.collectives import collective_cost
-from kraken_sim.costs.collectives.policy import CollectivePolicy, Transport, policy_for
+from kraken_sim.costs.collectives.algorithms import algorithm_named
+from kraken_sim.costs.collectives.policy import CollectivePolicy, Transport
+from kraken_sim.costs.collectives.selection import policy_for
 from kraken_sim.costs.gemm import gemm_cost
 from kraken_sim.costs.links.sharing import interconnect_of
 from kraken_sim.costs.links.side_by_side import SideBySide
 from kraken_sim.costs.memory_bound import memory_bound_cost
 from kraken_sim.costs.power import Load, clock_factor, settled_clock, slowdown
 from kraken_sim.costs.types import KernelCost
+from kraken_sim.hardware.interconnect import InterconnectKind
 from kraken_sim.program.ops import Attention, Collective, Gemm
 from kraken_sim.program.program import MAIN_STREAM
 
@@ -21,8 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from kraken_sim.costs.types import CollectiveCost
+    from kraken_sim.hardware.interconnect import Interconnect
     from kraken_sim.profiles.profile import HardwareProfile
-    from kraken_sim.program.ops import ComputeOp
+    from kraken_sim.program.ops import CollectiveKind, ComputeOp
     from kraken_sim.program.program import Program
 
 
@@ -99,8 +103,9 @@ class Pricing:
         if cost is None:
             if len(self._collectives) >= MOST_PRICES:
                 self._collectives.clear()
-            topology, policy = self.profile.topology, policy_for(self.policy, op.kind)
+            topology = self.profile.topology
             interconnect = interconnect_of(topology, topology.group(op.num_devices, op.stride), op.kind, self._p2p)
+            policy = self._policy(op.kind, interconnect)
             cost = collective_cost(
                 op.kind, op.num_bytes, interconnect, self.profile.device, self.profile.collectives, policy
             )
@@ -109,6 +114,19 @@ class Pricing:
                 cost = slower_collective(cost, factor)
             self._collectives[op] = cost
         return cost
+
+    def _policy(self, kind: CollectiveKind, interconnect: Interconnect) -> CollectivePolicy:
+        """The policy as a group takes it.
+
+        A program on several nodes has groups within them too; what is forced for groups on several nodes leaves
+        these to the library.
+        """
+        policy = policy_for(self.policy, kind)
+        if policy.algorithm is None or interconnect.kind is InterconnectKind.NETWORK or self.num_devices <= 1:
+            return policy
+        whole = self.profile.topology.interconnect(self.num_devices)
+        within = algorithm_named(policy.algorithm).is_for(spans_nodes=False)
+        return policy if within or whole.kind is not InterconnectKind.NETWORK else replace(policy, algorithm=None)
 
     def link_speeds(self, ops: frozenset[Collective]) -> Mapping[Collective, float]:
         """The pace of each of several collectives under way at once, relative to its `collective`."""
@@ -134,7 +152,9 @@ class Pricing:
             return self
         priced = self._programs.get(program.num_devices)
         if priced is None:
-            priced = replace(self, num_devices=program.num_devices, _shared={}, _link_speeds={}, _programs={})
+            priced = replace(
+                self, num_devices=program.num_devices, _collectives={}, _shared={}, _link_speeds={}, _programs={}
+            )
             self._programs[program.num_devices] = priced
         return priced
 

@@ -17,7 +17,6 @@ from kraken_sim.architectures.architecture import DeviceCount, Size
 from kraken_sim.architectures.form import ArchitectureSpec, KindName
 from kraken_sim.architectures.registry import BASELINE, architecture
 from kraken_sim.architectures.workload import Phase
-from kraken_sim.costs.collectives.policy import CollectivePolicy, Library, Selection, Transport
 from kraken_sim.errors import InputError
 from kraken_sim.files.problems import fields_error, form_of, problems_of
 from kraken_sim.files.strict_yaml import read_yaml
@@ -25,6 +24,7 @@ from kraken_sim.models.hf import FAMILIES
 from kraken_sim.profiles.load import is_path
 from kraken_sim.profiles.placement import Placement
 from kraken_sim.program.ops import DType
+from kraken_sim.scenario.collective import CollectiveSpec
 from kraken_sim.scenario.resolve import ResolvedModel, check_memory, memory_of, resolve_model, token_load_of
 
 if TYPE_CHECKING:
@@ -66,25 +66,6 @@ class Launch(StrEnum):
 
     GRAPH = "graph"
     EAGER = "eager"
-
-
-class Algorithm(StrEnum):
-    """AllReduce algorithms: three of NCCL's, then three of the custom library's."""
-
-    RING = "ring"
-    TREE = "tree"
-    NVLS = "nvls"
-    ONE_SHOT = "one_shot"
-    TWO_SHOT = "two_shot"
-    MULTIMEM = "multimem"
-
-
-class Protocol(StrEnum):
-    """NCCL's protocols."""
-
-    LL = "ll"
-    LL128 = "ll128"
-    SIMPLE = "simple"
 
 
 class _Spec(BaseModel):
@@ -156,42 +137,6 @@ class ModelSpec(_Spec):
         if not based and missing:
             raise fields_error("is required without a preset or config", *missing)
         return self
-
-
-class CollectiveSpec(_Spec):
-    """Whose collectives run, and how."""
-
-    library: Library = Field(default=Library.NCCL, description="NCCL, or custom one-shot and two-shot kernels.")
-    channels: Annotated[int, Field(strict=True, ge=1, le=64)] | None = Field(
-        default=None,
-        description="NCCL: most channels (NCCL_MAX_NCHANNELS); null leaves its own choice.",
-        examples=[8],
-    )
-    transport: Transport = Field(default=Transport.AUTO, description="Peer-to-peer, or through host memory.")
-    algorithm: Algorithm | None = Field(
-        default=None, description="Force an algorithm (NCCL_ALGO); null selects as the library does."
-    )
-    protocol: Protocol | None = Field(
-        default=None, description="NCCL: force a protocol (NCCL_PROTO); null selects as the library does."
-    )
-    selection: Selection = Field(
-        default=Selection.FASTEST, description="Custom library: the rule that picks among its kernels."
-    )
-
-    @model_validator(mode="after")
-    def _algorithm_fits_the_library(self) -> Self:
-        # The custom library leaves some messages to NCCL, so NCCL's choices are meaningful in both.
-        custom = (Algorithm.ONE_SHOT, Algorithm.TWO_SHOT, Algorithm.MULTIMEM)
-        if self.library is Library.NCCL and self.algorithm in custom:
-            message = f"{self.algorithm} is not one of NCCL's algorithms; set library: custom, or use ring or tree"
-            raise fields_error(message, "algorithm")
-        return self
-
-    def policy(self) -> CollectivePolicy:
-        """The same choices as the cost models take them."""
-        return CollectivePolicy(
-            self.library, self.channels, self.transport, self.algorithm, self.protocol, self.selection
-        )
 
 
 class RuntimeSpec(_Spec):

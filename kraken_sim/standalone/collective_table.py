@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kraken_sim.costs.collectives.kinds import bus_factor
 from kraken_sim.errors import InputError, closest
 from kraken_sim.program.ops import CollectiveKind
-from kraken_sim.standalone.one_op import CollectiveSpec, collective_cost_on
+from kraken_sim.standalone.one_op import CollectiveOpSpec, collective_cost_on
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -161,7 +161,7 @@ class CollectiveTable:
 
 def sweep_collective(
     profile: HardwareProfile,
-    spec: CollectiveSpec,
+    spec: CollectiveOpSpec,
     sizes: Sequence[int],
     dtype: str,
     measured: Sequence[MeasuredCollective] = (),
@@ -174,13 +174,13 @@ def sweep_collective(
     wanted: list[tuple[int, float | None]] = [(one.size_bytes, one.time_s) for one in measured]
     wanted = wanted or [(size, None) for size in sizes]
     rows = tuple(_row(profile, spec, size, dtype, time_s) for size, time_s in wanted)
-    return CollectiveTable(profile.name, spec.op, spec.num_devices, spec.library.value, rows)
+    return CollectiveTable(profile.name, spec.op.value, spec.num_devices, spec.library.value, rows)
 
 
 def _row(
-    profile: HardwareProfile, spec: CollectiveSpec, size: int, dtype: str, measured_s: float | None
+    profile: HardwareProfile, spec: CollectiveOpSpec, size: int, dtype: str, measured_s: float | None
 ) -> CollectiveRow:
-    kind, n = CollectiveKind(spec.op), spec.num_devices
+    kind, n = spec.op, spec.num_devices
     cost = collective_cost_on(profile, spec.model_copy(update={"bytes": size}))
     time_s = cost.busy_s + profile.launch.graph_node_gap_s if cost.busy_s > 0.0 else 0.0
     algbw = size / time_s * 1e-9 if time_s > 0.0 else 0.0

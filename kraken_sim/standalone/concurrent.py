@@ -13,10 +13,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from kraken_sim.costs.collectives import collective_cost
-from kraken_sim.costs.collectives.policy import CollectivePolicy, Library, Selection, Transport
+from kraken_sim.costs.collectives.policy import Transport
 from kraken_sim.costs.collectives.transfer import transfer_cost
 from kraken_sim.costs.fair import Flow
 from kraken_sim.costs.links.sharing import LinkSharing, interconnect_of
@@ -28,12 +28,13 @@ from kraken_sim.hardware.interconnect import InterconnectKind
 from kraken_sim.hardware.topology.reduction import reduce_group
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.program.ops import CollectiveKind
+from kraken_sim.scenario.collective import CollectiveFields
 from kraken_sim.standalone.one_op import collective_cost_on, collective_spec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from kraken_sim.costs.links.traffic import DirectedLink
+    from kraken_sim.costs.collectives.routes import DirectedLink
     from kraken_sim.costs.types import CollectiveCost
     from kraken_sim.profiles.profile import HardwareProfile
 
@@ -41,21 +42,13 @@ Count = Annotated[int, Field(strict=True, ge=1)]
 Rank = Annotated[int, Field(strict=True, ge=0)]
 
 
-class JobSpec(BaseModel):
+class JobSpec(CollectiveFields):
     """One collective among `ranks`, or a transfer from the first of two ranks to the second."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     op: Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "send_recv", "transfer"]
     bytes: Count
     ranks: Annotated[list[Rank], Field(min_length=1)]
     start_s: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
-    library: Library = Library.NCCL
-    channels: Count | None = None
-    transport: Transport = Transport.AUTO
-    algorithm: str | None = None
-    protocol: str | None = None
-    selection: Selection = Selection.FASTEST
 
 
 class _Question(BaseModel):
@@ -101,9 +94,9 @@ def simulate_concurrent(
     """
     profile = load_profile(hardware) if isinstance(hardware, str | Path) else hardware
     try:
-        specs = TypeAdapter(list[JobSpec]).validate_python([dict(job) for job in jobs])
+        specs = _Question.model_validate({"jobs": [dict(job) for job in jobs]}).jobs
     except ValidationError as error:
-        raise InputError(problems_of(error, _Question), source="jobs") from None
+        raise InputError(problems_of(error, _Question)) from None
     _check_ranks(specs, len(profile.topology.gpus))
     links = LinkSharing(profile.topology, profile.collectives)
     priced = [_price(spec, profile, links) for spec in specs]
@@ -130,8 +123,7 @@ def link_traffic(hardware: str | Path | HardwareProfile, spec: Mapping[str, Any]
     gpus = profile.topology.group(question.num_devices)
     p2p = question.transport is not Transport.SHM
     staged = reduce_group(profile.topology, gpus, p2p).kind is InterconnectKind.HOST
-    kind = CollectiveKind(question.op)
-    return link_bytes(profile.topology, gpus, kind, cost.algorithm, question.bytes, staged=staged)
+    return link_bytes(profile.topology, gpus, question.op, cost.algorithm, question.bytes, staged=staged)
 
 
 def _check_ranks(specs: Sequence[JobSpec], num_gpus: int) -> None:
@@ -160,10 +152,7 @@ def _price(spec: JobSpec, profile: HardwareProfile, links: LinkSharing) -> tuple
         return LinkJob(spec.start_s, cost.latency_s, cost.transfer_s, flow), cost
     kind = CollectiveKind(spec.op)
     interconnect = interconnect_of(profile.topology, gpus, kind, p2p)
-    policy = CollectivePolicy(
-        spec.library, spec.channels, spec.transport, spec.algorithm, spec.protocol, spec.selection
-    )
-    cost = collective_cost(kind, spec.bytes, interconnect, profile.device, constants, policy)
+    cost = collective_cost(kind, spec.bytes, interconnect, profile.device, constants, spec.policy())
     flow = links.flow(gpus, kind, cost, p2p=p2p) if cost.transfer_s > 0.0 else Flow({}, 1.0)
     return LinkJob(spec.start_s, cost.latency_s, cost.transfer_s, flow), cost
 

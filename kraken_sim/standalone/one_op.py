@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kraken_sim.costs.attention import serving_attention_cost
 from kraken_sim.costs.collectives import collective_cost
-from kraken_sim.costs.collectives.policy import CollectivePolicy, Library, Selection, Transport
+from kraken_sim.costs.collectives.policy import Transport
 from kraken_sim.costs.gemm import gemm_cost
 from kraken_sim.costs.links.sharing import interconnect_of
 from kraken_sim.errors import InputError, closest
@@ -17,6 +17,7 @@ from kraken_sim.files.problems import problems_of
 from kraken_sim.predict.pricing import Pricing
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.program.ops import Attention, CollectiveKind, Copy, DType, Elementwise, Embedding, Gemm, Norm
+from kraken_sim.scenario.collective import CollectiveFields
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -93,21 +94,16 @@ class EmbeddingSpec(_Op):
     hidden_size: Count
 
 
-class CollectiveSpec(_Op):
+class CollectiveOpSpec(CollectiveFields):
     """A collective of `bytes`, counted as nccl-tests counts its size (`kraken_sim.program.ops.Collective`)."""
 
-    op: Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "send_recv"]
+    dtype: DType = DType.FLOAT16
+    op: CollectiveKind
     bytes: Count
-    num_devices: Annotated[int, Field(strict=True, ge=1)]
-    library: Library = Library.NCCL
-    channels: Count | None = None
-    transport: Transport = Transport.AUTO
-    algorithm: str | None = None
-    protocol: str | None = None
-    selection: Selection = Selection.FASTEST
+    num_devices: Count
 
 
-OpSpec = GemmSpec | AttentionSpec | NormSpec | ElementwiseSpec | CopySpec | EmbeddingSpec | CollectiveSpec
+OpSpec = GemmSpec | AttentionSpec | NormSpec | ElementwiseSpec | CopySpec | EmbeddingSpec | CollectiveOpSpec
 MODELS: Mapping[str, type[OpSpec]] = {
     "gemm": GemmSpec,
     "attention": AttentionSpec,
@@ -115,7 +111,7 @@ MODELS: Mapping[str, type[OpSpec]] = {
     "elementwise": ElementwiseSpec,
     "copy": CopySpec,
     "embedding": EmbeddingSpec,
-    **{kind.value: CollectiveSpec for kind in CollectiveKind},
+    **{kind.value: CollectiveOpSpec for kind in CollectiveKind},
 }
 
 
@@ -138,7 +134,7 @@ def predict_op(hardware: str | Path | HardwareProfile, spec: Mapping[str, Any]) 
     profile = load_profile(hardware) if isinstance(hardware, str | Path) else hardware
     question = _validated(spec)
     gap_s = profile.launch.graph_node_gap_s
-    if isinstance(question, CollectiveSpec):
+    if isinstance(question, CollectiveOpSpec):
         busy_s = collective_cost_on(profile, question).busy_s
         return busy_s + gap_s if busy_s > 0.0 else 0.0
     op = _compute_op(question)
@@ -163,30 +159,27 @@ def _validated(spec: Mapping[str, Any]) -> OpSpec:
         raise InputError(problems_of(error, model), source="op") from None
 
 
-def collective_spec(spec: Mapping[str, Any]) -> CollectiveSpec:
+def collective_spec(spec: Mapping[str, Any]) -> CollectiveOpSpec:
     """A collective from its plain description.
 
     Raises:
         InputError: see `predict_op`; or it is another op.
     """
     question = _validated(spec)
-    if not isinstance(question, CollectiveSpec):
+    if not isinstance(question, CollectiveOpSpec):
         raise InputError.single("op", "must be a collective", question.op, "all_reduce")
     return question
 
 
-def collective_cost_on(profile: HardwareProfile, spec: CollectiveSpec) -> CollectiveCost:
+def collective_cost_on(profile: HardwareProfile, spec: CollectiveOpSpec) -> CollectiveCost:
     """What a collective costs on the first `num_devices` GPUs of a machine, and which kernel it is.
 
     Raises:
         InputError, InfeasibleError: see `predict_op`.
     """
-    policy = CollectivePolicy(
-        spec.library, spec.channels, spec.transport, spec.algorithm, spec.protocol, spec.selection
-    )
-    kind, constants, gpus = CollectiveKind(spec.op), profile.collectives, profile.topology.group(spec.num_devices)
-    interconnect = interconnect_of(profile.topology, gpus, kind, spec.transport is not Transport.SHM)
-    return collective_cost(kind, spec.bytes, interconnect, profile.device, constants, policy)
+    gpus, p2p = profile.topology.group(spec.num_devices), spec.transport is not Transport.SHM
+    interconnect = interconnect_of(profile.topology, gpus, spec.op, p2p)
+    return collective_cost(spec.op, spec.bytes, interconnect, profile.device, profile.collectives, spec.policy())
 
 
 def _compute_op(

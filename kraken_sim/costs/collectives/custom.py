@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 from kraken_sim.costs.collectives.constants import interpolate_knots
 from kraken_sim.costs.collectives.nccl import extra_flight_s, line_rate_bytes_per_s, soft_min
 from kraken_sim.costs.types import CollectiveCost
+from kraken_sim.hardware.interconnect import InterconnectKind
 
 if TYPE_CHECKING:
+    from kraken_sim.costs.collectives.call import CollectiveCall
     from kraken_sim.costs.collectives.constants import CollectiveConstants
     from kraken_sim.hardware.interconnect import Interconnect
 
 ONE_SHOT, TWO_SHOT, MULTIMEM = "one_shot", "two_shot", "multimem"
-CUSTOM_ALGORITHMS = (ONE_SHOT, TWO_SHOT, MULTIMEM)
 BYTES_PER_CTA = 16 * 512
 """Each of 512 threads moves 16 bytes at a time (vLLM csrc/custom_all_reduce.cuh; TensorRT-LLM
 customAllReduceKernels.cu)."""
@@ -63,6 +64,70 @@ def custom_all_reduce(
     if kernel.startswith(TWO_SHOT):
         return two_shot_all_reduce(num_bytes, kernel, interconnect, constants)
     return multimem_all_reduce(num_bytes, kernel, interconnect, constants)
+
+
+def usable_kernels(interconnect: Interconnect, constants: CollectiveConstants) -> list[str]:
+    """Custom kernels that can run on this interconnect."""
+    kind, n = interconnect.kind, interconnect.num_devices
+    nvlink = kind in (InterconnectKind.NVSWITCH, InterconnectKind.NVLINK)
+    if not nvlink and not (kind is InterconnectKind.PCIE and n == 2):
+        return []
+    multicast = kind is InterconnectKind.NVSWITCH and bool(constants.nvls_enabled) and n > 2
+    return [name for name in constants.custom_base_s if multicast or not name.startswith(MULTIMEM)]
+
+
+def kernels_of(algorithm: str, call: CollectiveCall) -> list[str]:
+    """The implementations to choose from: the call's family's, or any other where it has none; all without a family."""
+    usable = [name for name in usable_kernels(call.interconnect, call.constants) if name.startswith(algorithm)]
+    if not call.family:
+        return usable
+    preferred = f"{algorithm}_{call.family}"
+    return [preferred] if preferred in usable else usable[:1]
+
+
+def one_shot_cost(call: CollectiveCall) -> CollectiveCost:
+    """The fastest of its implementations, or the family's; see `one_shot_all_reduce`."""
+    return _fastest(ONE_SHOT, call)
+
+
+def two_shot_cost(call: CollectiveCall) -> CollectiveCost:
+    """The fastest of its implementations, or the family's; see `two_shot_all_reduce`."""
+    return _fastest(TWO_SHOT, call)
+
+
+def multimem_cost(call: CollectiveCall) -> CollectiveCost:
+    """The fastest of its implementations, or the family's; see `multimem_all_reduce`."""
+    return _fastest(MULTIMEM, call)
+
+
+def _fastest(algorithm: str, call: CollectiveCall) -> CollectiveCost:
+    costs = [
+        custom_all_reduce(call.num_bytes, kernel, call.interconnect, call.constants)
+        for kernel in kernels_of(algorithm, call)
+    ]
+    return min(costs, key=lambda cost: cost.busy_s)
+
+
+def one_shot_problem(call: CollectiveCall) -> str | None:
+    """The kernel reads its peers' memory."""
+    return _peer_problem(ONE_SHOT, call)
+
+
+def two_shot_problem(call: CollectiveCall) -> str | None:
+    """The kernel reads and writes its peers' memory."""
+    return _peer_problem(TWO_SHOT, call)
+
+
+def _peer_problem(algorithm: str, call: CollectiveCall) -> str | None:
+    if not usable_kernels(call.interconnect, call.constants):
+        return "custom kernels need peer access: NVLink, or two GPUs on PCIe"
+    return None if kernels_of(algorithm, call) else "the profile has no such kernel (collectives.custom_base_s)"
+
+
+def multimem_problem(call: CollectiveCall) -> str | None:
+    """The switch adds."""
+    found = kernels_of(MULTIMEM, call)
+    return None if found else "multimem needs NVSwitch with multicast (nvls_enabled) and at least 3 GPUs"
 
 
 def _cost(

@@ -2,7 +2,7 @@
 
 The form is the usual latency + bytes / bandwidth; the bandwidth is limited by the channels that run
 (`channel_bytes_per_s` each, one SM a channel) and by the links, whichever is less, with a soft corner.
-`tuning` decides what NCCL picks; nothing here does.
+`choice` says what NCCL picks; nothing here does.
 """
 
 from __future__ import annotations
@@ -14,20 +14,16 @@ from typing import TYPE_CHECKING
 from kraken_sim.costs.collectives.constants import LINK_CLASS, interpolate_knots, link_value
 from kraken_sim.costs.collectives.graph import PCIE_X16_LINE_GBPS
 from kraken_sim.costs.collectives.kinds import num_steps, ring_bytes
-from kraken_sim.costs.collectives.tuning import NVLS, RING, TREE
+from kraken_sim.costs.collectives.tuning import NVLS, TREE
 from kraken_sim.costs.types import CollectiveCost
-from kraken_sim.errors import InputError
 from kraken_sim.hardware.interconnect import InterconnectKind
 from kraken_sim.program.ops import CollectiveKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
+    from kraken_sim.costs.collectives.call import CollectiveCall
     from kraken_sim.costs.collectives.constants import CollectiveConstants
     from kraken_sim.costs.collectives.tuning import NcclChoice
     from kraken_sim.hardware.interconnect import Interconnect
-
-    Cost = Callable[[int, NcclChoice, Interconnect, CollectiveConstants], CollectiveCost]
 
 CORNER = 8.0
 """Exponent of the soft minimum between channel-bound and link-bound rates (2 is round, infinity is sharp). Assumed: the
@@ -122,56 +118,38 @@ def wire(
     )
 
 
-def ring_all_reduce(
-    num_bytes: int, choice: NcclChoice, interconnect: Interconnect, constants: CollectiveConstants
-) -> CollectiveCost:
-    """Ring: n-1 reduce-scatter and n-1 all-gather steps; each rank sends 2(n-1)/n of the bytes.
-
-    HBM traffic ~ 5(n-1)/n of the bytes.
-    """
-    n = interconnect.num_devices
-    accesses = ALL_REDUCE_HBM_ACCESSES * (n - 1) / n
-    return _ring(CollectiveKind.ALL_REDUCE, num_bytes, accesses, choice, interconnect, constants)
-
-
-def ring_reduce_scatter(
-    num_bytes: int, choice: NcclChoice, interconnect: Interconnect, constants: CollectiveConstants
-) -> CollectiveCost:
-    """The first half of a ring AllReduce: n-1 steps, (n-1)/n of the bytes; three HBM accesses a byte."""
-    n = interconnect.num_devices
-    accesses = REDUCE_SCATTER_HBM_ACCESSES * (n - 1) / n
-    return _ring(CollectiveKind.REDUCE_SCATTER, num_bytes, accesses, choice, interconnect, constants)
-
-
-def ring_all_gather(
-    num_bytes: int, choice: NcclChoice, interconnect: Interconnect, constants: CollectiveConstants
-) -> CollectiveCost:
-    """The second half: every rank's n-th of the bytes goes round; its own is copied as well."""
-    return _ring(CollectiveKind.ALL_GATHER, num_bytes, 2.0, choice, interconnect, constants)
-
-
-def ring_broadcast(
-    num_bytes: int, choice: NcclChoice, interconnect: Interconnect, constants: CollectiveConstants
-) -> CollectiveCost:
-    """The root's bytes go along the ring in chunks; the last rank has them n-1 steps after the root sent."""
-    return _ring(CollectiveKind.BROADCAST, num_bytes, 2.0, choice, interconnect, constants)
-
-
-def _ring(
+def ring_collective(
     kind: CollectiveKind,
     num_bytes: int,
-    hbm_accesses: float,
     choice: NcclChoice,
     interconnect: Interconnect,
     constants: CollectiveConstants,
 ) -> CollectiveCost:
+    """A ring: of 2(n-1) steps an AllReduce, whose halves are a ReduceScatter and an AllGather, or a Broadcast's chain.
+
+    An AllReduce has n-1 reduce-scatter and n-1 all-gather steps, and each rank sends 2(n-1)/n of the bytes. In an
+    AllGather every rank's n-th goes round, and its own is copied as well. A Broadcast's bytes go along the ring in
+    chunks; the last rank has them n-1 steps after the root sent.
+    """
     n, protocol = interconnect.num_devices, choice.protocol
     loss = constants.ring_pair_loss.get(protocol, 0.0) * constants.factor(kind, protocol, "pair_loss")
     kept = max(LEAST_KEPT, 1.0 - loss * 4.0 / (n * n))
     taken = wire(num_bytes, choice, protocol, interconnect, constants, kind=kind, link_share=kept)
     sent = ring_bytes(kind, n, num_bytes)
     latency_s = taken.base_s + num_steps(kind, n) * taken.step_s
-    return _cost(choice, latency_s, sent, taken, hbm_accesses * num_bytes)
+    return _cost(choice, latency_s, sent, taken, ring_hbm_accesses(kind, n) * num_bytes)
+
+
+def ring_hbm_accesses(kind: CollectiveKind, num_devices: int) -> float:
+    """How often a ring touches a byte of the message in a rank's HBM.
+
+    5(n-1)/n for an AllReduce, 3(n-1)/n for its first half; the others read and write once.
+    """
+    if kind is CollectiveKind.ALL_REDUCE:
+        return ALL_REDUCE_HBM_ACCESSES * (num_devices - 1) / num_devices
+    if kind is CollectiveKind.REDUCE_SCATTER:
+        return REDUCE_SCATTER_HBM_ACCESSES * (num_devices - 1) / num_devices
+    return 2.0
 
 
 def tree_all_reduce(
@@ -233,42 +211,23 @@ def nccl_cost(
     interconnect: Interconnect,
     constants: CollectiveConstants,
 ) -> CollectiveCost:
-    """The cost of what NCCL chose.
-
-    Raises:
-        InputError: The algorithm cannot run on this interconnect.
-    """
+    """The cost of what NCCL chose within a node."""
+    if choice.algorithm == TREE:
+        return tree_all_reduce(num_bytes, choice, interconnect, constants)
     if choice.algorithm == NVLS:
-        require_nvls(interconnect, constants)
-    return ALGORITHM_COSTS[kind, choice.algorithm](num_bytes, choice, interconnect, constants)
+        return nvls_all_reduce(num_bytes, choice, interconnect, constants)
+    return ring_collective(kind, num_bytes, choice, interconnect, constants)
 
 
-ALGORITHM_COSTS: Mapping[tuple[CollectiveKind, str], Cost] = {
-    (CollectiveKind.ALL_REDUCE, RING): ring_all_reduce,
-    (CollectiveKind.ALL_REDUCE, TREE): tree_all_reduce,
-    (CollectiveKind.ALL_REDUCE, NVLS): nvls_all_reduce,
-    (CollectiveKind.ALL_GATHER, RING): ring_all_gather,
-    (CollectiveKind.REDUCE_SCATTER, RING): ring_reduce_scatter,
-    (CollectiveKind.BROADCAST, RING): ring_broadcast,
-}
-"""The function of every algorithm that NCCL has within a node; AllToAll is in `all_to_all`."""
-
-
-def require_nvls(interconnect: Interconnect, constants: CollectiveConstants) -> None:
-    """NVLS needs a switch that adds, at least 3 ranks before NCCL 2.28, and to be switched on.
-
-    Raises:
-        InputError: Names what is missing.
-    """
-    path, repair = "runtime.collective.algorithm", "algorithm: ring"
+def nvls_problem(call: CollectiveCall) -> str | None:
+    """NVLS needs a switch that adds, at least 3 ranks before NCCL 2.28, and to be switched on."""
+    interconnect, constants = call.interconnect, call.constants
     if interconnect.kind is not InterconnectKind.NVSWITCH:
-        message = f"NVLS needs NVSwitch, and these GPUs are joined by {interconnect.kind.value}"
-    elif not constants.nvls_enabled:
-        message = "NVLS is switched off on this machine (collectives.nvls_enabled is 0)"
-    elif interconnect.num_devices < 3 and constants.nccl_minor_version < 28:
-        message = f"NCCL 2.{constants.nccl_minor_version} has no NVLS for 2 GPUs (2.28 and later do)"
-    elif "nvls" not in constants.base_s.get("nvlink", {}):
-        message = "the profile has no constants for NVLS (collectives.base_s.nvlink.nvls)"
-    else:
-        return
-    raise InputError.single(path, message, NVLS, example=repair)
+        return f"NVLS needs NVSwitch, and these GPUs are joined by {interconnect.kind.value}"
+    if not constants.nvls_enabled:
+        return "NVLS is switched off on this machine (collectives.nvls_enabled is 0)"
+    if interconnect.num_devices < 3 and constants.nccl_minor_version < 28:
+        return f"NCCL 2.{constants.nccl_minor_version} has no NVLS for 2 GPUs (2.28 and later do)"
+    if NVLS not in constants.base_s.get("nvlink", {}):
+        return "the profile has no constants for NVLS (collectives.base_s.nvlink.nvls)"
+    return None

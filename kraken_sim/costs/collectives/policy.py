@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
-
-from kraken_sim.program.ops import CollectiveKind
 
 
 class Library(StrEnum):
@@ -46,16 +44,3 @@ class CollectivePolicy:
     algorithm: str | None = None
     protocol: str | None = None
     selection: Selection = Selection.FASTEST
-
-
-def policy_for(policy: CollectivePolicy, kind: CollectiveKind) -> CollectivePolicy:
-    """A program's policy as one of its collectives takes it.
-
-    A scenario's algorithm is an AllReduce's, as custom kernels are, and sends and receives have no LL128: what does
-    not exist for the others is left to NCCL.
-    """
-    if kind is CollectiveKind.ALL_REDUCE:
-        return policy
-    sends = kind in (CollectiveKind.ALL_TO_ALL, CollectiveKind.SEND_RECV)
-    protocol = None if sends and policy.protocol == "ll128" else policy.protocol
-    return replace(policy, library=Library.NCCL, algorithm=None, protocol=protocol)

@@ -5,26 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from kraken_sim.costs.collectives.custom import CUSTOM_ALGORITHMS, custom_all_reduce
-from kraken_sim.costs.collectives.graph import nvls_ctas, search_rings
-from kraken_sim.costs.collectives.nccl import nccl_cost, require_nvls
-from kraken_sim.costs.collectives.network import network_cost
-from kraken_sim.costs.collectives.policy import Library, Transport
-from kraken_sim.costs.collectives.send_recv import all_to_all_cost, point_to_point_cost
-from kraken_sim.costs.collectives.serving_rules import custom_kernel, usable_kernels
-from kraken_sim.costs.collectives.tuning import (
-    ALGORITHMS,
-    HIERARCHICAL,
-    LL128,
-    NVLS,
-    PROTOCOLS,
-    RING,
-    SEND_RECV,
-    SIMPLE,
-    NcclChoice,
-    channel_count,
-    tuning_table,
+from kraken_sim.costs.collectives.algorithms import (
+    algorithm_named,
+    algorithm_names,
+    algorithms_for,
+    problem_of,
+    require,
 )
+from kraken_sim.costs.collectives.call import CollectiveCall
+from kraken_sim.costs.collectives.choice import nccl_choice
+from kraken_sim.costs.collectives.kinds import RING_KINDS
+from kraken_sim.costs.collectives.network_tuning import network_choice
+from kraken_sim.costs.collectives.policy import Library, Selection, Transport
+from kraken_sim.costs.collectives.serving_rules import ruled
+from kraken_sim.costs.collectives.tuning import LL128, PROTOCOLS, SEND_RECV
 from kraken_sim.costs.types import CollectiveCost
 from kraken_sim.errors import InputError, Problem, closest
 from kraken_sim.hardware.interconnect import InterconnectKind
@@ -35,11 +29,12 @@ if TYPE_CHECKING:
 
     from kraken_sim.costs.collectives.constants import CollectiveConstants
     from kraken_sim.costs.collectives.policy import CollectivePolicy
-    from kraken_sim.costs.collectives.tuning import TuningEntry
     from kraken_sim.hardware.device import Device
     from kraken_sim.hardware.interconnect import Interconnect
 
 PATH = "runtime.collective"
+FORCED_FAMILY = "vllm"
+"""Whose implementation runs where a policy forces a custom kernel: vLLM's where the profile has it."""
 
 NOTHING = CollectiveCost(0.0, 0.0, 0.0, "none", "none", 0, 0.0, 0.0, "one device, nothing to exchange")
 """What a group of one, or a message of no bytes, costs; a definition."""
@@ -52,27 +47,8 @@ def all_reduce_cost(
     constants: CollectiveConstants,
     policy: CollectivePolicy,
 ) -> CollectiveCost:
-    """An AllReduce of `num_bytes` a rank, alone on an idle machine.
-
-    One device (or no bytes) costs nothing and holds nothing.
-
-    Raises:
-        InputError: The policy names an algorithm or protocol that does not exist or cannot run here.
-    """
-    check_bytes(num_bytes)
-    check_policy(policy)
-    if interconnect.num_devices <= 1 or num_bytes == 0:
-        return NOTHING
-    interconnect = staged(interconnect, policy)
-    kernel = custom_kernel(num_bytes, interconnect, device, constants, policy)
-    if kernel == "":
-        return _nccl(num_bytes, interconnect, device, constants, policy)
-    if kernel is not None:
-        return custom_all_reduce(num_bytes, kernel, interconnect, constants)
-    usable = usable_kernels(interconnect, constants)
-    costs = [custom_all_reduce(num_bytes, name, interconnect, constants) for name in usable]
-    costs.append(_nccl(num_bytes, interconnect, device, constants, policy))
-    return min(costs, key=lambda cost: cost.busy_s)
+    """An AllReduce of `num_bytes` a rank; see `collective_cost`."""
+    return collective_cost(CollectiveKind.ALL_REDUCE, num_bytes, interconnect, device, constants, policy)
 
 
 def collective_cost(
@@ -83,29 +59,77 @@ def collective_cost(
     constants: CollectiveConstants,
     policy: CollectivePolicy,
 ) -> CollectiveCost:
-    """Any collective alone on an idle machine; `num_bytes` as `kinds` counts them.
+    """A collective of `num_bytes`, counted as in `Collective`, alone on an idle machine.
+
+    One device (or no bytes) costs nothing and holds nothing.
 
     Raises:
-        InputError: As `all_reduce_cost`; or custom kernels are asked for something else than an AllReduce.
+        InputError: The policy names an algorithm or protocol that does not exist or cannot run here.
     """
-    if kind is CollectiveKind.ALL_REDUCE:
-        return all_reduce_cost(num_bytes, interconnect, device, constants, policy)
     check_bytes(num_bytes)
     check_policy(policy)
-    if policy.library is Library.CUSTOM:
-        message = f"custom kernels exist for all_reduce only, not for {kind}"
+    if policy.library is Library.CUSTOM and not algorithms_for(kind, Library.CUSTOM, spans_nodes=False):
+        message = f"custom kernels exist for {' and '.join(_custom_kinds())} only, not for {kind}"
         raise InputError.single(f"{PATH}.library", message, policy.library.value, "library: nccl")
     if interconnect.num_devices <= 1 or num_bytes == 0:
         return NOTHING
-    interconnect = staged(interconnect, policy)
-    if interconnect.across is not None:
-        return network_cost(kind, num_bytes, interconnect, device, constants, policy)
-    if kind is CollectiveKind.ALL_TO_ALL:
-        return all_to_all_cost(num_bytes, interconnect, device, constants, policy)
-    if kind is CollectiveKind.SEND_RECV:
-        return point_to_point_cost(num_bytes, interconnect, device, constants, policy)
-    choice = nccl_choice(num_bytes, interconnect, device, constants, policy, kind)
-    return nccl_cost(kind, num_bytes, choice, interconnect, constants)
+    call = CollectiveCall(kind, num_bytes, staged(interconnect, policy), device, constants, policy)
+    if policy.algorithm is not None:
+        return _run(policy.algorithm, replace(call, family=FORCED_FAMILY))
+    if policy.library is Library.NCCL:
+        return _nccl(call)
+    if policy.selection is not Selection.FASTEST and kind is CollectiveKind.ALL_REDUCE:
+        rule = ruled(call)
+        return _nccl(call) if rule is None else _run(rule.algorithm, replace(call, family=rule.family))
+    return _fastest(call)
+
+
+def _run(algorithm: str, call: CollectiveCall) -> CollectiveCost:
+    row = algorithm_named(algorithm)
+    require(row, call)
+    return row.cost(call)
+
+
+def _nccl(call: CollectiveCall) -> CollectiveCost:
+    return _run(nccl_algorithm(call), call)
+
+
+def nccl_algorithm(call: CollectiveCall) -> str:
+    """What NCCL picks by its tuning model; sends and receives have no choice."""
+    if call.kind not in RING_KINDS:
+        return SEND_RECV
+    if call.interconnect.across is not None:
+        return network_choice(call)[0]
+    policy = replace(call.policy, algorithm=None)
+    return nccl_choice(call.num_bytes, call.interconnect, call.device, call.constants, policy, call.kind).algorithm
+
+
+def _fastest(call: CollectiveCall) -> CollectiveCost:
+    """The custom kernels that can run here, of AllReduce those whose peer buffers hold the message, and NCCL."""
+    custom = algorithms_for(call.kind, Library.CUSTOM, spans_nodes=call.spans_nodes)
+    fits = call.kind is not CollectiveKind.ALL_REDUCE or call.num_bytes <= call.constants.custom_max_bytes
+    usable = [row for row in custom if fits and problem_of(row, call) is None]
+    return min((*(row.cost(call) for row in usable), _nccl(call)), key=lambda cost: cost.busy_s)
+
+
+def _custom_kinds() -> list[str]:
+    return [kind for kind in CollectiveKind if algorithms_for(kind, Library.CUSTOM, spans_nodes=False)]
+
+
+def policy_for(policy: CollectivePolicy, kind: CollectiveKind) -> CollectivePolicy:
+    """A program's policy as one of its collectives takes it.
+
+    A scenario's algorithm is an AllReduce's, as most custom kernels are, and sends and receives have no LL128: what
+    does not exist for another collective is left to NCCL.
+    """
+    if kind is CollectiveKind.ALL_REDUCE:
+        return policy
+    algorithm = policy.algorithm
+    if algorithm is not None and kind not in algorithm_named(algorithm).kinds:
+        algorithm = None
+    library = policy.library if algorithm is not None else Library.NCCL
+    protocol = None if kind not in RING_KINDS and policy.protocol == LL128 else policy.protocol
+    return replace(policy, library=library, algorithm=algorithm, protocol=protocol)
 
 
 def check_bytes(num_bytes: int) -> None:
@@ -125,14 +149,16 @@ def check_policy(policy: CollectivePolicy) -> None:
         InputError: An algorithm or protocol that does not exist, no channels: every problem.
     """
     problems: list[Problem] = []
-    known = (*ALGORITHMS, HIERARCHICAL, SEND_RECV, *CUSTOM_ALGORITHMS)
+    known, custom = algorithm_names(), False
     if policy.algorithm is not None and policy.algorithm not in known:
         problems.append(_unknown("algorithm", policy.algorithm, known))
+    elif policy.algorithm is not None:
+        custom = algorithm_named(policy.algorithm).library is Library.CUSTOM
     if policy.protocol is not None and policy.protocol not in PROTOCOLS:
         problems.append(_unknown("protocol", policy.protocol, PROTOCOLS))
     if policy.channels is not None and policy.channels < 1:
         problems.append(Problem(f"{PATH}.channels", "must be at least 1, or null", policy.channels, "channels: 4"))
-    if policy.library is Library.NCCL and policy.algorithm in CUSTOM_ALGORITHMS:
+    if policy.library is Library.NCCL and custom:
         problems.append(
             Problem(
                 f"{PATH}.algorithm",
@@ -168,83 +194,3 @@ def staged(interconnect: Interconnect, policy: CollectivePolicy) -> Interconnect
             "transport: auto",
         )
     return interconnect
-
-
-def nccl_choice(
-    num_bytes: int,
-    interconnect: Interconnect,
-    device: Device,
-    constants: CollectiveConstants,
-    policy: CollectivePolicy,
-    kind: CollectiveKind = CollectiveKind.ALL_REDUCE,
-) -> NcclChoice:
-    """What NCCL runs for a message, with the policy's forced choices and channel limit honoured.
-
-    NCCL_MAX_NCHANNELS does not enter NCCL's tuning: a limited communicator keeps its algorithm and protocol.
-
-    Raises:
-        InputError: No candidate is left, or NVLS is forced where it cannot run.
-    """
-    minor = constants.nccl_minor_version
-    graph = search_rings(interconnect, device, minor)
-    if policy.algorithm == HIERARCHICAL:
-        message = "is for groups spread evenly over several nodes, and this one is within a node or uneven"
-        raise InputError.single(f"{PATH}.algorithm", message, policy.algorithm, f"algorithm: {RING}")
-    if policy.algorithm == SEND_RECV:
-        message = f"sends and receives make all_to_all and send_recv, not {kind}"
-        raise InputError.single(f"{PATH}.algorithm", message, policy.algorithm, f"algorithm: {RING}")
-    algorithm = policy.algorithm if policy.algorithm in ALGORITHMS else None
-    if algorithm == NVLS:
-        require_nvls(interconnect, constants)
-    table = tuning_table(interconnect, device, minor, nvls=bool(constants.nvls_enabled), graph=graph, kind=kind)
-    best = _best(num_bytes, table, algorithm, policy.protocol)
-    if best is None:
-        raise _no_candidate(kind, algorithm, policy.protocol, interconnect)
-    most = nvls_ctas(device) if best.algorithm == NVLS else graph.ctas
-    if policy.channels is not None:
-        most = min(most, policy.channels)
-    channels, parallelism = channel_count(
-        num_bytes, best.algorithm, best.protocol, interconnect.num_devices, graph, most, kind
-    )
-    return NcclChoice(best.algorithm, best.protocol, channels, parallelism)
-
-
-def _best(
-    num_bytes: int, table: Sequence[TuningEntry], algorithm: str | None, protocol: str | None
-) -> TuningEntry | None:
-    best, best_us = None, float("inf")
-    for entry in table:
-        if (algorithm is not None and entry.algorithm != algorithm) or (
-            protocol is not None and entry.protocol != protocol
-        ):
-            continue
-        time_us = entry.time_us(num_bytes)
-        if time_us < best_us:
-            best, best_us = entry, time_us
-    return best
-
-
-def _no_candidate(
-    kind: CollectiveKind, algorithm: str | None, protocol: str | None, interconnect: Interconnect
-) -> InputError:
-    if kind is not CollectiveKind.ALL_REDUCE and algorithm not in (None, RING):
-        message = f"NCCL runs {kind} as a ring within a node"
-        return InputError.single(f"{PATH}.algorithm", message, algorithm, f"algorithm: {RING}")
-    if protocol == LL128 and algorithm != NVLS:
-        message = f"LL128 needs NVLink, and these GPUs are joined by {interconnect.kind.value}"
-        return InputError.single(f"{PATH}.protocol", message, protocol, "protocol: simple")
-    message = "NVLS has only the simple protocol" if algorithm == NVLS else "NCCL has no such combination here"
-    return InputError.single(f"{PATH}.protocol", message, protocol, f"protocol: {SIMPLE}")
-
-
-def _nccl(
-    num_bytes: int,
-    interconnect: Interconnect,
-    device: Device,
-    constants: CollectiveConstants,
-    policy: CollectivePolicy,
-) -> CollectiveCost:
-    if interconnect.across is not None:
-        return network_cost(CollectiveKind.ALL_REDUCE, num_bytes, interconnect, device, constants, policy)
-    choice = nccl_choice(num_bytes, interconnect, device, constants, policy)
-    return nccl_cost(CollectiveKind.ALL_REDUCE, num_bytes, choice, interconnect, constants)

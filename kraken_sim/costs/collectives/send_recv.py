@@ -18,10 +18,9 @@ from kraken_sim.errors import InputError
 from kraken_sim.program.ops import CollectiveKind
 
 if TYPE_CHECKING:
+    from kraken_sim.costs.collectives.call import CollectiveCall
     from kraken_sim.costs.collectives.constants import CollectiveConstants
     from kraken_sim.costs.collectives.nccl import Wire
-    from kraken_sim.costs.collectives.policy import CollectivePolicy
-    from kraken_sim.hardware.device import Device
     from kraken_sim.hardware.interconnect import Interconnect
 
 PROTOCOLS = (LL, SIMPLE)
@@ -46,42 +45,26 @@ def send_recv_channels(num_bytes: int, protocol: str, num_devices: int, max_chan
     return min(channels, max(max_channels, n)), float((n - 1) * min(float(per_peer), parts))
 
 
-def all_to_all_cost(
-    num_bytes: int,
-    interconnect: Interconnect,
-    device: Device,
-    constants: CollectiveConstants,
-    policy: CollectivePolicy,
-) -> CollectiveCost:
+def send_recv_cost(call: CollectiveCall) -> CollectiveCost:
     """LL while the shares are small, else Simple, whichever ends first; or the policy's protocol.
 
-    NCCL switches at 16 KiB a peer and channel, about where the two meet.
+    NCCL switches at 16 KiB a peer and channel, about where the two meet. Point-to-point, `call.interconnect` is that
+    of the ways from each rank to the next. Two GPUs that exchange m bytes do what an AllToAll of 2m between them does,
+    of which each keeps half: so start-up, step, rates and correction are those that were fitted to AllToAlls.
 
     Raises:
-        InputError: The policy forces an algorithm or protocol that sends and receives do not have.
+        InputError: The policy forces a protocol that sends and receives do not have.
     """
-    most, wanted = _limits(CollectiveKind.ALL_TO_ALL, interconnect, device, constants, policy)
-    costs = [_all_to_all(num_bytes, protocol, most, interconnect, constants) for protocol in wanted]
-    return min(costs, key=lambda cost: cost.busy_s)
-
-
-def point_to_point_cost(
-    num_bytes: int,
-    interconnect: Interconnect,
-    device: Device,
-    constants: CollectiveConstants,
-    policy: CollectivePolicy,
-) -> CollectiveCost:
-    """Every rank sends all of its bytes to the next and receives as many; `interconnect` is that of these ways.
-
-    Two GPUs that exchange m bytes do what an AllToAll of 2m between them does, of which each keeps half: so start-up,
-    step, rates and correction are those that were fitted to AllToAlls.
-
-    Raises:
-        InputError: As `all_to_all_cost`.
-    """
-    most, wanted = _limits(CollectiveKind.SEND_RECV, interconnect, device, constants, policy)
-    costs = [_point_to_point(num_bytes, protocol, most, interconnect, constants) for protocol in wanted]
+    policy = call.policy
+    if policy.protocol not in (None, *PROTOCOLS):
+        message = f"sends and receives have {' and '.join(PROTOCOLS)}"
+        raise InputError.single("runtime.collective.protocol", message, policy.protocol, f"protocol: {SIMPLE}")
+    most = 2 ** -int(-log2(search_rings(call.interconnect, call.device, call.constants.nccl_minor_version).ctas) // 1)
+    if policy.channels is not None:
+        most = min(most, policy.channels)
+    wanted = PROTOCOLS if policy.protocol is None else (policy.protocol,)
+    one = _point_to_point if call.kind is CollectiveKind.SEND_RECV else _all_to_all
+    costs = [one(call.num_bytes, protocol, most, call.interconnect, call.constants) for protocol in wanted]
     return min(costs, key=lambda cost: cost.busy_s)
 
 
@@ -97,26 +80,6 @@ def point_to_point_channels(num_bytes: int, protocol: str, num_devices: int, max
     while protocol != LL and num_bytes > MAX_PART_BYTES * channels and 2 * channels <= most:
         channels, parallelism = 2 * channels, 2.0 * parallelism
     return channels, parallelism
-
-
-def _limits(
-    kind: CollectiveKind,
-    interconnect: Interconnect,
-    device: Device,
-    constants: CollectiveConstants,
-    policy: CollectivePolicy,
-) -> tuple[int, tuple[str, ...]]:
-    """Most channels, and the protocols to choose from."""
-    if policy.algorithm not in (None, SEND_RECV):
-        message = f"NCCL runs {kind} as sends and receives, without an algorithm to choose"
-        raise InputError.single("runtime.collective.algorithm", message, policy.algorithm, f"algorithm: {SEND_RECV}")
-    if policy.protocol not in (None, *PROTOCOLS):
-        message = f"sends and receives have {' and '.join(PROTOCOLS)}"
-        raise InputError.single("runtime.collective.protocol", message, policy.protocol, f"protocol: {SIMPLE}")
-    most = 2 ** -int(-log2(search_rings(interconnect, device, constants.nccl_minor_version).ctas) // 1)
-    if policy.channels is not None:
-        most = min(most, policy.channels)
-    return most, PROTOCOLS if policy.protocol is None else (policy.protocol,)
 
 
 def _all_to_all(

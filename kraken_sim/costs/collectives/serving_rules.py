@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kraken_sim.costs.collectives.custom import CUSTOM_ALGORITHMS, MULTIMEM, ONE_SHOT, TWO_SHOT
-from kraken_sim.costs.collectives.policy import Library, Selection
-from kraken_sim.errors import InputError
+from kraken_sim.costs.collectives.custom import MULTIMEM, ONE_SHOT, TWO_SHOT, kernels_of
+from kraken_sim.costs.collectives.policy import Selection
 from kraken_sim.hardware.interconnect import InterconnectKind
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from kraken_sim.costs.collectives.constants import CollectiveConstants
-    from kraken_sim.costs.collectives.policy import CollectivePolicy
-    from kraken_sim.hardware.device import Device
-    from kraken_sim.hardware.interconnect import Interconnect
-
+    from kraken_sim.costs.collectives.call import CollectiveCall
 MIB = 1024 * 1024
 """Bytes of a MiB; a definition."""
 
@@ -49,77 +43,42 @@ VLLM_HOPPER_MULTIMEM_MAX = {4: 32 * MIB, 6: 64 * MIB, 8: 64 * MIB}
 """Largest message of multimem there, by GPUs: SYMM_MEM_ALL_REDUCE_MAX_SIZES of the same all_reduce_utils.py."""
 
 
-def custom_kernel(
-    num_bytes: int,
-    interconnect: Interconnect,
-    device: Device,
-    constants: CollectiveConstants,
-    policy: CollectivePolicy,
-) -> str | None:
-    """The custom kernel's name, "" for NCCL, None to let the fastest win."""
-    if policy.library is Library.NCCL:
-        return ""
-    if policy.algorithm is not None:
-        return "" if policy.algorithm not in CUSTOM_ALGORITHMS else _forced(policy.algorithm, interconnect, constants)
-    if policy.selection is Selection.TENSORRT_LLM_LEGACY:
-        return _tensorrt_llm_legacy(num_bytes, interconnect, constants)
-    if policy.selection is Selection.VLLM:
-        return _vllm(num_bytes, interconnect, device, constants)
-    return None if num_bytes <= constants.custom_max_bytes else ""
+@dataclass(frozen=True, slots=True)
+class Ruled:
+    """A custom algorithm and whose implementation of it."""
+
+    algorithm: str
+    family: str
 
 
-def usable_kernels(interconnect: Interconnect, constants: CollectiveConstants) -> list[str]:
-    """Custom kernels that can run on this interconnect."""
-    kind, n = interconnect.kind, interconnect.num_devices
-    nvlink = kind in (InterconnectKind.NVSWITCH, InterconnectKind.NVLINK)
-    if not nvlink and not (kind is InterconnectKind.PCIE and n == 2):
-        return []
-    multicast = kind is InterconnectKind.NVSWITCH and bool(constants.nvls_enabled) and n > 2
-    return [name for name in constants.custom_base_s if multicast or not name.startswith(MULTIMEM)]
+def ruled(call: CollectiveCall) -> Ruled | None:
+    """What the engine of the policy's selection runs for an AllReduce; None where it leaves it to NCCL."""
+    rule = _tensorrt_llm_legacy if call.policy.selection is Selection.TENSORRT_LLM_LEGACY else _vllm
+    found = rule(call)
+    return found if found is not None and kernels_of(found.algorithm, call) else None
 
 
-def _kernel(algorithm: str, family: str, usable: Sequence[str]) -> str:
-    """The kernel of that family, else of another, else "" (NCCL)."""
-    preferred = f"{algorithm}_{family}"
-    if preferred in usable:
-        return preferred
-    return next((name for name in usable if name.startswith(algorithm)), "")
-
-
-def _forced(algorithm: str, interconnect: Interconnect, constants: CollectiveConstants) -> str:
-    name = _kernel(algorithm, "vllm", usable_kernels(interconnect, constants))
-    if name:
-        return name
-    if algorithm == MULTIMEM:
-        message = "multimem needs NVSwitch with multicast (nvls_enabled) and at least 3 GPUs"
-    else:
-        message = "custom kernels need peer access: NVLink, or two GPUs on PCIe"
-    raise InputError.single("runtime.collective.algorithm", message, algorithm, "library: nccl")
-
-
-def _tensorrt_llm_legacy(num_bytes: int, interconnect: Interconnect, constants: CollectiveConstants) -> str:
+def _tensorrt_llm_legacy(call: CollectiveCall) -> Ruled | None:
     """TensorRT-LLM's AUTO strategy of 2024: NCCL without NVLink or beyond the workspace."""
-    n = interconnect.num_devices
-    if interconnect.kind not in (InterconnectKind.NVSWITCH, InterconnectKind.NVLINK):
-        return ""
+    num_bytes, n = call.num_bytes, call.interconnect.num_devices
+    if call.interconnect.kind not in (InterconnectKind.NVSWITCH, InterconnectKind.NVLINK):
+        return None
     if num_bytes > (LEGACY_MAX_BYTES_2 if n <= 2 else LEGACY_MAX_BYTES_MORE):
-        return ""
+        return None
     below = LEGACY_ONE_SHOT_BELOW_4 if n <= 4 else LEGACY_ONE_SHOT_BELOW_8
     algorithm = ONE_SHOT if n <= 2 or num_bytes < below else TWO_SHOT
-    return _kernel(algorithm, "tensorrt_llm", usable_kernels(interconnect, constants))
+    return Ruled(algorithm, "tensorrt_llm")
 
 
-def _vllm(num_bytes: int, interconnect: Interconnect, device: Device, constants: CollectiveConstants) -> str:
+def _vllm(call: CollectiveCall) -> Ruled | None:
     """What vLLM runs: custom kernels while small, multimem where the switch adds, else NCCL."""
-    n = interconnect.num_devices
-    usable = usable_kernels(interconnect, constants)
-    multicast = [name for name in usable if name.startswith(MULTIMEM)]
-    hopper = device.generation == "hopper" and bool(constants.nvls_enabled)
+    num_bytes, n = call.num_bytes, call.interconnect.num_devices
+    hopper = call.device.generation == "hopper" and bool(call.constants.nvls_enabled)
     limit = VLLM_HOPPER_CUSTOM_BELOW.get(n, 0) if hopper else VLLM_CUSTOM_BELOW
     if n in VLLM_GROUP_SIZES and num_bytes < limit and num_bytes % VLLM_ALIGNMENT_BYTES == 0:
         one_shot_below = VLLM_ONE_SHOT_BELOW_4 if n <= 4 else VLLM_ONE_SHOT_BELOW_8
         algorithm = ONE_SHOT if n == 2 or num_bytes < one_shot_below else TWO_SHOT
-        return _kernel(algorithm, "vllm", usable)
-    if hopper and multicast and num_bytes <= VLLM_HOPPER_MULTIMEM_MAX.get(n, 0):
-        return multicast[0]
-    return ""
+        return Ruled(algorithm, "vllm")
+    if hopper and num_bytes <= VLLM_HOPPER_MULTIMEM_MAX.get(n, 0):
+        return Ruled(MULTIMEM, "vllm")
+    return None

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 RING, TREE, NVLS = "ring", "tree", "nvls"
 LL, LL128, SIMPLE = "ll", "ll128", "simple"
 SEND_RECV, HIERARCHICAL = "send_recv", "hierarchical"
-ALGORITHMS = (RING, TREE, NVLS)
 PROTOCOLS = (LL, LL128, SIMPLE)
 
 BASE_LATENCY_US: Mapping[str, Mapping[str, float]] = {

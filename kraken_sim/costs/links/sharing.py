@@ -14,18 +14,12 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from kraken_sim.costs.collectives.kinds import ring_bytes
+from kraken_sim.costs.collectives.algorithms import algorithm_named
 from kraken_sim.costs.collectives.nccl import fabric_bytes_per_s, line_rate_bytes_per_s
+from kraken_sim.costs.collectives.routes import Group
 from kraken_sim.costs.collectives.tuning import SEND_RECV
 from kraken_sim.costs.fair import Flow, max_min_rates
-from kraken_sim.costs.links.traffic import (
-    IN_SWITCH,
-    busiest_rank_bytes,
-    link_bytes,
-    pair_bytes,
-    switch_bytes,
-    way_between,
-)
+from kraken_sim.costs.links.traffic import traffic_of
 from kraken_sim.hardware.interconnect import InterconnectKind
 from kraken_sim.hardware.topology.reduction import nearest_host, reduce_group
 from kraken_sim.hardware.topology.rings import RingFinder
@@ -34,8 +28,9 @@ from kraken_sim.program.ops import CollectiveKind
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
 
+    from kraken_sim.costs.collectives.algorithms import Algorithm
     from kraken_sim.costs.collectives.constants import CollectiveConstants
-    from kraken_sim.costs.links.traffic import DirectedLink
+    from kraken_sim.costs.collectives.routes import DirectedLink
     from kraken_sim.costs.types import CollectiveCost
     from kraken_sim.hardware.interconnect import Interconnect
     from kraken_sim.hardware.topology.topology import Topology
@@ -57,7 +52,6 @@ class GroupTraffic:
     hosts: tuple[str, ...]
 
 
-@lru_cache(maxsize=GROUPS_CACHED)
 def group_traffic(
     topology: Topology, gpus: tuple[str, ...], kind: CollectiveKind, algorithm: str, p2p: bool
 ) -> GroupTraffic:
@@ -66,19 +60,19 @@ def group_traffic(
     Raises:
         InputError: The GPUs cannot reach each other, or the algorithm cannot run between them.
     """
+    return _group_traffic(topology, gpus, kind, algorithm_named(algorithm), p2p)
+
+
+@lru_cache(maxsize=GROUPS_CACHED)
+def _group_traffic(
+    topology: Topology, gpus: tuple[str, ...], kind: CollectiveKind, algorithm: Algorithm, p2p: bool
+) -> GroupTraffic:
     interconnect = reduce_group(topology, gpus, p2p)
     staged = interconnect.kind is InterconnectKind.HOST
-    moved = link_bytes(topology, gpus, kind, algorithm, 1.0, staged=staged)
-    if interconnect.across is not None:
-        # Between nodes a group's progress is counted by what a rank sends, whichever rails that takes.
-        unit = sends = ring_bytes(kind, len(gpus), 1.0)
-    elif algorithm in IN_SWITCH:
-        unit, (sends, _) = max(moved.values()), switch_bytes(kind, len(gpus), 1.0)
-    else:
-        pairs = pair_bytes(kind, algorithm, len(gpus), 1.0)
-        unit, sends = max(pairs.values()), busiest_rank_bytes(pairs)
-    usage = {link: num_bytes / unit for link, num_bytes in moved.items()}
-    return GroupTraffic(interconnect, usage, sends / unit, _hosts(topology, gpus, interconnect))
+    moved = traffic_of(algorithm, Group(topology, gpus, kind, staged=staged), 1.0)
+    unit = moved.busiest_pair_bytes
+    usage = {link: num_bytes / unit for link, num_bytes in moved.links.items()}
+    return GroupTraffic(interconnect, usage, moved.busiest_rank_bytes / unit, _hosts(topology, gpus, interconnect))
 
 
 @lru_cache(maxsize=GROUPS_CACHED)
@@ -89,7 +83,8 @@ def transfer_traffic(topology: Topology, source: str, target: str, p2p: bool) ->
         InputError: The GPUs cannot reach each other.
     """
     interconnect = reduce_group(topology, (source, target), p2p)
-    way = way_between(topology, source, target, staged=interconnect.kind is InterconnectKind.HOST)
+    staged = interconnect.kind is InterconnectKind.HOST
+    way = Group(topology, (source, target), CollectiveKind.SEND_RECV, staged=staged).way(source, target)
     return GroupTraffic(interconnect, dict.fromkeys(way, 1.0), 1.0, _hosts(topology, (source, target), interconnect))
 
 

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from kraken_sim.costs.collectives.algorithms import algorithm_named
 from kraken_sim.costs.fair import max_min_rates
 from kraken_sim.costs.links.sharing import GROUPS_CACHED, GroupTraffic, LinkSharing, group_traffic, groups_of, slowed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from kraken_sim.costs.collectives.algorithms import Algorithm
     from kraken_sim.costs.collectives.constants import CollectiveConstants
     from kraken_sim.costs.fair import Flow
     from kraken_sim.costs.types import CollectiveCost
@@ -35,11 +37,17 @@ class Pattern:
 
 @lru_cache(maxsize=GROUPS_CACHED)
 def pattern_of(
-    topology: Topology, kind: CollectiveKind, num_devices: int, stride: int, total: int, algorithm: str, p2p: bool
+    topology: Topology,
+    kind: CollectiveKind,
+    num_devices: int,
+    stride: int,
+    total: int,
+    algorithm: Algorithm,
+    p2p: bool,
 ) -> Pattern:
     """The traffic of all groups of a collective in a program on `total` devices, whatever its size."""
     groups = groups_of(topology, num_devices, stride, total)
-    traffics = tuple(group_traffic(topology, gpus, kind, algorithm, p2p) for gpus in groups)
+    traffics = tuple(group_traffic(topology, gpus, kind, algorithm.name, p2p) for gpus in groups)
     used = Counter(resource for traffic in traffics for resource in (*traffic.usage, *traffic.hosts))
     return Pattern(traffics, max(used.values(), default=0) > 1)
 
@@ -54,8 +62,10 @@ class SideBySide:
 
     def shared(self, op: Collective, cost: CollectiveCost) -> CollectiveCost:
         """The cost of a collective whose groups all run it at once; as it was where they have no link in common."""
+        if cost.transfer_s <= 0.0:
+            return cost
         pattern = self._pattern(op, cost)
-        if not pattern.meet or cost.transfer_s <= 0.0:
+        if not pattern.meet:
             return cost
         speed = min(self._links.speeds(self._flows(op, cost)))
         return slowed(cost, speed, len(pattern.groups))
@@ -75,8 +85,8 @@ class SideBySide:
         return found
 
     def _pattern(self, op: Collective, cost: CollectiveCost) -> Pattern:
-        topology, total = self._links.topology, self._num_devices
-        return pattern_of(topology, op.kind, op.num_devices, op.stride, total, cost.algorithm, self._p2p)
+        topology, total, algorithm = self._links.topology, self._num_devices, algorithm_named(cost.algorithm)
+        return pattern_of(topology, op.kind, op.num_devices, op.stride, total, algorithm, self._p2p)
 
     def _flows(self, op: Collective, cost: CollectiveCost) -> list[Flow]:
         traffics = self._pattern(op, cost).groups

@@ -1,0 +1,195 @@
+"""What NCCL picks for a group on several nodes: rings and double binary trees through the NICs.
+
+Source: NVIDIA/nccl src/graph/tuning.cc (ncclTopoTuneModel with nNodes > 1). Latencies in us and bandwidths in GB/s,
+as there. Not here: NVLSTree, CollNet, PAT.
+"""
+
+from __future__ import annotations
+
+from math import log2
+from typing import TYPE_CHECKING
+
+from kraken_sim.costs.collectives.graph import COMPUTE_CAPABILITY, OTHER_CAPABILITY, NcclGraph, search_rings
+from kraken_sim.costs.collectives.kinds import num_steps
+from kraken_sim.costs.collectives.tuning import (
+    BASE_LATENCY_US,
+    LL,
+    LL128,
+    LL128_RATE,
+    PROTOCOLS,
+    RING,
+    RING_LL128_CHANNEL_GBPS,
+    RING_LL_SHARE,
+    SIMPLE,
+    STEP_LATENCY_US,
+    TREE,
+    TREE_LL_DIVISOR,
+    TuningEntry,
+    generation_index,
+)
+from kraken_sim.errors import InputError
+from kraken_sim.program.ops import CollectiveKind
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from kraken_sim.costs.collectives.call import CollectiveCall
+    from kraken_sim.hardware.device import Device
+    from kraken_sim.hardware.interconnect import Across, Interconnect
+
+
+NETWORK_STEP_US: Mapping[str, Mapping[str, float]] = {
+    TREE: {LL: 5.0, LL128: 8.5, SIMPLE: 14.0},
+    RING: {LL: 2.7, LL128: 4.0, SIMPLE: 14.0},
+}
+"""Latency of a step through the network, us: hwLat of NCCL's src/graph/tuning.cc, NET."""
+
+NETWORK_OVERHEAD_US: Mapping[str, float] = {LL: 1.0, LL128: 1.0, SIMPLE: 3.0}
+"""Least latency of any step of a ring over several nodes, us: getNetOverhead of NCCL's src/graph/tuning.cc on an Intel
+host (2 on AMD), three times for Simple."""
+
+LL_MAX_TWO_NODES_GBPS, LL_MAX_MORE_NODES_GBPS = 39.0, 20.4
+"""Most that LL is believed to reach over two and over more nodes, GB/s: llMaxBws of NCCL's src/graph/tuning.cc for an
+Intel host; AMD's are 22.5 and 19.0."""
+
+TREE_CHANNEL_TWO_NODES_GBPS = (18.5, 23.6, 41.4, 42.8)
+"""Most of a tree's channel over two nodes, GB/s, by generation as in `tuning`: perChMaxTreeBws of NCCL's
+src/graph/tuning.cc, 2.28 and later."""
+
+TREE_CHANNEL_MORE_NODES_GBPS = (10.0, 17.8, 36.0, 24.0)
+"""The same over more than two nodes."""
+
+TREE_LL128_TWO_NODES_GBPS = (20.0, 20.0, 36.7, 31.67)
+"""The same with LL128 over two nodes: perChMaxTreeLL128Bws of NCCL's src/graph/tuning.cc."""
+
+TREE_LL128_MORE_NODES_GBPS = (20.0, 20.0, 29.0, 20.0)
+"""The same with LL128 over more than two nodes."""
+
+TREE_LL128_NETWORK_SHARE = 120.0 / 128.0
+"""What a tree between nodes keeps of its bandwidth with LL128: 120 of 128 bytes are payload (NCCL's
+src/graph/tuning.cc)."""
+
+CHANNELS_PER_RAIL = 2
+"""Channels that go through one NIC. Assumed: NCCL finds one ring a NIC and doubles it (src/graph/connect.cc);
+that it doubles once more where few rings are faster than 45 GB/s is left out."""
+
+PLATEAU_BYTES, PLATEAU_FACTOR = 64, 1.4
+"""Ring Simple pays its latency 1.4 times once every rank's channel has 64 bytes (ncclTopoGetAlgoTime of NCCL's
+src/graph/tuning.cc, compute capability 8.0 and later)."""
+
+
+def network_graph(interconnect: Interconnect, device: Device, minor: int) -> NcclGraph:
+    """The rings over all rails: two channels a NIC, with what the slower of network and node carries."""
+    across = across_of(interconnect)
+    channels = CHANNELS_PER_RAIL * across.num_rails
+    bus, nvlink = across.network_bytes_per_s * 1e-9, False
+    if across.node.num_devices > 1:
+        inner = search_rings(across.node, device, minor)
+        bus, nvlink = min(bus, inner.bus_gbps), inner.nvlink
+    capability = COMPUTE_CAPABILITY.get(device.generation, OTHER_CAPABILITY)
+    return NcclGraph(channels, bus / channels, channels, nvlink, capability)
+
+
+def network_tuning_table(kind: CollectiveKind, interconnect: Interconnect, graph: NcclGraph) -> list[TuningEntry]:
+    """The candidates that NCCL weighs between nodes: rings, and for an AllReduce double binary trees."""
+    entries = _ring_entries(kind, interconnect, graph)
+    if kind is CollectiveKind.ALL_REDUCE:
+        entries += _tree_entries(interconnect, graph)
+    return entries if graph.nvlink else [entry for entry in entries if entry.protocol != LL128]
+
+
+def _ll_max_gbps(num_nodes: int) -> float:
+    return LL_MAX_TWO_NODES_GBPS if num_nodes == 2 else LL_MAX_MORE_NODES_GBPS
+
+
+def _ring_entries(kind: CollectiveKind, interconnect: Interconnect, graph: NcclGraph) -> list[TuningEntry]:
+    n, num_nodes, bus = interconnect.num_devices, across_of(interconnect).num_nodes, graph.bus_gbps
+    index = generation_index(graph.compute_capability)
+    bandwidth = {
+        LL: min(_ll_max_gbps(num_nodes), bus * RING_LL_SHARE),
+        LL128: min(LL128_RATE * bus, graph.channels * RING_LL128_CHANNEL_GBPS[index]),
+        SIMPLE: bus,
+    }
+    steps, inter = num_steps(kind, n), num_steps(kind, num_nodes)
+    per_byte = n if kind is CollectiveKind.BROADCAST else steps
+    inside = STEP_LATENCY_US[graph.nvlink][RING]
+    return [
+        TuningEntry(
+            RING,
+            protocol,
+            BASE_LATENCY_US[RING][protocol]
+            + (steps - inter) * max(inside[protocol], NETWORK_OVERHEAD_US[protocol])
+            + inter * NETWORK_STEP_US[RING][protocol],
+            bandwidth[protocol] * n / per_byte,
+        )
+        for protocol in PROTOCOLS
+    ]
+
+
+def _tree_entries(interconnect: Interconnect, graph: NcclGraph) -> list[TuningEntry]:
+    across, index = across_of(interconnect), generation_index(graph.compute_capability)
+    few = across.num_nodes == 2
+    most = (TREE_CHANNEL_TWO_NODES_GBPS if few else TREE_CHANNEL_MORE_NODES_GBPS)[index]
+    most_ll128 = (TREE_LL128_TWO_NODES_GBPS if few else TREE_LL128_MORE_NODES_GBPS)[index]
+    bus = min(LL128_RATE * graph.bus_gbps, graph.channels * most)
+    bandwidth = {
+        LL: min(bus / TREE_LL_DIVISOR, _ll_max_gbps(across.num_nodes)),
+        LL128: min(bus * TREE_LL128_NETWORK_SHARE, graph.channels * most_ll128),
+        SIMPLE: bus,
+    }
+    inside = STEP_LATENCY_US[graph.nvlink][TREE]
+    chain, depth = across.node.num_devices - 1, int(log2(across.num_nodes))
+    return [
+        TuningEntry(
+            TREE,
+            protocol,
+            BASE_LATENCY_US[TREE][protocol] + 2 * (chain * inside[protocol] + depth * NETWORK_STEP_US[TREE][protocol]),
+            0.5 * bandwidth[protocol],
+        )
+        for protocol in PROTOCOLS
+    ]
+
+
+def network_choice(call: CollectiveCall, algorithm: str | None = None) -> tuple[str, str]:
+    """Algorithm and protocol: NCCL's, with the algorithm and the policy's protocol if these are given.
+
+    Raises:
+        InputError: The protocol does not run here.
+    """
+    graph = network_graph(call.interconnect, call.device, call.constants.nccl_minor_version)
+    wanted = [
+        entry
+        for entry in network_tuning_table(call.kind, call.interconnect, graph)
+        if algorithm in (None, entry.algorithm) and call.policy.protocol in (None, entry.protocol)
+    ]
+    if not wanted:
+        message = "LL128 needs NVLink within the nodes"
+        raise InputError.single("runtime.collective.protocol", message, call.policy.protocol, f"protocol: {SIMPLE}")
+    plateau = PLATEAU_BYTES * graph.channels * call.interconnect.num_devices
+    late = call.kind is CollectiveKind.ALL_REDUCE and call.num_bytes >= plateau
+    best = min(wanted, key=lambda entry: _time_us(entry, call.num_bytes, late=late))
+    return best.algorithm, best.protocol
+
+
+def simple_only(call: CollectiveCall) -> str:
+    """The protocol of what NCCL's model does not have between nodes.
+
+    Raises:
+        InputError: The policy forces another.
+    """
+    if call.policy.protocol not in (None, SIMPLE):
+        message = "has only the simple protocol between nodes here"
+        raise InputError.single("runtime.collective.protocol", message, call.policy.protocol, f"protocol: {SIMPLE}")
+    return SIMPLE
+
+
+def across_of(interconnect: Interconnect) -> Across:
+    """How a group that is spread evenly over several nodes is spread."""
+    assert interconnect.across is not None, "only groups that are spread evenly over nodes come here"
+    return interconnect.across
+
+
+def _time_us(entry: TuningEntry, num_bytes: int, *, late: bool) -> float:
+    """NCCL's estimate; `late` adds the plateau of an AllReduce by Ring Simple."""
+    late = late and entry.algorithm == RING and entry.protocol == SIMPLE
+    return entry.time_us(num_bytes) + (entry.latency_us * (PLATEAU_FACTOR - 1.0) if late else 0.0)
