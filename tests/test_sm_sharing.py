@@ -1,8 +1,9 @@
-"""What a collective finds free beside running compute: SMs without a single CTA, but for those it cannot reach."""
+"""What kernels on one device take from each other, in cases that can be worked out by hand: SMs, HBM, time."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 from engine_support import (
@@ -20,6 +21,10 @@ from engine_support import (
 
 from kraken_sim.engine.simulation import run
 from kraken_sim.program.program import COMM_STREAM
+
+if TYPE_CHECKING:
+    from kraken_sim.costs.types import CollectiveCost, KernelCost
+    from kraken_sim.engine.timeline import Span
 
 LATE = replace(NO_INTERFERENCE, collective_dispatch_s=1 * US)
 """The kernel is on the device before the collective."""
@@ -54,3 +59,79 @@ def test_sms_that_running_compute_strands_are_out_of_reach_until_it_ends() -> No
 def test_a_device_without_compute_strands_none() -> None:
     given = machine({}, collective_cost(10 * US, NUM_SMS), contention=replace(LATE, stranded_sms=6))
     assert run(program(collective()), given, eager=False).duration_s == pytest.approx(10 * US)
+
+
+def beside(kernel: KernelCost, other: CollectiveCost, **changes: float) -> tuple[Span, Span]:
+    """A kernel and a collective that is dispatched 1 us after it, or at once where `collective_dispatch_s` is 0."""
+    contention = replace(LATE, **changes)
+    given = machine({op(1): kernel}, other, contention=contention)
+    spans = run(program(compute(1), collective(COMM_STREAM)), given, eager=False).spans
+    return next(s for s in spans if s.stream != COMM_STREAM), next(s for s in spans if s.stream == COMM_STREAM)
+
+
+def test_a_collective_that_comes_during_a_wave_takes_what_the_last_one_leaves() -> None:
+    # 250 CTAs on 100 SMs are waves of 100, 100 and 50, and running kernels give nothing up: 50 SMs are free at 20 us.
+    kernel, other = beside(kernel_cost(30 * US, ctas=250), collective_cost(10 * US, 50))
+    assert kernel.end_s == pytest.approx(30 * US)
+    assert other.end_s == pytest.approx((20 + 9) * US)
+
+
+def test_ctas_with_one_tile_less_end_a_tile_sooner() -> None:
+    # 150 tiles dealt to 100 persistent CTAs: 50 have two of 10 us each, and 50 leave their SMs after one.
+    kernel = kernel_cost(20 * US, ctas=NUM_SMS, tiles=150, persistent=True)
+    span, other = beside(kernel, collective_cost(10 * US, 50))
+    assert span.end_s == pytest.approx(20 * US)
+    assert other.end_s == pytest.approx((10 + 9) * US)
+
+
+@pytest.mark.parametrize(("saturation", "waves_us"), [(0.5, 10.0), (0.8, 16.0), (1.0, 20.0)])
+def test_half_of_the_sms_saturate_hbm_or_do_not(saturation: float, waves_us: float) -> None:
+    # A memory-bound kernel that finds 50 SMs taken runs in two waves of 50 CTAs, each as fast as its SMs can ask.
+    contention = replace(NO_INTERFERENCE, memory_saturation_fraction=saturation)
+    kernel = kernel_cost(10 * US, memory_fraction=1.0)
+    first = kernel_cost(1e-9, ctas=1)
+    given = machine({op(1): kernel, op(2): first}, collective_cost(100 * US, 50), contention=contention)
+    spans = run(program(collective(COMM_STREAM), compute(2), compute(1)), given, eager=False).spans
+    found = next(span for span in spans if span.name == "kernel_1")
+    assert found.duration_s == pytest.approx(waves_us * US, rel=1e-3)
+
+
+def test_of_two_grids_that_wait_the_main_stream_s_goes_first() -> None:
+    # The side stream's 297 CTAs begin on 99 SMs and take the one that a short kernel leaves at 1 us. The main stream's
+    # next kernel finds the 99 at 10 us and that one at 11, though more than half of the side stream's CTAs came before.
+    costs = {op(1): kernel_cost(1 * US, ctas=1), op(2): kernel_cost(30 * US, ctas=297), op(3): kernel_cost(10 * US)}
+    steps = (compute(1), compute(2, COMM_STREAM), compute(3))
+    spans = {span.name: span for span in run(program(*steps), machine(costs), eager=False).spans}
+    assert spans["kernel_3"].end_s == pytest.approx(21 * US)
+    assert spans["kernel_2"].end_s > 30 * US
+
+
+@pytest.mark.parametrize(("fraction", "end_us"), [(1.0, 70.0), (0.5, 66.0), (0.0, 60.0)])
+def test_a_collective_is_slowed_by_the_share_of_hbm_that_compute_takes(fraction: float, end_us: float) -> None:
+    # Slower by half where compute takes all of it: 30 us beside the kernel do 20 us of the work.
+    kernel = kernel_cost(30 * US, memory_fraction=fraction)
+    _, other = beside(kernel, collective_cost(60 * US), collective_dispatch_s=0.0, collective_memory_slowdown=0.5)
+    assert other.end_s == pytest.approx(end_us * US)
+
+
+@pytest.mark.parametrize(("ctas", "end_us"), [(NUM_SMS, 70.0), (NUM_SMS // 2, 66.0)])
+def test_a_collective_is_slowed_by_the_share_of_the_sms_that_compute_occupies(ctas: int, end_us: float) -> None:
+    kernel = kernel_cost(30 * US, ctas=ctas)
+    _, other = beside(kernel, collective_cost(60 * US), collective_dispatch_s=0.0, collective_slowdown=0.5)
+    assert other.end_s == pytest.approx(end_us * US)
+
+
+@pytest.mark.parametrize(("slowdown", "end_us"), [(0.0, 30.0), (1.0, 25.0)])
+def test_compute_is_slowed_by_what_the_collective_moves_at_its_present_pace(slowdown: float, end_us: float) -> None:
+    # Half of the HBM at full pace, a quarter where compute halves that pace.
+    other = collective_cost(60 * US, hbm_bytes=0.5 * 1e12 * 60 * US)
+    changes = {"compute_slowdown": 1.0, "collective_slowdown": slowdown}
+    kernel, _ = beside(kernel_cost(20 * US), other, collective_dispatch_s=0.0, **changes)
+    assert kernel.end_s == pytest.approx(end_us * US)
+
+
+def test_hbm_that_a_collective_takes_is_missing_to_a_kernel_that_wants_all() -> None:
+    # A demand of 1 and one of 0.6 share HBM evenly: for 20 us the kernel has half of it.
+    other = collective_cost(60 * US, hbm_bytes=0.6 * 1e12 * 60 * US)
+    kernel, _ = beside(kernel_cost(10 * US, memory_fraction=1.0), other, collective_dispatch_s=0.0)
+    assert kernel.end_s == pytest.approx(20 * US)

@@ -1,0 +1,135 @@
+"""The sums of a prediction are those of its timeline, every layer written out; its interval is what its errors say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import pi, sqrt
+from typing import Any
+
+import pytest
+
+from kraken_sim import simulate
+from kraken_sim.engine.timeline import SpanKind
+from kraken_sim.predict.energy import step_energy
+from kraken_sim.predict.uncertainty import block_residuals, interval_of
+from kraken_sim.profiles.profile import Provenance, ProvenanceKind
+from kraken_sim.program.program import MAIN_STREAM
+
+MODEL = {"preset": "1.3B", "num_hidden_layers": 6}
+CASES = [
+    {"architecture": {"kind": "kraken"}, "runtime": {"launch": "graph"}},
+    {"architecture": {"kind": "kraken"}, "runtime": {"launch": "eager"}},
+    {"architecture": {"kind": "standard"}, "runtime": {"launch": "graph"}},
+    {"architecture": {"kind": "kraken"}, "runtime": {"launch": "graph", "collective": {"channels": 4}}},
+]
+
+
+def predict(case: dict[str, Any], **changes: Any) -> Any:
+    asked = {"hardware": "h200-sxm-x2", "model": MODEL, "num_devices": 2, "context_length": 1024}
+    return simulate({**asked, **case, **changes})
+
+
+@pytest.mark.parametrize("case", CASES)
+class TestTotals:
+    def test_overlapped_collectives_lose_what_they_take_longer_than_alone(self, case: dict[str, Any]) -> None:
+        prediction = predict(case)
+        beside = [s for s in prediction.timeline.spans if s.stream != MAIN_STREAM and s.kind is SpanKind.COLLECTIVE]
+        assert prediction.overlap_cost.collective_slowdown_s == pytest.approx(
+            max(0.0, sum(s.duration_s - s.alone_s for s in beside)), abs=1e-11
+        )
+        taken_s = sum(s.duration_s for s in beside)
+        assert prediction.hidden_communication_s == pytest.approx(
+            max(0.0, taken_s - prediction.overlap_cost.waiting_s), abs=1e-11
+        )
+
+    def test_kernels_of_the_main_stream_lose_what_they_take_longer_than_alone(self, case: dict[str, Any]) -> None:
+        prediction = predict(case)
+        main = [s for s in prediction.timeline.spans if s.stream == MAIN_STREAM and s.rank == 0]
+        lost_s = sum(s.duration_s - s.alone_s for s in main if s.kind is SpanKind.COMPUTE)
+        assert prediction.overlap_cost.compute_slowdown_s == pytest.approx(max(0.0, lost_s), abs=1e-10)
+        waits_s = sum(s.duration_s for s in main if s.kind is SpanKind.WAIT)
+        assert prediction.overlap_cost.waiting_s == pytest.approx(waits_s, abs=1e-11)
+
+    def test_every_collective_counts_alone_once(self, case: dict[str, Any]) -> None:
+        prediction = predict(case)
+        collectives = [s for s in prediction.timeline.spans if s.rank == 0 and s.kind is SpanKind.COLLECTIVE]
+        assert prediction.communication_alone_s == pytest.approx(sum(s.alone_s for s in collectives))
+
+    def test_the_main_stream_s_time_is_cut_into_slices_that_leave_nothing_out(self, case: dict[str, Any]) -> None:
+        prediction = predict(case)
+        assert sum(prediction.breakdown_s.values()) == pytest.approx(prediction.latency_s)
+        cursor, slices = 0, {"exposed": 0, "contention": 0.0}
+        for span in sorted(
+            (s for s in prediction.timeline.spans if s.stream == MAIN_STREAM and s.rank == 0), key=lambda s: s.end_ps
+        ):
+            if span.kind is not SpanKind.COMPUTE:
+                slices["exposed"] += span.end_ps - cursor
+            if span.kind is SpanKind.WAIT:
+                slices["contention"] += (span.end_ps - cursor) * 1e-12
+            else:
+                slices["contention"] += max(0.0, span.duration_s - span.alone_s)
+            cursor = span.end_ps
+        assert prediction.exposed_communication_s == pytest.approx(slices["exposed"] * 1e-12)
+        assert prediction.totals.blocks_s["contention"] == pytest.approx(slices["contention"], abs=1e-10)
+
+
+class TestInterval:
+    def test_errors_of_blocks_are_independent_and_within_a_block_common(self) -> None:
+        # Six tenths with an error of 0.1 and four with 0.2 are sqrt(0.06² + 0.08²) = 0.1 on average.
+        found = interval_of(1e-3, {"gemm": 6e-4, "attention": 4e-4}, {"gemm": 0.1, "attention": 0.2}, eager=False)
+        half = 1.645 * sqrt(pi / 2) * 0.1
+        assert found.high_s == pytest.approx(1e-3 * (1 + half))
+        assert found.low_s == pytest.approx(1e-3 / (1 + half))
+        assert found.level == 0.9
+
+    def test_a_lower_clock_and_an_eager_host_add_their_own(self) -> None:
+        cool, hot = (interval_of(1e-3, {}, {}, eager=False, slowdown=slowdown) for slowdown in (1.0, 1.2))
+        assert cool.high_s == cool.low_s == 1e-3
+        assert hot.high_s == pytest.approx(1e-3 * (1 + 1.645 * sqrt(pi / 2) * 0.5 * 0.2))
+        graph, eager = (interval_of(1e-3, {"launch": 5e-4}, {"launch": 9.0}, eager=launch) for launch in (False, True))
+        assert eager.high_s / 1e-3 - 1 == pytest.approx(10 * (graph.high_s / 1e-3 - 1))
+
+    def test_the_largest_residual_of_a_block_counts_and_one_that_states_none_is_taken_as_a_fifth(self) -> None:
+        def fitted(residual: float | None) -> Provenance:
+            return Provenance(ProvenanceKind.FITTED, "a fit", residual)
+
+        datasheet = Provenance(ProvenanceKind.DATASHEET, "a datasheet")
+        found = block_residuals(
+            {"gemm.a": fitted(0.05), "gemm.b": fitted(0.08), "gemm.c": fitted(0.01), "attention": fitted(None),
+             "launch": datasheet}
+        )  # fmt: skip
+        assert found["gemm"] == 0.08
+        assert found["attention"] == 0.2
+
+
+class TestEnergy:
+    def test_layers_that_were_folded_draw_as_much_as_those_written_out(self) -> None:
+        folded, exact = predict(CASES[0]), simulate(predict(CASES[0]).scenario, exact=True)
+        assert folded.timeline.folds
+        assert step_energy(folded).energy_j == pytest.approx(step_energy(exact).energy_j)
+
+    def test_every_byte_from_hbm_costs_its_share_of_the_power_at_full_bandwidth(self) -> None:
+        prediction = predict(CASES[0], context_length=128)
+        assert step_energy(prediction).device_w < prediction.profile.power.limit_w - 100.0
+        more = with_power(prediction, hbm_w=prediction.profile.power.hbm_w + 100.0)
+        machine, num_bytes = prediction.prepared.machine, 0.0
+        for span in prediction.timeline.spans:
+            if span.rank == 0 and span.kind is not SpanKind.WAIT:
+                of_kind = machine.collective_cost if span.kind is SpanKind.COLLECTIVE else machine.kernel_cost
+                num_bytes += of_kind(span.op).hbm_bytes
+        joules = step_energy(more).energy_j - step_energy(prediction).energy_j
+        assert joules == pytest.approx(2 * 100.0 * num_bytes / prediction.profile.device.hbm_bandwidth_bytes_per_s)
+
+    def test_at_the_settled_clock_the_kernels_draw_the_limit_and_no_more_is_ever_said(self) -> None:
+        prediction = predict(CASES[2], model={"preset": "6.7B"}, batch_size=8, context_length=2048)
+        assert prediction.slowdown > 1.02
+        limit_w = prediction.profile.power.limit_w
+        assert step_energy(prediction).device_w <= limit_w
+        assert step_energy(with_power(prediction, limit_w=1e9)).device_w == pytest.approx(limit_w, rel=0.05)
+        assert step_energy(with_power(prediction, limit_w=100.0)).device_w == 100.0
+
+
+def with_power(prediction: Any, **changes: float) -> Any:
+    """The same step at the same clock on a card that draws otherwise."""
+    profile = replace(prediction.profile, power=replace(prediction.profile.power, **changes))
+    return replace(prediction, prepared=replace(prediction.prepared, profile=profile))
