@@ -159,3 +159,24 @@ def test_a_fit_refuses_too_few_samples_and_impossible_periods() -> None:
     broken = [MemoryBoundSample(sample.op, 5e-7, inputs_warm=True) for sample in _samples(periods=True)]
     with pytest.raises(InputError, match="gap"):
         fit_memory_bound(broken, H200)
+
+
+def test_no_efficiency_of_a_fit_moves_bytes_faster_than_the_datasheet_says() -> None:
+    kernels = {name: {**row, "cta_bytes_per_s": 1e15, "hbm_efficiency": 50.0} for name, row in C.kernels.items()}
+    perfect = replace(C, hbm_efficiency=50.0, kernels=kernels)
+    for op in (Copy(2**30), Norm(65536, 8192, FP16), Elementwise("add", 2**29, 2, FP16)):
+        cost = memory_bound_cost(op, H200, perfect)
+        floor_s = cost.hbm_bytes / H200.hbm_bandwidth_bytes_per_s
+        assert cost.busy_s == pytest.approx(cost.fixed_s + floor_s)
+
+
+@pytest.mark.parametrize(("num_inputs", "num_outputs"), [(1, 1), (2, 1), (1, 2), (3, 2)])
+def test_every_operand_of_a_pointwise_kernel_is_moved_once(num_inputs: int, num_outputs: int) -> None:
+    op = Elementwise("fused", 2**30, num_inputs, FP16, num_outputs)
+    assert memory_bound_cost(op, H200, C).hbm_bytes == pytest.approx((num_inputs + num_outputs) * 2**30 * 2)
+
+
+def test_a_norm_computes_more_for_an_element_than_an_addition_does() -> None:
+    norm, add = Norm(512, 4096, FP16), Elementwise("add", 512 * 4096, 2, FP16)
+    assert memory_bound_cost(norm, H200, C).flops > memory_bound_cost(add, H200, C).flops == 512 * 4096
+    assert memory_bound_cost(Copy(4096), H200, C).flops == 0.0

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kraken_sim import simulate
-from kraken_sim.predict.explain import explain_overlap, overlap_sentences, overlaps
+from kraken_sim.predict.explain import OverlapAdvice, explain_overlap, overlap_sentences, overlaps
 from kraken_sim.predict.uncertainty import block_residuals
 from kraken_sim.profiles.load import load_profile
 
@@ -90,3 +90,9 @@ def test_blocks_share_the_latency_out():
     for launch in ("graph", "eager"):
         prediction = kraken(runtime={"launch": launch})
         assert sum(prediction.totals.blocks_s.values()) == pytest.approx(prediction.latency_s, rel=1e-6)
+
+
+def test_where_some_channels_are_no_better_nccl_s_own_choice_is_named():
+    causes = explain_overlap(kraken()).causes
+    assert OverlapAdvice(causes, 1.0, {4: 1.0, None: 1.0, 8: 1.0}).best_channels is None
+    assert OverlapAdvice(causes, 1.0, {None: 1.0, 8: 0.9, 4: 0.9}).best_channels == 8

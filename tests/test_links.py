@@ -13,14 +13,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kraken_sim import link_traffic, predict_op, simulate, simulate_concurrent
+from kraken_sim.costs.collectives import collective_cost
+from kraken_sim.costs.collectives.policy import CollectivePolicy
 from kraken_sim.costs.fair import Flow, max_min_rates
 from kraken_sim.costs.links.sharing import LinkSharing, groups_of
+from kraken_sim.costs.links.side_by_side import SideBySide
 from kraken_sim.costs.links.traffic import link_bytes
 from kraken_sim.errors import InfeasibleError, InputError
 from kraken_sim.hardware.topology.graph import Link, LinkKind, Node, NodeKind
+from kraken_sim.hardware.topology.reduction import reduce_group
 from kraken_sim.hardware.topology.topology import Topology
 from kraken_sim.profiles.load import load_profile
-from kraken_sim.program.ops import CollectiveKind
+from kraken_sim.program.ops import Collective, CollectiveKind
 
 MIB = 2**20
 AR, AG, RS, A2A, BC, P2P = CollectiveKind
@@ -329,3 +333,41 @@ class TestPrograms:
         inside = [span for span in reduces(kraken("l40s-x8", 2), "all_reduce_group_attention") if span.alone_s > 0]
         beside = max((span.end_ps - span.start_ps) * 1e-12 / span.alone_s for span in inside)
         assert beside > 1.5
+
+
+def test_all_rings_of_a_mesh_end_at_the_same_time():
+    """On a DGX-1 some rings have more NVLinks than others and carry as much more."""
+    topology = load_profile("v100-dgx1-x8").topology
+    found = link_bytes(topology, topology.gpus, AR, "ring", 1000.0)
+    interconnect = topology.interconnect(8)
+    busiest_s = max(num_bytes / link.bytes_per_s for link, num_bytes in found.items())
+    assert busiest_s == pytest.approx(2 * 7 / 8 * 1000.0 / interconnect.bandwidth_bytes_per_s)
+    assert sum(found.values()) == pytest.approx(8 * 2 * 7 / 8 * 1000.0)
+
+
+def test_at_their_pace_together_different_collectives_overfill_no_link():
+    """Groups of one op are alike only on an even machine: all go at the pace of the slowest of them."""
+    gpus = [Node(f"gpu{i}", NodeKind.GPU) for i in range(4)]
+    rates = (31.5e9, 8e9, 31.5e9, 31.5e9)
+    links = [Link(f"gpu{i}", f"host{i // 2}", LinkKind.PCIE, rate, 5e-7, 1, 4) for i, rate in enumerate(rates)]
+    hosts = (Node("host0", NodeKind.HOST), Node("host1", NodeKind.HOST))
+    topology = Topology((*gpus, *hosts), (*links, Link("host0", "host1", LinkKind.SOCKET, 16e9, 2e-7)))
+    bare = replace(constants(27, 0), shared_fabric_links={}, switch_group_size=8)
+    neighbours, across = Collective(AR, 64 * MIB, 2, 1), Collective(AR, 64 * MIB, 2, 2)
+    running = {}
+    for op in (neighbours, across):
+        group = groups_of(topology, 2, op.stride, 4)[-1]
+        link = reduce_group(topology, group, True)
+        policy = CollectivePolicy(algorithm="ring", protocol="simple")
+        running[op] = collective_cost(AR, op.num_bytes, link, gpu("ada"), bare, policy)
+    paces = SideBySide(topology, bare, 4, p2p=True).speeds(running)
+    sharing, load = LinkSharing(topology, bare), Counter()
+    for op, cost in running.items():
+        flows = [sharing.flow(group, AR, cost) for group in groups_of(topology, 2, op.stride, 4)]
+        alone = max_min_rates(flows, sharing.capacity)
+        for flow, rate in zip(flows, alone, strict=True):
+            for resource, share in flow.usage.items():
+                load[resource] += share * rate * paces[op]
+    assert min(paces.values()) < 1.0
+    for resource, amount in load.items():
+        assert amount <= sharing.capacity[resource] * (1 + 1e-9)

@@ -167,3 +167,23 @@ def test_a_fit_without_settled_load_is_refused():
     short = replace(long, chunk_end_s=long.chunk_end_s[:2], chunk_rounds_per_s=long.chunk_rounds_per_s[:2])
     with pytest.raises(ValueError, match="too few sustained records"):
         fit_power([short, short], DEVICE, START)
+
+
+def test_arithmetic_draws_no_more_than_at_the_peak_rate():
+    at_peak, beyond = (clocked_w(Load(1.0, rate * PEAK, 0.0), PEAK, START) for rate in (1.0, 3.0))
+    assert beyond == at_peak == START.active_w + START.tensor_w
+    assert clocked_w(Load(1.0, 0.0, 0.0, sm_share=0.25), PEAK, START) == 0.25 * START.active_w
+    assert clocked_w(Load(0.0, 1.0, 0.0), PEAK, START) == 0.0
+
+
+def test_collectives_beside_compute_draw_power_at_a_clock_but_take_no_more_time():
+    """Their SMs spin and their bytes pass HBM; the settled clock meets the limit with both counted."""
+    transfers = [Load(0.5, 0.0, 0.2 * HBM, 0.2), Load(0.25, 0.0, 0.1 * HBM, 0.1)]
+    alone = settled_clock([FULL], [], 0.0, PEAK, HBM, START)
+    clock = settled_clock([FULL], transfers, 0.0, PEAK, HBM, START)
+    assert LOWEST_CLOCK < clock < alone
+    duration_s = FULL.busy_s * clock**-START.rate_exponent
+    sms_j = duration_s * clocked_w(FULL, PEAK, START) + START.active_w * (0.5 * 0.2 + 0.25 * 0.1)
+    hbm_j = START.hbm_w * (0.1 + 0.2 + 0.1)
+    average_w = START.idle_w + (clock**START.power_exponent * sms_j + hbm_j) / duration_s
+    assert average_w == pytest.approx(START.limit_w, rel=1e-6)

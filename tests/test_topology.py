@@ -318,3 +318,17 @@ def test_staging_without_a_host_is_an_error() -> None:
     pair = Topology(tuple(gpu_nodes(2)), (nvlink("gpu0", "gpu1"),))
     with pytest.raises(InputError, match="no PCIe or C2C link to a host"):
         pair.interconnect(2, p2p=False)
+
+
+def test_a_ring_is_as_late_as_its_longest_hop_and_speaks_the_oldest_pcie_in_it() -> None:
+    machine = pcie_box(4, 1)
+    links = [
+        replace(link, latency_s=3e-6, pcie_gen=3) if link.a == "gpu2" else replace(link, pcie_gen=5)
+        for link in machine.links
+    ]
+    mixed = replace(machine, links=tuple(links))
+    usual_s = links[0].latency_s
+    assert mixed.interconnect(4).latency_s == pytest.approx(3e-6 + usual_s)
+    assert mixed.interconnect(4).pcie_gen == 3
+    assert mixed.interconnect(2).latency_s == pytest.approx(2 * usual_s)
+    assert mixed.interconnect(2).pcie_gen == 5
