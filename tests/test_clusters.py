@@ -254,3 +254,10 @@ def test_other_nodes_of_a_machine_stay_when_ranks_move() -> None:
     assert moved.links == machine.links
     assert [node.kind for node in moved.nodes][:2] == [NodeKind.GPU] * 2
     assert replace(moved, nodes=machine.nodes) == machine
+
+
+def test_a_message_between_nodes_flies_to_its_nic_over_the_network_and_from_the_other_nic() -> None:
+    across = cluster(2).interconnect(16).across
+    assert across is not None
+    to_nic_s, network_s = 2 * 0.5e-6, 2 * 0.5e-6  # GPU, PCIe switch, NIC; NIC, rail, NIC
+    assert across.latency_s == pytest.approx(to_nic_s + network_s + to_nic_s)

@@ -12,16 +12,19 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kraken_sim import simulate
 from kraken_sim.cli import main
 from kraken_sim.errors import InfeasibleError, InputError
+from kraken_sim.explore.option import replicas_needed
 from kraken_sim.explore.procure.candidates import Procurement, procure
 from kraken_sim.explore.procure.economics import (
     cost_per_million_tokens,
     energy_kwh_per_million_tokens,
     ownership_cost_per_hour,
 )
+from kraken_sim.explore.procure.queueing import ServiceClass, in_time_probability
 from kraken_sim.explore.procure.request import ProcureRequest, load_procure_request
-from kraken_sim.explore.procure.sla import MLPERF_PRESETS, TpotStatus
+from kraken_sim.explore.procure.sla import MLPERF_PRESETS, TpotStatus, judge_tpot
 
 EXAMPLE = Path(__file__).parent.parent / "scenarios" / "assistant_purchase.yaml"
 PRICE = {"per_hour": 8.0, "source": "example price", "date": "2026-01-01"}
@@ -277,3 +280,72 @@ def test_headroom_of_a_workload_with_hardly_any_prompts_is_found_too():
     rare = {"name": "rare", "share": 1e-7, "model": {"preset": "350M"}, "prompt_tokens": 128}
     chat = {**SMALL["workloads"][0], "share": 1.0 - 1e-7}
     assert procure(request(workloads=[chat, rare], load={"prompts_per_s": 0.001})).best.option.headroom > 1.0
+
+
+def test_replicas_and_machines_are_whole_and_always_enough():
+    assert [replicas_needed(rate, 3.0) for rate in (0.1, 3.0, 3.1, 9.0, 9.1)] == [1, 1, 2, 3, 4]
+    assert replicas_needed(9.0 * (1 + 1e-5), 3.0) == 3  # the rate is not known more exactly
+    candidate = {**SMALL["candidates"][0], "hardware": "h200-sxm-x8", "num_devices": [4]}
+    for load in (100.0, 400.0, 1000.0, 2500.0):
+        option = procure(request(candidates=[candidate], load={"prompts_per_s": load})).best.option
+        room = option.num_machines * option.replicas_per_machine
+        needed = sum(pool.num_replicas for pool in option.pools)
+        assert room - option.replicas_per_machine < needed <= room
+        assert sum(pool.num_replicas * pool.replica_per_s for pool in option.pools) >= load * (1 - 2e-4)
+
+
+def test_a_fleet_draws_its_idle_power_and_what_each_prompt_adds():
+    candidate = {**SMALL["candidates"][0], "host_power": "1 kW"}
+    best = procure(request(candidates=[candidate])).best
+    (service,) = best.option.services
+    machines_, energy = best.option.num_machines, service.energy
+    added_j = energy.energy_j - energy.idle_w * service.prediction.latency_s * 2
+    assert added_j > 0.0
+    assert best.fleet_w == pytest.approx(machines_ * (1000.0 + 2 * energy.idle_w) + 400.0 * added_j)
+    # As if every GPU drew its step's power while it serves and idled else.
+    busy = 400.0 * service.prediction.latency_s * 2
+    by_time = machines_ * 1000.0 + busy * energy.device_w + (2 * machines_ - busy) * energy.idle_w
+    assert best.fleet_w == pytest.approx(by_time)
+
+
+def test_a_limit_within_the_interval_of_a_step_is_neither_met_nor_missed():
+    step = simulate(
+        {"hardware": "h200-sxm-x2", "model": {"preset": "1.3B"}, "architecture": {"kind": "standard"},
+         "num_devices": 2, "context_length": 512, "phase": "decode"}
+    )  # fmt: skip
+    low_s, high_s = step.interval.low_s, step.interval.high_s
+    assert judge_tpot(0.999 * low_s, step).status is TpotStatus.MISSED
+    for limit_s in (1.001 * low_s, 0.999 * high_s, 2.0 * high_s):
+        assert judge_tpot(limit_s, step).status is TpotStatus.NOT_JUDGED
+    assert judge_tpot(None, step).status is TpotStatus.NOT_ASKED
+
+
+def test_who_may_be_as_cheap_within_the_intervals_is_a_contender():
+    def offers(*prices: float) -> Procurement:
+        candidates = [
+            {**SMALL["candidates"][0], "name": f"at {price:g}", "price": {**PRICE, "per_hour": price}}
+            for price in prices
+        ]
+        return procure(request(candidates=candidates, load={"prompts_per_s": 5000}))
+
+    assert offers(8.0, 8.001).contenders == ["at 8.001"]
+    assert offers(8.0, 80.0).contenders == []
+    best = offers(8.0).best
+    low, high = best.cost_range
+    assert high is not None
+    assert low < best.cost_per_million_tokens < high
+    few, many = best.option.machines_range
+    assert few < best.option.num_machines < (many or 0)
+
+
+def test_each_workload_of_a_pool_must_keep_the_limit_not_only_the_easiest():
+    """Long prompts take longer themselves and keep the limit less often than short ones that wait as long."""
+    long = {"name": "documents", "share": 0.1, "model": {"preset": "1.3B"}, "prompt_tokens": 2048}
+    chat = {**SMALL["workloads"][0], "share": 0.9}
+    option = procure(request(workloads=[chat, long])).best.option
+    (pool,) = option.pools
+    slow = next(service for service in option.services if service.workload.name == "documents")
+    classes = [ServiceClass(service.workload.share, service.prediction.latency_s, 0.060) for service in option.services]
+    probabilities = in_time_probability(classes, pool.replica_per_s)
+    assert min(probabilities) >= 0.99
+    assert slow.prediction.latency_s == max(service.prediction.latency_s for service in option.services)
