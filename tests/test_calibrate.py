@@ -22,12 +22,20 @@ from kraken_sim.calibration.samples import (
 from kraken_sim.calibration.switches import kernel_switch
 from kraken_sim.cli import main
 from kraken_sim.errors import InputError
-from kraken_sim.measurements.records import GemmRecord, KernelsRecord, Launch, PairRecord, Quartiles
+from kraken_sim.measurements.records import (
+    GemmRecord,
+    KernelsRecord,
+    Launch,
+    MemoryBoundRecord,
+    PairRecord,
+    Quartiles,
+)
 from kraken_sim.measurements.schema import MeasurementFile
 from kraken_sim.predict.pricing import Pricing
 from kraken_sim.profiles.load import check_profile, load_profile, profile_path
 from kraken_sim.profiles.profile import HardwareProfile, ProvenanceKind
 from kraken_sim.profiles.write import section, with_sections
+from kraken_sim.program.ops import DType, Norm
 
 BASE = "h200-sxm-x2"
 OPS = {
@@ -288,6 +296,24 @@ def test_changing_from_kernel_to_kernel_costs_what_unlike_chains_take_longer() -
     assert kernel_switch(file_of(only=tuple(alike)), truth) is None
     found = calibrate(file_of(*alike, *unlike), truth).profile
     assert "kernel_switch_s" in " ".join(path for path in found.provenance if path.startswith("launch."))
+
+
+def test_a_kernel_in_a_chain_counts_as_it_was_measured_alone_and_not_as_it_is_priced() -> None:
+    truth = load_profile(BASE)
+    norm = {"op": "norm", "num_tokens": 128, "hidden_size": 3584}
+    gap_s = truth.launch.graph_node_gap_s
+    slower_s = Pricing(truth).kernel(Norm(128, 3584, DType.FLOAT16)).busy_s + gap_s + 0.6e-6
+    norms = [record for record in records() if isinstance(record, MemoryBoundRecord) and record.function == "norm"]
+    times = Quartiles(slower_s, slower_s, slower_s)
+    alone = norms[0].model_copy(update={"num_tokens": 128, "hidden_size": 3584, "time_s": times})
+    widths = (1024, 2048, 4096)
+    alike = [chain(truth, 1.5, *[norm | {"hidden_size": width}] * 3) for width in widths]
+    unlike = [
+        chain(truth, 1.5 + 0.6 + 2 * 0.8, norm, {"op": "gemm", "m": 128, "n": width, "k": 2048}) for width in widths
+    ]
+    fit = kernel_switch(file_of(only=(alone, *alike, *unlike)), truth)
+    assert fit is not None
+    assert fit.kernel_switch_s == pytest.approx(0.8e-6)
 
 
 def test_a_negative_slope_is_no_cost() -> None:
