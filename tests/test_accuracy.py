@@ -11,12 +11,14 @@ import pytest
 from measurement_support import header, microbenchmarks, pass_record, write
 
 from kraken_sim import predict_op, simulate
+from kraken_sim.calibration.gemm import GemmSample, gemm_shape
+from kraken_sim.calibration.split import split
 from kraken_sim.measurements.records import GemmRecord, Launch, MemoryBoundRecord
 from kraken_sim.measurements.schema import MeasurementFile, read_measurements
 from kraken_sim.predict.ideal_overlap import ideal_overlap
 from kraken_sim.predict.pricing import Pricing
 from kraken_sim.profiles.load import load_profile
-from kraken_sim.program.ops import Gemm
+from kraken_sim.program.ops import DType, Gemm
 from kraken_sim.validate.passes import KRAKEN_NAME, scenario_of_pass, validate_passes
 from validation import accuracy
 from validation.accuracy_causes import bias_section, explained_section, explained_share, gemm_shift_s
@@ -211,36 +213,48 @@ def test_gemms_measured_twice_as_slow_lengthen_a_pass_by_its_gemm_time() -> None
     assert gemm_shift_s(prepared, {})[1] == 0.0
 
 
+SHAPES = [(m, n, k) for m in (1, 64, 512, 2048) for n, k in ((4096, 4096), (4096, 1024), (8192, 8192))]
+
+
 def gemm_table(folder: Path, card: str, name: str, factor: float) -> None:
     profile = load_profile(name)
     rows = ["# a comment", "m,n,k,latency_ms", "512,128,4096,1.0"]
-    for m, n, k in ((1, 4096, 4096), (512, 4096, 1024), (2048, 8192, 8192)):
+    for m, n, k in SHAPES:
         time_s = predict_op(profile, {"op": "gemm", "m": m, "n": n, "k": k, "dtype": "bfloat16"})
         rows.append(f"{m},{n},{k},{factor * time_s * 1e3!r}")
     (folder / f"gemm_bf16_{card}.csv").write_text("\n".join(rows), encoding="utf-8")
 
 
-def test_public_tables_are_compared_row_by_row(tmp_path: Path) -> None:
+def attention_table(folder: Path, factor: float) -> None:
+    attention = {"batch": 2, "q_len": 1, "num_heads": 16, "num_kv_heads": 4, "head_dim": 128, "dtype": "bfloat16"}
+    rows = ["batch_size,kv_len,num_heads,num_key_value_heads,head_dim,latency_ms"]
+    for length in (256, 512, 1024, 2048):
+        time_s = predict_op("l40s-x8", {"op": "attention", "kv_len": length, **attention})
+        rows.append(f"2,{length},16,4,128,{1e3 * factor * time_s!r}")
+    (folder / "gen_attn_bf16_l40s_pcie_trtllm.csv").write_text("\n".join(rows), encoding="utf-8")
+
+
+def test_public_tables_are_compared_row_by_row_on_shapes_that_no_fit_saw(tmp_path: Path) -> None:
     gemm_table(tmp_path, "a100sxm80_trtllm", "a100-sxm4-80gb-x8", 1.25)
     gemm_table(tmp_path, "l40s_pcie_trtllm", "l40s-x8", 1.0)
-    attention = {"batch": 2, "q_len": 1, "kv_len": 512, "num_heads": 16, "num_kv_heads": 4, "head_dim": 128}
-    time_s = predict_op("l40s-x8", {"op": "attention", "dtype": "bfloat16", **attention})
-    text = f"batch_size,kv_len,num_heads,num_key_value_heads,head_dim,latency_ms\n2,512,16,4,128,{500 * time_s!r}\n"
-    (tmp_path / "gen_attn_bf16_l40s_pcie_trtllm.csv").write_text(text, encoding="utf-8")
-    time_s = predict_op("h100-sxm-x8", {"op": "all_reduce", "bytes": 4096, "num_devices": 4})
-    rows = [f"h100_sxm,4,4096,{1e3 * time_s!r}", "h100_sxm,4,512,1", "other,4,4096,1"]
-    text = "\n".join(["system,num_gpus,message_bytes,latency_ms", *rows])
+    attention_table(tmp_path, 0.5)
+    sizes = [4096 << step for step in range(10)]
+    times = [predict_op("h100-sxm-x8", {"op": "all_reduce", "bytes": size, "num_devices": 4}) for size in sizes]
+    rows = [f"h100_sxm,2.29.2,4,{size},{1e3 * time_s!r}" for size, time_s in zip(sizes, times, strict=True)]
+    rows += ["h100_sxm,2.29.2,4,512,1", "h100_sxm,2.20.3,4,4096,1", "other,2.29.2,4,4096,1"]
+    text = "\n".join(["system,nccl_version,num_gpus,message_bytes,latency_ms", *rows])
     (tmp_path / "nccl_all_reduce.csv").write_text(text, encoding="utf-8")
     sections = {section.key: by_labels(section) for section in public_sections(tmp_path)}
     a100 = sections["public_gemm"][("a100-sxm4-80gb-x8",)]
-    assert a100.count == 3
+    products = [GemmSample(*shape, DType.BFLOAT16, 1.0, weights_warm=True) for shape in SHAPES]
+    assert a100.count == len(split(products, gemm_shape)[1]) < len(SHAPES)
     assert a100.mean == pytest.approx(0.2)
     assert a100.met is False
     assert sections["public_gemm"][("l40s-x8",)].mean == pytest.approx(0.0, abs=1e-9)
     assert sections["public_attention"]["l40s-x8", "decode"].bias == pytest.approx(1.0)
-    assert sections["public_all_reduce"]["h100-sxm-x8", "4"].count == 1
+    assert 1 <= sections["public_all_reduce"]["h100-sxm-x8", "4"].count < len(sizes)
     assert sections["public_all_reduce"]["h100-sxm-x8", "4"].met is True
-    assert sections["left_out_gemm"]["l40s-x8", "a100-sxm4-80gb-x8"].count == 3
+    assert sections["left_out_gemm"]["l40s-x8", "a100-sxm4-80gb-x8"].count == a100.count
 
 
 def test_without_public_tables_a_line_says_so(tmp_path: Path) -> None:

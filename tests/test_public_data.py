@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kraken_sim.errors import InputError
-from validation import collective_accuracy, fit_collectives
+from validation import collective_accuracy, refit
 from validation.public_data import BESIDE_CHECKOUT, VARIABLE, folder_of_option, public_data_folder, rows_of
 
 if TYPE_CHECKING:
@@ -49,9 +49,8 @@ def test_commands_that_cannot_do_without_tables_say_which_they_lack(
 ) -> None:
     assert collective_accuracy.main(["--public-data", str(tmp_path)]) == 2
     assert "lacks nccl_all_reduce.csv" in capsys.readouterr().err
-    machine = ["--system", "h100_sxm", "--version", "2.29.2", "--hardware", "h100-sxm-x8"]
-    assert fit_collectives.main([*machine, "--public-data", str(tmp_path)]) == 2
-    assert "no rows of h100_sxm with NCCL 2.29.2" in capsys.readouterr().err
+    assert refit.main(["--public-data", str(tmp_path), "--dry-run"]) == 2
+    assert "gemm_bf16_l40s_pcie_trtllm.csv" in capsys.readouterr().err
 
 
 def test_collectives_are_compared_with_their_own_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -101,7 +101,8 @@ def microbench_section(errors: Iterable[ClassError]) -> Section:
         for e in errors
     )
     note = (
-        "The fits run anew on a fixed 70 % of each kind of record, CUDA graphs only; these are the other 30 %. What a "
+        "The fits run anew on 70 % of the shapes of each kind of record, CUDA graphs only; these are the other 30 %, "
+        "which a fit has seen in no form: number format, chain, start order, channels, transport. What a "
         "kernel's record means is settled before: large GEMMs count at the clock of a card at rest. Two constants of "
         "pairs are not fitted here but read off timelines, without holding pairs out."
     )

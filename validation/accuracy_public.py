@@ -6,38 +6,30 @@ from collections import defaultdict
 from dataclasses import replace
 from math import log2, sqrt
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from kraken_sim import predict_op
-from kraken_sim.calibration.gemm import GemmSample, predict_periods
+from kraken_sim.calibration.attention import AttentionSample, attention_shape, phase_class
+from kraken_sim.calibration.collectives import all_reduce_shape
+from kraken_sim.calibration.gemm import GemmSample, gemm_shape, predict_periods
+from kraken_sim.calibration.split import split
 from kraken_sim.profiles.gemm_transfer import carry_over_gemm
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.profiles.schema import GENERATIONS
-from kraken_sim.program.ops import DType
 from validation.accuracy_table import Bar, Line, Section, line
-from validation.public_data import VARIABLE, Row, rows_of
+from validation.public_data import VARIABLE
+from validation.public_tables import CARDS, attention_samples, gemm_samples, nccl_samples
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
+    from kraken_sim.calibration.split import Key
     from kraken_sim.costs.gemm_model import GemmConstants
     from kraken_sim.hardware.device import Device
 
-PROFILES: Final = {
-    "a100sxm80_trtllm": "a100-sxm4-80gb-x8",
-    "h100sxm_trtllm": "h100-sxm-x8",
-    "h200sxm_trtllm": "h200-sxm-x8",
-    "l40s_pcie_trtllm": "l40s-x8",
-}
-"""The shipped profile of each card in the tables' names."""
-SYSTEMS: Final = {
-    "a100_sxm": "a100-sxm4-80gb-x8",
-    "h100_sxm": "h100-sxm-x8",
-    "h200_sxm": "h200-sxm-x8",
-    "l40s": "l40s-x8",
-}
-"""The same for the systems of the AllReduce table."""
+Sample = TypeVar("Sample")
+
 SAME_CHIP: Final = frozenset({"h100-sxm-x8", "h200-sxm-x8"})
 """One chip with two memories: one of them left out while the other stays is an easy case."""
 
@@ -45,125 +37,97 @@ GEMM_BAR, GEMM_ADA_BAR = Bar(mean=0.06), Bar(mean=0.15)
 ATTENTION_BAR = Bar(mean=0.08)
 ALL_REDUCE_BAR = Bar(mean=0.08)
 LEFT_OUT_BAR = Bar(mean=0.15)
-MIN_SIDE: Final = 256
-MIN_BYTES, MAX_BYTES = 1 << 10, 256 << 20
-_ROWS_NOTE = "All rows of the tables; the fits of the profiles saw about 70 % of them."
+_HELD_OUT_NOTE = "The 30 % of shapes that no fit of a profile has seen in any form."
 
 
-def thinned(rows: list[Row], every: int) -> list[Row]:
-    """Each `every`-th row."""
-    return rows[::every]
-
-
-def public_sections(folder: Path, every: int = 1) -> list[Section]:
-    """GEMM, attention, AllReduce and GEMM on a GPU left out; a note where the tables are not there.
-
-    Args:
-        folder: where the tables lie.
-        every: take each so manieth row only.
-    """
-    if not any((folder / f"gemm_bf16_{card}.csv").exists() for card in PROFILES):
+def public_sections(folder: Path) -> list[Section]:
+    """GEMM, attention, AllReduce and GEMM on a GPU left out; a note where the tables are not there."""
+    if not any((folder / f"gemm_bf16_{card.tables}.csv").exists() for card in CARDS):
         note = f"No public tables of kernels ({VARIABLE} names their folder): these rows are left out."
         return [Section("public", "Public tables of kernels", (), note=note)]
-    return [
-        gemm_section(folder, every),
-        attention_section(folder, every),
-        all_reduce_section(folder, every),
-        left_out_section(folder, every),
-    ]
+    return [gemm_section(folder), attention_section(folder), all_reduce_section(folder), left_out_section(folder)]
 
 
-def gemm_samples(folder: Path, card: str, every: int = 1) -> list[GemmSample]:
-    """The products of one card with n and k of at least 256; replayed, so the weights are warm."""
-    rows = [r for r in rows_of(folder / f"gemm_bf16_{card}.csv") if min(int(r["n"]), int(r["k"])) >= MIN_SIDE]
-    return [
-        GemmSample(int(r["m"]), int(r["n"]), int(r["k"]), DType.BFLOAT16, _seconds(r), weights_warm=True)
-        for r in thinned(rows, every)
-    ]
-
-
-def gemm_section(folder: Path, every: int = 1) -> Section:
+def gemm_section(folder: Path) -> Section:
     """GEMM with n, k ≥ 256 against the card's profile."""
     lines = []
-    for card, name in PROFILES.items():
-        profile, errors = load_profile(name), []
-        for s in gemm_samples(folder, card, every):
+    for card in CARDS:
+        profile, errors = load_profile(card.profile), []
+        for s in held_out(gemm_samples(folder, card), gemm_shape):
             spec = {"op": "gemm", "m": s.m, "n": s.n, "k": s.k, "dtype": s.dtype.value, "weights": "warm"}
             errors.append(predict_op(profile, spec) / s.period_s - 1.0)
         if errors:
             bar = GEMM_ADA_BAR if profile.device.generation == "ada" else GEMM_BAR
-            lines.append(line((name,), errors, bar))
-    return Section("public_gemm", "Public GEMM tables, n, k ≥ 256", ("profile",), tuple(lines), note=_ROWS_NOTE)
+            lines.append(line((card.profile,), errors, bar))
+    title = "Public GEMM tables, n, k ≥ 256"
+    return Section("public_gemm", title, ("profile",), by_name(lines), note=_HELD_OUT_NOTE)
 
 
-def attention_section(folder: Path, every: int = 1) -> Section:
+def attention_section(folder: Path) -> Section:
     """Attention of a serving engine, prefill and decode, against the card's profile."""
     lines = []
-    for card, name in PROFILES.items():
-        profile = load_profile(name)
-        for table, phase in (("ctx", "prefill"), ("gen", "decode")):
-            rows = thinned(rows_of(folder / f"{table}_attn_bf16_{card}.csv"), every)
-            errors = [predict_op(profile, _attention(row)) / _seconds(row) - 1.0 for row in rows]
-            if errors:
-                lines.append(line((name, phase), errors, ATTENTION_BAR))
+    for card in CARDS:
+        profile = load_profile(card.profile)
+        errors: dict[str, list[float]] = {"prefill": [], "decode": []}
+        for sample in held_out(attention_samples(folder, card), attention_shape):
+            error = predict_op(profile, _attention(sample)) / sample.period_s - 1.0
+            errors[phase_class(sample)[1]].append(error)
+        lines += [line((card.profile, phase), own, ATTENTION_BAR) for phase, own in errors.items() if own]
     title = "Public attention tables, with what serving engines add"
-    return Section("public_attention", title, ("profile", "phase"), tuple(lines), note=_ROWS_NOTE)
+    return Section("public_attention", title, ("profile", "phase"), by_name(lines), note=_HELD_OUT_NOTE)
 
 
-def _attention(row: Row) -> dict[str, Any]:
-    return {
-        "op": "attention",
-        "batch": int(row["batch_size"]),
-        "q_len": int(row.get("isl") or 1),
-        "kv_len": int(row.get("isl") or row["kv_len"]),
-        "num_heads": int(row["num_heads"]),
-        "num_kv_heads": int(row["num_key_value_heads"]),
-        "head_dim": int(row["head_dim"]),
-        "dtype": "bfloat16",
-    }
+def _attention(sample: AttentionSample) -> dict[str, Any]:
+    sizes = ("batch", "q_len", "kv_len", "num_heads", "num_kv_heads", "head_dim")
+    return {"op": "attention", "dtype": sample.dtype.value} | {name: getattr(sample, name) for name in sizes}
 
 
-def all_reduce_section(folder: Path, every: int = 1) -> Section:
+def all_reduce_section(folder: Path) -> Section:
     """NCCL AllReduce of 1 KiB to 256 MiB by machine and number of GPUs; the bar is for NVSwitch."""
     errors: dict[tuple[str, str], list[float]] = defaultdict(list)
-    wanted = [r for r in rows_of(folder / "nccl_all_reduce.csv") if r["system"] in SYSTEMS and _in_range(r)]
-    for row in thinned(wanted, every):
-        name = SYSTEMS[row["system"]]
-        spec = {"op": "all_reduce", "bytes": int(row["message_bytes"]), "num_devices": int(row["num_gpus"])}
-        errors[name, row["num_gpus"]].append(predict_op(load_profile(name), spec) / _seconds(row) - 1.0)
+    for card in CARDS:
+        profile = load_profile(card.profile)
+        for sample in held_out(nccl_samples(folder, card, profile.launch.graph_node_gap_s), all_reduce_shape):
+            spec = {"op": "all_reduce", "bytes": sample.num_bytes, "num_devices": sample.num_devices}
+            errors[card.profile, str(sample.num_devices)].append(predict_op(profile, spec) / sample.period_s - 1.0)
     lines = [line(key, own, Bar() if key[0] == "l40s-x8" else ALL_REDUCE_BAR) for key, own in sorted(errors.items())]
     title = "Public NCCL tables, AllReduce of 1 KiB to 256 MiB"
-    return Section("public_all_reduce", title, ("profile", "GPUs"), tuple(lines), note=_ROWS_NOTE)
+    return Section("public_all_reduce", title, ("profile", "GPUs"), tuple(lines), note=_HELD_OUT_NOTE)
 
 
-def _in_range(row: Row) -> bool:
-    return MIN_BYTES <= int(row["message_bytes"]) <= MAX_BYTES
-
-
-def left_out_section(folder: Path, every: int = 1) -> Section:
+def left_out_section(folder: Path) -> Section:
     """GEMM of each card with constants carried over from another: the nearest, and the nearest other chip."""
     lines = []
-    for card, name in PROFILES.items():
-        samples = gemm_samples(folder, card, every)
-        if samples:
-            lines += [_carried(samples, name, source) for source in left_out_sources(name)]
+    for card in CARDS:
+        if samples := held_out(gemm_samples(folder, card), gemm_shape):
+            lines += [_carried(samples, card.profile, source) for source in left_out_sources(card.profile)]
     note = (
-        "Constants are fitted to the other card and moved by the two datasheets. The rule that moves them has numbers "
-        "of its own for generations (MMA efficiency at most 0.93, waves, L2 partitions) that agree with the fits of "
-        "these very cards, so it is no blind test: the last column leaves those numbers out. H100 and H200 are one "
-        "chip with two memories, so each is also predicted without the other."
+        "Constants are fitted to the other card and moved by the two datasheets; shapes are those that no card's fit "
+        "has seen. The rule that moves them has numbers of its own for generations (MMA efficiency at most 0.93, "
+        "waves, L2 partitions) that agree with the fits of these very cards, so it is no blind test: the last column "
+        "leaves those numbers out. H100 and H200 are one chip with two memories, so each is also predicted without the "
+        "other."
     )
     title = "GEMM on a GPU left out, from its datasheet"
     labels, extra = ("GPU left out", "constants of"), ("mean without the rule's numbers",)
-    return Section("left_out_gemm", title, labels, tuple(lines), extra, note=note)
+    return Section("left_out_gemm", title, labels, by_name(lines), extra, note=note)
+
+
+def held_out(samples: list[Sample], shape: Callable[[Sample], Key]) -> list[Sample]:
+    """The samples whose shapes no fit has seen."""
+    return split(samples, shape)[1]
+
+
+def by_name(lines: Iterable[Line]) -> tuple[Line, ...]:
+    """Lines in the order of the profiles' names."""
+    return tuple(sorted(lines, key=lambda item: item.labels[0]))
 
 
 def left_out_sources(name: str) -> list[str]:
     """Where constants come from when `name` is left out: nearest first, and again without the same chip."""
     target = load_profile(name).device
-    others = sorted(
-        (other for other in PROFILES.values() if other != name), key=lambda o: _distance(load_profile(o).device, target)
-    )
+    names = (card.profile for card in CARDS if card.profile != name)
+    others = sorted(names, key=lambda other: _distance(load_profile(other).device, target))
     if name not in SAME_CHIP:
         return others[:1]
     return [others[0], next(other for other in others if other not in SAME_CHIP)]
@@ -208,7 +172,3 @@ def only_by_datasheet(carried: GemmConstants, own: GemmConstants, source: Device
 
 def _errors(samples: Sequence[GemmSample], periods_s: Iterable[float]) -> list[float]:
     return [float(period) / sample.period_s - 1.0 for period, sample in zip(periods_s, samples, strict=True)]
-
-
-def _seconds(row: Row) -> float:
-    return float(row["latency_ms"]) * 1e-3

@@ -1,0 +1,130 @@
+"""Refits of what ships: they write fitted blocks and nothing else, and read each table by its publisher's rules."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from kraken_sim.costs.collectives.policy import CollectivePolicy, Library, Selection
+from kraken_sim.costs.collectives.serving_rules import custom_kernel
+from kraken_sim.profiles.load import load_profile, profile_path
+from kraken_sim.profiles.profile import Provenance, ProvenanceKind
+from kraken_sim.profiles.write import BlockText, section
+from validation import public_tables, refit
+from validation.public_tables import CARDS, HOPPER, KIB, MIB, collective_samples, custom_samples, nccl_samples
+from validation.refit_blocks import Shipped, carried, contention_before_hopper
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+PAIR, H100, A100 = "h200-sxm-x2", "h100-sxm-x8", "a100-sxm4-80gb-x8"
+HERE = Provenance(ProvenanceKind.FITTED, "fit to something", 0.03)
+H100_CARD = next(card for card in CARDS if card.profile == H100)
+
+
+def shipped(*names: str) -> Shipped:
+    return Shipped({name: profile_path(name).read_text(encoding="utf-8") for name in names})
+
+
+def test_a_block_that_is_put_changes_nothing_else_of_the_file() -> None:
+    work, before = shipped(PAIR), profile_path(PAIR).read_text(encoding="utf-8")
+    constants = replace(work.profiles[PAIR].contention, compute_slowdown=1.23456)
+    work.put(PAIR, "contention", BlockText(constants, HERE))
+    after = work.texts[PAIR]
+    contention = section(after, "contention") or ""
+    assert after.replace(contention, "") == before.replace(section(before, "contention") or "", "")
+    assert "compute_slowdown: 1.235" in contention
+    assert work.profiles[PAIR].provenance["contention.compute_slowdown"] == HERE
+
+
+def test_what_a_fit_leaves_as_it_was_keeps_its_own_source() -> None:
+    work = shipped(PAIR)
+    before = work.profiles[PAIR]
+    read_off = before.provenance["contention.stranded_sms"]
+    assert read_off.kind is not ProvenanceKind.FITTED
+    work.put(PAIR, "contention", BlockText(before.contention, HERE))
+    assert work.profiles[PAIR].provenance["contention.stranded_sms"] == read_off
+    work.put(PAIR, "contention", BlockText(replace(before.contention, stranded_sms=7), HERE))
+    assert work.profiles[PAIR].provenance["contention.stranded_sms"] == HERE
+
+
+def test_another_card_s_block_is_the_same_numbers_with_twice_the_error() -> None:
+    work = shipped(PAIR, H100)
+    work.put(PAIR, "attention", BlockText(work.profiles[PAIR].attention, replace(HERE, residual=0.08)))
+    work.put(PAIR, "memory_bound", BlockText(work.profiles[PAIR].memory_bound, replace(HERE, residual=0.02)))
+    carried(work, H100, PAIR, ("attention", "memory_bound"), "two others", factor=2.0)
+    pair, h100 = work.profiles[PAIR], work.profiles[H100]
+    assert (h100.attention, h100.memory_bound) == (pair.attention, pair.memory_bound)
+    attention = h100.provenance["attention.launch_s"]
+    assert attention.residual == pytest.approx(0.16)
+    assert attention.source == "carried over from two others: fit to something"
+    # never surer than a tenth of what was measured on another card
+    assert h100.provenance["memory_bound.l2_share"].residual == pytest.approx(0.1)
+
+
+def test_cards_before_hopper_strand_no_sms_and_do_not_call_contention_fitted() -> None:
+    work = shipped(PAIR, A100)
+    contention_before_hopper(work, A100, PAIR)
+    pair, a100 = (work.profiles[name].contention for name in (PAIR, A100))
+    assert a100 == replace(pair, stranded_sms=0)
+    assert work.profiles[A100].provenance["contention.compute_slowdown"].kind is ProvenanceKind.ASSUMED
+
+
+@pytest.mark.parametrize(("name", "rule"), [(H100, public_tables.vllm_hopper), (A100, public_tables.vllm)])
+def test_rows_of_vllm_are_fitted_to_the_kernels_that_its_rule_picks(name: str, rule: Callable[[int, int], str]) -> None:
+    profile = load_profile(name)
+    policy = CollectivePolicy(library=Library.CUSTOM, selection=Selection.VLLM)
+    for num_devices in (2, 4, 8):
+        link = profile.topology.interconnect(num_devices)
+        for power in range(10, 29):
+            kernel = custom_kernel(2**power, link, profile.device, profile.collectives, policy)
+            assert rule(num_devices, 2**power) == kernel
+
+
+def test_every_kernel_that_rows_are_fitted_to_is_one_of_the_profile() -> None:
+    for card in CARDS:
+        known = load_profile(card.profile).collectives.custom_base_s
+        kernels = {rule(n, KIB << step) for rule in card.custom.values() for n in (2, 4, 8) for step in range(19)}
+        assert kernels - {""} <= set(known)
+    two_shot = HOPPER["TRTLLM 1.2.0rc5"]
+    assert [two_shot(8, size) for size in (256 * KIB, MIB, 8 * MIB)] == ["", "two_shot_tensorrt_llm", ""]
+
+
+def test_rows_of_other_machines_versions_and_sizes_are_no_samples(tmp_path: Path) -> None:
+    nccl = ["h100_sxm,2.29.2,2,4096,0.01", "h100_sxm,2.20.3,2,4096,0.01", "l40s,2.27.3,2,4096,0.01"]
+    nccl += ["h100_sxm,2.27.3,2,512,0.01", f"h100_sxm,2.27.3,8,{512 * MIB},0.01"]
+    write(tmp_path, "nccl_all_reduce.csv", "system,nccl_version,num_gpus,message_bytes,latency_ms", nccl)
+    (sample,) = nccl_samples(tmp_path, H100_CARD, 1e-6)
+    assert (sample.num_bytes, sample.nccl_minor_version, sample.period_s) == (4096, 29, pytest.approx(1e-5))
+    custom = ["h100_sxm,vLLM 0.24.0,graph,2,4096,0.004", "h100_sxm,vLLM 0.24.0,eager,2,4096,0.02"]
+    custom += ["h100_sxm,vLLM 0.19.0,graph,2,4096,0.004", f"h100_sxm,vLLM 0.24.0,graph,2,{128 * MIB},1.0"]
+    write(
+        tmp_path, "custom_all_reduce.csv", "system,framework_version,launch,num_gpus,message_bytes,latency_ms", custom
+    )
+    (own,) = custom_samples(tmp_path, H100_CARD, 1e-6)
+    assert (own.kernel, own.launch) == ("one_shot_vllm", "graph")
+    others = ["h100_sxm,2.29.2,all_gather,4,4096,0.01", "h100_sxm,2.27.3,all_gather,4,4096,0.02"]
+    write(tmp_path, "nccl_other_collectives.csv", "system,nccl_version,op,num_gpus,message_bytes,latency_ms", others)
+    (newest,) = collective_samples(tmp_path, H100_CARD)
+    assert newest.time_s == pytest.approx(1e-5)
+
+
+def write(folder: Path, name: str, head: str, rows: list[str]) -> None:
+    (folder / name).write_text("\n".join([head, *rows]), encoding="utf-8")
+
+
+def test_a_profile_that_is_not_fitted_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert refit.main(["--public-data", str(tmp_path), "--only", "h100-sxm-x88"]) == 2
+    assert "did you mean 'h100-sxm-x8'" in capsys.readouterr().err
+
+
+def test_a_dry_run_prints_errors_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = profile_path("a100-sxm4-40gb-x8")
+    before = path.stat().st_mtime_ns
+    assert refit.main(["--public-data", str(tmp_path), "--only", path.stem, "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    assert [line.split()[1] for line in printed.splitlines()] == ["gemm", "attention", "collectives", "contention"]
+    assert path.stat().st_mtime_ns == before

@@ -1,0 +1,301 @@
+"""How each fitted block of a shipped profile is made: from published tables, from measurements, or carried over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from statistics import median
+from typing import TYPE_CHECKING, Any, Final
+
+from kraken_sim.calibration.attention import DEFAULT_START as ATTENTION_START
+from kraken_sim.calibration.attention import fit_attention, phase_class
+from kraken_sim.calibration.collective_kinds import fit_kind
+from kraken_sim.calibration.collectives import fit_all_reduce
+from kraken_sim.calibration.fit_profile import calibrate, held_out_text, machine_text, unchanged
+from kraken_sim.calibration.gemm import fit_gemm
+from kraken_sim.calibration.launch import LAYER_CALLS
+from kraken_sim.calibration.overlap import sustained_samples
+from kraken_sim.calibration.power import START as POWER_START
+from kraken_sim.calibration.power import fit_power
+from kraken_sim.files.strict_yaml import parse_yaml
+from kraken_sim.measurements.records import LaunchRecord
+from kraken_sim.measurements.schema import read_measurements
+from kraken_sim.profiles.profile import Provenance, ProvenanceKind
+from kraken_sim.profiles.schema import parse_profile
+from kraken_sim.profiles.write import BlockText, block_yaml, with_sections
+from validation.public_tables import (
+    attention_samples,
+    collective_samples,
+    custom_samples,
+    gemm_samples,
+    nccl_samples,
+)
+from validation.refit_starts import LINKS, collectives_start, contention_start, memory_bound_start
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from kraken_sim.calibration.split import Fit
+    from kraken_sim.costs.collectives.constants import CollectiveConstants
+    from kraken_sim.profiles.profile import HardwareProfile
+    from validation.public_tables import Card
+
+PUBLISHER: Final = "ai-dynamo/aiconfigurator"
+HALF_CACHE: Final = "; its grouped-query decode rows move half the nominal cache"
+OTHER_CARD: Final = 2.0
+CARRIED_ERROR: Final = 0.1
+"""The error of a block that is another card's, assumed: twice that on its own card, and no less than this."""
+MULTIMEM: Final = "multimem"
+
+
+@dataclass(slots=True)
+class Shipped:
+    """The profiles as their files stand at this point of a refit.
+
+    A block that is put is read back from the text of its file, so that later steps see it as users will, to its four
+    digits, and a refit of one profile finds what a refit of all would have given it.
+    """
+
+    texts: dict[str, str]
+    profiles: dict[str, HardwareProfile] = field(default_factory=dict)
+    refitted: dict[str, list[str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.profiles = {name: self._read(name) for name in self.texts}
+
+    def _read(self, name: str) -> HardwareProfile:
+        return parse_profile(parse_yaml(self.texts[name], name))
+
+    def put(self, name: str, block: str, text: BlockText) -> None:
+        """A block of a profile; constants with a source of their own keep it unless their value has changed."""
+        sources = {**unchanged(self.profiles[name], block, text.constants), **text.overrides}
+        body = block_yaml(block, replace(text, overrides=sources))
+        self.texts[name] = with_sections(self.texts[name], {block: body})
+        self.profiles[name] = self._read(name)
+        self.refitted.setdefault(name, []).append(block)
+
+
+def _fitted(source: str, fit: Fit[Any, Any]) -> Provenance:
+    return Provenance(ProvenanceKind.FITTED, source, fit.residual)
+
+
+def _shapes(fit: Fit[Any, Any]) -> str:
+    return f"{len(fit.fitted)} of {len(fit.fitted) + len(fit.held_out)} shapes"
+
+
+def published_gemm(shipped: Shipped, card: Card, folder: Path) -> None:
+    """GEMM from a card's table."""
+    profile = shipped.profiles[card.profile]
+    gap_s = profile.launch.graph_node_gap_s
+    fit = fit_gemm(gemm_samples(folder, card), profile.device, graph_node_gap_s=gap_s)
+    source = f"fit to {PUBLISHER} {card.name}, {card.framework}, GEMM bf16, {_shapes(fit)}{held_out_text(fit)}"
+    shipped.put(card.profile, "gemm", BlockText(fit.constants, _fitted(source, fit)))
+
+
+def published_attention(shipped: Shipped, card: Card, folder: Path) -> None:
+    """Attention from a card's tables: of serving engines, where the profile keeps these apart from bare kernels."""
+    profile = shipped.profiles[card.profile]
+    block = "attention" if profile.serving_attention is None else "serving_attention"
+    # How much of the cache grouped-query rows move is read off the rows, not fitted.
+    share = getattr(profile, block).serving_packed_cache_share
+    start = replace(ATTENTION_START, serving_packed_cache_share=share)
+    samples = attention_samples(folder, card)
+    fit = fit_attention(samples, profile.device, start, graph_node_gap_s=profile.launch.graph_node_gap_s)
+    dims = ", ".join(map(str, sorted({sample.head_dim for sample in samples})))
+    errors = {error.name: f"{100 * error.mean:.1f} % {error.name}" for error in fit.class_errors("", phase_class)}
+    source = (
+        f"fit to {PUBLISHER} {card.name}, {card.framework} (causal bf16, head dimensions {dims}), {_shapes(fit)}; mean "
+        f"error on held-out shapes {errors['prefill']}, {errors['decode']}{HALF_CACHE if share < 1.0 else ''}"
+    )
+    shipped.put(card.profile, block, BlockText(fit.constants, _fitted(source, fit)))
+
+
+def published_collectives(shipped: Shipped, card: Card, folder: Path) -> None:
+    """Collectives from the tables: AllReduces of NCCL and of engines, then what other collectives differ by."""
+    profile = shipped.profiles[card.profile]
+    generation, gap_s = profile.device.generation, profile.launch.graph_node_gap_s
+    start = collectives_start(_with_pcie_rows(shipped, profile), generation)
+    start = replace(start, nccl_minor_version=int(card.nccl_versions[-1].split(".")[1]))
+    samples = nccl_samples(folder, card, gap_s) + custom_samples(folder, card, gap_s)
+    counts = sorted({sample.num_devices for sample in samples})
+    interconnects = {(count, "p2p"): profile.topology.interconnect(count) for count in counts}
+    fit = fit_all_reduce(samples, interconnects, profile.device, start)
+    kinds, constants = [], fit.constants
+    others = collective_samples(folder, card)
+    for kind in sorted({sample.kind for sample in others}):
+        own = fit_kind([s for s in others if s.kind is kind], replace(profile, collectives=constants))
+        constants = own.constants
+        kinds.append(f"{100 * (own.residual or 0.0):.1f} % {kind}")
+    source = (
+        f"fit to {PUBLISHER} {card.name}, NCCL {' and '.join(card.nccl_versions)} AllReduce (nccl-tests) and custom "
+        f"kernels in CUDA graphs ({', '.join(card.custom)}), {_list(counts)} GPUs, 1 KiB to 256 MiB, {_shapes(fit)}"
+        f"{held_out_text(fit)}; rates of one channel are not told apart by these rows and stay near NCCL's tuning "
+        f"constants (tuning.cc); kind_factors and kind_link_correction: fit to the same publisher's AllGather, "
+        f"ReduceScatter and AllToAll rows, NCCL {card.nccl_versions[-1]}, mean error on held-out shapes "
+        f"{', '.join(kinds)}"
+    )
+    if generation == "ada":
+        pcie = {name: {**getattr(constants, name), "host": getattr(constants, name)["pcie"]} for name in LINKS["ada"]}
+        constants = replace(constants, **pcie)  # type: ignore[arg-type]
+    text = BlockText(constants, _fitted(source, fit), _own_rows(profile, ("pcie", "host"), but=generation == "ada"))
+    shipped.put(card.profile, "collectives", text)
+
+
+def _list(counts: Sequence[int]) -> str:
+    return f"{', '.join(map(str, counts[:-1]))} and {counts[-1]}"
+
+
+def _with_pcie_rows(shipped: Shipped, profile: HardwareProfile) -> CollectiveConstants:
+    """The profile's constants with the L40S's fitted rows of PCIe, which no table of NVSwitch machines tells."""
+    own, pcie = profile.collectives, shipped.profiles["l40s-x8"].collectives
+    if profile.device.generation == "ada":
+        return own
+    changes: dict[str, Any] = {}
+    for name in LINKS["ada"]:
+        row = getattr(pcie, name)["pcie"]
+        host = getattr(own, name)["host"] if name == "link_efficiency" else row
+        changes[name] = {**getattr(own, name), "pcie": row, "host": host}
+    return replace(own, **changes)
+
+
+def _own_rows(profile: HardwareProfile, links: Sequence[str], *, but: bool = False) -> dict[str, Provenance]:
+    """What the profile says of rows of links that are another machine's; of `but` PCIe is its own."""
+    rows = [f"{name}.{link}" for name in LINKS["ada"] for link in links if not (but and link == "pcie")]
+    return {
+        path.removeprefix("collectives."): where
+        for path, where in profile.provenance.items()
+        if any(path.startswith(f"collectives.{row}.") for row in rows)
+    }
+
+
+def measured(shipped: Shipped, name: str, public: str, folder: Path) -> None:
+    """All that `calibrate` fits to a machine's microbenchmarks; power to those of the machine with one such card.
+
+    Kernels start from the published ones of the same chip, for what no record of the machine tells.
+    """
+    profile, chip = shipped.profiles[name], shipped.profiles[public]
+    serving = chip.serving_attention or chip.attention
+    base = replace(
+        profile,
+        gemm=chip.gemm,
+        attention=serving,
+        memory_bound=memory_bound_start(profile.memory_bound),
+        collectives=_without_multicast(profile.collectives, chip.collectives),
+        contention=contention_start(profile.contention),
+        power=None,
+    )
+    shipped.profiles[name] = replace(profile, serving_attention=serving)
+    found = calibrate(read_measurements(folder / f"{name}-microbench.jsonl"), base)
+    for block, fitted in found.blocks.items():
+        if block == "power":
+            continue
+        text = fitted.text
+        if block == "launch":
+            text = _with_host(text, folder)
+        if block == "collectives":
+            text = _with_kinds(text, chip, public)
+        shipped.put(name, block, text)
+    shipped.put(name, "serving_attention", BlockText(serving, said(chip, "serving_attention")))
+    _power(shipped, name, folder)
+
+
+def _without_multicast(own: CollectiveConstants, chip: CollectiveConstants) -> CollectiveConstants:
+    """The chip's constants on a machine whose switch cannot add: no multimem kernel."""
+    tables = [item for item in chip.__dataclass_fields__ if item.startswith("custom_") and item != "custom_max_bytes"]
+    changes: dict[str, Any] = {
+        name: {kernel: value for kernel, value in getattr(chip, name).items() if kernel != MULTIMEM} for name in tables
+    }
+    return replace(chip, **changes, nvls_enabled=own.nvls_enabled, nccl_minor_version=own.nccl_minor_version)
+
+
+def _with_kinds(text: BlockText, chip: HardwareProfile, public: str) -> BlockText:
+    where = text.provenance
+    theirs = said(chip, "collectives").source
+    kinds = theirs[theirs.index("kind_factors") :].replace(", mean error", f", carried over from {public}, mean error")
+    return replace(text, provenance=replace(where, source=f"{where.source}; {kinds}"))
+
+
+def _with_host(text: BlockText, folder: Path) -> BlockText:
+    """The host's time for a kernel as the median over processes that ran a whole layer on machines of this kind."""
+    files = [read_measurements(path) for path in sorted((folder / "launch").glob("h200-*.jsonl"))]
+    num_kernels = sum(LAYER_CALLS.values())
+    times = [
+        median(r.time_s[1] for r in file.select(LaunchRecord) if (r.quantity, r.detail) == ("host_layer", "standard"))
+        / num_kernels
+        for file in files
+    ]
+    each = " and ".join(f"{1e6 * time_s:.1f}" for time_s in sorted(times))
+    source = (
+        f"host_layer: a decoder layer's host time over its {num_kernels} kernels, median of {len(times)} processes "
+        f"({each} us); {machine_text(files[0])}"
+    )
+    constants = replace(text.constants, eager_kernel_s=median(times))
+    overrides = {**text.overrides, "eager_kernel_s": Provenance(ProvenanceKind.MEASURED, source)}
+    return replace(text, constants=constants, overrides=overrides)
+
+
+def _power(shipped: Shipped, name: str, folder: Path) -> None:
+    """Power from the loads of one such card, which are more than chains of GEMMs."""
+    profile = shipped.profiles[name]
+    loads = read_measurements(folder / "h200-sxm-x1-microbench.jsonl")
+    samples = sustained_samples(loads, profile)
+    fit = fit_power(samples, profile.device, POWER_START)
+    source = f"fit to {machine_text(loads)}, {len(samples)} sustained loads{held_out_text(fit)}"
+    repeats = {"repeats": profile.provenance["power.repeats"]}
+    shipped.put(name, "power", BlockText(fit.constants, _fitted(source, fit), repeats))
+
+
+def carried(shipped: Shipped, name: str, source: str, blocks: Sequence[str], how: str, factor: float = 1.0) -> None:
+    """Blocks of another machine, number for number; of another card's, the error is `factor` times as large.
+
+    What kind of source a block is (fitted, assumed) stays as the profile has it.
+    """
+    base = shipped.profiles[source]
+    for block in blocks:
+        where = said(base, block)
+        overrides = {
+            path.removeprefix(f"{block}."): own
+            for path, own in base.provenance.items()
+            if path.startswith(f"{block}.") and own != where
+        }
+        provenance = _carried(shipped.profiles[name], block, where, f"{how}: {where.source}", factor)
+        shipped.put(name, block, BlockText(getattr(base, block), provenance, overrides))
+
+
+def contention_before_hopper(shipped: Shipped, name: str, source: str) -> None:
+    """Contention of two H200 on cards where NCCL launches no clusters, which strand no SMs."""
+    base = shipped.profiles[source]
+    where = said(base, "contention")
+    how = f"two H200: {where.source}; no stranded SMs, as NCCL launches no clusters before Hopper"
+    provenance = _carried(shipped.profiles[name], "contention", where, how, OTHER_CARD)
+    shipped.put(name, "contention", BlockText(replace(base.contention, stranded_sms=0), provenance))
+
+
+def _carried(target: HardwareProfile, block: str, where: Provenance, how: str, factor: float) -> Provenance:
+    error = where.residual
+    if error is not None and factor > 1.0:
+        error = max(CARRIED_ERROR, factor * error)
+    return Provenance(said(target, block).kind, f"carried over from {how}", error)
+
+
+def said(profile: HardwareProfile, block: str) -> Provenance:
+    """What a block says of most of its numbers."""
+    found = [where for path, where in profile.provenance.items() if path.startswith(f"{block}.")]
+    return max(found, key=found.count)
+
+
+def launch_of_published(shipped: Shipped, name: str, source: str, how: str) -> None:
+    """The launch costs of `source`, with the gap that fits to published rows take off every period.
+
+    What node gap and change of kernel add up to stays the same.
+    """
+    own, base = shipped.profiles[name], shipped.profiles[source]
+    gap_s = own.launch.graph_node_gap_s
+    total_s = base.launch.graph_node_gap_s + base.launch.kernel_switch_s
+    constants = replace(base.launch, graph_node_gap_s=gap_s, kernel_switch_s=max(0.0, total_s - gap_s))
+    text = f"what node gap and change of kernel add up to on two H200, {1e6 * total_s:.4g} us, less the node gap above"
+    known = {path.removeprefix("launch."): s for path, s in base.provenance.items() if path.startswith("launch.")}
+    known["graph_node_gap_s"] = own.provenance["launch.graph_node_gap_s"]
+    known["kernel_switch_s"] = replace(own.provenance["launch.kernel_switch_s"], source=text)
+    provenance = Provenance(ProvenanceKind.MEASURED, f"carried over from {how}: medians of launch records")
+    shipped.put(name, "launch", BlockText(constants, provenance, known))
