@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from kraken_sim import simulate
 from kraken_sim.cli import main
 from kraken_sim.errors import InfeasibleError, InputError
-from kraken_sim.explore.option import replicas_needed
 from kraken_sim.explore.procure.candidates import Procurement, procure
 from kraken_sim.explore.procure.economics import (
     cost_per_million_tokens,
     energy_kwh_per_million_tokens,
     ownership_cost_per_hour,
 )
+from kraken_sim.explore.procure.option import replicas_needed
 from kraken_sim.explore.procure.queueing import ServiceClass, in_time_probability
 from kraken_sim.explore.procure.request import ProcureRequest, load_procure_request
 from kraken_sim.explore.procure.sla import MLPERF_PRESETS, TpotStatus, judge_tpot

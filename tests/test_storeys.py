@@ -22,12 +22,10 @@ LOOPS_LEFT: list[list[str]] = [
 COLLISIONS_LEFT = {
     "Block",
     "ComputeOp",
-    "Count",
     "Kernel",
     "Launch",
     "MemoryBoundOp",
     "Number",
-    "Rank",
     "Sample",
     "Value",
     "correction_factor",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from kraken_sim.costs.power import clocked_w
 from kraken_sim.engine.timeline import SpanKind
-from kraken_sim.predict.pricing import load_of, transfer_of
+from kraken_sim.predict.pricing import collective_load_of, load_of
 from kraken_sim.program.ops import Collective
 
 if TYPE_CHECKING:
@@ -73,5 +73,5 @@ def _load(pricing: Pricing, op: Op) -> Load:
     """What one such op asks of the card at the boost clock."""
     num_sms = pricing.profile.device.num_sms
     if isinstance(op, Collective):
-        return transfer_of(pricing.collective(op), num_sms)
+        return collective_load_of(pricing.collective(op), num_sms)
     return load_of(pricing.at_boost(op), num_sms)

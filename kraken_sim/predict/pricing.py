@@ -174,7 +174,7 @@ class Pricing:
                 op = kernel.op
                 if isinstance(op, Collective):
                     reduce = self.collective(op)
-                    transfers.append(transfer_of(reduce, device.num_sms, repeat))
+                    transfers.append(collective_load_of(reduce, device.num_sms, repeat))
                     if kernel.stream == MAIN_STREAM:
                         other_s += repeat * reduce.busy_s
                     continue
@@ -203,7 +203,7 @@ def load_of(cost: KernelCost, num_sms: int, repeat: int = 1) -> Load:
     return Load(repeat * cost.busy_s, repeat * cost.flops, repeat * cost.hbm_bytes, share, clocked_share(cost))
 
 
-def transfer_of(cost: CollectiveCost, num_sms: int, repeat: int = 1) -> Load:
+def collective_load_of(cost: CollectiveCost, num_sms: int, repeat: int = 1) -> Load:
     """What `repeat` such collectives mean to the card's power."""
     return Load(repeat * cost.busy_s, 0.0, repeat * cost.hbm_bytes, min(1.0, cost.channels / num_sms))
 

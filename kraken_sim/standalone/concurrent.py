@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from kraken_sim.costs.collectives import collective_cost
 from kraken_sim.costs.collectives.policy import Transport
@@ -23,6 +23,7 @@ from kraken_sim.costs.links.sharing import LinkSharing, interconnect_of
 from kraken_sim.costs.links.traffic import link_bytes
 from kraken_sim.engine.link_flows import LinkJob, run_link_jobs
 from kraken_sim.errors import InfeasibleError, InputError, Problem
+from kraken_sim.files.model import Count, FileModel
 from kraken_sim.files.problems import problems_of
 from kraken_sim.hardware.interconnect import InterconnectKind
 from kraken_sim.hardware.topology.reduction import reduce_group
@@ -38,8 +39,7 @@ if TYPE_CHECKING:
     from kraken_sim.costs.types import CollectiveCost
     from kraken_sim.profiles.profile import HardwareProfile
 
-Count = Annotated[int, Field(strict=True, ge=1)]
-Rank = Annotated[int, Field(strict=True, ge=0)]
+RankNumber = Annotated[int, Field(strict=True, ge=0)]
 
 
 class JobSpec(CollectiveFields):
@@ -47,11 +47,11 @@ class JobSpec(CollectiveFields):
 
     op: Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "send_recv", "transfer"]
     bytes: Count
-    ranks: Annotated[list[Rank], Field(min_length=1)]
+    ranks: Annotated[list[RankNumber], Field(min_length=1)]
     start_s: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
 
 
-class _Question(BaseModel):
+class _Question(FileModel):
     """A wrapper, so that errors carry dotted paths."""
 
     jobs: list[JobSpec]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from kraken_sim.costs.attention import serving_attention_cost
 from kraken_sim.costs.collectives import collective_cost
@@ -13,6 +13,7 @@ from kraken_sim.costs.collectives.policy import Transport
 from kraken_sim.costs.gemm import gemm_cost
 from kraken_sim.costs.links.sharing import interconnect_of
 from kraken_sim.errors import InputError, closest
+from kraken_sim.files.model import Count, FileModel
 from kraken_sim.files.problems import problems_of
 from kraken_sim.predict.pricing import Pricing
 from kraken_sim.profiles.load import load_profile
@@ -26,12 +27,8 @@ if TYPE_CHECKING:
     from kraken_sim.profiles.profile import HardwareProfile
     from kraken_sim.program.ops import ComputeOp
 
-Count = Annotated[int, Field(strict=True, ge=1)]
 
-
-class _Op(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+class _Op(FileModel):
     dtype: DType = DType.FLOAT16
 
 

@@ -101,8 +101,10 @@ class Algorithm:
 
 
 def _within_node(call: CollectiveCall, algorithm: str) -> CollectiveCost:
-    policy = replace(call.policy, algorithm=algorithm)
-    choice = nccl_choice(call.num_bytes, call.interconnect, call.device, call.constants, policy, call.kind)
+    choice = call.tuned
+    if choice is None or choice.algorithm != algorithm:
+        policy = replace(call.policy, algorithm=algorithm)
+        choice = nccl_choice(call.num_bytes, call.interconnect, call.device, call.constants, policy, call.kind)
     return nccl_cost(call.kind, call.num_bytes, choice, call.interconnect, call.constants)
 
 
@@ -209,14 +211,15 @@ def algorithms_for(kind: CollectiveKind, library: Library, *, spans_nodes: bool)
 
 def problem_of(row: Algorithm, call: CollectiveCall) -> str | None:
     """Why an algorithm cannot run a call; None if it can."""
-    kind, offered = call.kind, algorithms_for(call.kind, Library.NCCL, spans_nodes=call.spans_nodes)
-    where = "between nodes" if call.spans_nodes else "within a node"
-    instead = f"{kind} {where} runs as {' or '.join(other.name for other in offered)} here"
-    if kind not in row.kinds:
+    spans_nodes = call.spans_nodes
+    if call.kind in row.kinds and row.is_for(spans_nodes=spans_nodes):
+        return None if row.problem is None else row.problem(call)
+    where = "between nodes" if spans_nodes else "within a node"
+    offered = " or ".join(other.name for other in algorithms_for(call.kind, Library.NCCL, spans_nodes=spans_nodes))
+    instead = f"{call.kind} {where} runs as {offered} here"
+    if call.kind not in row.kinds:
         return f"{row.name} is for {', '.join(sorted(row.kinds))}; {instead}"
-    if not row.is_for(spans_nodes=call.spans_nodes):
-        return f"{row.name} is for groups on {row.scope}, and this one is {where}; {instead}"
-    return None if row.problem is None else row.problem(call)
+    return f"{row.name} is for groups on {row.scope}, and this one is {where}; {instead}"
 
 
 def require(row: Algorithm, call: CollectiveCall) -> None:

@@ -10,6 +10,7 @@ from kraken_sim.hardware.interconnect import InterconnectKind
 if TYPE_CHECKING:
     from kraken_sim.costs.collectives.constants import CollectiveConstants
     from kraken_sim.costs.collectives.policy import CollectivePolicy
+    from kraken_sim.costs.collectives.tuning import NcclChoice
     from kraken_sim.hardware.device import Device
     from kraken_sim.hardware.interconnect import Interconnect
     from kraken_sim.program.ops import CollectiveKind
@@ -20,7 +21,7 @@ class CollectiveCall:
     """A collective of `num_bytes` (counted as in `Collective`) of the group that `interconnect` joins.
 
     Of `policy` an algorithm honours the protocol and the most channels. `family` is whose implementation of a custom
-    kernel runs, such as "vllm"; without one the fastest does.
+    kernel runs, such as "vllm"; without one the fastest does. `tuned` is what NCCL's model chose, where it was asked.
     """
 
     kind: CollectiveKind
@@ -30,6 +31,7 @@ class CollectiveCall:
     constants: CollectiveConstants
     policy: CollectivePolicy
     family: str = ""
+    tuned: NcclChoice | None = None
 
     @property
     def spans_nodes(self) -> bool:

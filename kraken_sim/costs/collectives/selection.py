@@ -91,17 +91,13 @@ def _run(algorithm: str, call: CollectiveCall) -> CollectiveCost:
 
 
 def _nccl(call: CollectiveCall) -> CollectiveCost:
-    return _run(nccl_algorithm(call), call)
-
-
-def nccl_algorithm(call: CollectiveCall) -> str:
     """What NCCL picks by its tuning model; sends and receives have no choice."""
     if call.kind not in RING_KINDS:
-        return SEND_RECV
+        return _run(SEND_RECV, call)
     if call.interconnect.across is not None:
-        return network_choice(call)[0]
-    policy = replace(call.policy, algorithm=None)
-    return nccl_choice(call.num_bytes, call.interconnect, call.device, call.constants, policy, call.kind).algorithm
+        return _run(network_choice(call)[0], call)
+    choice = nccl_choice(call.num_bytes, call.interconnect, call.device, call.constants, call.policy, call.kind)
+    return _run(choice.algorithm, replace(call, tuned=choice))
 
 
 def _fastest(call: CollectiveCall) -> CollectiveCost:
