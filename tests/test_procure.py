@@ -11,6 +11,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kraken_sim.explore.option import replicas_needed
 
 from kraken_sim import simulate
 from kraken_sim.cli import main

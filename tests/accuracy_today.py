@@ -1,0 +1,134 @@
+"""How far predictions are off: the figures that no change may make worse unseen.
+
+A change that is meant to move them writes them anew and says in its message why they moved:
+
+    python tests/accuracy_today.py write       # tests/data/accuracy-today.csv
+    python tests/accuracy_today.py check
+
+Published tables are read where they are at hand (`validation/public_data.py`); without them their figures stay.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from kraken_sim.measurements.records import Launch
+from kraken_sim.measurements.schema import read_measurements
+from kraken_sim.profiles.load import load_profile
+from kraken_sim.validate.passes import validate_passes
+from validation.accuracy import MEASUREMENTS
+from validation.accuracy_elsewhere import elsewhere_section
+from validation.accuracy_passes import (
+    eager_section,
+    graph_section,
+    interval_section,
+    launched,
+    sign_counts,
+    speedup_section,
+    with_ideal_overlap,
+)
+from validation.accuracy_public import all_reduce_section, attention_section, gemm_section, left_out_section
+from validation.public_data import public_data_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from validation.accuracy_table import Section
+
+FILE = Path(__file__).parent / "data" / "accuracy-today.csv"
+PUBLIC = "published "
+"""What the names of figures on published tables begin with."""
+EVERY = 5
+"""Of the tables of GEMM and attention every so manieth row is enough for a mean."""
+
+MARGIN = 1.1
+"""A tenth: less than any change of a model that is worth its name, more than another CPU or solver moves. A figure that
+has become better by more is to be written down too, or the next change could lose it unseen."""
+LEAST = 0.05
+"""A figure of nearly nothing may move by so much."""
+
+
+def figures_of_passes() -> dict[str, float]:
+    """Errors on whole passes, which no calibration sees, per cent unless a name says otherwise."""
+    measured = read_measurements(MEASUREMENTS / "h200-sxm-x2-passes.jsonl")
+    result = validate_passes(measured)
+    graph = launched(result, Launch.GRAPH)
+    conditions, profile = measured.header.conditions, load_profile(result.hardware)
+    ideal = with_ideal_overlap(graph, conditions, profile)
+    right, telling = sign_counts(graph.speedups())
+    points, ideal_points = (fmean(abs(s.error_points) for s in some.speedups()) for some in (graph, ideal))
+    found = {name: value for name, value in _means(graph_section(graph), "two H200, graph") if ", all" in name}
+    found["two H200, graph, worst"] = 100.0 * max(abs(c.error) for c in graph.comparisons)
+    found["two H200, speed-up, passes with the wrong sign"] = float(telling - right)
+    found["two H200, speed-up, of the error with ideal overlap"] = 100.0 * points / ideal_points
+    found |= dict(_means(speedup_section(graph, ideal), "two H200, speed-up, points"))
+    found |= dict(_means(eager_section(result), "two H200, eager"))
+    for line in interval_section(result, conditions, profile).lines:
+        if line.labels[1] == "all":
+            inside = float(line.extra[0].removesuffix(" %"))
+            found[f"two H200, {line.labels[0]}, outside the 90 % interval"] = 100.0 - inside
+    names = ("h200-sxm-x1-passes", "h200-sxm-x1-passes-again", "h100-sxm-x1-passes")
+    files = [read_measurements(MEASUREMENTS / f"{name}.jsonl") for name in names]
+    return found | dict(_means(elsewhere_section(files), "one"))
+
+
+def figures_of_tables(folder: Path) -> dict[str, float]:
+    """Mean errors on published kernels and collectives, most of which were fitted, per cent."""
+    return {
+        **dict(_means(gemm_section(folder, EVERY), PUBLIC + "GEMM")),
+        **dict(_means(attention_section(folder, EVERY), PUBLIC + "attention")),
+        **dict(_means(all_reduce_section(folder), PUBLIC + "AllReduce")),
+        **dict(_means(left_out_section(folder, EVERY), PUBLIC + "GEMM of a card left out")),
+    }
+
+
+def _means(section: Section, title: str) -> Iterator[tuple[str, float]]:
+    for line in section.lines:
+        yield ", ".join([title, *line.labels]), 100.0 * line.mean
+
+
+def moved(found: Mapping[str, float], written: Mapping[str, float]) -> list[str]:
+    """Every figure that left its margin, and how."""
+    problems = []
+    for name in {**written, **found}:
+        now, then = found.get(name), written.get(name)
+        if now is None or then is None:
+            problems.append(f"{name}: is {now}, was {then}")
+        elif now > max(then * MARGIN, then + LEAST):
+            problems.append(f"{name}: worse, {now:.2f} against {then:.2f}")
+        elif now < min(then / MARGIN, then - LEAST):
+            problems.append(f"{name}: better, {now:.2f} against {then:.2f}; write it down")
+    return problems
+
+
+def recorded(*, tables: bool) -> dict[str, float]:
+    """The file's figures on passes, or on published `tables`."""
+    with FILE.open(encoding="utf-8", newline="") as file:
+        found = {row["figure"]: float(row["value"]) for row in csv.DictReader(file)}
+    return {name: value for name, value in found.items() if name.startswith(PUBLIC) is tables}
+
+
+def main() -> int:
+    """Write the file or hold today's figures against it."""
+    folder = public_data_folder()
+    known = recorded(tables=True) if FILE.exists() else {}
+    found = {**figures_of_passes(), **(figures_of_tables(folder) or known)}
+    if sys.argv[1:] == ["write"]:
+        with FILE.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(("figure", "value"))
+            writer.writerows((name, f"{value:.3f}") for name, value in found.items())
+        return 0
+    problems = moved(found, {**recorded(tables=False), **known})
+    sys.stdout.write("\n".join([*problems, f"{len(problems)} of {len(found)} moved", ""]))
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
