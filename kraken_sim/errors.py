@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+
+_LONG_INTEGER: Final = 10**18
 
 
 class KrakenSimError(Exception):
@@ -29,12 +32,17 @@ class Problem:
     def __str__(self) -> str:
         text = f"{self.path}: {self.message}" if self.path else self.message
         if self.value is not None:
-            text += f" (got {self.value!r})"
+            text += f" (got {_shown(self.value)})"
         if self.suggestion is not None:
             text += f"; did you mean {self.suggestion!r}?"
         if self.example is not None:
             text += f"; for example {self.example}"
         return text
+
+
+def _shown(value: object) -> str:
+    """A value in an error: integers that nobody counts, whose digits Python may refuse to write, by their size."""
+    return "a very large number" if isinstance(value, int) and abs(value) > _LONG_INTEGER else repr(value)
 
 
 class InputError(KrakenSimError):

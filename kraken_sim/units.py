@@ -109,7 +109,10 @@ def parse_quantity(value: object, dimension: Dimension, path: str = "") -> float
 
 def _plain(value: object, path: str) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            return math.inf
     message = "must be a plain number without quotes or a unit"
     raise _error(path, Dimension.DIMENSIONLESS, message, value)
 

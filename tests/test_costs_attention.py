@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from kraken_sim.calibration.attention_start import DEFAULT_START
 from kraken_sim.costs.attention import attention_cost, serving_attention_cost
-from kraken_sim.costs.attention_model import PACKED, by_head_dim, correction_factor
+from kraken_sim.costs.attention_constants import PACKED
+from kraken_sim.costs.attention_model import by_head_dim, correction_factor
 from kraken_sim.costs.attention_shape import attended_pairs, prefill_work, tiling_of
 from kraken_sim.errors import InputError
 from kraken_sim.hardware.device import Device

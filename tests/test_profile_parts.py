@@ -164,7 +164,7 @@ def test_patterns_name_links(change: dict[str, str], pairs: set[str]) -> None:
         ({"to": "gpu9*"}, "topology.links.2.to: no such node"),
         ({"to": "gpu0"}, "topology.links.2: a link joins two different nodes"),
         ({"to": "host0"}, "topology.links.2: a nvlink link joins gpu and nvswitch, not a host"),
-        ({"bandwidth": "0 GB/s"}, "topology.links.2: gpu0 - gpu1 (nvlink): bandwidth must be more than zero"),
+        ({"bandwidth": "0 GB/s"}, "topology.links.2.bandwidth: must be more than zero; plausible is 1 MB/s to 1 PB/s"),
         ({"bandwidth": "25 GB"}, "topology.links.2.bandwidth: GB is a unit of amount of data"),
         ({"latency": 3}, "topology.links.2.latency: a time needs a number and a unit"),
         ({"gen": 4}, "topology.links.2.gen: only PCIe links have a generation"),

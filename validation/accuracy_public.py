@@ -13,9 +13,9 @@ from kraken_sim.calibration.attention import AttentionSample, attention_shape, p
 from kraken_sim.calibration.collectives import all_reduce_shape
 from kraken_sim.calibration.gemm import GemmSample, gemm_shape, predict_periods
 from kraken_sim.calibration.split import split
+from kraken_sim.hardware.device import GENERATIONS
 from kraken_sim.profiles.gemm_transfer import carry_over_gemm
 from kraken_sim.profiles.load import load_profile
-from kraken_sim.profiles.schema import GENERATIONS
 from validation.accuracy_table import Bar, Line, Section, line
 from validation.public_data import VARIABLE
 from validation.public_tables import CARDS, attention_samples, gemm_samples, nccl_samples
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kraken_sim.calibration.split import Key
-    from kraken_sim.costs.gemm_model import GemmConstants
+    from kraken_sim.costs.gemm_constants import GemmConstants
     from kraken_sim.hardware.device import Device
 
 Sample = TypeVar("Sample")

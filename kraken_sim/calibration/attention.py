@@ -28,7 +28,8 @@ from kraken_sim.calibration.attention_tables import (
 )
 from kraken_sim.calibration.parameters import Parameters, robust_fit
 from kraken_sim.calibration.split import Fit, shape_of, split, split_again
-from kraken_sim.costs.attention_model import PACKED, PER_HEAD, AttentionConstants, by_head_dim
+from kraken_sim.costs.attention_constants import PACKED, PER_HEAD, AttentionConstants
+from kraken_sim.costs.attention_model import by_head_dim
 from kraken_sim.costs.attention_shape import is_decode, packs_group
 from kraken_sim.errors import InputError, Problem
 

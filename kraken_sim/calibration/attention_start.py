@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kraken_sim.costs.attention_model import PACKED, PER_HEAD, AttentionConstants
+from kraken_sim.costs.attention_constants import PACKED, PER_HEAD, AttentionConstants
 
 DEFAULT_START = AttentionConstants(
     launch_s=2e-6,

@@ -9,10 +9,8 @@ import numpy as np
 
 from kraken_sim.calibration.attention_correction import correction_factors
 from kraken_sim.costs.attention import decode_rates, prefill_rates, serving_rates
+from kraken_sim.costs.attention_constants import PACKED, PER_HEAD, AttentionConstants
 from kraken_sim.costs.attention_model import (
-    PACKED,
-    PER_HEAD,
-    AttentionConstants,
     DecodeRates,
     by_head_dim,
     decode_times,

@@ -19,7 +19,7 @@ from kraken_sim.calibration.gemm_batch import (
 )
 from kraken_sim.calibration.gemm_correction import CorrectionKnots, fit_correction
 from kraken_sim.calibration.split import Fit, shape_of, split, split_again
-from kraken_sim.costs.gemm_model import GemmConstants
+from kraken_sim.costs.gemm_constants import GemmConstants
 from kraken_sim.errors import InputError, Problem
 from kraken_sim.program.ops import Gemm
 

@@ -10,7 +10,6 @@ import numpy as np
 from kraken_sim.calibration.gemm_correction import grid_factors
 from kraken_sim.costs.gemm_model import (
     Demand,
-    GemmConstants,
     Maths,
     Rates,
     busy_s,
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from kraken_sim.costs.gemm_constants import GemmConstants
     from kraken_sim.costs.gemm_shapes import Tile
     from kraken_sim.hardware.device import Device
     from kraken_sim.program.ops import DType

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from kraken_sim.costs.attention_constants import PACKED, PER_HEAD, AttentionConstants
 from kraken_sim.costs.attention_model import (
-    PACKED,
-    PER_HEAD,
-    AttentionConstants,
     DecodeRates,
     PrefillRates,
     ServingRates,

@@ -11,7 +11,6 @@ the soft maxima are ours.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from math import exp, log
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     from kraken_sim.costs.attention_shape import DecodeWork, Number, PrefillWork
     from kraken_sim.hardware.device import Device
 
-PER_HEAD = "per_head"
-PACKED = "packed"
 _REFERENCE_HEAD_DIM = 128.0
 """Head dimension that `tile_s`, `dim_cta_s` and `block_s` are stated for; a definition, as most models have it."""
 
@@ -66,7 +63,7 @@ class ServingRates(NamedTuple):
 
 
 class DecodeRates(NamedTuple):
-    """Constants of one decode kernel (`AttentionConstants.decode` lists the same names), SI units."""
+    """Constants of one decode kernel (`AttentionConstants.decode` has the same names), SI units."""
 
     prologue_s: Number
     token_s: Number
@@ -84,54 +81,6 @@ class DecodeRates(NamedTuple):
     reread_bytes_per_s: Number
     cta_bytes_per_s: Number
     overlap_power: Number
-
-
-@dataclass(frozen=True, slots=True)
-class AttentionConstants:
-    """Constants of the attention model of one GPU; the mappings are left out of its hash.
-
-    `launch_s`: from the start of a bare kernel until its CTAs work.
-
-    Prefill: `prefill` maps head dimensions to `efficiency` (share of the datasheet's tensor-core rate on full
-    SMs) and `serial_ratio` (time of a step in a CTA that is alone on its SM over its share on a full one); other
-    head dimensions are interpolated. `prologue_s` before and after the loop of one CTA; `cta_s` and `tile_s` of
-    SM time a CTA, the latter for a full query tile of head dimension 128; `overlap_power` of the soft maximum of
-    throughput and longest CTA; `tail_share` of the longest CTA that the last wave adds; `hbm_efficiency`,
-    `l2_bytes_per_s` for reading q, k, v and writing the output.
-
-    Decode: `decode` maps "per_head" (one CTA a query head, CUDA cores) and "packed" (one CTA a key/value head,
-    groups up to `max_group` query heads) to the values of `DecodeRates` plus `splits_per_sm` and
-    `tokens_per_split`, plain SI numbers. `decode_correction`: factors at {"<kernel> <kv_len>": {"<CTAs>": factor}},
-    interpolated in the logarithms; empty for none.
-
-    `serving_*`: what a serving engine's attention op adds. `serving_prefill_s`, `serving_decode_s`: seconds by
-    head dimension for its additional small kernels; rates of rotary embedding and KV-cache write, keys and values
-    counted `serving_kv_weight` times, L2 holding `serving_l2_share` of its capacity.
-    `serving_packed_cache_share`: share of the nominal cache bytes that the published packed-decode rows moved.
-
-    `persistent` 1: prefill launches at most one CTA an SM slot and each walks over several tiles.
-    """
-
-    launch_s: float
-    prologue_s: float
-    cta_s: float
-    tile_s: float
-    overlap_power: float
-    tail_share: float
-    hbm_efficiency: float
-    l2_bytes_per_s: float
-    max_group: int
-    persistent: int
-    serving_hbm_efficiency: float
-    serving_l2_bytes_per_s: float
-    serving_l2_share: float
-    serving_kv_weight: float
-    serving_packed_cache_share: float
-    prefill: Mapping[str, Mapping[str, float]] = field(hash=False)
-    decode: Mapping[str, Mapping[str, float]] = field(hash=False)
-    decode_correction: Mapping[str, Mapping[str, float]] = field(hash=False)
-    serving_prefill_s: Mapping[str, float] = field(hash=False)
-    serving_decode_s: Mapping[str, float] = field(hash=False)
 
 
 class PrefillTimes(NamedTuple):

@@ -10,32 +10,55 @@ leave SMs free: memory contention).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from kraken_sim.files.meaning import means
 
 
 @dataclass(frozen=True, slots=True)
 class ContentionConstants:
     """How strongly compute and a collective disturb each other on one device.
 
-    - `compute_slowdown`: extra time per CTA of compute, as a fraction, while a collective that uses all of
-      the link bandwidth runs beside it.
-    - `collective_slowdown`: extra time of a collective, as a fraction, while compute fills the SMs.
-    - `collective_memory_slowdown`: the same while compute takes all of the HBM bandwidth; a collective waits
-      for flags and data in memory, whose latency grows with the load.
-    - `memory_saturation_fraction`: the fraction of the SMs whose loads alone saturate HBM, so a memory-bound
-      kernel that has fewer SMs slows down only below it.
-    - `collective_dispatch_s`: how much longer than a compute kernel's a collective's way to its first SM is;
-      kernels that become ready at the same time are placed first. It is part of the collective's own time.
-    - `stranded_sms`: SMs that running compute leaves free and a collective cannot use. NCCL launches clusters
-      of 4 CTAs on Hopper (NCCL_CGA_CLUSTER_SIZE), which need 4 free SMs in one GPC.
+    A collective waits for flags and data in memory, whose latency grows with the load on HBM. Kernels that become
+    ready at the same time are placed first. NCCL launches clusters of 4 CTAs on Hopper (NCCL_CGA_CLUSTER_SIZE), which
+    need 4 free SMs in one GPC: some stay stranded.
     """
 
-    compute_slowdown: float
-    collective_slowdown: float
-    collective_memory_slowdown: float
-    memory_saturation_fraction: float
-    collective_dispatch_s: float
-    stranded_sms: int
+    compute_slowdown: float = field(
+        metadata=means(
+            "Extra time of a CTA of compute beside a collective that uses all of the link's bandwidth.",
+            0.0,
+            0.2,
+            100.0,
+            "share of its time",
+        )
+    )
+    collective_slowdown: float = field(
+        metadata=means("Extra time of a collective while compute fills the SMs.", 0.0, 0.1, 100.0, "share of its time")
+    )
+    collective_memory_slowdown: float = field(
+        metadata=means(
+            "Extra time of a collective while compute takes all of the HBM bandwidth.",
+            0.0,
+            1.0,
+            100.0,
+            "share of its time",
+        )
+    )
+    memory_saturation_fraction: float = field(
+        metadata=means("Share of the SMs whose loads alone saturate HBM.", 0.01, 0.7, 1.0, "share")
+    )
+    collective_dispatch_s: float = field(
+        metadata=means(
+            "How much longer than a kernel's a collective's way to its first SM is; part of its own time.",
+            0.0,
+            4e-6,
+            1e-2,
+        )
+    )
+    stranded_sms: int = field(
+        metadata=means("SMs that compute leaves free and a collective cannot use.", 0, 4, 1024, "SMs")
+    )
 
 
 def fill_speed(fill: float, compute_fraction: float, memory_fraction: float) -> float:

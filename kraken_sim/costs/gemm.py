@@ -10,10 +10,10 @@ from __future__ import annotations
 from math import ceil
 from typing import TYPE_CHECKING, NamedTuple
 
+from kraken_sim.costs.gemm_constants import GemmConstants
 from kraken_sim.costs.gemm_correction import correction_factor
 from kraken_sim.costs.gemm_model import (
     Demand,
-    GemmConstants,
     Maths,
     Rates,
     busy_s,

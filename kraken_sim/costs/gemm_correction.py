@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from kraken_sim.costs.gemm_model import GemmConstants
+    from kraken_sim.costs.gemm_constants import GemmConstants
 
 
 class CorrectionGrid(NamedTuple):

@@ -11,14 +11,14 @@ SM, so that constants carry over to similar GPUs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kraken_sim.costs.gemm_shapes import MAX_SPLIT, MIN_K_PER_SPLIT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
+    from kraken_sim.costs.gemm_constants import GemmConstants
     from kraken_sim.costs.gemm_shapes import Tile
     from kraken_sim.hardware.device import Device
 
@@ -34,55 +34,6 @@ finite."""
 
 _PARTIAL_SUM_BYTES = 4.0
 """Bytes of a partial sum of a split product, which is kept in fp32; a definition."""
-
-
-@dataclass(frozen=True, slots=True)
-class GemmConstants:
-    """Constants of the GEMM model of one GPU; the hash leaves out the two mappings.
-
-    Launch: `launch_s` before the first CTA, `prologue_s` until its pipeline runs. Tiles: `tile_s` around the k
-    loop of a 128 x 256 tile (epilogue, next tile), of which `tile_fixed_share` does not depend on its size;
-    `k_fill` elements of k to fill the pipeline; `mma_efficiency` of the datasheet's tensor-core rate;
-    `l2_bytes_per_clock` from L2 into one SM; `wave_quantisation` 1 for whole waves, 0 when a partial wave
-    costs only its share. Memory: `hbm_efficiency` of the datasheet bandwidth after `hbm_latency_s`;
-    `activation_hbm_share` of x and y that passes through HBM; `overlap_exponent` p of the formula. Split of
-    k: `split_s` plus partial sums at `split_bytes_per_clock` an SM. Power: a kernel of ideal duration t loses
-    `throttle_depth` * t / (t + `throttle_onset_s`) of its clock. Matrix-vector (m = 1) kernels: `gemv_*`.
-    `misaligned_efficiency`: share of the rates left when rows are aligned to only "8", "4" or "2" bytes.
-
-    A benchmark that replays up to `replay_copies` copies of the weights, as many as exceed L2, finds them
-    there while their footprint stays below `l2_resident_share` of its capacity (`l2_resident_softness` is the
-    relative width of the transition).
-
-    `correction`: factor on the result at knots, {"<m>x<n>": {"<k>": factor}}, between which its logarithm is
-    interpolated linearly in log m, log n and log k; empty for none.
-    """
-
-    launch_s: float
-    prologue_s: float
-    tile_s: float
-    tile_fixed_share: float
-    k_fill: float
-    mma_efficiency: float
-    l2_bytes_per_clock: float
-    wave_quantisation: float
-    hbm_efficiency: float
-    hbm_latency_s: float
-    activation_hbm_share: float
-    overlap_exponent: float
-    split_s: float
-    split_bytes_per_clock: float
-    throttle_depth: float
-    throttle_onset_s: float
-    gemv_launch_s: float
-    gemv_hbm_efficiency: float
-    gemv_l2_efficiency: float
-    gemv_k_element_s: float
-    l2_resident_share: float
-    l2_resident_softness: float
-    replay_copies: int
-    misaligned_efficiency: Mapping[str, float] = field(hash=False)
-    correction: Mapping[str, Mapping[str, float]] = field(default_factory=dict, hash=False)
 
 
 class Maths(NamedTuple):

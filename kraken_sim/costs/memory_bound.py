@@ -11,10 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from math import ceil
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from kraken_sim.costs.types import KernelCost
 from kraken_sim.errors import InputError, Problem
+from kraken_sim.files.meaning import Meaning, Table, exactly, holds, means
 from kraken_sim.program.ops import Copy, Elementwise, Embedding, Norm
 
 if TYPE_CHECKING:
@@ -61,27 +62,54 @@ _EMBEDDING_MOVES = 5.0
 definition."""
 
 
+_OWN: Final = {
+    "launch_s": Meaning("Start and end of the kernel.", 0.0, 1.2e-6, 1e-3),
+    "cta_s": Meaning("Latency of a CTA.", 0.0, 0.8e-6, 1e-3),
+    "cta_bytes_per_s": Meaning("What one CTA draws, or computes.", 1e6, 1e10, 1e16),
+    "ctas_per_sm": Meaning("How many run on an SM at once.", 1.0, 16.0, 64.0, "CTAs"),
+}
+_INSTEAD: Final = {
+    "hbm_efficiency": Meaning("Share of the HBM bandwidth, in place of the common one.", 0.01, 0.9, 1.0, "share"),
+    "l2_bytes_per_s": Meaning("What L2 delivers, in place of the common one.", 1e9, 5e12, 1e16),
+    "overlap_power": Meaning("Exponent of the soft maximum, in place of the common one.", 1.0, 3.0, 10.0, "exponent"),
+    "row_s": Meaning("A row that an embedding gathers alone, where there are few.", 0.0, 0.6e-6, 1e-3),
+}
+_KERNEL: Final = Table("One kernel.", own={**_OWN, **_INSTEAD}, required=tuple(_OWN))
+
+
 @dataclass(frozen=True, slots=True)
 class MemoryBoundConstants:
     """Constants of the memory-bound kernels of one GPU; the mapping is left out of its hash.
 
-    `hbm_efficiency` of the datasheet bandwidth; `l2_bytes_per_s` of L2, which holds what the previous kernel
-    wrote while the working set is below `l2_share` of its capacity, and nothing of it from `l2_share` +
-    `l2_width` on; `overlap_power` of the soft maximum.
-
-    `kernels` maps norm, elementwise, gelu, copy, strided_copy and embedding to `launch_s` (start and end of the
-    kernel), `cta_s` (latency of a CTA), `cta_bytes_per_s` (what one CTA draws, or computes) and `ctas_per_sm`, plain
-    SI numbers. Where a kernel has them, `hbm_efficiency`, `l2_bytes_per_s` and `overlap_power` hold in place of the
-    common ones, and `row_s` is what an embedding takes for each row while it gathers few of them one by one. gelu
-    and strided_copy may be left out: they are then priced as elementwise and copy.
+    gelu and strided_copy may be left out: they are then priced as elementwise and copy.
     """
 
-    hbm_efficiency: float
-    l2_bytes_per_s: float
-    l2_share: float
-    l2_width: float
-    overlap_power: float
-    kernels: Mapping[str, Mapping[str, float]] = field(hash=False)
+    hbm_efficiency: float = field(
+        metadata=means("Share of the datasheet's HBM bandwidth that is reached.", 0.01, 0.9, 1.0, "share")
+    )
+    l2_bytes_per_s: float = field(metadata=means("What L2 delivers.", 1e9, 5e12, 1e16))
+    l2_share: float = field(
+        metadata=means(
+            "Share of L2's capacity up to which it holds what the kernel before wrote.", 0.0, 0.5, 10.0, "share"
+        )
+    )
+    l2_width: float = field(
+        metadata=means("Share of L2's capacity over which it comes to hold nothing of it.", 0.01, 0.5, 10.0, "share")
+    )
+    overlap_power: float = field(
+        metadata=means("Exponent of the soft maximum of CTAs and memory.", 1.0, 3.0, 10.0, "exponent")
+    )
+    kernels: Mapping[str, Mapping[str, float]] = field(
+        hash=False,
+        metadata=holds(
+            exactly(
+                "Constants by kernel.",
+                *(kind for kind in KINDS if kind not in STAND_INS),
+                each=_KERNEL,
+                optional=tuple(STAND_INS),
+            )
+        ),
+    )
 
 
 class Stream(NamedTuple):

@@ -14,9 +14,11 @@ SMs are as slow. b is below 1: at the boost clock kernels are held back by more 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import exp
 from typing import TYPE_CHECKING, NamedTuple
+
+from kraken_sim.files.meaning import means
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -36,28 +38,26 @@ _POWER_PRECISION_W = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class PowerConstants:
-    """One card's power at its boost clock, and its controller.
+    """One card's power at its boost clock, and its controller; NVLink's power is in none of them.
 
-    - `idle_w` without work; `active_w` more while a kernel fills the SMs; `tensor_w` more at the peak FLOP rate
-      and `hbm_w` at the peak HBM bandwidth of the datasheet. NVLink's power is in none of them.
-    - `limit_w` is what the controller settles at.
-    - `power_exponent` (a) and `rate_exponent` (b) as in the formulas of this module.
-    - `settle_s`, `settle_shape`: after t seconds of load the clock has come 1 - exp(-(t / settle_s)^settle_shape)
-      of its way down.
-    - `repeats`: a latency is that of the repeats-th of equal steps run back to back, as a server under load and
-      any benchmark runs them.
+    After t seconds of load the clock has come 1 - exp(-(t / settle_s)^settle_shape) of its way down. A latency is that
+    of the `repeats`-th of equal steps run back to back, as a server under load and any benchmark runs them.
     """
 
-    idle_w: float
-    active_w: float
-    tensor_w: float
-    hbm_w: float
-    limit_w: float
-    power_exponent: float
-    rate_exponent: float
-    settle_s: float
-    settle_shape: float
-    repeats: float
+    idle_w: float = field(metadata=means("Power without work.", 0.0, 120.0, 1e5))
+    active_w: float = field(metadata=means("Power above idle while a kernel fills the SMs.", 0.0, 300.0, 1e5))
+    tensor_w: float = field(metadata=means("Power above that at the datasheet's peak FLOP rate.", 0.0, 600.0, 1e5))
+    hbm_w: float = field(metadata=means("Power above idle at the datasheet's HBM bandwidth.", 0.0, 300.0, 1e5))
+    limit_w: float = field(metadata=means("Power that the controller settles at.", 1.0, 700.0, 1e5))
+    power_exponent: float = field(
+        metadata=means("Exponent of the clock in the SMs' power.", 0.01, 1.0, 10.0, "exponent")
+    )
+    rate_exponent: float = field(
+        metadata=means("Exponent of the clock in the rate of arithmetic.", 0.001, 0.5, 5.0, "exponent")
+    )
+    settle_s: float = field(metadata=means("Time that the controller takes to settle.", 1e-4, 0.06, 100.0))
+    settle_shape: float = field(metadata=means("Shape of the way down.", 0.1, 4.0, 20.0, "exponent"))
+    repeats: float = field(metadata=means("Steps back to back, of which the last counts.", 0.0, 10.0, 1e6, "steps"))
 
 
 class Load(NamedTuple):

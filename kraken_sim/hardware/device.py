@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
 
 from kraken_sim.errors import InputError
+from kraken_sim.files.meaning import Meaning, Table, holds, means, words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -13,23 +14,32 @@ if TYPE_CHECKING:
     from kraken_sim.program.ops import DType
 
 
+GENERATIONS: Final = ("volta", "turing", "ampere", "ada", "hopper", "blackwell")
+"""NVIDIA's names of the architectures that kernels and libraries are known for, oldest first."""
+
+
 @dataclass(frozen=True, slots=True)
 class Device:
-    """Datasheet values of one GPU.
+    """Datasheet values of one GPU; the generation decides the kernels that libraries pick."""
 
-    `peak_flops` is dense, per dtype, at `boost_clock_hz`. `generation` is NVIDIA's name of the architecture
-    (volta, ampere, ada, hopper, blackwell); it decides the kernels that libraries pick.
-    """
-
-    name: str
-    generation: str
-    num_sms: int
-    boost_clock_hz: float
-    peak_flops: Mapping[DType, float]
-    hbm_bandwidth_bytes_per_s: float
-    hbm_capacity_bytes: float
-    l2_capacity_bytes: float
-    tdp_w: float
+    name: str = field(metadata=words("The GPU's name as NVIDIA sells it."))
+    generation: str = field(metadata=words("NVIDIA's name of the architecture.", *GENERATIONS))
+    num_sms: int = field(metadata=means("Streaming multiprocessors.", 1, 132, 4096, "SMs"))
+    boost_clock_hz: float = field(metadata=means("Highest clock of the SMs.", 1e8, 1.98e9, 1e10))
+    peak_flops: Mapping[DType, float] = field(
+        metadata=holds(
+            Table(
+                "Dense peak rate at the boost clock, by number format.",
+                each=Meaning("Dense peak rate at the boost clock.", 1e10, 989.4e12, 1e18),
+                keys=r"\w+",
+                least=1,
+            )
+        )
+    )
+    hbm_bandwidth_bytes_per_s: float = field(metadata=means("Bandwidth of the GPU's memory.", 1e9, 3.35e12, 1e15))
+    hbm_capacity_bytes: float = field(metadata=means("Size of the GPU's memory.", 1e8, 80e9, 1e14))
+    l2_capacity_bytes: float = field(metadata=means("Size of the L2 cache.", 1e5, 50e6, 1e11))
+    tdp_w: float = field(metadata=means("Power limit of the card.", 1.0, 700.0, 1e5))
 
     def rate_flops(self, dtype: DType) -> float:
         """The peak rate of a number format, in FLOP/s.
@@ -47,24 +57,43 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class LaunchCosts:
-    """What the host and the front end of the GPU spend around kernels, in seconds.
+    """What the host and the front end of the GPU spend around kernels.
 
-    Eager: `eager_kernel_s` of host time a kernel, `eager_collective_s` a collective call, `eager_event_s`
-    an event record or wait (stream switch included). Graph: `graph_launch_s` once from the launch call to the
-    first node, `graph_node_gap_s` between two nodes of one stream, `graph_edge_s` extra when a node waits
-    for a node of another stream. `eager_kernel_gap_s` is the gap between two queued kernels of one stream
-    when the host is ahead. `eager_side_collective_s` is the host time of a collective on a stream beside the
-    main one, its stream switch included and its events not; where it is less, `eager_collective_s` counts.
-    `kernel_switch_s` is what a kernel takes longer after a kernel of another kind than after its like: caches
-    of instructions and translations are cold, the graph's nodes differ. Chains of one kernel don't show it.
+    Eager launches pay host time for every kernel, collective and event; a captured graph is launched once, and its
+    nodes follow each other with a small gap. Where `eager_side_collective_s` is less than `eager_collective_s`, the
+    latter counts. Chains of one kernel don't show `kernel_switch_s`.
     """
 
-    eager_kernel_s: float
-    eager_collective_s: float
-    eager_event_s: float
-    eager_kernel_gap_s: float
-    graph_launch_s: float
-    graph_node_gap_s: float
-    graph_edge_s: float
-    eager_side_collective_s: float = 0.0
-    kernel_switch_s: float = 0.0
+    eager_kernel_s: float = field(metadata=means("Host time of a kernel launched alone.", 0.0, 6e-6, 1e-2))
+    eager_collective_s: float = field(metadata=means("Host time of a collective's call.", 0.0, 30e-6, 1e-2))
+    eager_event_s: float = field(
+        metadata=means("Host time of an event's record or wait, stream switch included.", 0.0, 1.5e-6, 1e-2)
+    )
+    eager_kernel_gap_s: float = field(
+        metadata=means("Gap between two queued kernels of one stream when the host is ahead.", 0.0, 1.3e-6, 1e-3)
+    )
+    graph_launch_s: float = field(
+        metadata=means("From the launch call of a captured graph to its first node.", 0.0, 6e-6, 1e-2)
+    )
+    graph_node_gap_s: float = field(metadata=means("Gap between two nodes of one stream.", 0.0, 1e-6, 1e-3))
+    graph_edge_s: float = field(
+        metadata=means("What a node that waits for a node of another stream takes more.", 0.0, 0.1e-6, 1e-3)
+    )
+    eager_side_collective_s: float = field(
+        default=0.0,
+        metadata=means(
+            "Host time of a collective on a stream beside the main one, with its stream switch and without its events.",
+            0.0,
+            50e-6,
+            1e-2,
+        ),
+    )
+    kernel_switch_s: float = field(
+        default=0.0,
+        metadata=means(
+            "What a kernel takes longer after one of another kind: caches of instructions and translations are cold.",
+            0.0,
+            0.9e-6,
+            1e-3,
+        ),
+    )

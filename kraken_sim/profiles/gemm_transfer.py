@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kraken_sim.costs.gemm_shapes import CLUSTER_CTAS, is_persistent
 
 if TYPE_CHECKING:
-    from kraken_sim.costs.gemm_model import GemmConstants
+    from kraken_sim.costs.gemm_constants import GemmConstants
     from kraken_sim.hardware.device import Device
 
 MAX_MMA_EFFICIENCY = 0.93

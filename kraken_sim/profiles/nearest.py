@@ -6,8 +6,8 @@ from math import log2
 from typing import TYPE_CHECKING
 
 from kraken_sim.errors import InfeasibleError, InputError
+from kraken_sim.hardware.device import GENERATIONS
 from kraken_sim.profiles.calibrated import calibrated_profiles, read_calibrated
-from kraken_sim.profiles.schema import GENERATIONS
 
 if TYPE_CHECKING:
     from kraken_sim.hardware.device import Device

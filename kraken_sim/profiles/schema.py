@@ -17,11 +17,11 @@ from kraken_sim.costs.contention import ContentionConstants
 from kraken_sim.costs.gemm import GemmConstants
 from kraken_sim.costs.memory_bound import MemoryBoundConstants
 from kraken_sim.costs.power import PowerConstants
-from kraken_sim.errors import closest
 from kraken_sim.files.model import FileModel
 from kraken_sim.files.problems import problems_of
 from kraken_sim.hardware.device import Device, LaunchCosts
-from kraken_sim.profiles.blocks import Reading, read_fields, values_schema
+from kraken_sim.profiles.blocks import Reading, read_fields
+from kraken_sim.profiles.json_schema import values_schema
 from kraken_sim.profiles.profile import HardwareProfile, Provenance, ProvenanceKind
 from kraken_sim.profiles.topology_file import Text, TopologyFile, build_topology, check_quantities
 
@@ -45,8 +45,6 @@ BLOCKS: Final[Mapping[str, type]] = {
 
 OPTIONAL_BLOCKS: Final = frozenset({"serving_attention", "power"})
 """Blocks that a file may leave out."""
-
-GENERATIONS: Final = ("volta", "turing", "ampere", "ada", "hopper", "blackwell")
 
 
 class Block(FileModel):
@@ -121,19 +119,7 @@ def read_device(raw: object, reading: Reading, *, complete: bool = True) -> dict
     values = {key: value for key, value in raw.items() if key not in said}
     if said and inherited is None:
         inherited = Provenance(ProvenanceKind.DATASHEET, "")  # reported already, its numbers are read regardless
-    fields = read_fields(Device, values, "device", reading, inherited, complete=complete)
-    generation = fields.get("generation")
-    if isinstance(generation, str) and generation not in GENERATIONS:
-        known = f"must be one of {', '.join(GENERATIONS)}"
-        reading.add("device.generation", known, generation, "hopper", closest(generation, GENERATIONS))
-    for name, value in fields.items():
-        numbers = value if isinstance(value, dict) else {"": value}
-        for key, number in numbers.items():
-            if isinstance(number, int | float) and number <= 0:
-                reading.add(f"device.{name}.{key}".rstrip("."), "must be more than zero", number)
-    if fields.get("peak_flops") == {}:
-        reading.add("device.peak_flops", "needs at least one dtype", example="{float16: {value: 989.4 TFLOP/s, ...}}")
-    return fields
+    return read_fields(Device, values, "device", reading, inherited, complete=complete)
 
 
 def _read_block(raw: object, name: str, cls: type, reading: Reading) -> dict[str, Any]:

@@ -25,16 +25,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from pydantic import Field, StrictInt, StrictStr, ValidationError, WithJsonSchema
 
 from kraken_sim.errors import Problem, closest
+from kraken_sim.files.meaning import Meaning, meanings_of
 from kraken_sim.files.model import FileModel
 from kraken_sim.hardware.topology.graph import Link, LinkKind, Node, NodeKind, P2PLevel
 from kraken_sim.hardware.topology.problems import find_problems
 from kraken_sim.hardware.topology.topology import Topology
-from kraken_sim.profiles.blocks import Reading, quantity_schema, sourced_schema
+from kraken_sim.profiles.json_schema import described, quantity_schema, sourced_schema
 from kraken_sim.profiles.profile import Provenance, ProvenanceKind
-from kraken_sim.units import Dimension
+from kraken_sim.units import Dimension, dimension_of_field
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from kraken_sim.profiles.blocks import Reading
 
 _MOST_NODES: Final = 4096
 """Most nodes of a machine, a limit of ours: more are a slip in a `count`."""
@@ -67,13 +70,23 @@ LATENCIES: Final[Mapping[LinkKind, tuple[float, str]]] = {
 """Latency of a link whose file gives none, assumed, and what it rests on."""
 
 
-def _quantity(dimension: Dimension) -> WithJsonSchema:
+_LINK: Final = meanings_of(Link)
+
+
+def _link_meaning(name: str) -> Meaning | None:
+    """What a number of a link means."""
+    said = _LINK[name]
+    return said if isinstance(said, Meaning) else None
+
+
+def _quantity(name: str) -> WithJsonSchema:
+    dimension = dimension_of_field(name)
     plain = quantity_schema(dimension)
-    return WithJsonSchema({"anyOf": [plain, sourced_schema(plain)]})
+    return WithJsonSchema(described({"anyOf": [plain, sourced_schema(plain)]}, dimension, _link_meaning(name)))
 
 
-Bandwidth = Annotated[Any, _quantity(Dimension.BANDWIDTH)]
-Latency = Annotated[Any, _quantity(Dimension.TIME)]
+Bandwidth = Annotated[Any, _quantity("bandwidth_bytes_per_s")]
+Latency = Annotated[Any, _quantity("latency_s")]
 Text = Annotated[StrictStr, Field(min_length=1, max_length=2000)]
 NodeCount = Annotated[StrictInt, Field(ge=1, le=_MOST_NODES)]
 
@@ -237,7 +250,8 @@ def _quantities(
 
 def _bandwidth(entry: LinkEntry, path: str, reading: Reading, inherited: Provenance) -> float | None:
     if entry.bandwidth is not None:
-        return reading.number(entry.bandwidth, Dimension.BANDWIDTH, f"{path}.bandwidth", inherited)
+        meaning = _link_meaning("bandwidth_bytes_per_s")
+        return reading.number(entry.bandwidth, Dimension.BANDWIDTH, f"{path}.bandwidth", inherited, meaning)
     lane = PCIE_LANE_BYTES_PER_S.get(entry.gen or 0)
     if entry.kind is not LinkKind.PCIE or lane is None:
         if entry.kind is not LinkKind.PCIE or entry.gen is not None:
@@ -250,7 +264,7 @@ def _bandwidth(entry: LinkEntry, path: str, reading: Reading, inherited: Provena
 
 def _latency(entry: LinkEntry, path: str, reading: Reading, inherited: Provenance) -> float | None:
     if entry.latency is not None:
-        return reading.number(entry.latency, Dimension.TIME, f"{path}.latency", inherited)
+        return reading.number(entry.latency, Dimension.TIME, f"{path}.latency", inherited, _link_meaning("latency_s"))
     latency, source = LATENCIES[entry.kind]
     reading.note(f"{path}.latency", Provenance(ProvenanceKind.ASSUMED, source))
     return latency

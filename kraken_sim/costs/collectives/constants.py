@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from kraken_sim.errors import InputError
+from kraken_sim.files.meaning import Meaning, Table, exactly, holds, means
 from kraken_sim.hardware.interconnect import InterconnectKind
 from kraken_sim.program.ops import CollectiveKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from kraken_sim.files.meaning import Said
 
 LINK_CLASS: Mapping[InterconnectKind, str] = {
     InterconnectKind.NVSWITCH: "nvlink",
@@ -32,6 +35,34 @@ link 0.71 to 0.79, in their profiles): all peers are served at once, so a furthe
 channel serves a peer with LL."""
 
 
+_MOST_S: Final = 0.1
+"""Limit of ours: no start-up or step of a collective takes longer."""
+_FACTOR: Final = Meaning("Factor.", 0.01, 1.0, 100.0, "factor")
+_KNOTS: Final = Table(
+    "log2 of the message's bytes -> factor on the time that a byte takes on the link (pipeline fill, caches); linear "
+    "between knots and constant beyond them.",
+    keys=r"\d{1,2}(\.\d+)?",
+    each=_FACTOR,
+    ascending=True,
+)
+_EFFICIENCY: Final = Meaning("Share of the line rate.", 0.001, 0.7, 1.0, "share")
+_RATE: Final = Meaning("Payload of one CTA.", 1e5, 12e9, 1e15)
+_PROTOCOLS: Final = ("ll", "ll128", "simple", "nvls")
+_OTHER_KINDS: Final = tuple(kind for kind in CollectiveKind if kind is not CollectiveKind.ALL_REDUCE)
+_FACTORS: Final = ("base", "step", "channel", "link", "pair_loss")
+
+
+def _by_link(text: str, each: Meaning) -> dict[str, Said]:
+    """A field keyed by link class and then by protocol; the four of them have the same keys."""
+    rows = exactly("By protocol.", each=each, optional=_PROTOCOLS)
+    return holds(exactly(text, each=rows, optional=tuple(dict.fromkeys(LINK_CLASS.values())), alike="links"))
+
+
+def _by_kernel(text: str, each: Meaning) -> dict[str, Said]:
+    """A field keyed by the name of a custom kernel; the five of them have the same keys."""
+    return holds(Table(text, keys=r"[a-z]\w*", each=each, alike="custom kernels"))
+
+
 @dataclass(frozen=True, slots=True)
 class CollectiveConstants:
     """Constants of one machine for collectives; the profile block `collectives`, fitted to AllReduce first.
@@ -39,62 +70,130 @@ class CollectiveConstants:
     Per-link fields are keyed by link class (nvlink, pcie, host, network) and then by protocol (ll, ll128,
     simple, nvls). What NCCL picks does not depend on any of them but the first two: its own tuning tables are
     in `tuning`. All times and rates describe the kernel on the GPU, not the host call around it.
-
-    Attributes:
-        nccl_minor_version: NCCL 2.x; decides which of NCCL's tuning tables apply.
-        nvls_enabled: 1 where NVLink SHARP works (NVSwitch with multicast, not switched off), else 0.
-        base_s: Start-up of a kernel: launch to first byte, and the tail after the last.
-        step_s: Latency of one of the 2(n-1) ring (or chain) steps; NVLS pays it once a rank.
-        channel_bytes_per_s: What one channel (one CTA, one SM) sends, payload only.
-        link_efficiency: Share of a GPU's line rate that payload reaches when channels abound.
-        link_correction: By protocol, log2 of the message's bytes -> factor on the time that a byte takes on
-            the link (pipeline fill, caches); linear between knots and constant beyond them.
-        ring_pair_loss: By protocol, share of the link rate that a ring of two loses (its reduce and gather
-            steps have no other step to overlap with); rings of n lose (2/n)^2 of that.
-        link_latency_s: By link class, the time of flight that `step_s` contains; longer links pay the
-            difference every step.
-        shared_fabric_links: By link class, how many full x16 links' worth of traffic host bridges and host
-            memory carry for a whole group; groups of up to `switch_group_size` are not limited by it.
-        switch_group_size: GPUs that exchange without loading what the rest of the machine shares.
-        socket_crossing_efficiency: What remains of the shared fabric when the ring crosses sockets.
-        tree_efficiency: Rate of the chain that a tree is within a node, relative to the ring's.
-        nccl_call_s: Extra time a call costs where ranks are launched from hosts that do not run ahead.
-        custom_base_s: Start-up and barriers of a custom kernel on two GPUs, by kernel name.
-        custom_peer_s: What every further peer adds.
-        custom_link_efficiency: Share of the line rate that the kernel's peer traffic reaches.
-        custom_cta_bytes_per_s: Peer traffic of one CTA.
-        custom_ctas: Most CTAs the kernel launches.
-        custom_link_correction: As `link_correction`, by kernel name.
-        custom_max_bytes: Largest message the peer buffers of custom kernels hold.
-        kind_factors: By collective other than AllReduce and by protocol, factors on the constants above, 1
-            where there is none: `base` on the start-up, `step` on a step, `channel` and `link` on the two rates,
-            `pair_loss` on the loss of a ring of two.
-        kind_link_correction: As `link_correction`, by collective and protocol, in its place.
     """
 
-    nccl_minor_version: int
-    nvls_enabled: int
-    base_s: Mapping[str, Mapping[str, float]]
-    step_s: Mapping[str, Mapping[str, float]]
-    channel_bytes_per_s: Mapping[str, Mapping[str, float]]
-    link_efficiency: Mapping[str, Mapping[str, float]]
-    link_correction: Mapping[str, Mapping[str, float]]
-    ring_pair_loss: Mapping[str, float]
-    link_latency_s: Mapping[str, float]
-    shared_fabric_links: Mapping[str, float]
-    switch_group_size: int
-    socket_crossing_efficiency: float
-    tree_efficiency: float
-    nccl_call_s: float
-    custom_base_s: Mapping[str, float]
-    custom_peer_s: Mapping[str, float]
-    custom_link_efficiency: Mapping[str, float]
-    custom_cta_bytes_per_s: Mapping[str, float]
-    custom_ctas: Mapping[str, float]
-    custom_link_correction: Mapping[str, Mapping[str, float]]
-    custom_max_bytes: float
-    kind_factors: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
-    kind_link_correction: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
+    nccl_minor_version: int = field(
+        metadata=means("The x of NCCL 2.x; decides which of its tuning tables apply.", 0, 28, 999, "version")
+    )
+    nvls_enabled: int = field(
+        metadata=means("1 where NVLink SHARP works: NVSwitch with multicast, not switched off.", 0, 1, 1, "0 or 1")
+    )
+    base_s: Mapping[str, Mapping[str, float]] = field(
+        metadata=_by_link(
+            "Start-up of a kernel: launch to first byte, and the tail after the last.",
+            Meaning("Start-up.", 0.0, 6e-6, _MOST_S),
+        )
+    )
+    step_s: Mapping[str, Mapping[str, float]] = field(
+        metadata=_by_link(
+            "Latency of one of the 2(n-1) ring (or chain) steps; NVLS pays it once a rank.",
+            Meaning("A step.", 0.0, 1e-6, _MOST_S),
+        )
+    )
+    channel_bytes_per_s: Mapping[str, Mapping[str, float]] = field(
+        metadata=_by_link("What one channel (one CTA, one SM) sends, payload only.", _RATE)
+    )
+    link_efficiency: Mapping[str, Mapping[str, float]] = field(
+        metadata=_by_link("Share of a GPU's line rate that payload reaches when channels abound.", _EFFICIENCY)
+    )
+    link_correction: Mapping[str, Mapping[str, float]] = field(
+        metadata=holds(exactly("By protocol, a factor by size.", each=_KNOTS, optional=_PROTOCOLS))
+    )
+    ring_pair_loss: Mapping[str, float] = field(
+        metadata=holds(
+            exactly(
+                "By protocol, share of the link rate that a ring of two loses: its reduce and gather steps have no "
+                "other step to overlap with. Rings of n lose (2/n)^2 of that.",
+                *_PROTOCOLS[:3],
+                each=Meaning("What a ring of two loses.", 0.0, 0.2, 0.99, "share"),
+                optional=_PROTOCOLS[3:],
+            )
+        )
+    )
+    link_latency_s: Mapping[str, float] = field(
+        metadata=holds(
+            exactly(
+                "By link class, the time of flight that step_s contains; longer links pay the difference every step.",
+                each=Meaning("Time of flight.", 0.0, 1e-6, _MOST_S),
+                optional=tuple(dict.fromkeys(LINK_CLASS.values())),
+                alike="links",
+            )
+        )
+    )
+    shared_fabric_links: Mapping[str, float] = field(
+        metadata=holds(
+            exactly(
+                "By link class, how many full x16 links' worth of traffic host bridges and host memory carry for a "
+                "whole group; groups of up to switch_group_size are not limited by it.",
+                "pcie",
+                "host",
+                each=Meaning("Traffic carried.", 0.01, 1.0, 1e4, "x16 links"),
+            )
+        )
+    )
+    switch_group_size: int = field(
+        metadata=means("GPUs that exchange without loading what the rest of the machine shares.", 1, 2, 4096, "GPUs")
+    )
+    socket_crossing_efficiency: float = field(
+        metadata=means("What remains of the shared fabric when the ring crosses sockets.", 0.01, 0.55, 1.0, "share")
+    )
+    tree_efficiency: float = field(
+        metadata=means(
+            "Rate of the chain that a tree is within a node, relative to the ring's.", 0.01, 0.92, 2.0, "share"
+        )
+    )
+    nccl_call_s: float = field(
+        metadata=means(
+            "What a call takes longer where ranks are launched from hosts that do not run ahead.", 0.0, 2e-6, _MOST_S
+        )
+    )
+    custom_base_s: Mapping[str, float] = field(
+        metadata=_by_kernel(
+            "Start-up and barriers of a custom kernel on two GPUs, by kernel.", Meaning("Start-up.", 0.0, 4e-6, _MOST_S)
+        )
+    )
+    custom_peer_s: Mapping[str, float] = field(
+        metadata=_by_kernel("What every further peer adds.", Meaning("A further peer.", 0.0, 0.1e-6, _MOST_S))
+    )
+    custom_link_efficiency: Mapping[str, float] = field(
+        metadata=_by_kernel("Share of the line rate that the kernel's peer traffic reaches.", _EFFICIENCY)
+    )
+    custom_cta_bytes_per_s: Mapping[str, float] = field(metadata=_by_kernel("Peer traffic of one CTA.", _RATE))
+    custom_ctas: Mapping[str, float] = field(
+        metadata=_by_kernel("Most CTAs the kernel launches.", Meaning("Most CTAs.", 1.0, 36.0, 1024.0, "CTAs"))
+    )
+    custom_link_correction: Mapping[str, Mapping[str, float]] = field(
+        metadata=holds(Table("By custom kernel, a factor by size.", keys=r"[a-z]\w*", each=_KNOTS))
+    )
+    custom_max_bytes: float = field(
+        metadata=means("Largest message the peer buffers of custom kernels hold.", 0.0, 8 * 2**20, 1e12)
+    )
+    kind_factors: Mapping[str, Mapping[str, Mapping[str, float]]] = field(
+        default_factory=dict,
+        metadata=holds(
+            exactly(
+                "By collective other than AllReduce and by protocol, factors on the constants above, 1 where there is "
+                "none: base on the start-up, step on a step, channel and link on the two rates, pair_loss on the loss "
+                "of a ring of two.",
+                each=exactly(
+                    "By protocol.",
+                    each=exactly("Factors.", each=_FACTOR, optional=_FACTORS),
+                    optional=_PROTOCOLS,
+                ),
+                optional=_OTHER_KINDS,
+            )
+        ),
+    )
+    kind_link_correction: Mapping[str, Mapping[str, Mapping[str, float]]] = field(
+        default_factory=dict,
+        metadata=holds(
+            exactly(
+                "As link_correction, by collective and protocol, in its place.",
+                each=exactly("By protocol, a factor by size.", each=_KNOTS, optional=_PROTOCOLS),
+                optional=_OTHER_KINDS,
+            )
+        ),
+    )
 
     def factor(self, kind: str, protocol: str, name: str) -> float:
         """One of `kind_factors`; an AllReduce has none. Point-to-point has AllToAll's, which is made of it."""

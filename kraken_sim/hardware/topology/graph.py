@@ -12,6 +12,8 @@ from enum import StrEnum
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
+from kraken_sim.files.meaning import means
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -80,15 +82,14 @@ class Node:
 class Link:
     """`count` parallel links between two nodes, each with the same bandwidth in both directions.
 
-    `bandwidth_bytes_per_s` is one link's, in one direction. `pcie_gen` is 0 unless the link is PCIe. `entry` is the
-    dotted path of the file's entry that declares it.
+    `pcie_gen` is 0 unless the link is PCIe. `entry` is the dotted path of the file's entry that declares it.
     """
 
     a: str
     b: str
     kind: LinkKind
-    bandwidth_bytes_per_s: float
-    latency_s: float
+    bandwidth_bytes_per_s: float = field(metadata=means("What one link carries in one direction.", 1e6, 25e9, 1e15))
+    latency_s: float = field(metadata=means("Time of flight over the link.", 0.0, 0.3e-6, 1.0))
     count: int = 1
     pcie_gen: int = 0
     entry: str = field(default="", compare=False)
