@@ -21,6 +21,7 @@ CASES = [
     {"architecture": {"kind": "kraken"}, "runtime": {"launch": "eager"}},
     {"architecture": {"kind": "standard"}, "runtime": {"launch": "graph"}},
     {"architecture": {"kind": "kraken"}, "runtime": {"launch": "graph", "collective": {"channels": 4}}},
+    {"architecture": {"kind": "kraken"}, "runtime": {"launch": "graph", "collective": {"channels": 1}}},
 ]
 
 
@@ -37,6 +38,7 @@ class TestTotals:
         assert prediction.overlap_cost.collective_slowdown_s == pytest.approx(
             max(0.0, sum(s.duration_s - s.alone_s for s in beside)), abs=1e-11
         )
+        assert (prediction.overlap_cost.waiting_s > 0.0) == (case is CASES[-1])
         taken_s = sum(s.duration_s for s in beside)
         assert prediction.hidden_communication_s == pytest.approx(
             max(0.0, taken_s - prediction.overlap_cost.waiting_s), abs=1e-11

@@ -186,3 +186,13 @@ def test_what_cannot_be_is_an_error() -> None:
         budget_width(config, 0)
     with pytest.raises(ValueError, match="too small"):
         budget_width(config, 2, budget=0)
+
+
+@pytest.mark.parametrize("name", ["350M", "1.3B", "6.7B", "13B", "65B", "175B"])
+@pytest.mark.parametrize("ways", [2, 4, 8])
+def test_the_authors_width_is_the_multiple_of_its_heads_nearest_to_the_budget(name: str, ways: int) -> None:
+    config = preset(name)
+    heads = config.num_attention_heads // ways
+    found, wanted = kraken_hidden_size(config, ways), budget_width(config, ways)
+    assert found % heads == 0
+    assert abs(found - wanted) <= heads / 2

@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from dataclasses import replace
 
 import pytest
-from collective_support import constants, gpu
+from collective_support import constants, gpu, nvswitch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,7 +16,7 @@ from kraken_sim import link_traffic, predict_op, simulate, simulate_concurrent
 from kraken_sim.costs.collectives import collective_cost
 from kraken_sim.costs.collectives.policy import CollectivePolicy
 from kraken_sim.costs.fair import Flow, max_min_rates
-from kraken_sim.costs.links.sharing import LinkSharing, groups_of
+from kraken_sim.costs.links.sharing import LinkSharing, groups_of, slowed
 from kraken_sim.costs.links.side_by_side import SideBySide
 from kraken_sim.costs.links.traffic import link_bytes
 from kraken_sim.errors import InfeasibleError, InputError
@@ -371,3 +371,27 @@ def test_at_their_pace_together_different_collectives_overfill_no_link():
     assert min(paces.values()) < 1.0
     for resource, amount in load.items():
         assert amount <= sharing.capacity[resource] * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("gpus", [(0, 1, 2, 3), (0, 4), (0, 1, 4, 5), tuple(range(8))])
+def test_a_group_on_pcie_alone_is_held_up_by_something_that_it_fills(gpus):
+    """A link, or what bridges and memory of a host pass, of which a ring that crosses sockets needs more."""
+    profile = load_profile("l40s-x8")
+    names = tuple(profile.topology.gpus[index] for index in gpus)
+    sharing = LinkSharing(profile.topology, profile.collectives)
+    alone = collective_cost(
+        AR, 256 * MIB, reduce_group(profile.topology, names, True), profile.device, profile.collectives,
+        CollectivePolicy(algorithm="ring", protocol="simple"),
+    )  # fmt: skip
+    flow = sharing.flow(names, AR, replace(alone, line_bytes_per_s=0.0))
+    filled = max(share * flow.limit / sharing.capacity[resource] for resource, share in flow.usage.items())
+    assert filled == pytest.approx(1.0)
+
+
+def test_sharing_links_stretches_the_transfer_and_not_the_latency():
+    cost = collective_cost(AR, 64 * MIB, nvswitch(8), gpu("hopper"), constants(), CollectivePolicy())
+    half = slowed(cost, 0.5, 2)
+    assert half.transfer_s == 2 * cost.transfer_s
+    assert half.latency_s == cost.latency_s
+    assert half.busy_s == pytest.approx(cost.latency_s + 2 * cost.transfer_s)
+    assert slowed(cost, 1.0, 2) == cost

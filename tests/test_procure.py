@@ -11,7 +11,6 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kraken_sim.explore.option import replicas_needed
 
 from kraken_sim import simulate
 from kraken_sim.cli import main

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from engine_support import (
+    LAUNCH,
     NO_INTERFERENCE,
     NUM_SMS,
     US,
@@ -20,7 +21,7 @@ from engine_support import (
 )
 
 from kraken_sim.engine.simulation import run
-from kraken_sim.program.program import COMM_STREAM
+from kraken_sim.program.program import COMM_STREAM, MAIN_STREAM, RecordEvent, WaitEvent
 
 if TYPE_CHECKING:
     from kraken_sim.costs.types import CollectiveCost, KernelCost
@@ -135,3 +136,28 @@ def test_hbm_that_a_collective_takes_is_missing_to_a_kernel_that_wants_all() -> 
     other = collective_cost(60 * US, hbm_bytes=0.6 * 1e12 * 60 * US)
     kernel, _ = beside(kernel_cost(10 * US, memory_fraction=1.0), other, collective_dispatch_s=0.0)
     assert kernel.end_s == pytest.approx(20 * US)
+
+
+def test_the_start_of_a_kernel_passes_at_its_own_pace_whatever_runs_beside_it() -> None:
+    # Half as fast beside a collective that takes all of HBM, but for the 4 us until its CTAs work: 4 + 2 (10 - 4).
+    other = collective_cost(60 * US, hbm_bytes=1e12 * 60 * US)
+    kernel, _ = beside(kernel_cost(10 * US, fixed_s=4 * US), other, collective_dispatch_s=0.0, compute_slowdown=1.0)
+    assert kernel.end_s == pytest.approx(16 * US)
+
+
+def test_an_edge_between_streams_takes_its_time_after_the_recording() -> None:
+    steps = (compute(1), RecordEvent("fork", MAIN_STREAM), WaitEvent("fork", COMM_STREAM), compute(2, COMM_STREAM))
+    timeline = run(program(*steps), machine(kernel_cost(5 * US), launch=LAUNCH), eager=False)
+    first, second = timeline.spans
+    assert second.start_s - first.end_s == pytest.approx(LAUNCH.graph_edge_s)
+
+
+@pytest.mark.parametrize(("beside_us", "queued_us"), [(0.0, 15.0), (40.0, 40.0)])
+def test_an_eager_collective_on_a_stream_of_its_own_costs_the_host_more(beside_us: float, queued_us: float) -> None:
+    launch = replace(LAUNCH, eager_side_collective_s=beside_us * US)
+    given = machine({op(1): kernel_cost(1 * US)}, collective_cost(1 * US), launch=launch)
+    spans = run(program(collective(COMM_STREAM), compute(1)), given, eager=True).spans
+    kernel = next(span for span in spans if span.stream == MAIN_STREAM)
+    assert kernel.start_s == pytest.approx(queued_us * US + LAUNCH.eager_kernel_s)
+    blocking = run(program(collective(MAIN_STREAM), compute(1)), given, eager=True).spans
+    assert blocking[0].start_s == pytest.approx(LAUNCH.eager_collective_s)
