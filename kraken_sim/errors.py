@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 
 _LONG_INTEGER: Final = 10**18
+"""From here on an integer is shown by its length; a limit of ours, for the reader."""
 
 
 class KrakenSimError(Exception):

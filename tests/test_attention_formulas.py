@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from test_costs_attention import A100, CONSTANTS, H200, decode, prefill
 
 from kraken_sim.costs.attention import attention_cost, decode_rates, prefill_rates
-from kraken_sim.costs.attention_model import PACKED, PER_HEAD, correction_factor, decode_times, prefill_times, spilled_s
+from kraken_sim.costs.attention_constants import PACKED, PER_HEAD
+from kraken_sim.costs.attention_model import correction_factor, decode_times, prefill_times, spilled_s
 from kraken_sim.costs.attention_shape import (
     Tiling,
     attended_pairs,
@@ -87,6 +88,14 @@ class TestTimes:
     def test_what_l2_holds_moves_at_its_rate_and_the_rest_at_that_of_hbm(self) -> None:
         assert spilled_s(600.0, 1000.0, 1.0, 10.0) == pytest.approx(60.0)
         assert spilled_s(1600.0, 1000.0, 1.0, 10.0) == pytest.approx(600.0 + 100.0)
+
+    def test_a_prefill_moves_from_l2_what_its_share_holds_and_the_rest_from_hbm(self) -> None:
+        work = prefill_work(prefill(8, 4096, 32), tiling_of("hopper", 128), 132)
+        peak_flops, l2_bytes = H200.peak_flops[DType.FLOAT16], H200.l2_capacity_bytes
+        rates = [prefill_rates(replace(CONSTANTS, l2_share=share), 128) for share in (0.25, 0.75)]
+        less_s, more_s = (prefill_times(work, each, H200, peak_flops).memory_s for each in rates)
+        hbm_rate = H200.hbm_bandwidth_bytes_per_s * CONSTANTS.hbm_efficiency
+        assert less_s - more_s == pytest.approx(0.5 * l2_bytes * (1.0 / hbm_rate - 1.0 / CONSTANTS.l2_bytes_per_s))
 
     def test_half_the_clock_doubles_the_arithmetic_of_a_prefill_and_nothing_else(self) -> None:
         work = prefill_work(prefill(8, 4096, 32), tiling_of("hopper", 128), 132)

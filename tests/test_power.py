@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from kraken_sim import simulate
 from kraken_sim.calibration.power import START, SustainedSample, fit_power
-from kraken_sim.costs.power import LOWEST_CLOCK, Load, PowerConstants, clock_factor, clocked_w, settled_clock, slowdown
+from kraken_sim.costs.power import Load, PowerConstants, clock_factor, clocked_w, settled_clock, slowdown
 from kraken_sim.predict.pricing import Pricing, slower
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.program.ops import DType, Norm
@@ -55,8 +55,13 @@ def test_the_clock_is_the_highest_that_meets_the_limit(parts: list[tuple[float, 
     clock = settled_clock(loads, [], other_s, PEAK, HBM, START)
     if clock == 1.0:
         assert average_w(1.0) <= START.limit_w * (1 + 1e-12)
-    elif clock > LOWEST_CLOCK:
+    elif clock > START.lowest_clock:
         assert average_w(clock) == pytest.approx(START.limit_w, rel=1e-9)
+
+
+def test_no_limit_takes_the_clock_below_the_cards_lowest():
+    card = replace(START, limit_w=START.idle_w, lowest_clock=0.4)
+    assert settled_clock([FULL], [], 0.0, PEAK, HBM, card) == 0.4
 
 
 def test_rests_between_kernels_allow_a_higher_clock():
@@ -181,7 +186,7 @@ def test_collectives_beside_compute_draw_power_at_a_clock_but_take_no_more_time(
     transfers = [Load(0.5, 0.0, 0.2 * HBM, 0.2), Load(0.25, 0.0, 0.1 * HBM, 0.1)]
     alone = settled_clock([FULL], [], 0.0, PEAK, HBM, START)
     clock = settled_clock([FULL], transfers, 0.0, PEAK, HBM, START)
-    assert LOWEST_CLOCK < clock < alone
+    assert START.lowest_clock < clock < alone
     duration_s = FULL.busy_s * clock**-START.rate_exponent
     sms_j = duration_s * clocked_w(FULL, PEAK, START) + START.active_w * (0.5 * 0.2 + 0.25 * 0.1)
     hbm_j = START.hbm_w * (0.1 + 0.2 + 0.1)

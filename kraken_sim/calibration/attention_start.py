@@ -13,6 +13,7 @@ DEFAULT_START = AttentionConstants(
     tail_share=0.3,
     hbm_efficiency=0.8,
     l2_bytes_per_s=4e12,
+    l2_share=0.5,
     max_group=32,
     persistent=0,
     serving_hbm_efficiency=0.6,

@@ -34,6 +34,7 @@ START: Final = PowerConstants(
     limit_w=700.0,
     power_exponent=1.0,
     rate_exponent=0.5,
+    lowest_clock=0.3,
     settle_s=0.05,
     settle_shape=3.0,
     repeats=10.0,

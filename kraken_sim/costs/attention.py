@@ -173,6 +173,7 @@ def prefill_rates(constants: AttentionConstants, head_dim: int) -> PrefillRates:
         tail_share=constants.tail_share,
         hbm_efficiency=constants.hbm_efficiency,
         l2_bytes_per_s=constants.l2_bytes_per_s,
+        l2_share=constants.l2_share,
     )
 
 

@@ -93,6 +93,7 @@ class AttentionConstants:
         )
     )
     l2_bytes_per_s: float = field(metadata=means("What L2 delivers of q, k, v and the output.", 1e9, 4e12, 1e16))
+    l2_share: float = field(metadata=means("Share of L2's capacity that holds them.", 0.0, 0.5, 10.0, "share"))
     max_group: int = field(
         metadata=means("Query heads a key/value head that the packed kernel takes.", 1, 32, 1024, "heads")
     )

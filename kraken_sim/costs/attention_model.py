@@ -51,6 +51,7 @@ class PrefillRates(NamedTuple):
     tail_share: Number
     hbm_efficiency: Number
     l2_bytes_per_s: Number
+    l2_share: Number
 
 
 class ServingRates(NamedTuple):
@@ -126,10 +127,9 @@ def prefill_times(
     power = rates.overlap_power
     soft = (1.0 + load**power) ** (1.0 / power)
     compute_s = chain_s * (soft + rates.tail_share * load / (1.0 + load))
-    half_l2 = 0.5 * device.l2_capacity_bytes
-    memory_s = spilled_s(
-        work.num_bytes, half_l2, device.hbm_bandwidth_bytes_per_s * rates.hbm_efficiency, rates.l2_bytes_per_s
-    )
+    held_bytes = rates.l2_share * device.l2_capacity_bytes
+    hbm_rate = device.hbm_bandwidth_bytes_per_s * rates.hbm_efficiency
+    memory_s = spilled_s(work.num_bytes, held_bytes, hbm_rate, rates.l2_bytes_per_s)
     core_s = (compute_s**_MEMORY_POWER + memory_s**_MEMORY_POWER) ** (1.0 / _MEMORY_POWER)
     return PrefillTimes(core_s, compute_s, memory_s)
 

@@ -23,9 +23,6 @@ from kraken_sim.files.meaning import means
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-LOWEST_CLOCK = 0.3
-"""Clock over boost clock at which the search for one stops, however low the power limit; assumed."""
-
 _STEPS = 60
 """Most steps of the search for a clock; a limit of ours, where a dozen are usual."""
 
@@ -54,6 +51,9 @@ class PowerConstants:
     )
     rate_exponent: float = field(
         metadata=means("Exponent of the clock in the rate of arithmetic.", 0.001, 0.5, 5.0, "exponent")
+    )
+    lowest_clock: float = field(
+        metadata=means("Clock over boost clock below which the controller does not go.", 0.01, 0.3, 1.0, "share")
     )
     settle_s: float = field(metadata=means("Time that the controller takes to settle.", 1e-4, 0.06, 100.0))
     settle_shape: float = field(metadata=means("Shape of the way down.", 0.1, 4.0, 20.0, "exponent"))
@@ -124,7 +124,7 @@ def settled_clock(
             sms_j += time_s * watts
         return c.idle_w + (float(clock**c.power_exponent) * sms_j + hbm_j) / duration_s - c.limit_w
 
-    return _root(excess_w, LOWEST_CLOCK, 1.0)
+    return _root(excess_w, c.lowest_clock, 1.0)
 
 
 def _root(rising: Callable[[float], float], low: float, high: float) -> float:
