@@ -21,13 +21,9 @@ LOOPS_LEFT: list[list[str]] = [
 
 COLLISIONS_LEFT = {
     "Block",
-    "ComputeOp",
-    "Kernel",
     "Launch",
-    "MemoryBoundOp",
     "Number",
     "Sample",
-    "Value",
     "correction_factor",
     "predict_periods",
     "relative_errors",

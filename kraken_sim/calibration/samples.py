@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
     from kraken_sim.costs.memory_bound import MemoryBoundOp
     from kraken_sim.hardware.device import Device
-    from kraken_sim.measurements.records import ComputeOp, PairRecord, SustainedRecord
+    from kraken_sim.measurements.records import PairedOp, PairRecord, SustainedRecord
     from kraken_sim.measurements.schema import MeasurementFile
-    from kraken_sim.program.ops import ComputeOp as Op
+    from kraken_sim.program.ops import ComputeOp
 
 HALF_PRECISION = (DType.FLOAT16, DType.BFLOAT16)
 """The dtypes that the fits take; tensor cores run both at one rate."""
@@ -126,18 +126,18 @@ def memory_bound_op(record: MemoryBoundRecord) -> MemoryBoundOp:
     return Elementwise(record.function, elements, 2 if record.function == "add" else 1, record.dtype)
 
 
-def compute_side(record: PairRecord) -> tuple[Op, ...]:
+def compute_side(record: PairRecord) -> tuple[ComputeOp, ...]:
     """The kernels of a pair's compute side as a program has them."""
     return tuple(_chain_op(op, record.dtype) for op in record.compute)
 
 
-def sustained_ops(record: SustainedRecord) -> tuple[Op, ...]:
+def sustained_ops(record: SustainedRecord) -> tuple[ComputeOp, ...]:
     """The kernels of one round of a sustained load as a program has them."""
     gemms = tuple(Gemm(m, n, k, record.dtype) for m, n, k in record.shapes)
     return gemms + tuple(_chain_op(op, record.dtype) for op in record.compute)
 
 
-def _chain_op(op: ComputeOp, dtype: DType) -> Op:
+def _chain_op(op: PairedOp, dtype: DType) -> ComputeOp:
     if isinstance(op, GemmOp):
         return Gemm(op.m, op.n, op.k, dtype)
     if isinstance(op, AttentionOp):

@@ -6,13 +6,13 @@ times as quartiles, in seconds. Field names follow `kraken_sim.program.ops` and 
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
 from kraken_sim.files.model import FileModel
 from kraken_sim.program.ops import DType
+from kraken_sim.scenario.spec import Launch as Launch
 
 Positive = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
@@ -24,13 +24,6 @@ class Quartiles(NamedTuple):
     q1: Seconds
     median: Seconds
     q3: Seconds
-
-
-class Launch(StrEnum):
-    """How the work reached the device."""
-
-    GRAPH = "graph"
-    EAGER = "eager"
 
 
 class Case(FileModel):
@@ -188,7 +181,7 @@ class AttentionOp(FileModel):
         return f"attention-b{self.batch}q{self.q_len}h{self.num_heads}g{self.num_kv_heads}d{self.head_dim}"
 
 
-class MemoryBoundOp(FileModel):
+class PairedMemoryBound(FileModel):
     """A norm or an elementwise kernel in the compute side of a pair."""
 
     op: Literal["norm", "gelu", "add", "copy"]
@@ -199,7 +192,7 @@ class MemoryBoundOp(FileModel):
         return f"{self.op}-{self.num_tokens}x{self.hidden_size}"
 
 
-ComputeOp = Annotated[GemmOp | AttentionOp | MemoryBoundOp, Field(discriminator="op")]
+PairedOp = Annotated[GemmOp | AttentionOp | PairedMemoryBound, Field(discriminator="op")]
 Order = Literal["collective_first", "compute_first"]
 
 
@@ -209,7 +202,7 @@ class PairCase(Case):
     collective: ClassVar[bool] = True
     kind: Literal["pair"] = "pair"
     family: Literal["gemm", "attention", "memory_bound", "mixed"]
-    compute: tuple[ComputeOp, ...]
+    compute: tuple[PairedOp, ...]
     num_bytes: Positive
     num_devices: Positive
     order: Order
@@ -255,7 +248,7 @@ class SustainedCase(Case):
     kind: Literal["sustained"] = "sustained"
     shapes: tuple[tuple[Positive, Positive, Positive], ...] = ()
     """(m, n, k) of the GEMMs, in turn; or"""
-    compute: tuple[ComputeOp, ...] = ()
+    compute: tuple[PairedOp, ...] = ()
     """kernels of any kind, in turn."""
     idle_before_s: float
     duration_s: float
@@ -305,7 +298,7 @@ class LaunchRecord(LaunchCase, Timed):
     time_s: tuple[float, float, float]
 
 
-class Kernel(FileModel):
+class ProfiledKernel(FileModel):
     """One kernel as the profiler saw it: its CTAs, their size, how long it was busy."""
 
     name: str
@@ -332,7 +325,7 @@ class KernelsCase(Case):
 class KernelsRecord(KernelsCase):
     """The kernels in launch order."""
 
-    kernels: tuple[Kernel, ...]
+    kernels: tuple[ProfiledKernel, ...]
 
 
 class PassCase(Case):

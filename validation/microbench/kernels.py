@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kraken_sim.measurements.records import AllReduceCase, AttentionCase, GemmCase, Kernel, MemoryBoundCase
+from kraken_sim.measurements.records import AllReduceCase, AttentionCase, GemmCase, MemoryBoundCase, ProfiledKernel
 from validation.microbench import all_reduce, attention, gemm, memory_bound
 from validation.microbench.bench import Bench, SkipCase
 
@@ -30,7 +30,7 @@ _NAME_LENGTH = 96
 _MOST_KERNELS = 6
 
 
-def profile(bench: Bench, targets: Sequence[Case]) -> dict[str, list[Kernel]]:
+def profile(bench: Bench, targets: Sequence[Case]) -> dict[str, list[ProfiledKernel]]:
     """The kernels of one call of each target, by its key; targets that cannot run are left out."""
     activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
     with torch.profiler.profile(activities=activities) as profiler:
@@ -70,7 +70,7 @@ def _two_calls(bench: Bench, target: Case) -> tuple[Call, Call]:
     return first, second
 
 
-def kernels_by_label(events: Iterable[dict[str, Any]]) -> dict[str, list[Kernel]]:
+def kernels_by_label(events: Iterable[dict[str, Any]]) -> dict[str, list[ProfiledKernel]]:
     """Kernels in launch order by the key in their label, from the events of a Chrome trace."""
     ranges: list[tuple[float, float, str]] = []
     launched_at: dict[int, float] = {}
@@ -86,7 +86,7 @@ def kernels_by_label(events: Iterable[dict[str, Any]]) -> dict[str, list[Kernel]
             kernels.append(event)
     ranges.sort()
     starts = [begun for begun, _, _ in ranges]
-    found: dict[str, list[Kernel]] = {}
+    found: dict[str, list[ProfiledKernel]] = {}
     for event in sorted(kernels, key=lambda kernel: float(kernel["ts"])):
         launch = launched_at.get(event.get("args", {}).get("correlation", -2))
         index = bisect.bisect_right(starts, launch) - 1 if launch is not None else -1
@@ -98,10 +98,10 @@ def kernels_by_label(events: Iterable[dict[str, Any]]) -> dict[str, list[Kernel]
     return found
 
 
-def _kernel(event: dict[str, Any]) -> Kernel:
+def _kernel(event: dict[str, Any]) -> ProfiledKernel:
     details = event.get("args", {})
     grid, block = details.get("grid", (0, 0, 0)), details.get("block", (0, 0, 0))
-    return Kernel(
+    return ProfiledKernel(
         name=str(event["name"])[:_NAME_LENGTH],
         grid=(int(grid[0]), int(grid[1]), int(grid[2])),
         block=(int(block[0]), int(block[1]), int(block[2])),

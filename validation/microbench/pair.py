@@ -24,7 +24,7 @@ from validation.timing import time_graph
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from kraken_sim.measurements.records import ComputeOp
+    from kraken_sim.measurements.records import PairedOp
     from kraken_sim.program.ops import DType
 
     Call = Callable[[], object]
@@ -43,7 +43,7 @@ class Marks:
     collective_end: Any
 
 
-def compute_chains(bench: Bench, ops: Sequence[ComputeOp], dtype: DType, count: int) -> list[Call]:
+def compute_chains(bench: Bench, ops: Sequence[PairedOp], dtype: DType, count: int) -> list[Call]:
     """`count` runs of a chain; weights differ from run to run as long as that matters for L2."""
     columns = [_op_calls(bench, op, dtype, count) for op in ops]
 
@@ -59,7 +59,7 @@ def compute_chains(bench: Bench, ops: Sequence[ComputeOp], dtype: DType, count: 
     return [chain(index) for index in range(count)]
 
 
-def _op_calls(bench: Bench, op: ComputeOp, dtype: DType, count: int) -> list[Call]:
+def _op_calls(bench: Bench, op: PairedOp, dtype: DType, count: int) -> list[Call]:
     if isinstance(op, GemmOp):
         return gemm.calls(bench, op.m, op.n, op.k, dtype, "bias", count)
     if isinstance(op, AttentionOp):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Final, Literal
 
-from kraken_sim.measurements.records import AttentionOp, GemmOp, Launch, MemoryBoundOp, PairCase
+from kraken_sim.measurements.records import AttentionOp, GemmOp, Launch, PairCase, PairedMemoryBound
 from kraken_sim.measurements.schema import DEFAULT_CONDITION
 from kraken_sim.program.ops import DType
 from validation.microbench.shapes import spread
@@ -13,10 +13,10 @@ from validation.microbench.shapes import spread
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from kraken_sim.measurements.records import ComputeOp
+    from kraken_sim.measurements.records import PairedOp
 
 Family = Literal["gemm", "attention", "memory_bound", "mixed"]
-Chain = tuple["ComputeOp", ...]
+Chain = tuple["PairedOp", ...]
 _KIB: Final = 1 << 10
 _MIB: Final = 1 << 20
 _WIDTHS: Final = ((1792, 14), (3584, 28), (4480, 35), (7168, 56))
@@ -27,7 +27,7 @@ SIZES: Final = (64 * _KIB, 256 * _KIB, 1 * _MIB, 4 * _MIB, 8 * _MIB, 16 * _MIB, 
 def mixed_chain(num_tokens: int, width: int, num_heads: int) -> Chain:
     """What a Kraken layer has beside its AllReduce: norm, QKV, attention, W_out."""
     return (
-        MemoryBoundOp(op="norm", num_tokens=num_tokens, hidden_size=width),
+        PairedMemoryBound(op="norm", num_tokens=num_tokens, hidden_size=width),
         GemmOp(op="gemm", m=num_tokens, n=3 * width, k=width),
         AttentionOp(
             op="attention",
@@ -53,12 +53,12 @@ def sustained_chains(width: int) -> list[Chain]:
     def layer(rows: int) -> Chain:
         gemms = [GemmOp(op="gemm", m=rows, n=n, k=k) for n, k in ((3 * half, width), (width, half))]
         gemms += [GemmOp(op="gemm", m=rows, n=n, k=k) for n, k in ((4 * half, width), (width, 4 * half))]
-        norm = MemoryBoundOp(op="norm", num_tokens=rows, hidden_size=width)
-        gelu = MemoryBoundOp(op="gelu", num_tokens=rows, hidden_size=4 * half)
-        add = MemoryBoundOp(op="add", num_tokens=rows, hidden_size=width)
+        norm = PairedMemoryBound(op="norm", num_tokens=rows, hidden_size=width)
+        gelu = PairedMemoryBound(op="gelu", num_tokens=rows, hidden_size=4 * half)
+        add = PairedMemoryBound(op="add", num_tokens=rows, hidden_size=width)
         return (norm, gemms[0], attention(rows, heads // 2), gemms[1], add, norm, gemms[2], gelu, gemms[3], add)
 
-    memory = [MemoryBoundOp(op=op, num_tokens=8192, hidden_size=width) for op in ("norm", "gelu", "add", "copy")]
+    memory = [PairedMemoryBound(op=op, num_tokens=8192, hidden_size=width) for op in ("norm", "gelu", "add", "copy")]
     return [layer(2048), (attention(2048, heads),), tuple(memory), layer(512), layer(128)]
 
 
@@ -95,7 +95,7 @@ def _memory_bounds() -> Iterator[tuple[Family, Chain, int]]:
         for width in (3584, 1792, 7168):
             natural = rows * width * 2
             for length, name in ((4, "norm"), (4, "add"), (3, "gelu"), (4, "copy")):
-                op = MemoryBoundOp.model_validate({"op": name, "num_tokens": rows, "hidden_size": width})
+                op = PairedMemoryBound.model_validate({"op": name, "num_tokens": rows, "hidden_size": width})
                 yield "memory_bound", (op,) * length, natural
 
 
@@ -143,7 +143,7 @@ def _cpu_pairs(num_devices: int, condition: str) -> Iterator[PairCase]:
     chains: list[tuple[Family, Chain]] = [
         ("gemm", (GemmOp(op="gemm", m=64, n=768, k=256),)),
         ("attention", (AttentionOp(op="attention", batch=1, q_len=64, num_heads=4, num_kv_heads=4, head_dim=64),)),
-        ("memory_bound", (MemoryBoundOp(op="norm", num_tokens=64, hidden_size=256),)),
+        ("memory_bound", (PairedMemoryBound(op="norm", num_tokens=64, hidden_size=256),)),
         ("mixed", mixed_chain(64, 256, 4)),
     ]
     for family, chain in chains:

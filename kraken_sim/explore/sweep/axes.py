@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-Value = str | int | float | bool | None
+FieldValue = str | int | float | bool | None
 """What a field of a scenario can be."""
 
-Row = tuple[Value, ...]
+Row = tuple[FieldValue, ...]
 
 RANGE_KEYS = ("start", "stop", "step")
 NOT_SWEPT = {"name": "the name of a sweep is one"}
@@ -146,7 +146,7 @@ def _section_axis(
     path: str, items: Sequence[Mapping[str, Any]], inside: Mapping[str, Any], problems: list[Problem]
 ) -> list[Axis]:
     """One axis for a list of mappings; what one of them leaves out has its default there."""
-    cases: list[dict[str, Value]] = []
+    cases: list[dict[str, FieldValue]] = []
     for index, item in enumerate(items):
         found: list[Problem] = []
         fixed, axes = _split(item or {}, inside, path, found)
@@ -161,7 +161,7 @@ def _section_axis(
     return [Axis(paths, tuple(tuple(case.get(name) for name in paths) for case in cases))] if paths else []
 
 
-def _leaves(data: Mapping[str, Any], at: str) -> Iterator[tuple[str, Value]]:
+def _leaves(data: Mapping[str, Any], at: str) -> Iterator[tuple[str, FieldValue]]:
     for name, value in data.items():
         path = f"{at}.{name}"
         if isinstance(value, dict):
@@ -240,7 +240,7 @@ def read_cases(path: Path, fields: Mapping[str, Any]) -> Axis:
     ]
     if problems:
         raise InputError(problems[:20], str(path))
-    cells: dict[str, Value] = {}
+    cells: dict[str, FieldValue] = {}
     return Axis(tuple(header), tuple(tuple(_cell(cell.strip(), cells) for cell in line) for line in lines[1:]))
 
 
@@ -253,7 +253,7 @@ def leaf_paths(fields: Mapping[str, Any], at: str = "") -> list[str]:
     return found
 
 
-def _cell(text: str, seen: dict[str, Value]) -> Value:
+def _cell(text: str, seen: dict[str, FieldValue]) -> FieldValue:
     """A cell's value: a number, true, false or null where YAML says so, else text; empty is null."""
     if text not in seen:
         value: object = None
