@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from kraken_sim.errors import InputError
-from kraken_sim.scenario.spec import ResolvedModel, resolve_model, scenario_from
+from kraken_sim.scenario.resolve import ResolvedModel, resolve_model
+from kraken_sim.scenario.spec import scenario_from
 
 CONTRACT: dict[str, Any] = {
     "name": "kraken-6.7b-on-two-h200",

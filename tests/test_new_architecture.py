@@ -29,7 +29,8 @@ from kraken_sim.models.counts import device_parameter_counts, parameter_counts
 from kraken_sim.models.layout import Layout, whole_layer
 from kraken_sim.program.ops import DType
 from kraken_sim.program.program import Category, Program, Segment
-from kraken_sim.scenario.spec import resolve_model, scenario_from, scenario_json_schema, with_architecture
+from kraken_sim.scenario.resolve import resolve_model
+from kraken_sim.scenario.spec import scenario_from, scenario_json_schema, with_architecture
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

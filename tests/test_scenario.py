@@ -17,18 +17,8 @@ from kraken_sim.errors import InputError
 from kraken_sim.models.layout import Block
 from kraken_sim.models.presets import preset
 from kraken_sim.program.ops import DType
-from kraken_sim.scenario.spec import (
-    Launch,
-    Phase,
-    ResolvedModel,
-    Scenario,
-    load_scenario,
-    memory_of,
-    resolve_model,
-    scenario_from,
-    token_load_of,
-    with_architecture,
-)
+from kraken_sim.scenario.resolve import ResolvedModel, memory_of, resolve_model, token_load_of
+from kraken_sim.scenario.spec import Launch, Phase, Scenario, load_scenario, scenario_from, with_architecture
 
 SUB_LAYER = Block(3584, 28, 28, 128, 7168)
 SCENARIOS = Path(__file__).parent.parent / "scenarios"

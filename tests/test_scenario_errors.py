@@ -15,15 +15,8 @@ from scenario_support import CONTRACT, changed, problems
 from kraken_sim.errors import InputError, KrakenSimError
 from kraken_sim.files.problems import problems_of
 from kraken_sim.models.presets import preset
-from kraken_sim.scenario.spec import (
-    Phase,
-    Scenario,
-    load_scenario,
-    memory_of,
-    resolve_model,
-    scenario_from,
-    scenario_json_schema,
-)
+from kraken_sim.scenario.resolve import memory_of, resolve_model
+from kraken_sim.scenario.spec import Phase, Scenario, load_scenario, scenario_from, scenario_json_schema
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,7 +15,6 @@ OPTIONAL = {"distributed", "optuna", "pandas", "ray"}
 LOOPS_LEFT: list[list[str]] = [
     ["kraken_sim.engine.collective", "kraken_sim.engine.device", "kraken_sim.engine.resident"],
     ["kraken_sim.models.counts", "kraken_sim.models.kraken_width"],
-    ["kraken_sim.scenario.resolve", "kraken_sim.scenario.spec"],
 ]
 """Modules that still import each other."""
 

@@ -1,6 +1,6 @@
 """The question a user asks: which model, wired how, on which devices of which machine, run how.
 
-The pydantic models below are the file's shape and nothing more; `resolve_model` turns them into the domain's
+The pydantic models below are the file's shape and nothing more; `resolve.resolve_model` turns them into the domain's
 own types and checks what concerns several fields at once.
 """
 
@@ -25,7 +25,6 @@ from kraken_sim.profiles.load import is_path
 from kraken_sim.profiles.placement import Placement
 from kraken_sim.program.ops import DType
 from kraken_sim.scenario.collective import CollectiveSpec
-from kraken_sim.scenario.resolve import ResolvedModel, check_memory, memory_of, resolve_model, token_load_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,18 +37,13 @@ __all__ = [
     "Launch",
     "ModelSpec",
     "Phase",
-    "ResolvedModel",
     "RuntimeSpec",
     "Scenario",
     "Size",
-    "check_memory",
     "load_scenario",
-    "memory_of",
-    "resolve_model",
     "scenario_from",
     "scenario_json_schema",
     "section_fields",
-    "token_load_of",
     "with_absolute_paths",
     "with_architecture",
 ]

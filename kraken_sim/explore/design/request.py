@@ -28,7 +28,8 @@ from kraken_sim.files.model import FileModel, NotEmpty
 from kraken_sim.models.counts import parameter_count
 from kraken_sim.models.kraken_width import SUPPORTED_HEAD_DIMS
 from kraken_sim.profiles.load import load_profile
-from kraken_sim.scenario.spec import DeviceCount, KindName, Phase, Scenario, Size, resolve_model, with_architecture
+from kraken_sim.scenario.resolve import resolve_model
+from kraken_sim.scenario.spec import DeviceCount, KindName, Phase, Scenario, Size, with_architecture
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -27,15 +27,8 @@ from kraken_sim.files.model import FileModel, Name, NotEmpty
 from kraken_sim.files.problems import fields_error
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.program.ops import DType
-from kraken_sim.scenario.spec import (
-    CONTEXT_LIMIT,
-    ArchitectureSpec,
-    DeviceCount,
-    ModelSpec,
-    RuntimeSpec,
-    Scenario,
-    resolve_model,
-)
+from kraken_sim.scenario.resolve import resolve_model
+from kraken_sim.scenario.spec import CONTEXT_LIMIT, ArchitectureSpec, DeviceCount, ModelSpec, RuntimeSpec, Scenario
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
