@@ -110,7 +110,7 @@ def test_the_core_imports_neither_torch_nor_anything_slow():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.parametrize("option", ["--help", "--version", "run --help"])
+@pytest.mark.parametrize("option", ["--help", "--version"])
 def test_help_and_version_import_nothing_slow(option: str):
     code = (
         "import sys\n"
@@ -122,7 +122,7 @@ def test_help_and_version_import_nothing_slow(option: str):
         "slow = {'torch', 'numpy', 'scipy', 'pydantic', 'plotly', 'networkx', 'simpy', 'rich', 'pyarrow', 'yaml'}\n"
         "assert not slow & set(sys.modules), slow & set(sys.modules)\n"
         "ours = {name for name in sys.modules if name.startswith('kraken_sim.')}\n"
-        "strange = {name for name in ours if not name.startswith('kraken_sim.cli')} - {'kraken_sim.errors'}\n"
+        "strange = {name for name in ours if not name.startswith('kraken_sim.cli')}\n"
         "assert not strange, strange\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
@@ -143,7 +143,7 @@ def test_a_run_without_a_page_loads_neither_plotly_nor_what_sweeps_need():
 def test_every_module_of_a_verb_is_one_that_the_command_line_lists():
     helpers = {"__init__", "__main__", "inputs", "output", "parser"}
     modules = {path.stem for path in (ROOT / "kraken_sim" / "cli").glob("*.py")} - helpers
-    assert modules == set(VERBS) == {name for name in OPTIONS if name and " " not in name}
+    assert modules == VERBS.keys() == {name for name in OPTIONS if name and " " not in name}
 
 
 def test_no_module_of_the_core_names_torch_in_an_import():

@@ -10,12 +10,11 @@ from kraken_sim.cli.output import note, print_report, profile_target, write_prof
 if TYPE_CHECKING:
     import argparse
 
-    from kraken_sim.cli.parser import Commands
+    from kraken_sim.cli.parser import Parser
 
 
-def add_verb(commands: Commands) -> None:
-    """Its parser."""
-    parser = commands.add_parser("calibrate", help="fit a profile to the microbenchmarks of a measurement file")
+def add_arguments(parser: Parser) -> None:
+    """What may be given."""
     parser.add_argument("measurements", metavar="MEASUREMENTS", help="a file of validation.measure")
     parser.add_argument("--base", metavar="PROFILE", required=True, help="where datasheet and topology come from")
     parser.add_argument("--out", metavar="FILE", required=True, help="the profile to write")

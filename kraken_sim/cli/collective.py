@@ -15,7 +15,7 @@ from kraken_sim.errors import InputError
 if TYPE_CHECKING:
     import argparse
 
-    from kraken_sim.cli.parser import Commands
+    from kraken_sim.cli.parser import Parser
     from kraken_sim.measurements.nccl_tests import MeasuredCollective
     from kraken_sim.profiles.profile import HardwareProfile
     from kraken_sim.standalone.one_op import CollectiveOpSpec
@@ -24,30 +24,13 @@ DEFAULT_BEGIN, DEFAULT_END, DEFAULT_FACTOR = "8", "512M", 2.0
 """The range of sizes without options: from 8 bytes, doubling, as in nccl-tests' examples."""
 
 
-class _Kinds(str):
-    """Help that names the collectives; what it reads is imported only when help is printed."""
+def add_arguments(parser: Parser) -> None:
+    """What may be given; the collectives and the algorithms are those of the tables."""
+    from kraken_sim.costs.collectives.algorithms import algorithm_names
+    from kraken_sim.program.ops import CollectiveKind
 
-    def __mod__(self, value: object, /) -> str:
-        from kraken_sim.program.ops import CollectiveKind
-
-        *most, last = CollectiveKind
-        return f"{', '.join(most)} or {last}"
-
-
-class _Algorithms(str):
-    """Help that names the rows of the table of algorithms, likewise."""
-
-    def __mod__(self, value: object, /) -> str:
-        from kraken_sim.costs.collectives.algorithms import algorithm_names
-
-        return ", ".join(algorithm_names())
-
-
-def add_verb(commands: Commands) -> None:
-    """Its parser."""
-    what = "a collective over a range of sizes, in nccl-tests' columns"
-    parser = commands.add_parser("collective", help=what)
-    parser.add_argument("op", metavar="OP", help=_Kinds("%(dest)s"))
+    *most, last = CollectiveKind
+    parser.add_argument("op", metavar="OP", help=f"{', '.join(most)} or {last}")
     parser.add_argument("--hardware", metavar="PROFILE", required=True, help="a profile's name, or its file")
     parser.add_argument("--num-devices", metavar="N", type=int, help="how many of its GPUs (default: all)")
     parser.add_argument("-b", "--begin", metavar="SIZE", help="smallest size, such as 8, 1K or 32M (default: 8)")
@@ -56,7 +39,7 @@ def add_verb(commands: Commands) -> None:
     parser.add_argument("-i", "--step", metavar="SIZE", help="from one size to the next, instead of a factor")
     parser.add_argument("-d", "--dtype", metavar="TYPE", default="float", help="half, float, bfloat16, ...")
     parser.add_argument("--library", metavar="L", help="nccl (default) or custom")
-    parser.add_argument("--algorithm", metavar="A", help=_Algorithms("%(dest)s"))
+    parser.add_argument("--algorithm", metavar="A", help=", ".join(algorithm_names()))
     parser.add_argument("--protocol", metavar="P", help="ll, ll128 or simple")
     parser.add_argument("--channels", metavar="N", type=int, help="NCCL_MAX_NCHANNELS")
     parser.add_argument("--transport", metavar="T", help="auto, p2p or shm")

@@ -13,12 +13,11 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from kraken_sim.cli.parser import Commands
+    from kraken_sim.cli.parser import Parser
 
 
-def add_verb(commands: Commands) -> None:
-    """Its parser."""
-    parser = commands.add_parser("compare", help="standard, parallel and Kraken side by side")
+def add_arguments(parser: Parser) -> None:
+    """What may be given."""
     parser.add_argument("scenario", metavar="SCENARIO", help="a scenario; its architecture is replaced in turn")
     add_outputs(parser)
     parser.set_defaults(handler=_compare)

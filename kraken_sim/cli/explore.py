@@ -14,13 +14,11 @@ from kraken_sim.errors import InputError, Problem
 if TYPE_CHECKING:
     import argparse
 
-    from kraken_sim.cli.parser import Commands
     from kraken_sim.scenario.spec import Scenario
 
 
-def add_verb(commands: Commands) -> None:
-    """Its parser, with a verb of its own for each question."""
-    parser = commands.add_parser("explore", help="find the best design, and how sure that is")
+def add_arguments(parser: Parser) -> None:
+    """A verb of its own for each question."""
     verbs = parser.add_subparsers(dest="verb", metavar="QUESTION", required=True, parser_class=Parser)
     channels = verbs.add_parser("channels", help="how many NCCL channels for an AllReduce beside the attention")
     channels.add_argument(

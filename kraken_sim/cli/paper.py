@@ -10,12 +10,11 @@ from kraken_sim.cli.parser import add_outputs
 if TYPE_CHECKING:
     import argparse
 
-    from kraken_sim.cli.parser import Commands
+    from kraken_sim.cli.parser import Parser
 
 
-def add_verb(commands: Commands) -> None:
-    """Its parser."""
-    parser = commands.add_parser("paper", help="the Kraken paper's latency experiment, predicted against reported")
+def add_arguments(parser: Parser) -> None:
+    """What may be given."""
     what_ifs = "paper_grid_h100, paper_grid_interconnects, ..."
     grid = f"a grid's file, or one that ships: {what_ifs} (default: the paper's)"
     parser.add_argument("--grid", metavar="FILE", help=grid)

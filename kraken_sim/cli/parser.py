@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import NoReturn, TypeAlias
-
-from kraken_sim.errors import closest
+from typing import NoReturn
 
 
 class Parser(argparse.ArgumentParser):
@@ -14,15 +12,13 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Ends the process with usage and message on standard error."""
         if "invalid choice: " in message:
+            from kraken_sim.errors import closest
+
             word = message.split("invalid choice: '")[-1].split("'")[0]
             choices = [part.strip(" ')") for part in message.split("choose from ")[-1].split(",")]
             if (guess := closest(word, choices)) is not None:
                 message += f"; did you mean {guess!r}?"
         super().error(message)
-
-
-Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
-"""Where a verb adds its parser."""
 
 
 def add_outputs(parser: Parser) -> None:

@@ -11,12 +11,11 @@ from kraken_sim.cli.parser import add_outputs
 if TYPE_CHECKING:
     import argparse
 
-    from kraken_sim.cli.parser import Commands
+    from kraken_sim.cli.parser import Parser
 
 
-def add_verb(commands: Commands) -> None:
-    """Its parser."""
-    parser = commands.add_parser("procure", help="which machines meet an SLA, how many, and what they cost")
+def add_arguments(parser: Parser) -> None:
+    """What may be given."""
     parser.add_argument("request", metavar="REQUEST", help="workloads, SLA and priced candidates: a file, or a name")
     add_outputs(parser)
     parser.set_defaults(handler=_procure)

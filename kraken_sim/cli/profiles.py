@@ -13,12 +13,9 @@ from kraken_sim.errors import InputError
 if TYPE_CHECKING:
     import argparse
 
-    from kraken_sim.cli.parser import Commands
 
-
-def add_verb(commands: Commands) -> None:
-    """Its parser, with a verb of its own for each thing to do."""
-    parser = commands.add_parser("profiles", help="the machines that ship, and files of your own")
+def add_arguments(parser: Parser) -> None:
+    """A verb of its own for each thing to do."""
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Parser)
     listing = verbs.add_parser("list", help="every machine that ships")
     listing.set_defaults(handler=_list_profiles)

@@ -15,13 +15,12 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from kraken_sim.cli.parser import Commands
+    from kraken_sim.cli.parser import Parser
     from kraken_sim.predict.prediction import Prediction
 
 
-def add_verb(commands: Commands) -> None:
-    """Its parser."""
-    parser = commands.add_parser("run", help="predict one scenario")
+def add_arguments(parser: Parser) -> None:
+    """What may be given."""
     parser.add_argument("scenario", metavar="SCENARIO", help="a scenario's file, or the name of one that ships")
     parser.add_argument("--trace", metavar="DIR", help="write torch.profiler traces, one file a rank")
     parser.add_argument("--exact", action="store_true", help="simulate every rank and layer, fold nothing")

@@ -9,12 +9,11 @@ from kraken_sim.cli.output import write_json
 if TYPE_CHECKING:
     import argparse
 
-    from kraken_sim.cli.parser import Commands
+    from kraken_sim.cli.parser import Parser
 
 
-def add_verb(commands: Commands) -> None:
-    """Its parser."""
-    parser = commands.add_parser("schema", help="JSON schema of a scenario, a profile, a datasheet or a request")
+def add_arguments(parser: Parser) -> None:
+    """What may be given."""
     kinds = ("scenario", "profile", "machine", "design", "purchase")
     parser.add_argument("kind", choices=kinds, nargs="?", default="scenario")
     parser.set_defaults(handler=_schema)

@@ -16,15 +16,14 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator
 
-    from kraken_sim.cli.parser import Commands
+    from kraken_sim.cli.parser import Parser
 
 LINE_EVERY_S = 10.0
 """Where standard error is no terminal, progress is a line now and then."""
 
 
-def add_verb(commands: Commands) -> None:
-    """Its parser."""
-    parser = commands.add_parser("sweep", help="every point of a scenario whose fields may be lists, to Parquet")
+def add_arguments(parser: Parser) -> None:
+    """What may be given."""
     parser.add_argument("scenario", metavar="SCENARIO", help="a scenario's file, or the name of one that ships")
     kept = "Parquet file, an unfinished one is gone on with (default: the scenario's file name, .parquet)"
     parser.add_argument("--out", metavar="FILE", help=kept)

@@ -11,12 +11,11 @@ from kraken_sim.cli.parser import add_outputs
 if TYPE_CHECKING:
     import argparse
 
-    from kraken_sim.cli.parser import Commands
+    from kraken_sim.cli.parser import Parser
 
 
-def add_verb(commands: Commands) -> None:
-    """Its parser."""
-    parser = commands.add_parser("validate", help="predictions against the whole passes of a measurement file")
+def add_arguments(parser: Parser) -> None:
+    """What may be given."""
     parser.add_argument("measurements", metavar="MEASUREMENTS", help="a file of validation.measure")
     parser.add_argument("--hardware", metavar="PROFILE", help="a profile (default: the one of the measured machine)")
     add_outputs(parser)
