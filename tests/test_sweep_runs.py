@@ -57,7 +57,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
 
 
 def parts_in(folder: Path) -> dict[str, int]:
-    return {path.name: path.stat().st_mtime_ns for path in folder.glob("*.arrow")}
+    return {path.name: path.stat().st_mtime_ns for path in folder.glob("*.part")}
 
 
 def test_a_killed_sweep_goes_on_where_it_was_and_ends_in_the_same_file(tmp_path: Path, question: Path, plan: Plan):
@@ -74,7 +74,7 @@ def test_a_killed_sweep_goes_on_where_it_was_and_ends_in_the_same_file(tmp_path:
     (parts / "0000099.tmp").write_bytes(b"half a part")
 
     with opened(out, plan) as store:
-        assert store.missing() == [n for n in range(plan.num_chunks) if f"{n:07d}.arrow" not in kept]
+        assert store.missing() == [n for n in range(plan.num_chunks) if f"{n:07d}.part" not in kept]
     done = run_to_file(plan, out, jobs=1)
     assert done.num_found == plan.num_points - done.num_run
     assert done.num_found == sum(min(plan.chunk_size, plan.num_points - int(n[:7]) * plan.chunk_size) for n in kept)
@@ -104,7 +104,7 @@ def test_unfinished_results_of_another_sweep_are_kept_apart(tmp_path: Path, plan
     other = load_plan(tmp_path / "other.yaml")
     with pytest.raises(InputError, match="unfinished results of another sweep"), opened(out, other):
         pass
-    assert store.part(0).read_bytes() == b"kept"
+    assert store.read(0) == b"kept"
 
 
 def test_a_changed_profile_is_another_sweep(tmp_path: Path):
@@ -131,7 +131,7 @@ def test_an_unreachable_cluster_is_said_and_nothing_is_lost(
         store.add(0, b"kept")
     assert main(["sweep", str(question), "--out", str(out), "--cluster", address]) == 2
     assert "--cluster" in capsys.readouterr().err
-    assert store.part(0).read_bytes() == b"kept"
+    assert store.read(0) == b"kept"
 
 
 class AllAtOnce(ThreadingBackend):

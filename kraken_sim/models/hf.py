@@ -7,6 +7,7 @@ transformers (gpt2, gptj, gpt_neox, llama, mistral, qwen2, qwen3). Only local fi
 from __future__ import annotations
 
 import json
+import os
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,14 +155,18 @@ def config_from_hf(source: str | Path | Mapping[str, object]) -> TransformerConf
         raise InputError(error.problems, source=name) from None
 
 
+def config_file(path: str | Path) -> Path:
+    """The file of a config that is given by its path or by the folder of a model."""
+    # os.path answers for any text; pathlib raises where a name is too long or holds a NUL.
+    return Path(path, "config.json") if os.path.isdir(path) else Path(path)
+
+
 def read_hf_fields(source: str | Path | Mapping[str, object]) -> tuple[Mapping[str, object], str | None]:
     """The raw fields of a `config.json`, and the file's name (None for a mapping)."""
     if not isinstance(source, (str, Path)):
         return source, None
-    path = Path(source)
+    path = config_file(source)
     try:
-        if path.is_dir():
-            path = path / "config.json"
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         reason = error.strerror or type(error).__name__

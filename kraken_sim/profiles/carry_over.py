@@ -179,6 +179,17 @@ def _named_base(document: YamlDocument, name: str) -> HardwareProfile:
     return profile
 
 
+def base_file(document: YamlDocument) -> Path | None:
+    """The file of the profile that a datasheet names as its base; None where it names none, or none that there is."""
+    name = document.data.get("base") if isinstance(document.data, dict) else None
+    if not isinstance(name, str):
+        return None
+    try:
+        return profile_path(_beside(document, name))
+    except InputError:
+        return None
+
+
 def _beside(document: YamlDocument, name: str) -> str:
     """A base given as a path is relative to the file that names it."""
     return str(Path(document.source).parent / name) if is_path(name) else name

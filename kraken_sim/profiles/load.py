@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from kraken_sim.errors import InfeasibleError, InputError, Problem
 from kraken_sim.files.strict_yaml import read_yaml
 from kraken_sim.profiles.calibrated import file_version, is_path, list_profiles, profile_path, read_calibrated
-from kraken_sim.profiles.carry_over import profile_of
+from kraken_sim.profiles.carry_over import base_file, profile_of
 from kraken_sim.program.ops import DType
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from kraken_sim.profiles.profile import HardwareProfile
 
-__all__ = ["check_profile", "is_path", "list_profiles", "load_profile", "profile_path"]
+__all__ = ["check_profile", "is_path", "list_profiles", "load_profile", "profile_files", "profile_path"]
 
 
 def load_profile(name_or_path: str | Path) -> HardwareProfile:
@@ -28,12 +29,27 @@ def load_profile(name_or_path: str | Path) -> HardwareProfile:
         InputError: No such profile, or everything that is wrong with its file.
     """
     profile = read_calibrated(name_or_path)
-    return _carried_over(*file_version(profile_path(name_or_path))) if profile is None else profile
+    if profile is not None:
+        return profile
+    return _carried_over(tuple(file_version(path) for path in profile_files(name_or_path)))
 
 
 @lru_cache(maxsize=64)
-def _carried_over(path: Path, mtime_ns: int, size: int) -> HardwareProfile:  # noqa: ARG001  (part of the cache key)
-    return profile_of(read_yaml(path))
+def _carried_over(versions: tuple[tuple[Path, int, int], ...]) -> HardwareProfile:
+    return profile_of(read_yaml(versions[0][0]))
+
+
+def profile_files(name_or_path: str | Path) -> tuple[Path, ...]:
+    """The files that a machine is read from: its own and, of a datasheet, that of its base, as far as they are there.
+
+    Raises:
+        InputError: No shipped profile has this name, or the file is not strict YAML.
+    """
+    path = profile_path(name_or_path)
+    if not os.path.isfile(path):
+        return (path,)
+    base = base_file(read_yaml(path))
+    return (path,) if base is None or not os.path.isfile(base) else (path, base)
 
 
 def check_profile(name_or_path: str | Path) -> list[Problem]:

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass, replace
 from functools import cached_property
-from importlib.metadata import version
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from kraken_sim.architectures.registry import added
 from kraken_sim.errors import InputError, Problem, closest
 from kraken_sim.explore.sweep.axes import Axis, RangeRows, Row, read_cases, split_axes, zipped
+from kraken_sim.files.software import digest, software
 from kraken_sim.files.strict_yaml import read_yaml
-from kraken_sim.profiles.load import profile_path
+from kraken_sim.models.hf import config_file
+from kraken_sim.profiles.load import is_path, profile_files
 from kraken_sim.scenario.spec import section_fields
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from kraken_sim.architectures.architecture import Architecture
     from kraken_sim.files.strict_yaml import YamlDocument
 
 COMBINATIONS: Final = ("product", "zip")
@@ -66,6 +70,10 @@ class Plan:
         """Chunks in all."""
         return -(-self.num_points // self.chunk_size)
 
+    def points_of(self, chunk: int) -> int:
+        """How many points a chunk has."""
+        return min(self.chunk_size, self.num_points - chunk * self.chunk_size)
+
     def values(self, number: int) -> Row:
         """The swept fields' values at one point."""
         rows: list[Row] = []
@@ -91,30 +99,47 @@ class Plan:
 
     @cached_property
     def fingerprint(self) -> str:
-        """The same for the same points on the same machines and version, and for no others."""
+        """The same for the same points, software and content of files, and for no others; folders may be renamed."""
         axes = [[axis.paths, repr(rows) if isinstance(rows := axis.rows, RangeRows) else rows] for axis in self.axes]
-        content = {"fixed": self.fixed, "axes": axes, "version": version("kraken_sim"), "files": self._files()}
+        content = {"fixed": self.fixed, "axes": axes, "software": software(), "files": self._files()}
+        content["architectures"] = [(record.kind, _source_of(record)) for record in added()]
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
-    def _files(self) -> dict[str, str]:
-        """Digests of the files that scenarios name; a missing one is told by the points that need it."""
+    def _files(self) -> dict[str, list[str]]:
+        """Digests of the files that points are read from, by what the scenario calls them.
+
+        A file that is missing or no YAML has none here; the points that need it say so.
+        """
         digests = {}
-        for path in [*self._named("hardware"), *self._named("config")]:
-            if path.is_file():
-                digests[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+        for field, files_of in (("hardware", _machine_files), ("model.config", _config_files)):
+            for value in self._values_of(field):
+                path = value if field == "hardware" and not is_path(value) else str(Path(self.folder or "", value))
+                digests[f"{field} {value}"] = [digest(file) for file in files_of(path) if os.path.isfile(file)]
         return digests
 
-    def _named(self, kind: str) -> Iterator[Path]:
-        field = "hardware" if kind == "hardware" else "model.config"
-        fixed = self.fixed.get("hardware") if kind == "hardware" else (self.fixed.get("model") or {}).get("config")
-        for value in {*(v for v in self.column_values(field) if isinstance(v, str)), *([fixed] if fixed else [])}:
-            path = Path(str(value))
-            if kind == "hardware":
-                try:
-                    path = profile_path(str(value))
-                except InputError:
-                    continue
-            yield path if path.is_absolute() or self.folder is None else Path(self.folder) / path
+    def _values_of(self, field: str) -> list[str]:
+        """Every text that a field has at some point."""
+        held: Any = self.fixed
+        for name in field.split("."):
+            held = held.get(name) if isinstance(held, dict) else None
+        return sorted({value for value in (held, *self.column_values(field)) if isinstance(value, str)})
+
+
+def _source_of(record: Architecture[Any, Any]) -> str:
+    """A digest of the file that an architecture's program is written in, where there is one."""
+    file = Path(getattr(getattr(record.program, "__code__", None), "co_filename", ""))
+    return digest(file) if file.is_file() else str(file)
+
+
+def _machine_files(name_or_path: str) -> tuple[Path, ...]:
+    try:
+        return profile_files(name_or_path)
+    except InputError:
+        return (Path(name_or_path),)
+
+
+def _config_files(path: str) -> tuple[Path, ...]:
+    return (config_file(path),)
 
 
 def plan_of(data: object, folder: Path | None = None) -> Plan:

@@ -1,7 +1,8 @@
 """Results on disk: a part for every chunk as it comes, one Parquet file at the end.
 
-Parts lie beside the file, in `<out>.parts/`, each renamed into place when it is whole; `sweep.json` there says which
-sweep they are of. A sweep that was killed, at any moment, goes on with the chunks that have no part. At the end the
+Parts lie beside the file, in `<out>.parts/`, each renamed into place when it is whole and sealed with a digest;
+`sweep.json` there says which sweep they are of. A sweep that was killed, at any moment, goes on with the chunks that
+have no part, or one that is not as it was written. At the end the
 parts are written one after the other, in order, into one file, which is renamed into place; only then do they go.
 Neither times nor anything else of a run is stored, so an interrupted sweep ends in the same file as any other.
 """
@@ -12,8 +13,6 @@ import contextlib
 import fcntl
 import io
 import json
-import os
-import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kraken_sim.errors import InputError
+from kraken_sim.explore.sweep.parts import move_into_place, sealed, sync, unsealed, write_whole
 from kraken_sim.explore.sweep.rows import result_columns
 from kraken_sim.predict.columns import FLOAT, INT, TEXT
 
@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 FINGERPRINT = "kraken_sim.sweep"
 POINT = "point"
 BOOL = "bool"
+LOCK = "lock"
+"""The file that a running sweep holds locked."""
+ROW_GROUP = 20_000
+"""Rows that are written at once, at least: a limit of ours, some MB of memory."""
 _REPLACES = "another --out, or delete the file"
 
 
@@ -88,7 +92,12 @@ class Store:
 
     def part(self, chunk: int) -> Path:
         """The file of one chunk."""
-        return self.parts / f"{chunk:07d}.arrow"
+        return self.parts / f"{chunk:07d}.part"
+
+    @property
+    def label(self) -> Path:
+        """The file that says which sweep the parts are of."""
+        return self.parts / "sweep.json"
 
     def is_complete(self) -> bool:
         """The final file is there.
@@ -102,45 +111,85 @@ class Store:
         if found is None:
             raise InputError.single("--out", "is a file that no sweep wrote", str(self.out), _REPLACES)
         if found != self.plan.fingerprint:
-            raise InputError.single("--out", "holds the results of another sweep", str(self.out), _REPLACES)
+            message = "holds the results of another sweep (or another version, or changed files)"
+            raise InputError.single("--out", message, str(self.out), _REPLACES)
+        read_results(self.out)
         return True
 
     def missing(self) -> list[int]:
-        """Chunks that have no part yet."""
-        there = {path.name for path in self.parts.glob("*.arrow")}
-        return [chunk for chunk in range(self.plan.num_chunks) if self.part(chunk).name not in there]
+        """Chunks that have no part yet, or a damaged one."""
+        return [chunk for chunk in range(self.plan.num_chunks) if self.read(chunk) is None]
+
+    def read(self, chunk: int) -> bytes | None:
+        """The results of one chunk; None where there are none, or not as they were written."""
+        try:
+            content = self.part(chunk).read_bytes()
+        except OSError:
+            return None
+        return unsealed(content, self.plan.fingerprint, chunk)
 
     def add(self, chunk: int, data: bytes) -> None:
-        """Keep the results of one chunk; whatever happens afterwards they are not lost."""
-        _write_whole(self.part(chunk), data)
+        """Keep the results of one chunk; whatever happens afterwards they are not lost.
 
-    def finish(self) -> None:
-        """Write the parts into the final file and remove them.
+        Raises:
+            InputError: they can't be written.
+        """
+        with self.writing():
+            write_whole(self.part(chunk), sealed(data, self.plan.fingerprint, chunk))
+
+    def finish(self) -> bool:
+        """Write the parts into the final file and remove them; False where a part turned out to be damaged.
 
         Raises:
             InputError: the file can't be written.
         """
-        temporary = self.out.with_name(self.out.name + ".tmp")
-        first = decode(self.part(0).read_bytes())
-        schema = first.schema.with_metadata({FINGERPRINT: self.plan.fingerprint, "name": self.plan.name})
-        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-            for tables in _batches(self.part(chunk) for chunk in range(self.plan.num_chunks)):
-                writer.write_table(tables.cast(schema))
-        _sync(temporary)
-        temporary.replace(self.out)
-        shutil.rmtree(self.parts, ignore_errors=True)
+        temporary = self.parts / "whole.tmp"
+        tables = self._tables()
+        with self.writing():
+            first = next(tables)
+            if first is None:
+                return False
+            schema = first.schema.with_metadata({FINGERPRINT: self.plan.fingerprint, "name": self.plan.name})
+            with pq.ParquetWriter(temporary, schema, compression="zstd", write_page_checksum=True) as writer:
+                for table in (first, *tables):
+                    if table is None:
+                        return False
+                    writer.write_table(table.cast(schema))
+            sync(temporary)
+            move_into_place(temporary, self.out)
+            self._remove_parts()
+        return True
 
-
-def _batches(parts: Iterable[Path], rows: int = 20_000) -> Iterator[pa.Table]:
-    """The parts in order, several as one row group."""
-    tables: list[pa.Table] = []
-    for part in parts:
-        tables.append(decode(part.read_bytes()))
-        if sum(table.num_rows for table in tables) >= rows:
+    def _tables(self) -> Iterator[pa.Table | None]:
+        """The parts in order, several as one row group; None for a damaged one."""
+        tables: list[pa.Table] = []
+        for chunk in range(self.plan.num_chunks):
+            data = self.read(chunk)
+            if data is None:
+                yield None
+                return
+            tables.append(decode(data))
+            if sum(table.num_rows for table in tables) >= ROW_GROUP:
+                yield pa.concat_tables(tables).combine_chunks()
+                tables = []
+        if tables:
             yield pa.concat_tables(tables).combine_chunks()
-            tables = []
-    if tables:
-        yield pa.concat_tables(tables).combine_chunks()
+
+    def _remove_parts(self) -> None:
+        """Remove what this class wrote, and nothing else."""
+        for path in (*self.parts.glob("*.part"), *self.parts.glob("*.tmp"), self.label, self.parts / LOCK):
+            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # somebody keeps a file of their own there
+            self.parts.rmdir()
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Say what keeps a file from being written, and that what is done is kept."""
+        try:
+            yield
+        except OSError as error:
+            message = f"cannot be written: {error.strerror or error}; what is done is kept, the same command goes on"
+            raise InputError.single("--out", message, str(self.out)) from None
 
 
 @contextlib.contextmanager
@@ -154,12 +203,12 @@ def opened(out: Path, plan: Plan) -> Iterator[Store]:
     if store.is_complete():
         yield store
         return
-    label = store.parts / "sweep.json"
     try:
         if out.is_dir():
             raise InputError.single("--out", "is a folder", str(out), "results.parquet")
         store.parts.mkdir(parents=True, exist_ok=True)
-        lock = (store.parts / "lock").open("w")
+        _check_parts(store)
+        lock = (store.parts / LOCK).open("w")
     except OSError as error:
         raise InputError.single("--out", f"cannot be written: {error.strerror}", str(out)) from None
     with lock:
@@ -167,15 +216,25 @@ def opened(out: Path, plan: Plan) -> Iterator[Store]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise InputError.single("--out", "another sweep is writing there", str(out)) from None
-        if label.exists():
-            if _read_label(label) != plan.fingerprint:
-                message = "holds the unfinished results of another sweep (or another version, or changed profiles)"
-                raise InputError.single("--out", message, str(store.parts), "another --out, or delete the folder")
-        elif any(store.parts.glob("*.arrow")):
-            raise InputError.single("--out", "holds parts of an unknown sweep", str(store.parts))
-        else:
-            _write_whole(label, json.dumps({"sweep": plan.fingerprint, "name": plan.name}).encode())
+        if not store.label.exists():
+            with store.writing():
+                write_whole(store.label, json.dumps({"sweep": plan.fingerprint, "name": plan.name}).encode())
         yield store
+
+
+def _check_parts(store: Store) -> None:
+    """The folder of the parts is this sweep's, or empty.
+
+    Raises:
+        InputError: it is another sweep's, or nobody knows whose.
+    """
+    if not store.label.exists():
+        if {path.name for path in store.parts.iterdir()} - {LOCK, store.label.with_suffix(".tmp").name}:
+            message = "is a folder that no sweep made"
+            raise InputError.single("--out", message, str(store.parts), "another --out, or move the folder")
+    elif _read_label(store.label) != store.plan.fingerprint:
+        message = "holds the unfinished results of another sweep (or another version, or changed files)"
+        raise InputError.single("--out", message, str(store.parts), "another --out, or delete the folder")
 
 
 def _read_label(label: Path) -> str | None:
@@ -186,6 +245,19 @@ def _read_label(label: Path) -> str | None:
     return found if isinstance(found, str) else None
 
 
+def read_results(path: Path) -> pa.Table:
+    """The table of a finished sweep, its checksums compared.
+
+    Raises:
+        InputError: it can't be read, or has changed since it was written.
+    """
+    try:
+        return pq.read_table(path, page_checksum_verification=True)
+    except (OSError, pa.ArrowException) as error:
+        message = f"is damaged ({str(error).splitlines()[0][:100]})"
+        raise InputError.single("--out", message, str(path), _REPLACES) from None
+
+
 def _fingerprint_of(path: Path) -> str | None:
     """The sweep that wrote a Parquet file; None for any other file."""
     try:
@@ -194,19 +266,3 @@ def _fingerprint_of(path: Path) -> str | None:
         return None
     value = metadata.get(FINGERPRINT.encode())
     return None if value is None else value.decode()
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    """All of a file or none of it."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_bytes(data)
-    _sync(temporary)
-    temporary.replace(path)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from kraken_sim.errors import InputError
 from kraken_sim.explore.sweep.plan import Plan, load_plan, plan_of
 from kraken_sim.explore.sweep.rows import Evaluator
 from kraken_sim.explore.sweep.runners import run_chunks
-from kraken_sim.explore.sweep.store import decode, opened
+from kraken_sim.explore.sweep.store import decode, opened, read_results
 from kraken_sim.predict.records import Records
 from kraken_sim.profiles.load import load_profile
 
@@ -87,7 +86,7 @@ def sweep(
         found = sorted(run_chunks(plan, range(plan.num_chunks), jobs=jobs, cluster=cluster))
         return SweepResult(pa.concat_tables(decode(data) for _, _, data in found))
     run_to_file(plan, Path(out), jobs=jobs, cluster=cluster)
-    return SweepResult(pq.read_table(out))
+    return SweepResult(read_results(Path(out)))
 
 
 def run_to_file(
@@ -114,16 +113,18 @@ def run_to_file(
         if store.is_complete():
             return SweepRun(plan.num_points, plan.num_points, 0, 0)
         missing = store.missing()
-        sizes = {chunk: min(plan.chunk_size, plan.num_points - chunk * plan.chunk_size) for chunk in missing}
-        found = plan.num_points - sum(sizes.values())
+        found = plan.num_points - sum(map(plan.points_of, missing))
         done, failed = found, 0
-        for chunk, errors, data in run_chunks(plan, missing, jobs=jobs, cluster=cluster) if missing else ():
-            store.add(chunk, data)
-            done += sizes[chunk]
-            failed += errors
-            if progress is not None:
-                progress(done, found)
-        store.finish()
+        while missing or not store.finish():
+            missing = missing or store.missing()  # what finishing found damaged
+            done = plan.num_points - sum(map(plan.points_of, missing))
+            for chunk, errors, data in run_chunks(plan, missing, jobs=jobs, cluster=cluster):
+                store.add(chunk, data)
+                done += plan.points_of(chunk)
+                failed += errors
+                if progress is not None:
+                    progress(done, found)
+            missing = []
         return SweepRun(plan.num_points, found, plan.num_points - found, failed)
 
 

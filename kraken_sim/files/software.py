@@ -1,0 +1,42 @@
+"""Which software computes: what results depend on besides the files of a question."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+from kraken_sim.errors import InputError
+from kraken_sim.files.shipped import data_dir
+
+_LIBRARIES: Final = ("networkx", "numpy", "scipy", "simpy")
+"""Whose arithmetic, order of events or search of rings results come from."""
+
+
+def digest(path: Path) -> str:
+    """A digest of a file's bytes.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise InputError.single("", f"cannot be read: {error.strerror}", str(path)) from None
+
+
+@lru_cache(maxsize=1)
+def software() -> tuple[tuple[str, str], ...]:
+    """Versions of the package and of the libraries under it, and a digest of its source and of the machines that ship.
+
+    A checkout keeps its version while its source changes, so the version alone would not do.
+    """
+    package = Path(__file__).resolve().parent.parent
+    content = hashlib.sha256()
+    for root, pattern in ((package, "*.py"), (data_dir("hardware_profiles"), "*.yaml")):
+        for path in sorted(root.rglob(pattern)):
+            content.update(f"{path.relative_to(root)} {digest(path)}\n".encode())
+    libraries = tuple((name, version(name)) for name in _LIBRARIES)
+    return (("kraken_sim", version("kraken_sim")), *libraries, ("source", content.hexdigest()))
