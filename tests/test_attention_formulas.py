@@ -12,7 +12,7 @@ from test_costs_attention import A100, CONSTANTS, H200, decode, prefill
 
 from kraken_sim.costs.attention import attention_cost, decode_rates, prefill_rates
 from kraken_sim.costs.attention_constants import PACKED, PER_HEAD
-from kraken_sim.costs.attention_model import correction_factor, decode_times, prefill_times, spilled_s
+from kraken_sim.costs.attention_model import attention_correction_factor, decode_times, prefill_times, spilled_s
 from kraken_sim.costs.attention_shape import (
     Tiling,
     attended_pairs,
@@ -126,11 +126,11 @@ class TestTimes:
 
     def test_corrections_of_a_step_are_linear_in_the_logarithms(self) -> None:
         table = {"packed 100": {"10": 1.0, "1000": 4.0}, "packed 10000": {"10": 16.0, "1000": 64.0}}
-        assert correction_factor(table, "packed", 100, 100) == pytest.approx(2.0)
-        assert correction_factor(table, "packed", 1000, 10) == pytest.approx(4.0)
-        assert correction_factor(table, "packed", 1000, 100) == pytest.approx(8.0)
-        assert correction_factor(table, "packed", 10, 10**6) == pytest.approx(4.0)  # flat outside
-        assert correction_factor(table, "per_head", 1000, 100) == 1.0
+        assert attention_correction_factor(table, "packed", 100, 100) == pytest.approx(2.0)
+        assert attention_correction_factor(table, "packed", 1000, 10) == pytest.approx(4.0)
+        assert attention_correction_factor(table, "packed", 1000, 100) == pytest.approx(8.0)
+        assert attention_correction_factor(table, "packed", 10, 10**6) == pytest.approx(4.0)  # flat outside
+        assert attention_correction_factor(table, "per_head", 1000, 100) == 1.0
 
 
 class TestCost:

@@ -10,13 +10,13 @@ import pytest
 from kraken_sim.calibration.attention import (
     DEFAULT_START,
     AttentionSample,
+    attention_periods,
     fit_attention,
     phase_class,
-    predict_periods,
 )
 from kraken_sim.calibration.attention_correction import correction_factors, correction_of
 from kraken_sim.costs.attention import attention_cost, serving_attention_cost
-from kraken_sim.costs.attention_model import correction_factor
+from kraken_sim.costs.attention_model import attention_correction_factor
 from kraken_sim.errors import InputError
 from kraken_sim.hardware.device import Device
 from kraken_sim.program.ops import DType
@@ -53,7 +53,7 @@ def _measured(sample: AttentionSample) -> AttentionSample:
 @pytest.mark.parametrize("composite", [False, True])
 def test_predictions_of_many_equal_the_cost_of_each(composite: bool) -> None:
     samples = _synthetic(composite)
-    found = predict_periods(samples, H100, DEFAULT_START, GAP_S)
+    found = attention_periods(samples, H100, DEFAULT_START, GAP_S)
     assert found == pytest.approx([sample.period_s for sample in samples], rel=1e-9)
 
 
@@ -63,7 +63,7 @@ def test_corrections_of_many_equal_the_correction_of_each() -> None:
     kv_len, ctas = rng.integers(2, 100_000, 200).astype(float), rng.integers(1, 200_000, 200).astype(float)
     grid = correction_of(kernels, kv_len, ctas, rng.normal(0.0, 0.2, 200))
     expected = [
-        correction_factor(grid, kernel, int(length), int(count))
+        attention_correction_factor(grid, kernel, int(length), int(count))
         for kernel, length, count in zip(kernels, kv_len, ctas, strict=True)
     ]
     assert correction_factors(grid, kernels, kv_len, ctas) == pytest.approx(expected, rel=1e-9)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from kraken_sim.calibration.gemm import DEFAULT_START, GemmSample, fit_gemm, predict_periods
+from kraken_sim.calibration.gemm import DEFAULT_START, GemmSample, fit_gemm, gemm_periods
 from kraken_sim.costs.gemm import GemmConstants, gemm_cost
 from kraken_sim.errors import InputError
 from kraken_sim.hardware.device import Device
@@ -53,7 +53,7 @@ def measured(
     samples: list[GemmSample], device: Device, truth: GemmConstants, noise: float, wild: float = 0.0
 ) -> list[GemmSample]:
     rng = np.random.default_rng(7)
-    periods = predict_periods(samples, device, truth) * np.exp(noise * rng.standard_normal(len(samples)))
+    periods = gemm_periods(samples, device, truth) * np.exp(noise * rng.standard_normal(len(samples)))
     periods = np.where(rng.random(len(samples)) < wild, 3.0 * periods, periods)
     return [replace(sample, period_s=float(p)) for sample, p in zip(samples, periods, strict=True)]
 
@@ -68,7 +68,7 @@ def public_samples(public_table: Callable[[str], Path], card: str) -> list[GemmS
 
 def error_without_correction(fit: Fit, device: Device, gap_s: float = 1e-6) -> float:
     samples = [sample for sample, _ in fit.held_out]
-    periods = predict_periods(samples, device, replace(fit.constants, correction={}), gap_s)
+    periods = gemm_periods(samples, device, replace(fit.constants, correction={}), gap_s)
     return fmean(abs(s / sample.period_s - 1.0) for s, sample in zip(periods, samples, strict=True))
 
 
@@ -81,7 +81,7 @@ def test_many_products_at_once_cost_what_each_costs_alone(device):
     }
     constants = replace(TRUTH, correction=grid)
     samples = random_shapes(150, seed=3, odd=True)
-    together = predict_periods(samples, device, constants, graph_node_gap_s=0.0)
+    together = gemm_periods(samples, device, constants, graph_node_gap_s=0.0)
     for sample, together_s in zip(samples, together, strict=True):
         op = Gemm(sample.m, sample.n, sample.k, BF16)
         alone = gemm_cost(op, device, constants, weights_warm=sample.weights_warm)
@@ -93,7 +93,7 @@ def test_a_fit_finds_the_model_behind_noisy_measurements_with_wild_ones_among_th
     result = fit_gemm(records, A100)
     assert np.median([abs(error) for _, error in result.held_out]) < 0.03
     unseen = random_shapes(300, seed=2)
-    ratio = predict_periods(unseen, A100, result.constants) / predict_periods(unseen, A100, TRUTH)
+    ratio = gemm_periods(unseen, A100, result.constants) / gemm_periods(unseen, A100, TRUTH)
     assert np.mean(np.abs(ratio - 1)) < 0.02
     assert result.constants.hbm_efficiency == pytest.approx(0.78, rel=0.06)
     assert result.constants.mma_efficiency == pytest.approx(0.7, rel=0.06)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from kraken_sim.calibration.attention_start import DEFAULT_START
 from kraken_sim.costs.attention import attention_cost, serving_attention_cost
 from kraken_sim.costs.attention_constants import PACKED
-from kraken_sim.costs.attention_model import by_head_dim, correction_factor
+from kraken_sim.costs.attention_model import attention_correction_factor, by_head_dim
 from kraken_sim.costs.attention_shape import attended_pairs, prefill_work, tiling_of
 from kraken_sim.errors import InputError
 from kraken_sim.hardware.device import Device
@@ -204,11 +204,11 @@ def test_head_dimensions_between_known_ones_are_interpolated() -> None:
 
 def test_corrections_are_exact_at_their_knots_and_one_where_nothing_is_known() -> None:
     grid = {"packed 128": {"8": 0.9, "32": 1.2}, "packed 512": {"8": 1.0, "32": 1.1}}
-    assert correction_factor(grid, PACKED, 128, 32) == pytest.approx(1.2)
-    assert correction_factor(grid, PACKED, 256, 8) == pytest.approx(math.sqrt(0.9 * 1.0))
-    assert correction_factor(grid, PACKED, 1, 1) == pytest.approx(0.9)
-    assert correction_factor(grid, PACKED, 10**6, 10**6) == pytest.approx(1.1)
-    assert correction_factor(grid, "per_head", 128, 32) == 1.0
+    assert attention_correction_factor(grid, PACKED, 128, 32) == pytest.approx(1.2)
+    assert attention_correction_factor(grid, PACKED, 256, 8) == pytest.approx(math.sqrt(0.9 * 1.0))
+    assert attention_correction_factor(grid, PACKED, 1, 1) == pytest.approx(0.9)
+    assert attention_correction_factor(grid, PACKED, 10**6, 10**6) == pytest.approx(1.1)
+    assert attention_correction_factor(grid, "per_head", 128, 32) == 1.0
 
 
 def test_wrong_sizes_are_all_named() -> None:

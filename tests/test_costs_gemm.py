@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kraken_sim.costs.gemm import GemmConstants, gemm_cost
-from kraken_sim.costs.gemm_correction import correction_factor
+from kraken_sim.costs.gemm_correction import gemm_correction_factor
 from kraken_sim.costs.gemm_shapes import persistent_grid, row_alignment_bytes
 from kraken_sim.errors import InputError
 from kraken_sim.hardware.device import Device
@@ -193,12 +193,12 @@ def test_correction_is_exact_at_knots_geometric_between_and_constant_outside():
         "1024x1024": {"256": 1.0, "1024": 0.8},
     }
     constants = replace(CONSTANTS, correction=table)
-    assert correction_factor(constants, 64, 256, 1024) == pytest.approx(1.2)
-    assert correction_factor(constants, 1024, 1024, 1024) == pytest.approx(0.8)
-    assert correction_factor(constants, 64, 256, 512) == pytest.approx(1.2**0.5)
-    assert correction_factor(constants, 256, 256, 256) == pytest.approx(0.9**0.5)
-    assert correction_factor(constants, 1, 8, 8) == pytest.approx(1.0)
-    assert correction_factor(constants, 10**6, 10**6, 10**6) == pytest.approx(0.8)
+    assert gemm_correction_factor(constants, 64, 256, 1024) == pytest.approx(1.2)
+    assert gemm_correction_factor(constants, 1024, 1024, 1024) == pytest.approx(0.8)
+    assert gemm_correction_factor(constants, 64, 256, 512) == pytest.approx(1.2**0.5)
+    assert gemm_correction_factor(constants, 256, 256, 256) == pytest.approx(0.9**0.5)
+    assert gemm_correction_factor(constants, 1, 8, 8) == pytest.approx(1.0)
+    assert gemm_correction_factor(constants, 10**6, 10**6, 10**6) == pytest.approx(0.8)
     op = Gemm(64, 256, 1024, HALF)
     plain, corrected = (gemm_cost(op, PLAIN_GPU, c) for c in (CONSTANTS, constants))
     assert corrected.busy_s == pytest.approx(1.2 * plain.busy_s)
@@ -214,7 +214,7 @@ def test_correction_is_exact_at_knots_geometric_between_and_constant_outside():
 )
 def test_an_incomplete_correction_grid_is_refused(table, message):
     with pytest.raises(ValueError, match=message):
-        correction_factor(replace(CONSTANTS, correction=table), 8, 256, 256)
+        gemm_correction_factor(replace(CONSTANTS, correction=table), 8, 256, 256)
 
 
 def test_every_wrong_argument_is_named_at_once():

@@ -13,7 +13,7 @@ from kraken_sim.calibration.memory_bound import (
     MemoryBoundSample,
     fit_memory_bound,
     kind_class,
-    predict_periods,
+    memory_bound_periods,
 )
 from kraken_sim.costs.memory_bound import MemoryBoundOp, memory_bound_cost
 from kraken_sim.errors import InputError
@@ -126,13 +126,13 @@ def _samples(periods: bool) -> list[MemoryBoundSample]:
 
 def test_predicted_periods_are_costs_plus_the_gap() -> None:
     samples = _samples(periods=False)
-    assert predict_periods(samples, H200, C) == pytest.approx([sample.period_s for sample in samples])
+    assert memory_bound_periods(samples, H200, C) == pytest.approx([sample.period_s for sample in samples])
 
 
 def test_cold_inputs_take_longer_than_warm_ones() -> None:
     op = Norm(2048, 4096, FP16)
     warm, cold = (MemoryBoundSample(op, 1e-5, inputs_warm=state) for state in (True, False))
-    times = predict_periods([warm, cold], H200, C)
+    times = memory_bound_periods([warm, cold], H200, C)
     assert times[1] > times[0]
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from test_costs_gemm import CONSTANTS, HALF, PERSISTENT_GPU, PLAIN_GPU
 
 from kraken_sim.costs.gemm import SCALAR, gemm_cost
-from kraken_sim.costs.gemm_correction import correction_factor
+from kraken_sim.costs.gemm_correction import gemm_correction_factor
 from kraken_sim.costs.gemm_model import (
     REFERENCE_TILE_ELEMENTS,
     Demand,
@@ -179,4 +179,4 @@ def test_a_correction_follows_each_of_its_three_axes() -> None:
     for m, n, k in ((4, 1, 1), (1, 4, 1), (1, 1, 4), (2, 8, 4), (16, 16, 16), (64, 64, 64)):
         shares = [min(1.0, (size.bit_length() - 1) / 4) for size in (m, n, k)]
         expected = 2.0 ** (shares[0] + 2 * shares[1] + 4 * shares[2])
-        assert correction_factor(constants, m, n, k) == pytest.approx(expected)
+        assert gemm_correction_factor(constants, m, n, k) == pytest.approx(expected)

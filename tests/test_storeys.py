@@ -19,13 +19,7 @@ LOOPS_LEFT: list[list[str]] = [
 """Modules that still import each other."""
 
 COLLISIONS_LEFT = {
-    "Block",
     "Launch",
-    "Number",
-    "Sample",
-    "correction_factor",
-    "predict_periods",
-    "relative_errors",
 }
 """Names that still mean two things."""
 
@@ -76,6 +70,8 @@ def _public_names(tree: ast.Module) -> set[str]:
         if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
             names.add(node.name)
         elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+            if isinstance(node.value, ast.Call) and ast.unparse(node.value.func) == "TypeVar":
+                continue  # stands for any type, and means nothing by itself
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             names |= {target.id for target in targets if isinstance(target, ast.Name) and not target.id.isupper()}
     return {name for name in names if not name.startswith("_")}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from kraken_sim import predict_op
 from kraken_sim.calibration.attention import AttentionSample, attention_shape, phase_class
 from kraken_sim.calibration.collectives import all_reduce_shape
-from kraken_sim.calibration.gemm import GemmSample, gemm_shape, predict_periods
+from kraken_sim.calibration.gemm import GemmSample, gemm_periods, gemm_shape
 from kraken_sim.calibration.split import split
 from kraken_sim.hardware.device import GENERATIONS
 from kraken_sim.profiles.gemm_transfer import carry_over_gemm
@@ -144,9 +144,9 @@ def _carried(samples: list[GemmSample], name: str, source_name: str) -> Line:
     target, source = load_profile(name), load_profile(source_name)
     constants = carry_over_gemm(source.gemm, source.device, target.device)
     gap_s = source.launch.graph_node_gap_s
-    errors = _errors(samples, predict_periods(samples, target.device, constants, gap_s))
+    errors = _errors(samples, gemm_periods(samples, target.device, constants, gap_s))
     plain = only_by_datasheet(constants, source.gemm, source.device, target.device)
-    others = _errors(samples, predict_periods(samples, target.device, plain, gap_s))
+    others = _errors(samples, gemm_periods(samples, target.device, plain, gap_s))
     mean = f"{100 * fmean(map(abs, others)):.1f}"
     return line((name, source_name), errors, LEFT_OUT_BAR, (mean,))
 

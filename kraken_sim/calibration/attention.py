@@ -19,10 +19,10 @@ from kraken_sim.calibration.attention_start import (
 )
 from kraken_sim.calibration.attention_tables import (
     AttentionSample,
+    attention_periods,
     decode_busy,
     decode_columns,
     pick,
-    predict_periods,
     prefill_busy,
     prefill_columns,
 )
@@ -46,10 +46,10 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT_START",
     "AttentionSample",
+    "attention_periods",
     "attention_shape",
     "fit_attention",
     "phase_class",
-    "predict_periods",
 ]
 
 MIN_SAMPLES = 40
@@ -119,7 +119,7 @@ def fit_attention(
         plain = _fit_decode(decode, device, plain, graph_node_gap_s, fit_launch="prefill" in kept)
         constants = _with_useful_correction(decode, device, plain, graph_node_gap_s)
     measured = np.array([sample.period_s for sample in held_out])
-    errors = predict_periods(held_out, device, constants, graph_node_gap_s) / measured - 1.0
+    errors = attention_periods(held_out, device, constants, graph_node_gap_s) / measured - 1.0
     return Fit(constants, tuple(zip(held_out, errors.tolist(), strict=True)), tuple(train), kept)
 
 
@@ -232,7 +232,7 @@ def _dims(samples: Sequence[AttentionSample]) -> list[int]:
 
 def _errors(samples: Sequence[AttentionSample], device: Device, constants: AttentionConstants, gap_s: float) -> Floats:
     measured = np.array([sample.period_s for sample in samples])
-    return np.asarray(np.abs(predict_periods(samples, device, constants, gap_s) / measured - 1.0))
+    return np.asarray(np.abs(attention_periods(samples, device, constants, gap_s) / measured - 1.0))
 
 
 def _check(samples: Sequence[AttentionSample], gap_s: float) -> None:

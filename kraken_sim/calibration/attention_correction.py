@@ -55,7 +55,7 @@ def correction_of(
 def correction_factors(
     correction: Mapping[str, Mapping[str, float]], kernels: Sequence[str], kv_len: Floats, ctas: Floats
 ) -> Floats:
-    """Factor of every sample [num_samples]; the same interpolation as `attention_model.correction_factor`."""
+    """Factor of every sample [num_samples]; the same interpolation as `attention_model.attention_correction_factor`."""
     factors = np.ones(len(kv_len))
     names = np.asarray(kernels)
     for kernel in set(names.tolist()):

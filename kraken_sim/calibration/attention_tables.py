@@ -156,7 +156,7 @@ def decode_busy(table: DecodeTable, device: Device, c: AttentionConstants) -> Fl
     return np.asarray(c.launch_s + core + table.composite * fixed)
 
 
-def predict_periods(
+def attention_periods(
     samples: Sequence[AttentionSample],
     device: Device,
     constants: AttentionConstants,

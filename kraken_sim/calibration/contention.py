@@ -112,14 +112,14 @@ def fit_contention(
     low, high = (np.array([FITTED[name][side] for name in names]) for side in (0, 1))
 
     def errors(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        return relative_errors(chosen, profile, _with(start, names, values))
+        return pair_errors(chosen, profile, _with(start, names, values))
 
     first = np.clip([getattr(start, name) for name in names], low + 1e-3, high - 1e-3)
     found = least_squares(
         errors, first, bounds=(low, high), loss="soft_l1", f_scale=0.05, diff_step=0.05, x_scale=high - low, max_nfev=12
     )
     constants = _with(start, names, found.x)
-    judged = relative_errors([_prepare(sample, profile) for sample in held_out], profile, constants)
+    judged = pair_errors([_prepare(sample, profile) for sample in held_out], profile, constants)
     return Fit(constants, tuple(zip(held_out, judged.tolist(), strict=True)), tuple(fitted))
 
 
@@ -128,7 +128,7 @@ def _with(constants: ContentionConstants, names: Sequence[str], values: NDArray[
     return replace(constants, **changes)
 
 
-def relative_errors(
+def pair_errors(
     pairs: Sequence[_Prepared], profile: HardwareProfile, constants: ContentionConstants
 ) -> NDArray[np.float64]:
     """Predicted / measured - 1 of every pair."""

@@ -13,8 +13,8 @@ from kraken_sim.calibration.gemm_batch import (
     Batch,
     GemmSample,
     batch_of,
-    predict_periods,
-    relative_errors,
+    gemm_errors,
+    gemm_periods,
     uncorrected_busy_s,
 )
 from kraken_sim.calibration.gemm_correction import CorrectionKnots, fit_correction
@@ -23,7 +23,7 @@ from kraken_sim.costs.gemm_constants import GemmConstants
 from kraken_sim.errors import InputError, Problem
 from kraken_sim.program.ops import Gemm
 
-__all__ = ["DEFAULT_START", "GemmSample", "fit_gemm", "gemm_shape", "predict_periods", "rows_class"]
+__all__ = ["DEFAULT_START", "GemmSample", "fit_gemm", "gemm_periods", "gemm_shape", "rows_class"]
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -157,7 +157,7 @@ def fit_gemm(
     plain, kept = _fit_plain(batch_of(train[:_MAX_FIT_SAMPLES], graph_node_gap_s), device, initial)
     correction = _useful_correction(train, device, plain, knots or CorrectionKnots(), graph_node_gap_s)
     fitted = replace(plain, correction=correction)
-    periods_s = predict_periods(held_out, device, fitted, graph_node_gap_s)
+    periods_s = gemm_periods(held_out, device, fitted, graph_node_gap_s)
     errors = [float(s) / sample.period_s - 1.0 for s, sample in zip(periods_s, held_out, strict=True)]
     return Fit(fitted, tuple(zip(held_out, errors, strict=True)), tuple(train), kept)
 
@@ -215,8 +215,8 @@ def _useful_correction(
     for judge in range(_JUDGES):
         inner, outer = split_again(train, gemm_shape, judge, _JUDGE_SHARE)
         judged = batch_of(outer, gap_s)
-        before += relative_errors(judged, device, plain).sum()
-        after += relative_errors(judged, device, replace(plain, correction=grid(inner))).sum()
+        before += gemm_errors(judged, device, plain).sum()
+        after += gemm_errors(judged, device, replace(plain, correction=grid(inner))).sum()
     return {} if after > before * (1.0 - _MIN_GAIN) else grid(train)
 
 

@@ -75,7 +75,7 @@ class Batch:
     gap_s: float
 
 
-def predict_periods(
+def gemm_periods(
     samples: Sequence[GemmSample], device: Device, constants: GemmConstants, graph_node_gap_s: float = 1e-6
 ) -> Floats:
     """Predicted `period_s` of each sample [num_samples], seconds."""
@@ -132,7 +132,7 @@ def _at(columns: Columns, index: NDArray[np.int64]) -> Columns:
     return type(columns)(*picked)
 
 
-def relative_errors(t: Batch, device: Device, c: GemmConstants) -> Floats:
+def gemm_errors(t: Batch, device: Device, c: GemmConstants) -> Floats:
     """|predicted / measured - 1| of the periods, correction included [num_samples]."""
     return np.asarray(np.abs((_corrected_busy_s(t, device, c) + t.gap_s) / (t.busy_s + t.gap_s) - 1.0))
 

@@ -105,7 +105,7 @@ def kind_class(sample: MemoryBoundSample) -> tuple[int, str]:
     return 0, kind_of(sample.op)
 
 
-def predict_periods(
+def memory_bound_periods(
     samples: Sequence[MemoryBoundSample],
     device: Device,
     constants: MemoryBoundConstants,
@@ -144,7 +144,7 @@ def fit_memory_bound(
     }
     constants = _fit(train, fitted, device, initial, graph_node_gap_s)
     measured = np.array([sample.period_s for sample in held_out])
-    errors = predict_periods(held_out, device, constants, graph_node_gap_s) / measured - 1.0
+    errors = memory_bound_periods(held_out, device, constants, graph_node_gap_s) / measured - 1.0
     return Fit(constants, tuple(zip(held_out, errors.tolist(), strict=True)), tuple(train), kept)
 
 

@@ -9,8 +9,8 @@ from kraken_sim.costs.attention_model import (
     DecodeRates,
     PrefillRates,
     ServingRates,
+    attention_correction_factor,
     by_head_dim,
-    correction_factor,
     decode_times,
     prefill_times,
     serving_prefill_extra_s,
@@ -138,7 +138,7 @@ def _decode_cost(op: Attention, device: Device, constants: AttentionConstants, s
         work = work._replace(kv_bytes=work.kv_bytes * constants.serving_packed_cache_share)
     times = decode_times(work, decode_rates(step.values), device, 1.0 if serving else 0.0)
     extra_s = by_head_dim(constants.serving_decode_s, op.head_dim) if serving else 0.0
-    factor = correction_factor(constants.decode_correction, kernel, op.kv_len, int(work.ctas))
+    factor = attention_correction_factor(constants.decode_correction, kernel, op.kv_len, int(work.ctas))
     flops = attention_flops(op)
     busy_s = (constants.launch_s + times.core_s + extra_s) * factor
     if not serving:

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from kraken_sim.costs.attention_shape import DecodeWork, Number, PrefillWork
+    from kraken_sim.costs.attention_shape import DecodeWork, PrefillWork
+    from kraken_sim.costs.types import Number
     from kraken_sim.hardware.device import Device
 
 _REFERENCE_HEAD_DIM = 128.0
@@ -193,7 +194,9 @@ def interpolate(x: list[float], y: list[float], at: float) -> float:
     return y[-1]
 
 
-def correction_factor(correction: Mapping[str, Mapping[str, float]], kernel: str, kv_len: int, ctas: int) -> float:
+def attention_correction_factor(
+    correction: Mapping[str, Mapping[str, float]], kernel: str, kv_len: int, ctas: int
+) -> float:
     """Factor on a decode time, bilinear in log kv_len and log CTAs; 1 where `correction` has no such kernel."""
     prefix = f"{kernel} "
     lengths = [int(key.removeprefix(prefix)) for key in correction if key.startswith(prefix)]

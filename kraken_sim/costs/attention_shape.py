@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from math import ceil
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from kraken_sim.costs.types import Number
     from kraken_sim.program.ops import Attention
-
-Number = Any
-"""A float or int (one op) or a numpy array (many at once, as the fit needs them)."""
 
 DECODE_Q_LEN = 1
 """New tokens a sequence in a decode step; a definition."""

@@ -11,7 +11,7 @@ from math import ceil
 from typing import TYPE_CHECKING, NamedTuple
 
 from kraken_sim.costs.gemm_constants import GemmConstants
-from kraken_sim.costs.gemm_correction import correction_factor
+from kraken_sim.costs.gemm_correction import gemm_correction_factor
 from kraken_sim.costs.gemm_model import (
     Demand,
     Maths,
@@ -133,7 +133,7 @@ def _best_choice(d: Demand, device: Device, r: Rates, c: GemmConstants) -> _Choi
 
 def _kernel_cost(op: Gemm, device: Device, peak_flops: float, r: Rates, best: _Choice, c: GemmConstants) -> KernelCost:
     floor_s = max(op.flops / peak_flops, r.hbm_bytes / device.hbm_bandwidth_bytes_per_s)
-    corrected_s = max(best.busy_s * correction_factor(c, op.m, op.n, op.k), floor_s)
+    corrected_s = max(best.busy_s * gemm_correction_factor(c, op.m, op.n, op.k), floor_s)
     factor = corrected_s / best.busy_s
     ctas, ctas_per_sm, tiles, persistent, detail = _launch_shape(op, device, best)
     return KernelCost(

@@ -46,7 +46,7 @@ def parse_grid(table: Mapping[str, Mapping[str, float]]) -> CorrectionGrid:
     return CorrectionGrid(_log2(ms), _log2(ns), _log2(ks), factors)
 
 
-def correction_factor(constants: GemmConstants, m: int, n: int, k: int) -> float:
+def gemm_correction_factor(constants: GemmConstants, m: int, n: int, k: int) -> float:
     """Factor on the model's time at one shape; outside the knots the edge value holds."""
     grid = grid_of(constants)
     if grid is None:

@@ -11,7 +11,7 @@ SM, so that constants carry over to similar GPUs.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from kraken_sim.costs.gemm_shapes import MAX_SPLIT, MIN_K_PER_SPLIT
 
@@ -20,10 +20,8 @@ if TYPE_CHECKING:
 
     from kraken_sim.costs.gemm_constants import GemmConstants
     from kraken_sim.costs.gemm_shapes import Tile
+    from kraken_sim.costs.types import Number
     from kraken_sim.hardware.device import Device
-
-Number = Any
-"""A float or int (one product) or a numpy array (many at once, as the fit needs them)."""
 
 REFERENCE_TILE_ELEMENTS = 128 * 256
 """The tile that `tile_s` is stated for; a definition, 128 x 256 being the largest of cuBLAS's (`gemm_shapes`)."""

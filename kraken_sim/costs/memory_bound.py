@@ -11,9 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from math import ceil
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from kraken_sim.costs.types import KernelCost
+from kraken_sim.costs.types import KernelCost, Number
 from kraken_sim.errors import InputError, Problem
 from kraken_sim.files.meaning import Meaning, Table, exactly, holds, means
 from kraken_sim.program.ops import Copy, Elementwise, Embedding, Norm
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from kraken_sim.hardware.device import Device
-
-Number = Any
-"""A float (one op) or a numpy array (many at once, as the fit needs them)."""
 
 MemoryBoundOp = Norm | Elementwise | Copy | Embedding
 

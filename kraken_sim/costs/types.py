@@ -1,8 +1,12 @@
-"""What a cost model returns: how long a kernel runs alone, and what it holds while it does."""
+"""What a cost model takes and returns: how long a kernel runs alone, and what it holds while it does."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+Number = Any
+"""A float or an int (one op) or a numpy array (many at once, as the fits need them)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,7 @@ OPTIONAL_BLOCKS: Final = frozenset({"serving_attention", "power"})
 """Blocks that a file may leave out."""
 
 
-class Block(FileModel):
+class ConstantsBlock(FileModel):
     """Constants of one cost model; `kind` and `source` hold for every value that has none of its own.
 
     `residual` is the mean relative error of a fit on records that it never saw.
@@ -65,15 +65,15 @@ class ProfileFile(FileModel):
     name: Text = Field(examples=["h200-sxm-x2"])
     description: Text = Field(examples=['"Two NVIDIA H200 SXM on one NVSwitch baseboard"'])
     device: dict[str, Any]
-    launch: Block
+    launch: ConstantsBlock
     topology: TopologyFile
-    gemm: Block
-    attention: Block
-    serving_attention: Block | None = None
-    memory_bound: Block
-    collectives: Block
-    contention: Block
-    power: Block | None = None
+    gemm: ConstantsBlock
+    attention: ConstantsBlock
+    serving_attention: ConstantsBlock | None = None
+    memory_bound: ConstantsBlock
+    collectives: ConstantsBlock
+    contention: ConstantsBlock
+    power: ConstantsBlock | None = None
 
 
 def parse_profile(document: YamlDocument) -> HardwareProfile:
@@ -143,7 +143,7 @@ def read_topology(raw: object, reading: Reading) -> Topology | None:
 def profile_json_schema() -> dict[str, Any]:
     """JSON schema of a profile file, for editors."""
     schema = ProfileFile.model_json_schema()
-    block = schema["$defs"].pop("Block")
+    block = schema["$defs"].pop("ConstantsBlock")
     for name, cls in BLOCKS.items():
         properties = {**block["properties"], "values": values_schema(cls)}
         schema["properties"][name] = {**block, "title": cls.__name__, "properties": properties}
