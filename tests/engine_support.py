@@ -25,11 +25,9 @@ LAUNCH = LaunchCosts(
 NO_GAPS = LaunchCosts(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 NO_INTERFERENCE = ContentionConstants(
     compute_slowdown=0.0,
-    collective_slowdown=0.0,
     collective_memory_slowdown=0.0,
     memory_saturation_fraction=1.0,
     collective_dispatch_s=0.0,
-    stranded_sms=0,
 )
 
 
@@ -114,9 +112,7 @@ collectives = st.builds(collective_cost, st.floats(2e-6, 300e-6), st.integers(0,
 contentions = st.builds(
     ContentionConstants,
     compute_slowdown=st.floats(0.0, 3.0),
-    collective_slowdown=st.floats(0.0, 1.0),
     collective_memory_slowdown=st.floats(0.0, 2.0),
     memory_saturation_fraction=st.floats(0.3, 1.0),
     collective_dispatch_s=st.floats(0.0, 5e-6),
-    stranded_sms=st.integers(0, 8),
 )

@@ -23,7 +23,7 @@ from kraken_sim.program.ops import Attention, Collective, CollectiveKind, DType,
 
 HALF = DType.FLOAT16
 PROFILE = load_profile("h200-sxm-x2")
-TRUTH = replace(PROFILE.contention, compute_slowdown=1.5, collective_slowdown=0.4, collective_memory_slowdown=0.8)
+TRUTH = replace(PROFILE.contention, compute_slowdown=1.5, collective_memory_slowdown=0.8)
 
 
 def pairs(constants: ContentionConstants) -> list[PairSample]:
@@ -52,7 +52,7 @@ def test_pairs_made_with_known_constants_give_them_back():
     fit = fit_contention(pairs(TRUTH), PROFILE)
     assert fit.residual < 0.01
     assert fit.residual < 0.2 * ideal_error(sample for sample, _ in fit.held_out)
-    assert fit.constants.collective_slowdown == pytest.approx(0.4, abs=0.15)
+    assert fit.constants.collective_memory_slowdown == pytest.approx(0.8, abs=0.1)
 
 
 def test_a_pair_is_the_same_shape_under_every_condition_and_number_format():

@@ -22,8 +22,7 @@ from engine_support import (
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from kraken_sim.engine.clock import to_ps
-from kraken_sim.engine.resident import alone_s
+from kraken_sim.engine.resident import launch_shape
 from kraken_sim.engine.simulation import run
 from kraken_sim.engine.timeline import SpanKind
 from kraken_sim.errors import SimulationError
@@ -73,10 +72,8 @@ def test_a_lead_of_the_host_that_runs_out_is_not_mistaken_for_a_steady_state():
 @example(kernel_cost(30 * US, ctas=3 * NUM_SMS + 7, ctas_per_sm=2, fixed_s=0.4 * US, memory_fraction=1.0))
 def test_a_lone_kernel_takes_by_events_what_the_closed_form_says(cost):
     timeline = run(program(compute(1)), machine(cost), eager=False, exact=True)
-    duration_s = alone_s(cost, NUM_SMS)
-    assert duration_s is not None
-    assert timeline.end_ps == to_ps(duration_s)
-    assert duration_s == pytest.approx(max(cost.busy_s, cost.fixed_s), rel=1e-12, abs=1e-12)
+    assert timeline.end_ps == launch_shape(cost, NUM_SMS).alone_ps
+    assert timeline.duration_s == pytest.approx(max(cost.busy_s, cost.fixed_s), abs=2e-12)
 
 
 def test_streams_wait_for_recorded_events():
@@ -152,20 +149,28 @@ def test_two_memory_bound_kernels_share_hbm_evenly():
     assert timeline.duration_s == pytest.approx(20 * US)
 
 
-def test_a_kernel_that_asks_for_little_bandwidth_gets_it_and_the_other_has_the_rest():
-    # 20 % beside 100 %: for 10 us the larger runs at 80 %, and the 2 us that it then lacks at full speed.
+def test_kernels_that_together_ask_for_more_than_hbm_gives_are_slowed_alike():
+    # 20 % and 100 % of the bandwidth: 120 % of the time for both.
     steps = (*FORK, compute(1, COMM_STREAM), compute(2), *JOIN)
     small = kernel_cost(10 * US, ctas=50, memory_fraction=0.2)
     large = kernel_cost(10 * US, ctas=50, memory_fraction=1.0)
     spans = {s.name: s for s in run(program(*steps), machine({op(1): small, op(2): large}), eager=False).spans}
-    assert spans["kernel_1"].duration_s == pytest.approx(10 * US)
+    assert spans["kernel_1"].duration_s == pytest.approx(12 * US)
     assert spans["kernel_2"].duration_s == pytest.approx(12 * US)
 
 
-def test_interference_slows_both_sides_only_while_both_run():
+def test_waves_spread_over_the_sms_that_a_collective_sets_free():
+    # 276 CTAs of 10 us: 76 start at 0, 10 and 20 us, and 24 more at 12 us, when the collective ends, and at 22 us.
+    steps = (*FORK, collective(COMM_STREAM), *AFTER, compute(1), *JOIN)
+    costs = {op(9): kernel_cost(1e-3 * US, ctas=1), op(1): kernel_cost(30 * US, ctas=276)}
+    timeline = run(program(*steps), machine(costs, collective_cost(12 * US, channels=24)), eager=False)
+    assert timeline.duration_s == pytest.approx(32 * US, rel=1e-3)
+
+
+def test_memory_traffic_slows_a_collective_only_while_both_run():
     steps = (*FORK, collective(COMM_STREAM), compute(1), *JOIN)
-    contention = replace(NO_INTERFERENCE, collective_slowdown=0.5)
-    costs = {op(1): kernel_cost(30 * US, ctas=100)}
+    contention = replace(NO_INTERFERENCE, collective_memory_slowdown=0.5)
+    costs = {op(1): kernel_cost(30 * US, ctas=100, memory_fraction=1.0)}
     timeline = run(program(*steps), machine(costs, collective_cost(60 * US), contention=contention), eager=False)
     # 30 us beside the kernel at 1/1.5 of the speed do 20 us of the work; 40 us follow at full speed.
     assert timeline.duration_s == pytest.approx(70 * US)
@@ -196,14 +201,14 @@ def test_a_narrow_memory_bound_kernel_ends_though_its_last_work_takes_less_than_
 
 def test_a_clock_that_stands_still_is_an_error_that_names_what_runs(monkeypatch):
     # What a kernel's end would look like if rounding never let it be reached.
-    monkeypatch.setattr("kraken_sim.engine.resident.Lump.done", property(lambda _: False))
-    monkeypatch.setattr("kraken_sim.engine.device.DeviceState._arm", _arm_at_once)
+    monkeypatch.setattr("kraken_sim.engine.resident.ComputeKernel.wave_is_over", property(lambda _: False))
+    monkeypatch.setattr("kraken_sim.engine.device.DeviceState._set_timer", _fire_at_once)
     with pytest.raises(SimulationError, match=r"stands still at 0 ps .* rank 0 stream 0: layer\[0\] kernel_1"):
         run(program(compute(1)), machine(kernel_cost(1 * US)), eager=False, exact=True)
 
 
-def _arm_at_once(device):
-    device.env.timeout(0).callbacks.append(lambda _: device.settle())
+def _fire_at_once(device, _):
+    device.env.timeout(0).callbacks.append(lambda _: device._settle())
 
 
 @settings(max_examples=60, deadline=None)

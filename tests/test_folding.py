@@ -121,7 +121,7 @@ def test_a_program_that_is_never_idle_in_between_is_simulated_as_a_whole(steps):
     assert spans_of(folded) == spans_of(exact)
 
 
-def test_a_persistent_grid_of_more_ctas_than_fit_is_simulated_though_it_runs_alone():
+def test_a_persistent_grid_of_more_ctas_than_fit_takes_as_long_by_events_as_in_closed_form():
     cost = kernel_cost(30 * US, ctas=3 * NUM_SMS + 7, tiles=5 * NUM_SMS, persistent=True)
     program = Program("test", 2, (Segment("layer", (compute(1), compute(2)), 9),))
     folded, exact = both(program, machine(cost, launch=LAUNCH, contention=NO_INTERFERENCE), eager=False)

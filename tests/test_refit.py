@@ -14,7 +14,7 @@ from kraken_sim.profiles.profile import Provenance, ProvenanceKind
 from kraken_sim.profiles.write import BlockText, section
 from validation import public_tables, refit
 from validation.public_tables import CARDS, HOPPER, KIB, MIB, collective_samples, custom_samples, nccl_samples
-from validation.refit_blocks import Shipped, carried, contention_before_hopper
+from validation.refit_blocks import Shipped, carried, contention_of_another_card
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,12 +43,12 @@ def test_a_block_that_is_put_changes_nothing_else_of_the_file() -> None:
 def test_what_a_fit_leaves_as_it_was_keeps_its_own_source() -> None:
     work = shipped(PAIR)
     before = work.profiles[PAIR]
-    read_off = before.provenance["contention.stranded_sms"]
+    read_off = before.provenance["contention.collective_dispatch_s"]
     assert read_off.kind is not ProvenanceKind.FITTED
     work.put(PAIR, "contention", BlockText(before.contention, HERE))
-    assert work.profiles[PAIR].provenance["contention.stranded_sms"] == read_off
-    work.put(PAIR, "contention", BlockText(replace(before.contention, stranded_sms=7), HERE))
-    assert work.profiles[PAIR].provenance["contention.stranded_sms"] == HERE
+    assert work.profiles[PAIR].provenance["contention.collective_dispatch_s"] == read_off
+    work.put(PAIR, "contention", BlockText(replace(before.contention, collective_dispatch_s=7e-6), HERE))
+    assert work.profiles[PAIR].provenance["contention.collective_dispatch_s"] == HERE
 
 
 def test_another_card_s_block_is_the_same_numbers_with_twice_the_error() -> None:
@@ -65,11 +65,11 @@ def test_another_card_s_block_is_the_same_numbers_with_twice_the_error() -> None
     assert h100.provenance["memory_bound.l2_share"].residual == pytest.approx(0.1)
 
 
-def test_cards_before_hopper_strand_no_sms_and_do_not_call_contention_fitted() -> None:
+def test_cards_without_pairs_have_the_contention_of_two_h200_and_do_not_call_it_fitted() -> None:
     work = shipped(PAIR, A100)
-    contention_before_hopper(work, A100, PAIR)
+    contention_of_another_card(work, A100, PAIR)
     pair, a100 = (work.profiles[name].contention for name in (PAIR, A100))
-    assert a100 == replace(pair, stranded_sms=0)
+    assert a100 == pair
     assert work.profiles[A100].provenance["contention.compute_slowdown"].kind is ProvenanceKind.ASSUMED
 
 

@@ -27,7 +27,10 @@ from rich.table import Table
 
 from kraken_sim.calibration import contention as fitting
 from kraken_sim.calibration.overlap import pair_samples
-from kraken_sim.engine import collective, device, resident, streams
+from kraken_sim.engine import device, resident
+from kraken_sim.engine.collective import LinkState
+from kraken_sim.engine.device import DeviceState
+from kraken_sim.engine.resident import ComputeKernel
 from kraken_sim.measurements.records import Launch, PassRecord
 from kraken_sim.measurements.schema import read_measurements
 from kraken_sim.predict.ideal_overlap import ideal_overlap
@@ -38,8 +41,12 @@ from kraken_sim.validate.passes import KRAKEN_NAME, scenario_of_pass
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    import simpy
+
     from kraken_sim.calibration.contention import PairSample
     from kraken_sim.costs.contention import ContentionConstants
+    from kraken_sim.costs.types import CollectiveCost, KernelCost
+    from kraken_sim.engine.collective import JointCollective
     from kraken_sim.profiles.profile import HardwareProfile
     from kraken_sim.scenario.spec import Scenario
 
@@ -89,71 +96,41 @@ class Mechanism:
                 switch.stop()
 
 
-def _no_sms(*arguments: Any) -> Any:
-    state, cost, *rest = arguments
-    return _LAUNCH_COLLECTIVE(state, replace(cost, channels=0), *rest)
+def _no_sms(state: DeviceState, cost: CollectiveCost, joint: JointCollective) -> None:
+    _LAUNCH_COLLECTIVE(state, replace(cost, channels=0), joint)
 
 
-def _no_fixed_part(*arguments: Any) -> Any:
-    state, cost, *rest = arguments
-    return _LAUNCH(state, replace(cost, fixed_s=0.0), *rest)
+def _no_fixed_part(state: DeviceState, cost: KernelCost) -> simpy.Event:
+    return _LAUNCH(state, replace(cost, fixed_s=0.0))
 
 
-_LAUNCH, _LAUNCH_COLLECTIVE = device.DeviceState.launch, device.DeviceState.launch_collective
+def _always(value: object) -> property:
+    """An attribute that is this, whatever is written to it."""
+    return property(lambda _: value, lambda *_: None)
+
+
+_LAUNCH, _LAUNCH_COLLECTIVE = DeviceState.launch, DeviceState.launch_collective
 
 MECHANISMS = (
     Mechanism("full model"),
-    Mechanism(
-        "SMs held by a collective",
-        "its CTAs take no SM",
-        [(device.DeviceState, "launch_collective", _no_sms)],
-    ),
+    Mechanism("SMs held by a collective", "its CTAs take no SM", [(DeviceState, "launch_collective", _no_sms)]),
+    Mechanism("an empty SM for a collective's CTA", "any SM", [(ComputeKernel, "sms_touched", 0)]),
     Mechanism(
         "CTAs spread over SMs before they stack",
-        "a grid leaves all SMs empty that it could",
-        [(resident.ComputeKernel, "sms_touched", property(lambda kernel: kernel.sms_filled))],
+        "stacked first",
+        [(ComputeKernel, "sms_touched", property(lambda kernel: kernel.sms_filled))],
     ),
-    Mechanism(
-        "a collective's CTA needs an empty SM",
-        "it fits beside any",
-        [(resident.ComputeKernel, "sms_touched", 0)],
-    ),
-    Mechanism("stranded SMs", "every empty SM is of use", constants={"stranded_sms": 0}),
+    Mechanism("order of launch", "compute first", [(DeviceState, "_num_launched", _always(0))]),
+    Mechanism("short CTA lives of persistent grids", "all as long", [(ComputeKernel, "short", _always(0))]),
     Mechanism("dispatch latency of a collective", "none", constants={"collective_dispatch_s": 0.0}),
-    Mechanism("priority of streams", "launch order alone", [(streams, "PRIORITY", dict.fromkeys(streams.PRIORITY, 0))]),
-    Mechanism(
-        "launch order",
-        "compute first",
-        [
-            (streams, "PRIORITY", dict.fromkeys(streams.PRIORITY, 0)),
-            (device.DeviceState, "_order", property(lambda _: 0, lambda *_: None)),
-        ],
-    ),
-    Mechanism(
-        "short CTA lives of persistent grids",
-        "all CTAs have as many tiles",
-        [(resident.ComputeKernel, "short_life_s", property(lambda kernel: kernel.life_s))],
-    ),
-    Mechanism(
-        "waves spread over SMs that are freed",
-        "only the next kernel does",
-        [(device.DeviceState, "_spread", lambda _: None)],
-    ),
-    Mechanism(
-        "start of a kernel at its own pace",
-        "slowed like the rest",
-        [(device.DeviceState, "launch", _no_fixed_part)],
-    ),
-    Mechanism("fewer CTAs share the bandwidth", "a CTA's speed is fixed", [(device, "fill_speed", lambda *_: 1.0)]),
-    Mechanism("memory saturation", "1.0", constants={"memory_saturation_fraction": 1.0}),
-    Mechanism("HBM shared max-min", "all get what they ask", [(device, "_hbm_shares", lambda demands: demands)]),
-    Mechanism("compute slowed by a collective", "not", constants={"compute_slowdown": 0.0}),
-    Mechanism("collective slowed by busy SMs", "not", constants={"collective_slowdown": 0.0}),
-    Mechanism("collective slowed by memory traffic", "not", constants={"collective_memory_slowdown": 0.0}),
-    Mechanism(
-        "no end before that alone", "ends when its CTAs do", [(resident.ComputeKernel, "early_s", lambda *_: 0.0)]
-    ),
-    Mechanism("links shared", "every collective alone", [(collective.LinkState, "_share", lambda _: None)]),
+    Mechanism("start of a kernel at its own pace", "slowed as well", [(DeviceState, "launch", _no_fixed_part)]),
+    Mechanism("fewer CTAs share the bandwidth", "fixed speed", [(resident, "fill_speed", lambda *_: 1.0)]),
+    Mechanism("saturation by fewer SMs", "by all of them", constants={"memory_saturation_fraction": 1.0}),
+    Mechanism("HBM shared", "as much as asked for", [(device, "hbm_share", lambda _: 1.0)]),
+    Mechanism("compute slowed by a collective", "not slowed", constants={"compute_slowdown": 0.0}),
+    Mechanism("collective slowed by memory traffic", "not slowed", constants={"collective_memory_slowdown": 0.0}),
+    Mechanism("no end before that alone", "with its last CTA", [(ComputeKernel, "earliest_ps", _always(0))]),
+    Mechanism("links shared", "each collective alone", [(LinkState, "_share", lambda _: None)]),
     Mechanism("gap between nodes", "none", launch={"graph_node_gap_s": 0.0}),
     Mechanism("change of kernel", "none", launch={"kernel_switch_s": 0.0}),
     Mechanism("edge between streams", "none", launch={"graph_edge_s": 0.0}),

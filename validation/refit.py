@@ -50,7 +50,7 @@ def steps(tables: Path) -> list[tuple[str, Callable[[make.Shipped], None]]]:
         (H100, partial(make.launch_of_published, name=H100, source=PAIR, how=f"two {SAME_CHIP}")),
         (H100, partial(carried, name=H100, source=PAIR, blocks=FROM_PAIR, how=f"two {SAME_CHIP}", factor=OTHER_CARD)),
         (H100, partial(carried, name=H100, source=PAIR, blocks=("power",), how=f"one {SAME_CHIP}", factor=OTHER_CARD)),
-        *((name, partial(make.contention_before_hopper, name=name, source=PAIR)) for name in (A100, A100_40, L40S)),
+        *((name, partial(make.contention_of_another_card, name=name, source=PAIR)) for name in (A100, A100_40, L40S)),
     ]
 
 

@@ -262,13 +262,12 @@ def carried(shipped: Shipped, name: str, source: str, blocks: Sequence[str], how
         shipped.put(name, block, BlockText(getattr(base, block), provenance, overrides))
 
 
-def contention_before_hopper(shipped: Shipped, name: str, source: str) -> None:
-    """Contention of two H200 on cards where NCCL launches no clusters, which strand no SMs."""
+def contention_of_another_card(shipped: Shipped, name: str, source: str) -> None:
+    """Contention of two H200 on cards that no pair was measured on; nothing of it is measured there."""
     base = shipped.profiles[source]
     where = said(base, "contention")
-    how = f"two H200: {where.source}; no stranded SMs, as NCCL launches no clusters before Hopper"
-    provenance = _carried(shipped.profiles[name], "contention", where, how, OTHER_CARD)
-    shipped.put(name, "contention", BlockText(replace(base.contention, stranded_sms=0), provenance))
+    provenance = _carried(shipped.profiles[name], "contention", where, f"two H200: {where.source}", OTHER_CARD)
+    shipped.put(name, "contention", BlockText(base.contention, provenance))
 
 
 def _carried(target: HardwareProfile, block: str, where: Provenance, how: str, factor: float) -> Provenance:

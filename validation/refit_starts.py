@@ -74,11 +74,9 @@ CUSTOM_PEER_S: Final = 0.1e-6
 
 CONTENTION: Final = {
     "compute_slowdown": 1.0,
-    "collective_slowdown": 0.2,
     "collective_memory_slowdown": 0.5,
-    "memory_saturation_fraction": 0.7,
 }
-"""The fitted constants of contention; the others are read off and stay."""
+"""The fitted constants of contention; the others stay."""
 
 
 def collectives_start(constants: CollectiveConstants, generation: str) -> CollectiveConstants:

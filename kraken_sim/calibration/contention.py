@@ -43,11 +43,10 @@ if TYPE_CHECKING:
 
 FITTED: Final = {
     "compute_slowdown": (0.0, 6.0),
-    "collective_slowdown": (0.0, 2.0),
     "collective_memory_slowdown": (0.0, 4.0),
-    "memory_saturation_fraction": (0.3, 1.0),
 }
-"""Fitted constants with their bounds, assumed; dispatch time and stranded SMs are read off, not fitted."""
+"""Fitted constants with their bounds, assumed. The dispatch time is read off timelines; where HBM saturates, pairs
+don't say."""
 
 LARGEST_FIT: Final = 400
 """Most pairs that are fitted, evenly chosen; a limit of ours, since each one is simulated in every step of the fit."""

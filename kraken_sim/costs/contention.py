@@ -1,8 +1,8 @@
 """What kernels that run at the same time cost each other: pure formulas over shares of one device.
 
 Three causes are modelled apart. SMs: a collective's CTAs own their SMs for its whole life, and the engine
-places CTAs on what is left. HBM: kernels share its bandwidth max-min fairly. Interference: what remains
-(L2, crossbar, copy paths) as one factor a side, active only while both sides run.
+places CTAs on what is left. HBM: kernels that ask for more than its bandwidth are slowed alike. Interference:
+what remains (L2, crossbar, copy paths) as one factor a side, active only while both sides run.
 Sources for the causes: arXiv 2507.03114 (compute slows by 18.9 % on average, 40 % at most beside a
 collective), nccl issues 689 (a CTA of NCCL fills its SM) and 1433 (collectives slow down beside GEMMs that
 leave SMs free: memory contention).
@@ -20,21 +20,17 @@ class ContentionConstants:
     """How strongly compute and a collective disturb each other on one device.
 
     A collective waits for flags and data in memory, whose latency grows with the load on HBM. Kernels that become
-    ready at the same time are placed first. NCCL launches clusters of 4 CTAs on Hopper (NCCL_CGA_CLUSTER_SIZE), which
-    need 4 free SMs in one GPC: some stay stranded.
+    ready at the same time are placed first.
     """
 
     compute_slowdown: float = field(
         metadata=means(
-            "Extra time of a CTA of compute beside a collective that uses all of the link's bandwidth.",
+            "Extra time of a CTA of compute beside a collective that takes all of the HBM bandwidth.",
             0.0,
             0.2,
             100.0,
             "share of its time",
         )
-    )
-    collective_slowdown: float = field(
-        metadata=means("Extra time of a collective while compute fills the SMs.", 0.0, 0.1, 100.0, "share of its time")
     )
     collective_memory_slowdown: float = field(
         metadata=means(
@@ -56,9 +52,11 @@ class ContentionConstants:
             1e-2,
         )
     )
-    stranded_sms: int = field(
-        metadata=means("SMs that compute leaves free and a collective cannot use.", 0, 4, 1024, "SMs")
-    )
+
+
+def hbm_share(wanted: float) -> float:
+    """What each of several kernels gets of its demand for HBM, if all together want `wanted` of its bandwidth."""
+    return 1.0 / max(1.0, wanted)
 
 
 def fill_speed(fill: float, compute_fraction: float, memory_fraction: float) -> float:
@@ -69,6 +67,8 @@ def fill_speed(fill: float, compute_fraction: float, memory_fraction: float) -> 
     same bandwidth, so a memory-bound CTA speeds up as the kernel narrows, until arithmetic or the
     outstanding loads of its SM bind it; a compute-bound CTA keeps its speed.
     """
+    if fill >= 1.0:
+        return 1.0
     limits = [1.0 / compute_fraction] if compute_fraction > 0.0 else []
     if memory_fraction > 0.0 and fill > 0.0:
         limits.append(1.0 / (memory_fraction * fill))

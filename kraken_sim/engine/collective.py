@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from kraken_sim.engine.clock import now_ps, set_timer, to_ps, to_s
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from kraken_sim.program.ops import Collective
 
     LinkSpeeds = Callable[[frozenset[Collective]], Mapping[Collective, float]]
-
-SAME_PACE = 1e-12
-"""Difference of two paces, in shares of the pace alone, that is a rounding error; a limit of ours."""
 
 
 @dataclass(slots=True)
@@ -67,7 +65,8 @@ class JointCollective:
     members: list[tuple[DeviceState, CollectiveKernel]] = field(default_factory=list)
     started_ps: int | None = None
     remaining_s: float = 0.0
-    speed: float = 1.0
+    speed: float = 0.0
+    """Relative to its pace alone; 0 before its last rank has arrived."""
     link_speed: float = 1.0
     _updated_ps: int = 0
     _timer: int = 0
@@ -80,43 +79,40 @@ class JointCollective:
         self.started_ps = self._updated_ps = now_ps(self.env)
         dispatch_s = self.members[0][0].contention.collective_dispatch_s
         self.remaining_s = max(0.0, self.cost.busy_s - dispatch_s)
-        for member, _ in self.members:
-            member.set_speeds()
         if self.links is not None:
             self.links.start(self)
-        self.refresh()
+        for member, _ in self.members:
+            member.set_speeds()
 
     @property
     def running(self) -> bool:
         """The transfer is under way."""
         return self.started_ps is not None and not self.finished.triggered
 
-    def refresh(self, caller: DeviceState | None = None) -> None:
-        """Take the pace of the slowest rank, set the timer of the end anew and tell the devices but the caller."""
-        if not self.running:
-            return
+    def refresh(self) -> None:
+        """Take the pace of the slowest rank, and set the timer of the end anew if that is another."""
+        speed = min([self.link_speed, *[kernel.limit for _, kernel in self.members]])
+        if self.running and speed != self.speed:
+            self._set_timer(speed)
+
+    def _set_timer(self, speed: float) -> None:
+        self._advance()
+        self.speed = speed
+        self._timer += 1
+        delay_ps = max(0, to_ps(max(0.0, self.remaining_s) / speed))
+        set_timer(self.env, delay_ps, partial(self._expire, self._timer))
+
+    def _advance(self) -> None:
         now = now_ps(self.env)
         self.remaining_s -= to_s(now - self._updated_ps) * self.speed
         self._updated_ps = now
-        speed = min([self.link_speed, *[kernel.limit for _, kernel in self.members]])
-        changed = abs(speed - self.speed) > SAME_PACE
-        self.speed = speed
-        self._timer += 1
-        timer = self._timer
-        delay_ps = max(0, to_ps(max(0.0, self.remaining_s) / speed))
-        set_timer(self.env, delay_ps, lambda _: self._expire(timer))
-        if changed:
-            for device, _ in self.members:
-                if device is not caller:
-                    device.set_speeds()
 
-    def _expire(self, timer: int) -> None:
+    def _expire(self, timer: int, _: simpy.Event) -> None:
         if timer != self._timer or not self.running:
             return
-        self.remaining_s -= to_s(now_ps(self.env) - self._updated_ps) * self.speed
-        self._updated_ps = now_ps(self.env)
+        self._advance()
         if self.remaining_s > DONE_S:
-            self.refresh()
+            self._set_timer(self.speed)
             return
         self.finished.succeed()
         if self.links is not None:

@@ -4,7 +4,7 @@ Three facts make it exact; tests hold it against the full simulation of every ra
 
 - Ranks run the same program on the same device, so one rank tells all.
 - A kernel that runs alone, from an idle device to an idle device, takes the time that the event simulation would
-  give it (`alone_s`). On one stream a pass is then a sum (graph), or a max-plus recurrence of
+  give it (`LaunchShape.alone_ps`). On one stream a pass is then a sum (graph), or a max-plus recurrence of
   host and stream (eager): start = max(end before + gap, enqueued).
 - Between two cuts (`pieces`) time enters only as differences. A window of overlap that begins in the same
   *state* (when either stream may go on, when the host has enqueued its steps, counted from its beginning) is a
@@ -24,7 +24,7 @@ from kraken_sim.costs.types import CollectiveCost
 from kraken_sim.engine.clock import to_ps
 from kraken_sim.engine.pieces import Window, pieces_of
 from kraken_sim.engine.ranks import simulate_ranks
-from kraken_sim.engine.resident import alone_s
+from kraken_sim.engine.resident import launch_shape
 from kraken_sim.engine.streams import Launch, launch_ps, node_gap_ps
 from kraken_sim.engine.timeline import Fold, Span, SpanKind, Timeline
 from kraken_sim.program.ops import Collective
@@ -68,10 +68,10 @@ class _State(NamedTuple):
 
 
 class _Price(NamedTuple):
-    """What a kernel takes on an idle machine; `duration_ps` None where that has to be simulated."""
+    """What a kernel takes on an idle machine."""
 
     kind: SpanKind
-    duration_ps: int | None
+    duration_ps: int
     cost: KernelCost | CollectiveCost
 
 
@@ -169,9 +169,6 @@ class _Walk:
         price = self.prices.get(id(cost))
         if price is None:
             price = self.prices[id(cost)] = self._price(cost)
-        if price.duration_ps is None:
-            self._window((step,), segment, iteration, step)
-            return
         if self.eager:
             self.host_ps += launch_ps(step, self.machine.launch)
         queued_ps, end_ps, ready_ps = self.host_ps, self.end_ps, self.ready_ps
@@ -194,8 +191,7 @@ class _Walk:
         if isinstance(cost, CollectiveCost):
             duration_ps = _collective_ps(cost, machine.contention.collective_dispatch_s)
             return _Price(SpanKind.COLLECTIVE, duration_ps, cost)
-        kernel_s = alone_s(cost, machine.num_sms)
-        return _Price(SpanKind.COMPUTE, None if kernel_s is None else to_ps(kernel_s), cost)
+        return _Price(SpanKind.COMPUTE, launch_shape(cost, machine.num_sms).alone_ps, cost)
 
     def _window(self, steps: tuple[Step, ...], segment: str, iteration: int, piece: Piece) -> None:
         """Steps of both streams, simulated by events unless an equal window was before."""

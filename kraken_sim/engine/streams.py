@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from kraken_sim.program.ops import ComputeOp, Op
     from kraken_sim.program.program import Program, Step
 
-PRIORITY = {MAIN_STREAM: 0, COMM_STREAM: -1}
-"""The collective's stream has the lower priority, as in the paper (arXiv 2408.07802, appendix A.2)."""
-
 
 class Launch(NamedTuple):
     """A step that the host enqueues at `queued_ps`."""
@@ -230,19 +227,19 @@ class Rank:
         env = self.env
         if ready_ps > env.now:
             yield env.timeout(ready_ps - now_ps(env))
-        start_ps, priority = now_ps(env), PRIORITY[step.stream]
+        start_ps = now_ps(env)
         kind, busy_s, detail = SpanKind.COMPUTE, 0.0, ""
         if isinstance(step.op, Collective):
             cost, joint = self.join(self.number, step.op)
             kind, busy_s, detail = SpanKind.COLLECTIVE, cost.busy_s, cost.detail
             dispatch_s = min(cost.busy_s, self.device.contention.collective_dispatch_s)
             yield env.timeout(to_ps(dispatch_s))
-            self.device.launch_collective(cost, joint, priority)
+            self.device.launch_collective(cost, joint)
             yield joint.finished
         else:
             kernel_cost = self.cost_of(step.op)
             busy_s, detail = kernel_cost.busy_s, kernel_cost.detail
-            yield self.device.launch(kernel_cost, priority)
+            yield self.device.launch(kernel_cost)
         self._record(item, step.name, step.category, step.stream, start_ps, kind, busy_s, detail, step.op)
 
     def _record(

@@ -18,13 +18,13 @@ KERNEL_BLOCKS: Final = ("gemm", "attention", "memory_bound", "collectives")
 
 PERTURBED_BLOCKS: Final = (*KERNEL_BLOCKS, "contention", "launch")
 
-_CONTENTION_FIELDS: Final = ("compute_slowdown", "collective_slowdown", "collective_memory_slowdown")
+_CONTENTION_FIELDS: Final = ("compute_slowdown", "collective_memory_slowdown")
 
 
 def with_time_factor(profile: HardwareProfile, block: str, factor: float) -> HardwareProfile:
     """The machine on which what `block` prices takes `factor` times as long.
 
-    Kernels take that much longer alone; of `contention` the three slowdowns are scaled, of `launch` every time.
+    Kernels take that much longer alone; of `contention` both slowdowns are scaled, of `launch` every time.
 
     Raises:
         ValueError: no such block, or a factor that is not positive.
