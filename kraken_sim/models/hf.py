@@ -7,8 +7,8 @@ transformers (gpt2, gptj, gpt_neox, llama, mistral, qwen2, qwen3). Only local fi
 from __future__ import annotations
 
 import json
-import os
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
