@@ -119,10 +119,10 @@ def test_hbm_that_a_collective_takes_is_missing_to_a_kernel_that_wants_all() -> 
 
 
 def test_the_start_of_a_kernel_passes_at_its_own_pace_whatever_runs_beside_it() -> None:
-    # Half as fast beside a collective that takes all of HBM, but for the 4 us until its CTAs work: 4 + 2 (10 - 4).
+    # Half as fast from 1 us on, when a collective comes that takes all of HBM; but its CTAs work only after 4 us.
     other = collective_cost(60 * US, hbm_bytes=1e12 * 60 * US)
-    kernel, _ = beside(kernel_cost(10 * US, fixed_s=4 * US), other, collective_dispatch_s=0.0, compute_slowdown=1.0)
-    assert kernel.end_s == pytest.approx(16 * US)
+    kernel, _ = beside(kernel_cost(10 * US, fixed_s=4 * US), other, compute_slowdown=1.0)
+    assert kernel.end_s == pytest.approx((4 + 2 * 6) * US)
 
 
 def test_an_edge_between_streams_takes_its_time_after_the_recording() -> None:
