@@ -107,7 +107,7 @@ def test_the_same_records_give_the_same_constants():
 
 
 def test_a_smooth_error_of_the_model_goes_into_the_correction_and_pure_noise_does_not():
-    samples = random_shapes(600, seed=6)
+    samples = random_shapes(400, seed=6)
     noisy = fit_gemm(measured(samples, H200, TRUTH, noise=0.05), H200, TRUTH)
     assert noisy.constants.correction == {}
     bend = [
@@ -159,7 +159,8 @@ def test_constants_carried_across_generations_follow_clock_clusters_and_l2():
     [("h200sxm", H200, 1.0e-6, 0.06), ("a100sxm80", A100, 1.2e-6, 0.06)],
 )
 def test_published_products_that_the_fit_never_saw_are_within_the_bar(public_table, card, device, gap_s, bar):
-    result = fit_gemm(public_samples(public_table, card), device, graph_node_gap_s=gap_s)
+    # Every third row keeps the test short; a whole table is fitted when a profile is written.
+    result = fit_gemm(public_samples(public_table, card)[::3], device, graph_node_gap_s=gap_s)
     assert result.residual <= bar
     assert result.residual <= error_without_correction(result, device, gap_s)
-    assert len(result.held_out) > 1000
+    assert len(result.held_out) > 400
