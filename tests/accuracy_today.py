@@ -44,8 +44,6 @@ if TYPE_CHECKING:
 FILE = Path(__file__).parent / "data" / "accuracy-today.csv"
 PUBLIC = "published "
 """What the names of figures on published tables begin with."""
-EVERY = 5
-"""Of the tables of GEMM and attention every so manieth row is enough for a mean."""
 
 MARGIN = 1.1
 """A tenth: less than any change of a model that is worth its name, more than another CPU or solver moves. A figure that
@@ -81,10 +79,10 @@ def figures_of_passes() -> dict[str, float]:
 def figures_of_tables(folder: Path) -> dict[str, float]:
     """Mean errors on published kernels and collectives, most of which were fitted, per cent."""
     return {
-        **dict(_means(gemm_section(folder, EVERY), PUBLIC + "GEMM")),
-        **dict(_means(attention_section(folder, EVERY), PUBLIC + "attention")),
+        **dict(_means(gemm_section(folder), PUBLIC + "GEMM")),
+        **dict(_means(attention_section(folder), PUBLIC + "attention")),
         **dict(_means(all_reduce_section(folder), PUBLIC + "AllReduce")),
-        **dict(_means(left_out_section(folder, EVERY), PUBLIC + "GEMM of a card left out")),
+        **dict(_means(left_out_section(folder), PUBLIC + "GEMM of a card left out")),
     }
 
 
