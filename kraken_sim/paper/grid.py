@@ -27,11 +27,10 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 
 from kraken_sim.errors import InputError, Problem, closest
 from kraken_sim.files.model import Count, FileModel, Name, NotEmpty, quantity
-from kraken_sim.files.problems import problems_of
+from kraken_sim.files.problems import fields_error, problems_of
 from kraken_sim.files.shipped import data_dir
 from kraken_sim.files.strict_yaml import YamlDocument, read_yaml
 from kraken_sim.models.presets import preset_fields
@@ -177,9 +176,9 @@ class InterconnectSpec(FileModel):
     @model_validator(mode="after")
     def _has_what_its_link_needs(self) -> Self:
         if self.link is LinkClass.PCIE and self.gen is None:
-            raise _fields_error("a pcie link needs its generation", "gen")
+            raise fields_error("a pcie link needs its generation", "gen")
         if self.link is LinkClass.NVLINK and self.gen is not None:
-            raise _fields_error("is for pcie only", "gen")
+            raise fields_error("is for pcie only", "gen")
         return self
 
     @property
@@ -207,13 +206,13 @@ class Grid(_SetupSpec):
         seen: set[str] = set()
         for index, assumption in enumerate(self.assumptions):
             if assumption.name in seen:
-                raise _fields_error(f"{assumption.name!r} names two assumptions", f"assumptions.{index}.name")
+                raise fields_error(f"{assumption.name!r} names two assumptions", f"assumptions.{index}.name")
             if assumption.change_of is not None and assumption.change_of not in seen:
                 known = ", ".join(seen) or "none"
                 guess = closest(assumption.change_of, list(seen))
                 hint = f"; did you mean {guess!r}?" if guess else ""
                 message = f"{assumption.change_of!r} is no assumption above this one (known: {known}){hint}"
-                raise _fields_error(message, f"assumptions.{index}.change_of")
+                raise fields_error(message, f"assumptions.{index}.change_of")
             seen.add(assumption.name)
         return self
 
@@ -292,8 +291,3 @@ def _unknown_names(grid: Grid) -> Iterator[Problem]:
         profile_path(grid.hardware)
     except InputError as error:
         yield from error.problems
-
-
-def _fields_error(message: str, name: str) -> PydanticCustomError:
-    """An error about a field of the model that raises it, as `problems_of` reads it."""
-    return PydanticCustomError("fields", "{fields}: {message}", {"fields": name, "message": message})

@@ -10,7 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, ValidationError, model_validator
+from pydantic import BaseModel, Field, StrictBool, StrictStr, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from kraken_sim.architectures.architecture import DeviceCount, Size
@@ -18,6 +18,7 @@ from kraken_sim.architectures.form import ArchitectureSpec, KindName
 from kraken_sim.architectures.registry import BASELINE, architecture
 from kraken_sim.architectures.workload import Phase
 from kraken_sim.errors import InputError
+from kraken_sim.files.model import FileModel
 from kraken_sim.files.problems import fields_error, form_of, problems_of
 from kraken_sim.files.strict_yaml import read_yaml
 from kraken_sim.models.hf import FAMILIES
@@ -62,13 +63,7 @@ class Launch(StrEnum):
     EAGER = "eager"
 
 
-class _Spec(BaseModel):
-    """A part of the file: unknown keys are errors, and nothing changes after reading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ModelSpec(_Spec):
+class ModelSpec(FileModel):
     """A preset, a Hugging Face config, or sizes under Hugging Face's names, alone or on top of either."""
 
     preset: StrictStr | None = Field(
@@ -133,7 +128,7 @@ class ModelSpec(_Spec):
         return self
 
 
-class RuntimeSpec(_Spec):
+class RuntimeSpec(FileModel):
     """How the software runs the model."""
 
     launch: Launch = Field(default=Launch.GRAPH, description="CUDA graph, or eager launches from the host.")
@@ -149,7 +144,7 @@ class RuntimeSpec(_Spec):
     collective: CollectiveSpec = Field(default_factory=CollectiveSpec)
 
 
-class Scenario(_Spec):
+class Scenario(FileModel):
     """One question: a model, wired in one way, on devices of one machine."""
 
     name: StrictStr = Field(default="scenario", min_length=1, max_length=200, description="What reports call it.")
