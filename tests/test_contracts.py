@@ -160,29 +160,53 @@ def test_every_name_of_the_api_exists():
         kraken_sim.nothing  # noqa: B018
 
 
-def readme_commands() -> list[str]:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```(?:console|sh)\n(.*?)```", text, re.DOTALL)
-    lines = [line.removeprefix("$ ").strip() for block in blocks for line in block.splitlines()]
+PAGES = ("README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
+
+
+def blocks_of(page: str, *languages: str) -> list[str]:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    found = re.findall(r"^```(\w*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    return [block for language, block in found if language in languages]
+
+
+def commands_of(page: str) -> list[str]:
+    lines = [line.strip() for block in blocks_of(page, "sh", "console") for line in block.splitlines()]
     return [line for line in lines if line.startswith("kraken-sim ")]
 
 
-def test_the_readme_shows_commands():
-    assert len(readme_commands()) >= 5
-
-
-def test_every_command_of_the_readme_runs_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder like a checkout, which commands may write into."""
     monkeypatch.chdir(tmp_path)
     for folder in ("scenarios", "hardware_profiles", "validation", "tests"):
         (tmp_path / folder).symlink_to(ROOT / folder)
-    for command in readme_commands():
+    return tmp_path
+
+
+def test_readers_find_commands_and_python():
+    assert len(commands_of("README.md")) >= 3
+    assert blocks_of("README.md", "python")
+    assert sum(len(commands_of(page)) for page in PAGES) >= 20
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if commands_of(page)])
+@pytest.mark.usefixtures("checkout")
+def test_every_command_of_a_page_runs_in_turn(page: str):
+    for command in commands_of(page):
         arguments = command.split("#", maxsplit=1)[0].split()[1:]
         assert main(arguments) == 0, command
 
 
-def test_the_python_of_the_readme_runs():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert blocks
-    for block in blocks:
-        exec(compile(block, "README.md", "exec"), {})
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks_of(page, "python")])
+@pytest.mark.usefixtures("checkout")
+def test_the_python_of_a_page_runs(page: str):
+    for block in blocks_of(page, "python"):
+        exec(compile(block, page, "exec"), {})
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_of_a_page_lead_somewhere(page: str):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    links = re.findall(r"\]\((?!https?:|#)([^)#\s]+)", text)
+    missing = [link for link in links if not (ROOT / page).parent.joinpath(link).exists()]
+    assert not missing
