@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from kraken_sim.costs.collectives import all_reduce_cost, with_eager_nccl_latency
 from kraken_sim.costs.collectives.choice import nccl_choice
 from kraken_sim.costs.collectives.constants import interpolate_knots
-from kraken_sim.costs.collectives.graph import search_rings
+from kraken_sim.costs.collectives.graph import nccl_link_gbps, search_rings
 from kraken_sim.costs.collectives.policy import CollectivePolicy, Library, Selection, Transport
 from kraken_sim.costs.collectives.tuning import channel_count, tuning_table
 from kraken_sim.errors import InputError
@@ -61,6 +61,35 @@ class TestWhatNcclPicks:
     def test_ring_search_finds_the_channels_that_nccl_logs(self, generation, channels, speed):
         graph = search_rings(nvswitch(8, generation), gpu(generation), 29)
         assert (graph.channels, graph.bandwidth_gbps, graph.ctas) == (channels, speed, 24)
+
+    @pytest.mark.parametrize(
+        ("minor", "factor", "channels", "speed", "ctas"),
+        [
+            (28, 1, 12, 30.0, 24),
+            (28, 2, 24, 30.0, 48),
+            (28, 4, 32, 40.0, 64),
+            (28, 8, 32, 60.0, 64),
+            (24, 2, 16, 40.0, 32),
+            (24, 4, 16, 60.0, 32),
+        ],
+    )
+    def test_faster_links_get_no_more_channels_than_nccl_has_but_faster_ones(
+        self, minor, factor, channels, speed, ctas
+    ):
+        graph = search_rings(nvswitch(8, bandwidth=factor * 450e9), gpu("hopper"), minor)
+        assert (graph.channels, graph.bandwidth_gbps, graph.ctas) == (channels, speed, ctas)
+
+    @given(minor=st.integers(19, 30), rate=st.floats(10e9, 2e13), generation=st.sampled_from(["ampere", "hopper"]))
+    def test_rings_stay_within_the_links_and_the_most_channels(self, minor, rate, generation):
+        graph = search_rings(nvswitch(8, generation, rate), gpu(generation), minor)
+        assert graph.ctas <= (64 if minor >= 25 else 32)
+        assert graph.bus_gbps <= nccl_link_gbps(nvswitch(8, generation, rate), gpu(generation), minor) * (1 + 1e-9)
+
+    @pytest.mark.parametrize(("minor", "channels"), [(19, 24), (21, 24), (22, 24), (23, 23), (28, 23), (29, 19)])
+    def test_a_channel_has_as_little_traffic_as_its_version_of_nccl_allows(self, minor, channels):
+        """224 KiB in LL are 1.75 MiB of traffic: 5 cells of 16 KiB in each of 23 channels, 3 of 32 KiB in 19."""
+        graph = search_rings(nvswitch(2), gpu("hopper"), minor)
+        assert channel_count(224 * KIB, "ring", "ll", 2, graph, 24, minor)[0] == channels
 
     @pytest.mark.parametrize(
         ("generation", "num_devices", "switches"),
@@ -133,7 +162,7 @@ class TestWhatNcclPicks:
     )
     def test_channels_stay_within_the_limit(self, num_bytes, protocol, num_devices, limit):
         graph = search_rings(nvswitch(num_devices), gpu("hopper"), 29)
-        used, share = channel_count(num_bytes, "ring", protocol, num_devices, graph, limit)
+        used, share = channel_count(num_bytes, "ring", protocol, num_devices, graph, limit, 29)
         assert 1 <= used <= limit
         assert 1.0 <= share <= limit
 

@@ -46,7 +46,7 @@ def nccl_choice(
     if policy.channels is not None:
         most = min(most, policy.channels)
     channels, parallelism = channel_count(
-        num_bytes, best.algorithm, best.protocol, interconnect.num_devices, graph, most, kind
+        num_bytes, best.algorithm, best.protocol, interconnect.num_devices, graph, most, minor, kind
     )
     return NcclChoice(best.algorithm, best.protocol, channels, parallelism)
 

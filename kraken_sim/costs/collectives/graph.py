@@ -6,6 +6,7 @@ Source: NVIDIA/nccl src/graph/search.cc, connect.cc, topo.h. Bandwidths are GB/s
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 from typing import TYPE_CHECKING
 
 from kraken_sim.hardware.interconnect import InterconnectKind
@@ -56,9 +57,9 @@ FULL_WIDTH = 0.95
 """Share of 16 lanes from which a link counts as that wide; assumed, so that a line rate rounded in a file changes
 nothing."""
 
-MAX_GRAPH_CHANNELS = 32
-"""Most rings of a graph: MAXCHANNELS / 2 (NCCL's src/init.cc and src/include/device.h, from 2.25 on; 16 before, which
-no machine that ships meets)."""
+MAX_CHANNELS, MAX_CHANNELS_2_24 = 64, 32
+"""Most channels of a communicator, and of a graph half of them: MAXCHANNELS of src/include/device.h from NCCL 2.25 on,
+and before (used in ncclTopoPostset of src/graph/connect.cc and in src/init.cc)."""
 
 LOWER_SPEED_LIMIT = 0.49
 """The search goes on to a lower speed while it is above this share of the one found (ncclTopoCompute of NCCL's
@@ -127,11 +128,16 @@ def _speeds(compute_capability: int) -> tuple[float, ...]:
     return SPEEDS_HOPPER if compute_capability >= HOPPER_COMPUTE_CAPABILITY else SPEEDS_BEFORE_HOPPER
 
 
-def _best_channels(total: float, speeds: tuple[float, ...]) -> tuple[int, float]:
+def max_channels(nccl_minor_version: int) -> int:
+    """Channels that no communicator exceeds, however fast its links."""
+    return MAX_CHANNELS if nccl_minor_version >= 25 else MAX_CHANNELS_2_24
+
+
+def _best_channels(total: float, speeds: tuple[float, ...], most: int) -> tuple[int, float]:
     """The first speed with the most bandwidth, looking no lower than half the first speed that fits."""
     best, best_speed = 0, 0.0
     for speed in speeds:
-        count = min(int(total / speed + ROUNDING), MAX_GRAPH_CHANNELS)
+        count = min(int(total / speed + ROUNDING), most)
         if count == 0:
             continue
         if best and speed < LOWER_SPEED_LIMIT * best_speed:
@@ -142,19 +148,23 @@ def _best_channels(total: float, speeds: tuple[float, ...]) -> tuple[int, float]
 
 
 def search_rings(interconnect: Interconnect, device: Device, nccl_minor_version: int) -> NcclGraph:
-    """Ring search and channel duplication.
+    """Ring search, channel duplication, and a second search for more speed (ncclTopoCompute of src/graph/search.cc).
 
-    Reproduces A100 NVSwitch 12 x 20, H100 12 x 30, each run by 24 CTAs (logs of NCCL on these machines).
+    Reproduces A100 NVSwitch 12 x 20, H100 12 x 30, each run by 24 CTAs (logs of NCCL on these machines). The second
+    search finds something only where the most channels are reached, on links faster than any today.
     """
     capability = COMPUTE_CAPABILITY.get(device.generation, OTHER_CAPABILITY)
-    total = nccl_link_gbps(interconnect, device, nccl_minor_version)
-    channels, speed = _best_channels(total, _speeds(capability))
+    total, speeds = nccl_link_gbps(interconnect, device, nccl_minor_version), _speeds(capability)
+    most = max_channels(nccl_minor_version) // 2
+    channels, speed = _best_channels(total, speeds, most)
     later = capability > SPARED_ABOVE_CAPABILITY
     spared = later and speed < SPARED_BELOW_GBPS and channels > SPARED_ABOVE_CHANNELS
     if speed >= DUPLICATE_FROM_GBPS and not spared:
-        channels, speed = 2 * channels, speed / 2.0
+        doubled = min(2 * channels, most)
+        channels, speed = doubled, speed / ceil(doubled / channels)
+    speed = max(speed, next((faster for faster in speeds if channels * faster <= total + ROUNDING), speed))
     nvlink = interconnect.kind in (InterconnectKind.NVSWITCH, InterconnectKind.NVLINK)
-    return NcclGraph(channels, speed, 2 * channels, nvlink, capability)
+    return NcclGraph(channels, speed, min(2 * channels, 2 * most), nvlink, capability)
 
 
 def nvls_channel_gbps(interconnect: Interconnect, device: Device, nccl_minor_version: int) -> float:

@@ -91,11 +91,12 @@ def _prepare(
 ) -> tuple[Phases, _Ran]:
     """The phases of a call and its kernel; channels are counted on `graph`, else on that of the whole group."""
     constants, policy = call.constants, call.policy
-    graph = graph or network_graph(call.interconnect, call.device, constants.nccl_minor_version)
+    minor = constants.nccl_minor_version
+    graph = graph or network_graph(call.interconnect, call.device, minor)
     most = graph.ctas if policy.channels is None else min(graph.ctas, policy.channels)
     counted = TREE if algorithm == TREE else RING
     channels, parallelism = channel_count(
-        call.num_bytes, counted, protocol, call.interconnect.num_devices, graph, most, call.kind
+        call.num_bytes, counted, protocol, call.interconnect.num_devices, graph, most, minor, call.kind
     )
     phases = phases_of(across_of(call.interconnect), constants, protocol, parallelism)
     return phases, _Ran(algorithm, protocol, channels)

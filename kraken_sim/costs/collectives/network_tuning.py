@@ -9,7 +9,13 @@ from __future__ import annotations
 from math import log2
 from typing import TYPE_CHECKING
 
-from kraken_sim.costs.collectives.graph import COMPUTE_CAPABILITY, OTHER_CAPABILITY, NcclGraph, search_rings
+from kraken_sim.costs.collectives.graph import (
+    COMPUTE_CAPABILITY,
+    OTHER_CAPABILITY,
+    NcclGraph,
+    max_channels,
+    search_rings,
+)
 from kraken_sim.costs.collectives.kinds import num_steps
 from kraken_sim.costs.collectives.tuning import (
     BASE_LATENCY_US,
@@ -81,7 +87,7 @@ src/graph/tuning.cc, compute capability 8.0 and later)."""
 def network_graph(interconnect: Interconnect, device: Device, minor: int) -> NcclGraph:
     """The rings over all rails: two channels a NIC, with what the slower of network and node carries."""
     across = across_of(interconnect)
-    channels = CHANNELS_PER_RAIL * across.num_rails
+    channels = min(CHANNELS_PER_RAIL * across.num_rails, max_channels(minor))
     bus, nvlink = across.network_bytes_per_s * 1e-9, False
     if across.node.num_devices > 1:
         inner = search_rings(across.node, device, minor)

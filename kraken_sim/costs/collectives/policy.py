@@ -34,8 +34,9 @@ class Selection(StrEnum):
 class CollectivePolicy:
     """The collective part of a scenario's runtime.
 
-    `channels` caps NCCL's channels (NCCL_MAX_NCHANNELS), None leaves its own choice. `algorithm` and
-    `protocol` force a choice (NCCL_ALGO, NCCL_PROTO); None selects as the library does.
+    `channels` caps NCCL's channels (NCCL_MAX_NCHANNELS, and NCCL_MAX_CTAS for NVLS, which the former leaves alone),
+    None leaves its own choice. `algorithm` and `protocol` force a choice (NCCL_ALGO, NCCL_PROTO); None selects as
+    the library does.
     """
 
     library: Library = Library.NCCL

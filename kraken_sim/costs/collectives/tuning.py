@@ -106,9 +106,9 @@ TREE_CORRECTION: Mapping[str, tuple[float, ...]] = {
 }
 """Factors on a tree's bandwidth by log2(bytes / 64): treeCorrectionFactor of NCCL's src/graph/tuning.cc."""
 
-MIN_TRAFFIC_PER_CHANNEL = 32 * 1024
-"""Least traffic of a channel in bytes: MinTrafficPerChannel of NCCL's src/enqueue.cc from 2.29 on; 16 KiB from 2.23 to
-2.28, for which this one is assumed too."""
+MIN_TRAFFIC_PER_CHANNEL = ((29, 32 * 1024), (23, 16 * 1024), (22, 512))
+"""From which minor version of NCCL on a channel has at least how much traffic, bytes: MinTrafficPerChannel of
+scheduleCollTasksToPlan in its src/enqueue.cc. Earlier versions have no such rule."""
 
 MAX_THREADS: Mapping[str, int] = {LL: 512, LL128: 640, SIMPLE: 512}
 """Threads of a CTA by protocol: NCCL_LL_MAX_NTHREADS, NCCL_LL128_MAX_NTHREADS and NCCL_SIMPLE_MAX_NTHREADS of NCCL's
@@ -266,6 +266,11 @@ def tuning_table(
     return [*entries, multicast] if multicast else entries
 
 
+def min_traffic_bytes(minor: int) -> int:
+    """Traffic below which NCCL opens no further channel; 0 in versions without that rule."""
+    return next((num_bytes for since, num_bytes in MIN_TRAFFIC_PER_CHANNEL if minor >= since), 0)
+
+
 def channel_count(
     num_bytes: int,
     algorithm: str,
@@ -273,11 +278,12 @@ def channel_count(
     num_devices: int,
     graph: NcclGraph,
     max_channels: int,
+    minor: int,
     kind: CollectiveKind = CollectiveKind.ALL_REDUCE,
 ) -> tuple[int, float]:
     """Channels that NCCL gives a message, and the same before rounding to whole channels and threads.
 
-    `max_channels` is the communicator's count after NCCL_MAX_NCHANNELS (for NVLS its own).
+    `max_channels` is the communicator's count after NCCL_MAX_NCHANNELS (for NVLS its own), `minor` NCCL's version.
     """
     threads = MAX_THREADS[protocol]
     if protocol == SIMPLE and graph.bus_gbps <= PCI_WIDTH_GBPS:
@@ -292,7 +298,9 @@ def channel_count(
         share = max(1.0, min(share, num_bytes / (threads * threshold)))
     # NCCL counts a byte of an AllReduce twice, and a byte in LL four times.
     traffic_per_byte = (2 if kind is CollectiveKind.ALL_REDUCE else 1) * (4 if protocol == LL else 1)
-    cell = MIN_TRAFFIC_PER_CHANNEL // traffic_per_byte
+    cell = min_traffic_bytes(minor) // traffic_per_byte
+    if not cell:
+        return count, share
     cells = -(-num_bytes // cell)
     used = -(-cells // (-(-cells // count)))
     return used, max(1.0, min(share, num_bytes / cell))
