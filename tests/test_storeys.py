@@ -12,17 +12,6 @@ from docs import imports as house
 OPTIONAL = {"distributed", "optuna", "pandas", "ray"}
 """Extras of the package: imported by the one function that needs them."""
 
-LOOPS_LEFT: list[list[str]] = [
-    ["kraken_sim.engine.collective", "kraken_sim.engine.device", "kraken_sim.engine.resident"],
-    ["kraken_sim.models.counts", "kraken_sim.models.kraken_width"],
-]
-"""Modules that still import each other."""
-
-COLLISIONS_LEFT = {
-    "Launch",
-}
-"""Names that still mean two things."""
-
 
 def test_a_package_imports_only_from_the_storeys_below_it():
     assert not [f"{found.module}:{found.line} imports {found.target}" for found in house.upward()]
@@ -39,7 +28,7 @@ def test_nothing_is_loose_at_the_top_but_errors_and_units():
 
 
 def test_no_modules_import_each_other():
-    assert [group for group in house.loops() if group not in LOOPS_LEFT] == []
+    assert house.loops() == []
 
 
 def test_nothing_is_imported_inside_a_function_but_by_the_command_line_and_for_extras():
@@ -60,7 +49,7 @@ def test_a_public_name_is_defined_in_one_module():
             homes[name].add(module)
     # Every verb's module has a function of this name, by which the command line finds it.
     twice = {name: sorted(found) for name, found in homes.items() if len(found) > 1 and name != "add_arguments"}
-    assert {name: found for name, found in twice.items() if name not in COLLISIONS_LEFT} == {}
+    assert twice == {}
 
 
 def _public_names(tree: ast.Module) -> set[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from kraken_sim.engine.clock import now_ps, set_timer, to_ps, to_s
 from kraken_sim.engine.resident import DONE_S
@@ -14,9 +14,8 @@ if TYPE_CHECKING:
 
     import simpy
 
+    from kraken_sim.costs.contention import ContentionConstants
     from kraken_sim.costs.types import CollectiveCost
-    from kraken_sim.engine.device import DeviceState
-    from kraken_sim.engine.resident import CollectiveKernel
     from kraken_sim.program.ops import Collective
 
     LinkSpeeds = Callable[[frozenset[Collective]], Mapping[Collective, float]]
@@ -52,6 +51,41 @@ class LinkState:
                 joint.refresh()
 
 
+@dataclass(slots=True)
+class CollectiveKernel:
+    """One rank's kernel of a collective: it holds `sms_held` SMs from dispatch to the end of the whole."""
+
+    joint: JointCollective
+    order: int
+    """Number of its launch on the device."""
+    sms_wanted: int
+    hbm_fraction: float
+    sms_held: int = 0
+    limit: float = 1.0
+    """Speed this rank could sustain, relative to the collective alone."""
+
+    @property
+    def waits(self) -> bool:
+        """Some of its CTAs need an SM."""
+        return self.sms_held < self.sms_wanted
+
+    def hold(self, free_sms: int) -> None:
+        """Take what it still needs of `free_sms` SMs."""
+        self.sms_held = min(self.sms_wanted, self.sms_held + free_sms)
+
+
+class Member(Protocol):
+    """What a collective asks of the device of each of its ranks."""
+
+    contention: ContentionConstants
+
+    def set_speeds(self) -> None:
+        """The collective has begun."""
+
+    def release(self, kernel: CollectiveKernel) -> None:
+        """The collective has ended."""
+
+
 @dataclass(slots=True, eq=False)
 class JointCollective:
     """The shared progress of one collective over `num_ranks` ranks (one, when ranks are folded)."""
@@ -62,7 +96,7 @@ class JointCollective:
     finished: simpy.Event
     op: Collective | None = None
     links: LinkState | None = None
-    members: list[tuple[DeviceState, CollectiveKernel]] = field(default_factory=list)
+    members: list[tuple[Member, CollectiveKernel]] = field(default_factory=list)
     started_ps: int | None = None
     remaining_s: float = 0.0
     speed: float = 0.0
@@ -71,7 +105,7 @@ class JointCollective:
     _updated_ps: int = 0
     _timer: int = 0
 
-    def join(self, device: DeviceState, kernel: CollectiveKernel) -> None:
+    def join(self, device: Member, kernel: CollectiveKernel) -> None:
         """All CTAs of one more rank are resident; the last one starts the transfer."""
         self.members.append((device, kernel))
         if len(self.members) < self.num_ranks:

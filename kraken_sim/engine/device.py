@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 
 from kraken_sim.costs.contention import hbm_share
 from kraken_sim.engine.clock import now_ps, set_timer, to_ps, to_s
-from kraken_sim.engine.resident import DONE_S, CollectiveKernel, ComputeKernel
+from kraken_sim.engine.collective import CollectiveKernel
+from kraken_sim.engine.resident import DONE_S, ComputeKernel
 
 if TYPE_CHECKING:
     import simpy

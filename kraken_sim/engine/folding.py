@@ -25,7 +25,7 @@ from kraken_sim.engine.clock import to_ps
 from kraken_sim.engine.pieces import Window, pieces_of
 from kraken_sim.engine.ranks import simulate_ranks
 from kraken_sim.engine.resident import launch_shape
-from kraken_sim.engine.streams import Launch, launch_ps, node_gap_ps
+from kraken_sim.engine.streams import QueuedStep, launch_ps, node_gap_ps
 from kraken_sim.engine.timeline import Fold, Span, SpanKind, Timeline
 from kraken_sim.program.ops import Collective
 from kraken_sim.program.program import COMM_STREAM, MAIN_STREAM
@@ -221,7 +221,7 @@ class _Walk:
         key = (id(piece), ready, tuple(later))
         result = self.windows.get(key)
         if result is None:
-            launches = [Launch(step, "window", 0, queued) for step, queued in zip(steps, later, strict=True)]
+            launches = [QueuedStep(step, "window", 0, queued) for step, queued in zip(steps, later, strict=True)]
             starts = {MAIN_STREAM: ready[0], COMM_STREAM: ready[1]}
             result = simulate_ranks(launches, self.machine, eager=self.eager, num_ranks=1, ready_ps=starts)
             self.windows[key] = result

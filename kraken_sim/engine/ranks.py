@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from kraken_sim.costs.contention import ContentionConstants
     from kraken_sim.costs.types import CollectiveCost, KernelCost
     from kraken_sim.engine.collective import LinkSpeeds
-    from kraken_sim.engine.streams import Launch
+    from kraken_sim.engine.streams import QueuedStep
     from kraken_sim.engine.timeline import Span
     from kraken_sim.hardware.device import LaunchCosts
     from kraken_sim.program.ops import Collective, ComputeOp
@@ -58,7 +58,7 @@ class Simulated:
 
 
 def simulate_ranks(
-    launches: Sequence[Launch],
+    launches: Sequence[QueuedStep],
     machine: Machine,
     *,
     eager: bool,

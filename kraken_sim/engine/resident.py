@@ -1,4 +1,4 @@
-"""Kernels on a device: how their CTAs occupy SMs, and how far they have come.
+"""Compute kernels on a device: how their CTAs occupy SMs, and how far they have come.
 
 CTAs that start together and live equally long form a *wave*. What remains of it is counted in seconds of CTA life at
 speed 1, the speed of the kernel alone on the device. A grid that fills the device runs all of its full waves as one,
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     import simpy
 
     from kraken_sim.costs.types import KernelCost
-    from kraken_sim.engine.collective import JointCollective
 
 DONE_S = 1e-12
 """Work below a picosecond is finished: the clock cannot resolve it; a limit of ours."""
@@ -157,26 +156,3 @@ class ComputeKernel:
     def time_left_s(self) -> float:
         """Seconds until its next wave ends, if the speed stays."""
         return self.starting_s + max(0.0, min([wave.remaining_s for wave in self.waves])) / self.speed
-
-
-@dataclass(slots=True)
-class CollectiveKernel:
-    """One rank's kernel of a collective: it holds `sms_held` SMs from dispatch to the end of the whole."""
-
-    joint: JointCollective
-    order: int
-    """Number of its launch on the device."""
-    sms_wanted: int
-    hbm_fraction: float
-    sms_held: int = 0
-    limit: float = 1.0
-    """Speed this rank could sustain, relative to the collective alone."""
-
-    @property
-    def waits(self) -> bool:
-        """Some of its CTAs need an SM."""
-        return self.sms_held < self.sms_wanted
-
-    def hold(self, free_sms: int) -> None:
-        """Take what it still needs of `free_sms` SMs."""
-        self.sms_held = min(self.sms_wanted, self.sms_held + free_sms)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from kraken_sim.program.program import Program, Step
 
 
-class Launch(NamedTuple):
+class QueuedStep(NamedTuple):
     """A step that the host enqueues at `queued_ps`."""
 
     step: Step
@@ -34,7 +34,7 @@ class Launch(NamedTuple):
     queued_ps: int
 
 
-def launches_of(program: Program, costs: LaunchCosts, *, eager: bool) -> Iterator[Launch]:
+def launches_of(program: Program, costs: LaunchCosts, *, eager: bool) -> Iterator[QueuedStep]:
     """Every step in program order: eager launches cost host time each, a graph costs once.
 
     The host waits for nothing, so its times do not depend on the device.
@@ -43,7 +43,7 @@ def launches_of(program: Program, costs: LaunchCosts, *, eager: bool) -> Iterato
     for segment, iteration, step in program.steps():
         if eager:
             now_ps += launch_ps(step, costs)
-        yield Launch(step, segment, iteration, now_ps)
+        yield QueuedStep(step, segment, iteration, now_ps)
 
 
 def launch_ps(step: Step, costs: LaunchCosts) -> int:
@@ -139,12 +139,12 @@ class Rank:
     queues: dict[int, StreamQueue] = field(default_factory=dict)
 
     def start(
-        self, launches: Iterable[Launch], ready_ps: Mapping[int, int] = MappingProxyType({})
+        self, launches: Iterable[QueuedStep], ready_ps: Mapping[int, int] = MappingProxyType({})
     ) -> list[simpy.Process]:
         """Start the host and the streams; the processes end when their work has.
 
         Args:
-            launches: what the host enqueues; see `Launch`.
+            launches: what the host enqueues; see `QueuedStep`.
             ready_ps: by stream, when its first kernel may start; streams that have run nothing may at once.
         """
         self.queues = {
@@ -160,7 +160,7 @@ class Rank:
         streams = [self.env.process(self._stream(stream)) for stream in self.queues]
         return streams if host is None else [self.env.process(host), *streams]
 
-    def _items(self, launches: Iterable[Launch]) -> Iterator[Enqueued]:
+    def _items(self, launches: Iterable[QueuedStep]) -> Iterator[Enqueued]:
         """What the host enqueues, with the recordings that waits are for."""
         recordings: dict[str, simpy.Event] = {}
         for number, (step, segment, iteration, queued_ps) in enumerate(launches):
@@ -172,7 +172,7 @@ class Rank:
                 event = recordings.get(step.event)
             yield Enqueued(number, step, segment, iteration, queued_ps, event)
 
-    def _host(self, launches: Iterable[Launch]) -> Generator[Any, object, None]:
+    def _host(self, launches: Iterable[QueuedStep]) -> Generator[Any, object, None]:
         """Enqueue every step when its time has come."""
         for item in self._items(launches):
             if item.queued_ps > (now := now_ps(self.env)):
