@@ -18,6 +18,7 @@ from kraken_sim.costs.attention_shape import (
     attended_pairs,
     attention_flops,
     decode_work,
+    packs_group,
     prefill_work,
     tiling_of,
 )
@@ -82,6 +83,19 @@ class TestWork:
         assert packed.reread_bytes == 0.0
         assert apart.reread_bytes == cache * 4
         assert (packed.ctas, apart.ctas) == (4 * 8, 4 * 32)
+
+    def test_a_group_of_more_heads_than_a_tile_takes_several_that_read_the_cache_again(self) -> None:
+        op = decode(batch=4, cached=1000, heads=71, kv_heads=1)
+        work = decode_work(op, True, 132, 1.0, 4096.0, 32)
+        cache = ITEM * 2 * 4 * 1000 * 128
+        assert (work.ctas, work.kv_bytes, work.reread_bytes) == (4 * 3, cache, 2 * cache)
+        assert work.group_tiles == 3  # 24 heads in a tile of 32 rows
+
+    @pytest.mark.parametrize(("heads", "serving", "packed"), [(32, True, True), (64, True, False), (64, False, True)])
+    def test_only_the_kernels_of_published_tables_give_up_packing_a_large_group(
+        self, heads: int, serving: bool, packed: bool
+    ) -> None:
+        assert packs_group(decode(batch=64, cached=4096, heads=heads, kv_heads=1), 132, 32, serving) is packed
 
 
 class TestTimes:

@@ -133,7 +133,8 @@ def decode_columns(samples: Sequence[AttentionSample], device: Device, c: Attent
     works = []
     for op, is_packed, sample in zip(ops, packed, samples, strict=True):
         values = c.decode[PACKED if is_packed else PER_HEAD]
-        work = decode_work(op, is_packed, device.num_sms, values["splits_per_sm"], values["tokens_per_split"])
+        splits = values["splits_per_sm"], values["tokens_per_split"]
+        work = decode_work(op, is_packed, device.num_sms, *splits, c.max_group)
         if is_packed and sample.composite:
             work = work._replace(kv_bytes=work.kv_bytes * c.serving_packed_cache_share)
         works.append(work)

@@ -133,7 +133,14 @@ def _decode_cost(op: Attention, device: Device, constants: AttentionConstants, s
     packed = packs_group(op, device.num_sms, constants.max_group, serving)
     kernel = PACKED if packed else PER_HEAD
     step = _Step(kernel, packed, constants.decode[kernel])
-    work = decode_work(op, packed, device.num_sms, step.values["splits_per_sm"], step.values["tokens_per_split"])
+    work = decode_work(
+        op,
+        packed,
+        device.num_sms,
+        step.values["splits_per_sm"],
+        step.values["tokens_per_split"],
+        constants.max_group,
+    )
     if serving and packed:
         work = work._replace(kv_bytes=work.kv_bytes * constants.serving_packed_cache_share)
     times = decode_times(work, decode_rates(step.values), device, 1.0 if serving else 0.0)

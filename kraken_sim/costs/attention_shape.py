@@ -23,6 +23,10 @@ _PACKED_ROWS = 8
 """Query heads in the smallest tile of a packed kernel: TensorRT-LLM has its XQA kernels for 8, 16 and 32 (`m_8`, `m_16`
 and `m_32` in the names of xqa_kernel_cubin.h)."""
 
+_MOST_PACKED_ROWS = 32
+"""Query heads in the largest tile of a packed kernel (`m_32`, as above). That a larger group takes several tiles of so
+many also in FlashAttention, whose tiles have 64 or 128 rows, is assumed: no larger one is measured."""
+
 _CROWDED_CTAS_PER_SM = 2
 """CTAs an SM above which a decode kernel pays `crowded_s`. Assumed: the decode constants were fitted with it."""
 
@@ -170,28 +174,39 @@ def _padded(head_dim: int) -> int:
 
 
 def packs_group(op: Attention, num_sms: int, max_group: int, serving: bool) -> bool:
-    """Whether one CTA serves all query heads of a key/value head.
+    """Whether a CTA serves several query heads of a key/value head.
 
-    A serving engine keeps its one-CTA-a-query-head kernel while the packed one has too few CTAs (TensorRT-LLM,
-    `xqaDispatcher`/`decoderXQARunner.h`, `mayHavePerfGain`), and for groups larger than `max_group`.
+    FlashAttention's decode kernels always do: they take the query heads of a group for rows of a tile
+    (`seqlenq_ngroups_swapped` of FlashAttention-2 and PyTorch, `PackGQA` of FlashAttention-3), whatever their number.
+    TensorRT-LLM, as public tables have it, keeps its one-CTA-a-query-head kernel while the packed one has too few
+    CTAs (`xqaDispatcher`/`decoderXQARunner.h`, `mayHavePerfGain`), and for groups larger than `max_group`.
     """
     group = op.num_heads // op.num_kv_heads
-    if group <= 1 or group > max_group:
+    if group <= 1 or not serving:
+        return group > 1
+    if group > max_group:
         return False
-    if not serving:
-        return True
     blocks = op.batch * op.num_kv_heads * max(1, op.kv_len // _BLOCK_TOKENS)
     return _ENOUGH_BLOCKS_PER_SM * blocks >= num_sms
 
 
-def decode_work(op: Attention, packed: bool, num_sms: int, splits_per_sm: float, tokens_per_split: float) -> DecodeWork:
+def decode_work(
+    op: Attention,
+    packed: bool,
+    num_sms: int,
+    splits_per_sm: float,
+    tokens_per_split: float,
+    max_group: int = _MOST_PACKED_ROWS,
+) -> DecodeWork:
     """Cuts the cached tokens of a decode step into parallel parts.
 
     Streams are split while there are fewer than `splits_per_sm` CTAs an SM and each part keeps at least
-    `tokens_per_split` tokens; the kernel with one CTA a query head splits only when it leaves SMs idle.
+    `tokens_per_split` tokens; the kernel with one CTA a query head splits only when it leaves SMs idle. A packed group
+    of more than `max_group` query heads takes several tiles, each a CTA of its own that walks over the same tokens.
     """
     group = op.num_heads // op.num_kv_heads
-    ctas = op.batch * (op.num_kv_heads if packed else op.num_heads)
+    tiles = ceil(group / max_group) if packed else group
+    ctas = op.batch * op.num_kv_heads * tiles
     splits = 1
     if packed or ctas < num_sms:
         splits = max(1, min(int(splits_per_sm * num_sms / ctas), int(op.kv_len / tokens_per_split)))
@@ -199,7 +214,7 @@ def decode_work(op: Attention, packed: bool, num_sms: int, splits_per_sm: float,
     item = op.dtype.num_bytes
     kv_bytes = 2.0 * op.batch * op.num_kv_heads * op.kv_len * op.head_dim * item
     rows = _PACKED_ROWS
-    while rows < group:
+    while packed and rows < ceil(group / tiles):
         rows *= 2
     return DecodeWork(
         ctas=float(ctas),
@@ -212,5 +227,5 @@ def decode_work(op: Attention, packed: bool, num_sms: int, splits_per_sm: float,
         head_dim=float(_padded(op.head_dim)),
         group_tiles=float(rows // _PACKED_ROWS - 1) if packed else 0.0,
         kv_bytes=kv_bytes,
-        reread_bytes=0.0 if packed else kv_bytes * group,
+        reread_bytes=kv_bytes * (tiles - 1) if packed else kv_bytes * group,
     )
