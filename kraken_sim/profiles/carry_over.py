@@ -20,7 +20,14 @@ from kraken_sim.hardware.topology.islands import nvlink_islands
 from kraken_sim.profiles.calibrated import calibrated_profiles, is_path, profile_path, read_calibrated
 from kraken_sim.profiles.datasheet import is_datasheet, parse_datasheet
 from kraken_sim.profiles.gemm_transfer import carry_over_gemm
-from kraken_sim.profiles.link_transfer import NETWORK_ROWS, NETWORK_SOURCE, with_bridges, with_network, with_rows_of
+from kraken_sim.profiles.link_transfer import (
+    NETWORK_ROWS,
+    NETWORK_SOURCE,
+    with_bridges,
+    with_network,
+    with_rows_of,
+    with_starts_of_nvlink,
+)
 from kraken_sim.profiles.nearest import link_kind, nearest_profile, with_same_links
 from kraken_sim.profiles.profile import HardwareProfile, Provenance, ProvenanceKind
 from kraken_sim.profiles.schema import BLOCKS
@@ -244,8 +251,8 @@ def _collectives(machine: _Machine) -> BlockText | None:
     constants = carry_over_collectives(linked.collectives, multicast=_has_nvswitch(machine.topology))
     sources, assumed = [_carried_from(linked)], {}
     if linked is not base:
-        constants = with_rows_of(constants, base.collectives, "nvlink")
-        sources.append(f"nvlink rows from {base.name}")
+        constants = with_starts_of_nvlink(with_rows_of(constants, base.collectives, "nvlink"))
+        sources.append(f"nvlink rows from {base.name}, whose start-ups and steps are the least over PCIe too")
     error = _error("collectives", linked)
     if kind is InterconnectKind.NETWORK:
         constants, error = with_network(constants), NETWORK_ERROR

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 _BY_LINK: Final = ("base_s", "step_s", "channel_bytes_per_s", "link_efficiency")
 """The fields whose rows are keyed by link class and then by protocol."""
 
+_SLOWER: Final = ("pcie", "host")
+"""The link classes within a node that NVLink is quicker than."""
+
 _NETWORK: Final = "network"
 
 NETWORK_ROWS: Final = tuple(f"{field}.{_NETWORK}" for field in _BY_LINK)
@@ -63,6 +66,23 @@ def with_rows_of(constants: CollectiveConstants, other: CollectiveConstants, lin
     """The constants with another machine's rows of one link class, where it has them."""
     rows = {field: getattr(other, field)[link_class] for field in _BY_LINK if link_class in getattr(other, field)}
     return _with_rows(constants, link_class, rows)
+
+
+def with_starts_of_nvlink(constants: CollectiveConstants) -> CollectiveConstants:
+    """The constants with start-ups and steps over PCIe and host memory no shorter than over NVLink.
+
+    Rows of a faster-clocked GPU would let host memory beat NVLink for small messages: how long a kernel takes to start
+    is its GPU's, and no wire is quicker than NVLink. Rows of protocols that NVLink has not stay.
+    """
+    changes: dict[str, Any] = {}
+    for field in ("base_s", "step_s"):
+        rows = getattr(constants, field)
+        least = rows.get("nvlink", {})
+        changes[field] = {
+            name: {key: max(value, least.get(key, 0.0)) for key, value in row.items()} if name in _SLOWER else row
+            for name, row in rows.items()
+        }
+    return replace(constants, **changes)
 
 
 def _with_rows(
