@@ -93,7 +93,7 @@ def main() -> None:
     """Print the table."""
     if len(sys.argv) != 2:
         sys.exit(__doc__)
-    tools = {f"kraken_sim, {kind}": Ours(kind) for kind in ("standard", "kraken")}
+    tools: dict[str, Ours | Peer] = {f"kraken_sim, {kind}": Ours(kind) for kind in ("standard", "kraken")}
     tools |= {"llm-analysis": Peer(sys.argv[1], LLM_ANALYSIS), "GenZ": Peer(sys.argv[1], GENZ)}
     best: dict[str, tuple[float, float]] = {}
     for _ in range(ROUNDS):

@@ -77,7 +77,7 @@ def figures_of_passes() -> dict[str, float]:
 
 
 def figures_of_tables(folder: Path) -> dict[str, float]:
-    """Mean errors on published kernels and collectives, most of which were fitted, per cent."""
+    """Mean errors on the rows of published kernels and collectives that no fit saw, per cent."""
     return {
         **dict(_means(gemm_section(folder), PUBLIC + "GEMM")),
         **dict(_means(attention_section(folder), PUBLIC + "attention")),

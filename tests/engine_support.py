@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from hypothesis import strategies as st
 
 from kraken_sim.costs.contention import ContentionConstants
@@ -10,6 +12,9 @@ from kraken_sim.engine.simulation import Machine
 from kraken_sim.hardware.device import LaunchCosts
 from kraken_sim.program.ops import Collective, CollectiveKind, ComputeOp, Copy
 from kraken_sim.program.program import Category, Kernel, Program, Segment, Step
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 US = 1e-6
 NUM_SMS = 100
@@ -56,7 +61,7 @@ def collective_cost(busy_s: float, channels: int = 0, hbm_bytes: float = 0.0) ->
 
 
 def machine(
-    kernels: dict[ComputeOp, KernelCost] | KernelCost,
+    kernels: Mapping[Any, KernelCost] | KernelCost,
     collective: CollectiveCost | None = None,
     launch: LaunchCosts = NO_GAPS,
     contention: ContentionConstants = NO_INTERFERENCE,

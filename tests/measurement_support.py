@@ -92,7 +92,13 @@ def _attentions(pricing: Pricing, times: Any) -> list[AttentionRecord]:
     records = []
     for batch, q_len, kv_len, heads, causal in prefill + decode:
         op = Attention(batch, q_len, kv_len, heads, heads, 128, causal, F16)
-        shape = {"batch": batch, "q_len": q_len, "kv_len": kv_len, "num_heads": heads, "num_kv_heads": heads}
+        shape: dict[str, Any] = {
+            "batch": batch,
+            "q_len": q_len,
+            "kv_len": kv_len,
+            "num_heads": heads,
+            "num_kv_heads": heads,
+        }
         time_s = times(pricing.kernel(op).busy_s)
         records.append(AttentionRecord(head_dim=128, causal=causal, time_s=time_s, **shape, **GRAPH))
     return records

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from kraken_sim import simulate
@@ -19,7 +21,7 @@ BY_NAME = {mechanism.name: mechanism for mechanism in MECHANISMS}
 
 
 @pytest.mark.parametrize("name", [mechanism.name for mechanism in MECHANISMS])
-def test_a_mechanism_that_was_off_is_on_again(name):
+def test_a_mechanism_that_was_off_is_on_again(name: Any) -> None:
     before, fitted = simulate(OVERLAPPED).timeline, dict(fitting.FITTED)
     with BY_NAME[name].off():
         simulate(OVERLAPPED)
@@ -27,19 +29,19 @@ def test_a_mechanism_that_was_off_is_on_again(name):
     assert fitted == fitting.FITTED
 
 
-def test_a_collective_that_holds_no_sms_displaces_nothing():
+def test_a_collective_that_holds_no_sms_displaces_nothing() -> None:
     full = simulate(OVERLAPPED).latency_s
     with BY_NAME["SMs held by a collective"].off():
         assert simulate(OVERLAPPED).latency_s < 0.97 * full
 
 
-def test_a_constant_that_is_switched_off_is_not_fitted():
+def test_a_constant_that_is_switched_off_is_not_fitted() -> None:
     with BY_NAME["collective slowed by memory traffic"].off():
         assert "collective_memory_slowdown" not in fitting.FITTED
         assert "compute_slowdown" in fitting.FITTED
 
 
-def test_a_change_is_that_of_the_absolute_errors_with_their_scatter():
+def test_a_change_is_that_of_the_absolute_errors_with_their_scatter() -> None:
     more, uncertain = change([-0.03, 0.02, 0.01], [0.01, 0.01, -0.01])
     assert more == pytest.approx(0.01)
     assert uncertain == pytest.approx(0.01 / 3**0.5)

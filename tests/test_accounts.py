@@ -16,7 +16,7 @@ from kraken_sim.profiles.profile import Provenance, ProvenanceKind
 from kraken_sim.program.program import MAIN_STREAM
 
 MODEL = {"preset": "1.3B", "num_hidden_layers": 6}
-CASES = [
+CASES: list[dict[str, Any]] = [
     {"architecture": {"kind": "kraken"}, "runtime": {"launch": "graph"}},
     {"architecture": {"kind": "kraken"}, "runtime": {"launch": "eager"}},
     {"architecture": {"kind": "standard"}, "runtime": {"launch": "graph"}},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 import pytest
 
@@ -261,7 +261,7 @@ def test_scenarios_ops_and_jobs_have_the_same_fields() -> None:
         ({"library": "nccl2"}, "must be one of nccl, custom"),
     ],
 )
-def test_wrong_fields_are_named_alike_everywhere(fields: dict[str, object], word: str) -> None:
+def test_wrong_fields_are_named_alike_everywhere(fields: dict[str, Any], word: str) -> None:
     with pytest.raises(InputError, match=word) as in_scenario:
         simulate(scenario("h100-sxm-x8", **fields))
     with pytest.raises(InputError, match=word) as in_op:

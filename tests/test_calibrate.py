@@ -352,7 +352,7 @@ def test_the_command_writes_a_profile_and_prints_the_errors(tmp_path: Path, caps
         ({"device_name": "NVIDIA A100-SXM4-80GB"}, "describes NVIDIA H200"),
     ],
 )
-def test_another_machines_file_is_refused(changes: dict[str, str], message: str) -> None:
+def test_another_machines_file_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         calibrate(file_of(**changes), load_profile(BASE))
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kraken_sim.calibration.split import Fit
+    from kraken_sim.costs.attention_constants import AttentionConstants
 
 GAP_S = 1e-6
 BF16 = DType.BFLOAT16
@@ -88,6 +89,7 @@ def test_a_fit_of_bare_kernels_recovers_them_and_leaves_serving_constants_alone(
         prefill={"128": {"efficiency": 0.4, "serial_ratio": 1.2}},
     )
     result = fit_attention(samples, H100, away, graph_node_gap_s=GAP_S)
+    assert result.residual is not None
     assert result.residual < 0.02
     assert result.constants.serving_prefill_s == away.serving_prefill_s
     assert result.constants.serving_kv_weight == away.serving_kv_weight
@@ -127,7 +129,7 @@ def _row(row: dict[str, str], kind: str) -> AttentionSample:
     )
 
 
-def errors_by_phase(fit: Fit) -> dict[str, float]:
+def errors_by_phase(fit: Fit[AttentionConstants, AttentionSample]) -> dict[str, float]:
     return {error.name: error.mean for error in fit.class_errors("attention", phase_class)}
 
 

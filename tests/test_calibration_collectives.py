@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from collective_support import GAP_S, constants, gpu, nvswitch
@@ -13,10 +14,14 @@ from kraken_sim.costs.collectives.policy import CollectivePolicy, Library
 from kraken_sim.errors import InputError
 from validation.public_data import rows_of
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
 BAR = 0.08
 
 
-def synthetic(truth, devices=(2, 4, 8), limits=(None, 8, 2)):
+def synthetic(truth: Any, devices: Any = (2, 4, 8), limits: Any = (None, 8, 2)) -> Any:
     samples = []
     for n in devices:
         for channels in limits:
@@ -27,11 +32,11 @@ def synthetic(truth, devices=(2, 4, 8), limits=(None, 8, 2)):
     return samples
 
 
-def links(devices=(2, 4, 8), generation="hopper"):
+def links(devices: Any = (2, 4, 8), generation: Any = "hopper") -> Any:
     return {(n, "p2p"): nvswitch(n, generation) for n in devices}
 
 
-def test_fit_recovers_the_machine_that_made_the_samples():
+def test_fit_recovers_the_machine_that_made_the_samples() -> None:
     truth = replace(
         constants(),
         base_s={"nvlink": {"ll": 5e-6, "ll128": 11e-6, "simple": 16e-6, "nvls": 26e-6}},
@@ -39,12 +44,13 @@ def test_fit_recovers_the_machine_that_made_the_samples():
         link_efficiency={"nvlink": {"ll": 0.33, "ll128": 0.55, "simple": 0.75, "nvls": 0.45}},
     )
     fit = fit_all_reduce(synthetic(truth), links(), gpu("hopper"), constants())
+    assert fit.residual is not None
     assert fit.residual < 0.02
     assert fit.constants.channel_bytes_per_s["nvlink"]["simple"] == pytest.approx(22e9, rel=0.05)
     assert fit.constants.base_s["nvlink"]["simple"] == pytest.approx(16e-6, rel=0.15)
 
 
-def test_fit_is_deterministic_and_holds_out_a_third():
+def test_fit_is_deterministic_and_holds_out_a_third() -> None:
     samples = synthetic(constants())
     first = fit_all_reduce(samples, links(), gpu("hopper"), constants())
     again = fit_all_reduce(list(reversed(samples)), links(), gpu("hopper"), constants())
@@ -56,7 +62,7 @@ def test_fit_is_deterministic_and_holds_out_a_third():
     assert held_out.isdisjoint((sample.num_devices, sample.num_bytes) for sample in first.fitted)
 
 
-def test_one_wild_sample_does_not_move_the_fit():
+def test_one_wild_sample_does_not_move_the_fit() -> None:
     samples = synthetic(constants())
     wild = [replace(samples[15], period_s=20 * samples[15].period_s), *samples[:15], *samples[16:]]
     clean = fit_all_reduce(samples, links(), gpu("hopper"), constants())
@@ -69,7 +75,7 @@ def test_one_wild_sample_does_not_move_the_fit():
         assert times[1] == pytest.approx(times[0], rel=0.05)
 
 
-def test_classes_without_samples_keep_their_constants():
+def test_classes_without_samples_keep_their_constants() -> None:
     start = constants(28, 0)
     fit = fit_all_reduce(synthetic(start, (2,)), links((2,)), gpu("hopper"), start)
     assert fit.constants.base_s["pcie"] == start.base_s["pcie"]
@@ -77,7 +83,7 @@ def test_classes_without_samples_keep_their_constants():
     assert fit.constants.custom_base_s == start.custom_base_s
 
 
-def test_custom_kernels_are_fitted_by_name():
+def test_custom_kernels_are_fitted_by_name() -> None:
     truth = replace(constants(), custom_base_s={**constants().custom_base_s, "one_shot_vllm": 6e-6})
     policy = CollectivePolicy(library=Library.CUSTOM, algorithm="one_shot")
     samples = [
@@ -90,14 +96,16 @@ def test_custom_kernels_are_fitted_by_name():
     ]  # fmt: skip
     fit = fit_all_reduce(samples, links(), gpu("hopper"), constants())
     assert fit.constants.custom_base_s["one_shot_vllm"] == pytest.approx(6e-6, rel=0.05)
+    assert fit.residual is not None
     assert fit.residual < 0.02
 
 
-def test_graph_samples_are_preferred_over_eager_ones_of_the_same_class():
+def test_graph_samples_are_preferred_over_eager_ones_of_the_same_class() -> None:
     graph = synthetic(constants())
     eager = [replace(sample, launch="eager", period_s=3 * sample.period_s) for sample in graph]
     fit = fit_all_reduce(graph + eager, links(), gpu("hopper"), constants())
     assert len(fit.fitted) + len(fit.held_out) == len(graph)
+    assert fit.residual is not None
     assert fit.residual < 0.01
 
 
@@ -110,7 +118,7 @@ def test_graph_samples_are_preferred_over_eager_ones_of_the_same_class():
         ([AllReduceSample(1024, 2, "custom", "one_shoot", None, "p2p", "graph", 1e-5)], "one_shot"),
     ],
 )
-def test_unusable_samples_are_named(samples, word):
+def test_unusable_samples_are_named(samples: Any, word: Any) -> None:
     with pytest.raises(InputError, match=word):
         fit_all_reduce(samples, links(), gpu("hopper"), constants())
 
@@ -119,7 +127,9 @@ def test_unusable_samples_are_named(samples, word):
     ("system", "generation", "version"),
     [("a100_sxm", "ampere", "2.27.3"), ("h100_sxm", "hopper", "2.29.2"), ("h200_sxm", "hopper", "2.29.2")],
 )
-def test_published_nccl_rows_are_met_within_the_bar(public_table, system, generation, version):
+def test_published_nccl_rows_are_met_within_the_bar(
+    public_table: Callable[[str], Path], system: Any, generation: Any, version: Any
+) -> None:
     samples = [
         AllReduceSample(
             int(row["message_bytes"]), int(row["num_gpus"]), "nccl", "", None, "p2p", "eager",
@@ -132,6 +142,7 @@ def test_published_nccl_rows_are_met_within_the_bar(public_table, system, genera
     start = constants(int(version.split(".")[1]), int(generation == "hopper"))
     fit = fit_all_reduce(samples, links(generation=generation), gpu(generation), start)
     assert len(samples) == 57
+    assert fit.residual is not None
     assert fit.residual < BAR
     for n in (2, 4, 8):
         errors = [

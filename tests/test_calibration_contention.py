@@ -48,32 +48,34 @@ def _pair(tokens: int, width: int, num_bytes: int, channels: int | None, constan
     return replace(sample, together_s=predict_pair_s(_prepare(sample, PROFILE), PROFILE, constants))
 
 
-def test_pairs_made_with_known_constants_give_them_back():
+def test_pairs_made_with_known_constants_give_them_back() -> None:
     fit = fit_contention(pairs(TRUTH), PROFILE)
+    assert fit.residual is not None
     assert fit.residual < 0.01
     assert fit.residual < 0.2 * ideal_error(sample for sample, _ in fit.held_out)
     assert fit.constants.collective_memory_slowdown == pytest.approx(0.8, abs=0.1)
 
 
-def test_a_pair_is_the_same_shape_under_every_condition_and_number_format():
+def test_a_pair_is_the_same_shape_under_every_condition_and_number_format() -> None:
     default, capped = (_pair(128, 1792, 1 << 18, channels, PROFILE.contention) for channels in (None, 4))
     assert pair_shape(default) == pair_shape(replace(capped, condition="channels-4"))
-    brain = tuple(replace(op, dtype=DType.BFLOAT16) for op in default.compute)
+    brain = tuple(replace(op, dtype=DType.BFLOAT16) for op in default.compute if isinstance(op, Gemm))
+    assert len(brain) == len(default.compute)
     assert pair_shape(replace(default, compute=brain)) == pair_shape(default)
     assert pair_shape(replace(default, num_bytes=1 << 21)) != pair_shape(default)
 
 
-def test_a_pair_takes_at_least_as_long_as_its_longer_side():
+def test_a_pair_takes_at_least_as_long_as_its_longer_side() -> None:
     for sample in pairs(PROFILE.contention):
         assert sample.together_s >= 0.98 * max(sample.compute_alone_s, sample.collective_alone_s)
 
 
-def test_fewer_pairs_than_a_fit_needs_are_refused():
+def test_fewer_pairs_than_a_fit_needs_are_refused() -> None:
     with pytest.raises(ValueError, match="too few"):
         fit_contention(pairs(TRUTH)[:5], PROFILE)
 
 
-def test_fewer_ctas_speed_up_only_what_memory_limits():
+def test_fewer_ctas_speed_up_only_what_memory_limits() -> None:
     assert fill_speed(0.5, 1.0, 0.4) == 1.0
     assert fill_speed(0.5, 0.6, 1.0) == pytest.approx(1 / 0.6)
     assert fill_speed(1.0, 0.6, 1.0) == 1.0

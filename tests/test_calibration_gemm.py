@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -66,14 +66,14 @@ def public_samples(public_table: Callable[[str], Path], card: str) -> list[GemmS
     ]
 
 
-def error_without_correction(fit: Fit, device: Device, gap_s: float = 1e-6) -> float:
+def error_without_correction(fit: Fit[GemmConstants, GemmSample], device: Device, gap_s: float = 1e-6) -> float:
     samples = [sample for sample, _ in fit.held_out]
     periods = gemm_periods(samples, device, replace(fit.constants, correction={}), gap_s)
     return fmean(abs(s / sample.period_s - 1.0) for s, sample in zip(periods, samples, strict=True))
 
 
 @pytest.mark.parametrize("device", [A100, H200, L40S])
-def test_many_products_at_once_cost_what_each_costs_alone(device):
+def test_many_products_at_once_cost_what_each_costs_alone(device: Any) -> None:
     grid = {
         f"{m}x{n}": {str(k): 0.9 + 0.001 * ((m + n + k) % 170) for k in (64, 1024, 8192)}
         for m in (1, 256, 4096)
@@ -88,7 +88,7 @@ def test_many_products_at_once_cost_what_each_costs_alone(device):
         assert alone.busy_s == pytest.approx(together_s, rel=1e-12)
 
 
-def test_a_fit_finds_the_model_behind_noisy_measurements_with_wild_ones_among_them():
+def test_a_fit_finds_the_model_behind_noisy_measurements_with_wild_ones_among_them() -> None:
     records = measured(random_shapes(500, seed=1), A100, TRUTH, noise=0.02, wild=0.04)
     result = fit_gemm(records, A100)
     assert np.median([abs(error) for _, error in result.held_out]) < 0.03
@@ -100,13 +100,13 @@ def test_a_fit_finds_the_model_behind_noisy_measurements_with_wild_ones_among_th
     assert len(result.fitted) + len(result.held_out) == 500
 
 
-def test_the_same_records_give_the_same_constants():
+def test_the_same_records_give_the_same_constants() -> None:
     records = measured(random_shapes(80, seed=5), H200, TRUTH, noise=0.03)
     first, second = fit_gemm(records, H200), fit_gemm(records, H200)
     assert first == second
 
 
-def test_a_smooth_error_of_the_model_goes_into_the_correction_and_pure_noise_does_not():
+def test_a_smooth_error_of_the_model_goes_into_the_correction_and_pure_noise_does_not() -> None:
     samples = random_shapes(400, seed=6)
     noisy = fit_gemm(measured(samples, H200, TRUTH, noise=0.05), H200, TRUTH)
     assert noisy.constants.correction == {}
@@ -116,10 +116,11 @@ def test_a_smooth_error_of_the_model_goes_into_the_correction_and_pure_noise_doe
     ]
     bent = fit_gemm(bend, H200, TRUTH)
     assert bent.constants.correction
+    assert bent.residual is not None
     assert bent.residual < 0.8 * error_without_correction(bent, H200)
 
 
-def test_misaligned_rows_get_their_efficiency_from_misaligned_records():
+def test_misaligned_rows_get_their_efficiency_from_misaligned_records() -> None:
     truth = replace(TRUTH, misaligned_efficiency={"8": 0.9, "4": 0.5, "2": 0.2})
     records = measured(random_shapes(250, seed=8, odd=True), A100, truth, noise=0.01)
     fitted = fit_gemm(records, A100).constants.misaligned_efficiency
@@ -128,7 +129,7 @@ def test_misaligned_rows_get_their_efficiency_from_misaligned_records():
     assert fit_gemm(aligned_only, A100).constants.misaligned_efficiency == DEFAULT_START.misaligned_efficiency
 
 
-def test_wrong_records_are_all_named():
+def test_wrong_records_are_all_named() -> None:
     records = [GemmSample(8, 256, 256, BF16, 0.5e-6, False), GemmSample(8, 256, 256, DType.FLOAT16, 1e-5, False)]
     with pytest.raises(InputError) as caught:
         fit_gemm(records, A100)
@@ -138,13 +139,13 @@ def test_wrong_records_are_all_named():
     assert "gap between graph nodes" in text
 
 
-def test_constants_carried_to_the_same_silicon_with_other_memory_change_nothing():
+def test_constants_carried_to_the_same_silicon_with_other_memory_change_nothing() -> None:
     table = {f"{m}x{n}": {"256": 1.0, "4096": 1.1} for m in (1, 64) for n in (256, 4096)}
     constants = replace(TRUTH, correction=table)
     assert carry_over_gemm(constants, H200, H100) == constants
 
 
-def test_constants_carried_across_generations_follow_clock_clusters_and_l2():
+def test_constants_carried_across_generations_follow_clock_clusters_and_l2() -> None:
     carried = carry_over_gemm(TRUTH, H200, A100)
     assert carried.mma_efficiency == pytest.approx(0.7 * (1.98 / 1.41) ** 0.5)
     assert carried.l2_bytes_per_clock * A100.boost_clock_hz == pytest.approx(0.5 * 60.0 * H200.boost_clock_hz)
@@ -158,9 +159,12 @@ def test_constants_carried_across_generations_follow_clock_clusters_and_l2():
     ("card", "device", "gap_s", "bar"),
     [("h200sxm", H200, 1.0e-6, 0.06), ("a100sxm80", A100, 1.2e-6, 0.06)],
 )
-def test_published_products_that_the_fit_never_saw_are_within_the_bar(public_table, card, device, gap_s, bar):
+def test_published_products_that_the_fit_never_saw_are_within_the_bar(
+    public_table: Callable[[str], Path], card: Any, device: Any, gap_s: Any, bar: Any
+) -> None:
     # Every third row keeps the test short; a whole table is fitted when a profile is written.
     result = fit_gemm(public_samples(public_table, card)[::3], device, graph_node_gap_s=gap_s)
+    assert result.residual is not None
     assert result.residual <= bar
     assert result.residual <= error_without_correction(result, device, gap_s)
     assert len(result.held_out) > 400

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -103,7 +103,8 @@ def test_errors_of_a_fit_are_those_of_what_it_held_out() -> None:
     fit = Fit("constants", (("small", 0.1), ("large", -0.3)), ("seen",))
     assert fit.residual == pytest.approx(0.2)
     overall, large, small = fit.class_errors("kernel", lambda sample: (0, sample))
-    assert (overall.count, overall.worst, overall.bias) == (2, 0.3, pytest.approx(-0.1))
+    assert (overall.count, overall.worst) == (2, 0.3)
+    assert overall.bias == pytest.approx(-0.1)
     assert (large.name, large.mean, small.name, small.mean) == ("large", 0.3, "small", 0.1)
     assert Fit("constants", ()).residual is None
 
@@ -114,7 +115,7 @@ def shipped() -> MeasurementFile:
 
 
 PROFILE = load_profile("h200-sxm-x2")
-KINDS: dict[str, tuple[Callable[[MeasurementFile], list], Callable]] = {
+KINDS: dict[str, tuple[Callable[[MeasurementFile], list[Any]], Callable[[Any], tuple[object, ...]]]] = {
     "gemm": (lambda file: gemm_samples(file, PROFILE.device, 5e-7), gemm_shape),
     "attention": (attention_samples, attention_shape),
     "memory-bound": (memory_bound_samples, memory_bound_shape),

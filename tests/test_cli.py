@@ -32,14 +32,14 @@ def run_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
     return json.loads(capsys.readouterr().out)
 
 
-def test_run_prints_where_the_time_goes(capsys: pytest.CaptureFixture[str]):
+def test_run_prints_where_the_time_goes(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", str(KRAKEN)]) == 0
     text = capsys.readouterr().out
     for word in ("TTFT", "overlapped_gemm", "gemm_qkv", "price of the overlap", "Constants used"):
         assert word in text
 
 
-def test_json_carries_the_names_of_the_api_and_a_breakdown_that_adds_up(capsys: pytest.CaptureFixture[str]):
+def test_json_carries_the_names_of_the_api_and_a_breakdown_that_adds_up(capsys: pytest.CaptureFixture[str]) -> None:
     result = run_json(capsys, "run", str(KRAKEN))
     assert result["tpot_s"] is None
     assert sum(result["breakdown_s"].values()) == pytest.approx(result["ttft_s"], rel=1e-9)
@@ -49,7 +49,7 @@ def test_json_carries_the_names_of_the_api_and_a_breakdown_that_adds_up(capsys: 
     assert all(record["source"] and record["kind"] for record in result["provenance"].values())
 
 
-def test_exact_and_folded_runs_agree(capsys: pytest.CaptureFixture[str]):
+def test_exact_and_folded_runs_agree(capsys: pytest.CaptureFixture[str]) -> None:
     folded = run_json(capsys, "run", str(KRAKEN))
     exact = run_json(capsys, "run", str(KRAKEN), "--exact")
     assert exact["ttft_s"] == pytest.approx(folded["ttft_s"], rel=1e-9)
@@ -61,20 +61,20 @@ def test_exact_and_folded_runs_agree(capsys: pytest.CaptureFixture[str]):
 
 def test_a_scenario_that_ships_is_found_by_name_from_anywhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert run_json(capsys, "run", "kraken-6.7b-on-two-h200")["ttft_s"] > 0
     assert main(["run", "kraken-6.7b-on-two-h20"]) == 2
     assert "did you mean 'kraken-6.7b-on-two-h200'" in capsys.readouterr().err
 
 
-def test_compare_puts_three_architectures_side_by_side(capsys: pytest.CaptureFixture[str]):
+def test_compare_puts_three_architectures_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:
     results = run_json(capsys, "compare", str(KRAKEN))
     assert [result["architecture"] for result in results] == ["standard", "parallel", "kraken"]
     assert results[0]["speedup_percent"] == 0.0
 
 
-def test_html_and_traces_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_html_and_traces_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = tmp_path / "new" / "report.html"
     assert main(["compare", str(KRAKEN), "--html", str(page)]) == 0
     text = page.read_text(encoding="utf-8")
@@ -109,14 +109,14 @@ def test_html_and_traces_are_written(tmp_path: Path, capsys: pytest.CaptureFixtu
 )
 def test_bad_input_is_named_and_never_a_traceback(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], code: int, words: str
-):
+) -> None:
     assert main(["run", scenario(tmp_path, **changes)]) == code
     error = capsys.readouterr().err
     assert words in error
     assert "Traceback" not in error
 
 
-def test_several_problems_are_reported_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_several_problems_are_reported_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = scenario(tmp_path, batch_size=-1, dtype="int3", runtime__launch="warp")
     assert main(["run", path]) == 2
     error = capsys.readouterr().err
@@ -124,7 +124,7 @@ def test_several_problems_are_reported_at_once(tmp_path: Path, capsys: pytest.Ca
         assert field in error
 
 
-def test_files_that_are_missing_or_no_yaml_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_files_that_are_missing_or_no_yaml_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", str(tmp_path / "nothing.yaml")]) == 2
     broken = tmp_path / "broken.yaml"
     broken.write_text("model: [", encoding="utf-8")
@@ -135,14 +135,16 @@ def test_files_that_are_missing_or_no_yaml_are_named(tmp_path: Path, capsys: pyt
     assert "name" in capsys.readouterr().err
 
 
-def test_an_output_that_cannot_be_written_is_an_error_of_the_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_an_output_that_cannot_be_written_is_an_error_of_the_input(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     for option in ("--json", "--html", "--trace"):
         assert main(["run", str(KRAKEN), option, str(tmp_path / "file" / "below")]) == 2
         assert option in capsys.readouterr().err
 
 
-def test_profiles_are_listed_shown_and_checked(capsys: pytest.CaptureFixture[str]):
+def test_profiles_are_listed_shown_and_checked(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["profiles", "list"]) == 0
     assert "a100-sxm4-40gb-x8" in capsys.readouterr().out
     assert main(["profiles", "show", "l40s-x8"]) == 0
@@ -151,14 +153,14 @@ def test_profiles_are_listed_shown_and_checked(capsys: pytest.CaptureFixture[str
     assert main(["profiles", "check", "h100-sxm-x9"]) == 2
 
 
-def test_schemas_are_json_schemas(capsys: pytest.CaptureFixture[str]):
+def test_schemas_are_json_schemas(capsys: pytest.CaptureFixture[str]) -> None:
     kinds = {"scenario": "context_length", "profile": "device", "design": "objectives", "purchase": "candidates"}
     for kind, field in kinds.items():
         assert main(["schema", kind]) == 0
         assert field in json.loads(capsys.readouterr().out)["properties"]
 
 
-def test_no_command_prints_the_help(capsys: pytest.CaptureFixture[str]):
+def test_no_command_prints_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
     assert "COMMAND" in capsys.readouterr().out
     with pytest.raises(SystemExit) as stop:

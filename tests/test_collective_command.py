@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -16,36 +17,40 @@ from kraken_sim.program.ops import CollectiveKind
 from kraken_sim.standalone.collective_table import element_type, parse_size, sizes_between
 from validation.public_data import rows_of
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 DATA = Path(__file__).parent / "data" / "nccl-tests-all-gather.txt"
 H100 = ["--hardware", "h100-sxm-x8"]
 AG = CollectiveKind.ALL_GATHER
 
 
-def run(capsys, *arguments):
+def run(capsys: pytest.CaptureFixture[str], *arguments: CollectiveKind | str) -> tuple[int, str, str]:
     code = main(["collective", *arguments])
     captured = capsys.readouterr()
     return code, captured.out, captured.err
 
 
-def table(capsys, *arguments):
+def table(capsys: pytest.CaptureFixture[str], *arguments: CollectiveKind | str) -> dict[str, Any]:
     code, out, err = run(capsys, *arguments, "--json", "-")
     assert (code, err) == (0, "")
-    return json.loads(out)
+    found: dict[str, Any] = json.loads(out)
+    return found
 
 
 class TestSizes:
     @pytest.mark.parametrize(
         ("text", "size"), [("8", 8), ("1K", 1024), ("32m", 2**25), ("512M", 2**29), ("1G", 2**30), ("1.5K", 1536)]
     )
-    def test_suffixes_are_powers_of_1024(self, text, size):
+    def test_suffixes_are_powers_of_1024(self, text: str, size: int) -> None:
         assert parse_size(text, "-b") == size
 
     @pytest.mark.parametrize("text", ["", "0", "-8", "8T", "K", "1.3", "eight", "1K 2K"])
-    def test_what_is_no_size_is_refused_with_an_example(self, text):
+    def test_what_is_no_size_is_refused_with_an_example(self, text: str) -> None:
         with pytest.raises(InputError, match="for example 512M"):
             parse_size(text, "-b")
 
-    def test_factor_and_step(self):
+    def test_factor_and_step(self) -> None:
         assert sizes_between(8, 64, 2.0, None) == [8, 16, 32, 64]
         assert sizes_between(8, 100, 3.0, None) == [8, 24, 72]
         assert sizes_between(1024, 4096, None, 1024) == [1024, 2048, 3072, 4096]
@@ -65,12 +70,12 @@ class TestSizes:
             ((8, 64, float("inf"), None), "above 1"),
         ],
     )
-    def test_bad_ranges_are_refused_with_an_example(self, arguments, word):
+    def test_bad_ranges_are_refused_with_an_example(self, arguments: tuple[Any, ...], word: str) -> None:
         with pytest.raises(InputError, match=word) as caught:
             sizes_between(*arguments)
         assert caught.value.problems[0].example
 
-    def test_names_of_types_and_collectives(self):
+    def test_names_of_types_and_collectives(self) -> None:
         assert [element_type(name) for name in ("half", "float16", "FP32", "bfloat16")] == [
             "half", "half", "float", "bfloat16",
         ]  # fmt: skip
@@ -81,7 +86,7 @@ class TestSizes:
 
 
 class TestTable:
-    def test_columns_are_nccl_tests(self, capsys):
+    def test_columns_are_nccl_tests(self, capsys: pytest.CaptureFixture[str]) -> None:
         code, out, _ = run(capsys, "all_reduce", *H100, "-b", "1M", "-e", "4M")
         lines = out.splitlines()
         assert code == 0
@@ -93,7 +98,7 @@ class TestTable:
         assert rows[0][8:] == ["ring", "ll", "24"]
 
     @pytest.mark.parametrize("op", ["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast"])
-    def test_times_are_predict_ops_and_bandwidths_follow(self, capsys, op):
+    def test_times_are_predict_ops_and_bandwidths_follow(self, capsys: pytest.CaptureFixture[str], op: str) -> None:
         found = table(capsys, op, *H100, "--num-devices", "4", "-e", "64M", "-f", "8")
         for row in found["rows"]:
             size = row["size_bytes"]
@@ -105,37 +110,37 @@ class TestTable:
 
     @pytest.mark.parametrize("op", list(CollectiveKind))
     @pytest.mark.parametrize("hardware", ["a100-sxm4-80gb-x8", "h100-sxm-x8", "l40s-x8"])
-    def test_time_grows_with_size(self, capsys, op, hardware):
+    def test_time_grows_with_size(self, capsys: pytest.CaptureFixture[str], op: CollectiveKind, hardware: str) -> None:
         for n in ("2", "3", "8"):
             times = [row["time_s"] for row in table(capsys, op, "--hardware", hardware, "--num-devices", n)["rows"]]
             assert len(times) == 27
             assert times == sorted(times)
 
-    def test_half_an_all_reduce_is_an_all_gather(self, capsys):
+    def test_half_an_all_reduce_is_an_all_gather(self, capsys: pytest.CaptureFixture[str]) -> None:
         """A ring AllReduce is a ReduceScatter and an AllGather: each about half of it, on links and in steps."""
         options = [*H100, "--num-devices", "4", "-b", "256M", "-e", "256M"]
         whole = table(capsys, "all_reduce", *options, "--algorithm", "ring")["rows"][0]["time_s"]
         for op in ("all_gather", "reduce_scatter"):
             assert table(capsys, op, *options)["rows"][0]["time_s"] == pytest.approx(whole / 2, rel=0.15)
 
-    def test_one_gpu_has_nobody_to_talk_to(self, capsys):
+    def test_one_gpu_has_nobody_to_talk_to(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert {row["time_s"] for row in table(capsys, "all_reduce", *H100, "--num-devices", "1")["rows"]} == {0.0}
 
-    def test_forced_choices_are_kept(self, capsys):
+    def test_forced_choices_are_kept(self, capsys: pytest.CaptureFixture[str]) -> None:
         options = ["--algorithm", "tree", "--protocol", "ll128", "--channels", "4", "-b", "8M", "-e", "8M"]
         (row,) = table(capsys, "all_reduce", *H100, *options)["rows"]
         assert (row["algorithm"], row["protocol"], row["channels"]) == ("tree", "ll128", 4)
 
-    def test_nccl_2_20_gave_ll_less_and_left_it_earlier(self, capsys):
+    def test_nccl_2_20_gave_ll_less_and_left_it_earlier(self, capsys: pytest.CaptureFixture[str]) -> None:
         """Before 2.21 NCCL took LL for half as fast on rings and capped it lower on Hopper."""
 
-        def switch(version):
+        def switch(version: str) -> int:
             rows = table(capsys, "all_reduce", *H100, "--num-devices", "4", "--nccl-version", version)["rows"]
-            return next(row["size_bytes"] for row in rows if row["protocol"] != "ll")
+            return int(next(row["size_bytes"] for row in rows if row["protocol"] != "ll"))
 
         assert switch("2.20.5") < switch("2.29")
 
-    def test_files_are_written(self, capsys, tmp_path):
+    def test_files_are_written(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         page, data = tmp_path / "out" / "page.html", tmp_path / "table.json"
         against = ["--hardware", "a100-sxm4-80gb-x8", "--against", str(DATA)]
         code, _, _ = run(capsys, "all_gather", *against, "--html", str(page), "--json", str(data))
@@ -145,7 +150,7 @@ class TestTable:
 
 
 class TestAgainst:
-    def test_nccl_tests_output_is_compared_row_by_row(self, capsys):
+    def test_nccl_tests_output_is_compared_row_by_row(self, capsys: pytest.CaptureFixture[str]) -> None:
         code, out, _ = run(capsys, "all_gather", "--hardware", "a100-sxm4-80gb-x8", "--against", str(DATA))
         rows = [line.split() for line in out.splitlines() if not line.startswith("#")]
         assert code == 0
@@ -153,7 +158,7 @@ class TestAgainst:
         assert max(abs(float(row[12])) for row in rows) < 15.0
         assert "# Mean error" in out
 
-    def test_our_own_output_reads_back_with_no_error(self, capsys, tmp_path):
+    def test_our_own_output_reads_back_with_no_error(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         _, out, _ = run(capsys, "all_reduce", *H100)
         (tmp_path / "own.txt").write_text(out)
         found = table(capsys, "all_reduce", *H100, "--against", str(tmp_path / "own.txt"))
@@ -168,13 +173,14 @@ class TestAgainst:
             "1048576 262144 float sum 25.40 41.28 72.24 1e-7 25.6 40.9 71.6 1e-7",
         ],
     )
-    def test_rows_without_a_header_with_and_without_root(self, tmp_path, line):
+    def test_rows_without_a_header_with_and_without_root(self, tmp_path: Path, line: str) -> None:
         file = tmp_path / "rows.txt"
         file.write_text(f"host:12:13 [0] NCCL INFO Using network\n{line}\n")
         (found,) = read_collectives(file, CollectiveKind.ALL_REDUCE, 8)
-        assert (found.size_bytes, found.time_s) == (2**20, pytest.approx(25.4e-6))
+        assert found.size_bytes == 2**20
+        assert found.time_s == pytest.approx(25.4e-6)
 
-    def test_a_csv_is_filtered_by_collective_devices_and_conditions(self, tmp_path):
+    def test_a_csv_is_filtered_by_collective_devices_and_conditions(self, tmp_path: Path) -> None:
         file = tmp_path / "table.csv"
         file.write_text(
             "# comment\nsystem,op,num_gpus,message_bytes,latency_ms\n"
@@ -197,7 +203,9 @@ class TestAgainst:
             ("size,time_us\n1,x\n", "line 2: size and time must be numbers"),
         ],
     )
-    def test_a_bad_file_says_which_line(self, capsys, tmp_path, text, word):
+    def test_a_bad_file_says_which_line(
+        self, capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str, word: str
+    ) -> None:
         file = tmp_path / "bad.txt"
         file.write_text(text)
         code, _, err = run(capsys, "all_gather", *H100, "--against", str(file))
@@ -214,7 +222,9 @@ class TestAgainst:
             (["--against", str(DATA), "-b", "1G", "-e", "2G"], "no size between"),
         ],
     )
-    def test_a_comparison_that_cannot_be_is_refused(self, capsys, options, word):
+    def test_a_comparison_that_cannot_be_is_refused(
+        self, capsys: pytest.CaptureFixture[str], options: list[str], word: str
+    ) -> None:
         code, _, err = run(capsys, "all_gather", *H100, *options)
         assert code == 2
         assert word in err
@@ -244,7 +254,9 @@ class TestAgainst:
         (["all_reduce", "--hardware", "l40s-x8", "--algorithm", "one_shot", "--library", "custom"], 2, "peer access"),
     ],
 )
-def test_what_cannot_be_is_named_with_its_repair(capsys, arguments, code, word):
+def test_what_cannot_be_is_named_with_its_repair(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, word: str
+) -> None:
     found, out, err = run(capsys, *arguments)
     assert found == code, err
     assert word in err
@@ -260,7 +272,14 @@ def test_what_cannot_be_is_named_with_its_repair(capsys, arguments, code, word):
     ],
 )
 @pytest.mark.parametrize("op", ["all_reduce", "all_gather", "reduce_scatter", "all_to_all"])
-def test_published_tables_are_met(public_table, capsys, hardware, system, version, op):
+def test_published_tables_are_met(
+    public_table: Callable[[str], Path],
+    capsys: pytest.CaptureFixture[str],
+    hardware: str,
+    system: str,
+    version: str,
+    op: str,
+) -> None:
     """Mean error within 10 %, with single outliers of the published AllToAll rows (15 %)."""
     name = "nccl_all_reduce.csv" if op == "all_reduce" else "nccl_other_collectives.csv"
     path = str(public_table(name))
@@ -272,7 +291,7 @@ def test_published_tables_are_met(public_table, capsys, hardware, system, versio
         assert found["mean_error"] < (0.15 if op == "all_to_all" else 0.1), (n, found["mean_error"])
 
 
-def test_the_data_of_the_test_has_the_published_times(public_table):
+def test_the_data_of_the_test_has_the_published_times(public_table: Callable[[str], Path]) -> None:
     with DATA.open() as file:
         rows = [line.split() for line in file if not line.startswith("#")]
     published = {

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from kraken_sim.costs.collectives import collective_cost
 from kraken_sim.costs.collectives.nccl import soft_min
 from kraken_sim.costs.collectives.network_tuning import network_graph, network_tuning_table
-from kraken_sim.costs.collectives.policy import CollectivePolicy, Library
+from kraken_sim.costs.collectives.policy import CollectivePolicy, Library, Selection
 from kraken_sim.costs.collectives.tuning import TREE_CORRECTION, TuningEntry
 from kraken_sim.profiles.link_transfer import with_network
 from kraken_sim.program.ops import CollectiveKind
@@ -116,7 +116,7 @@ class TestWithinANode:
     def test_the_ctas_of_a_two_shot_kernel_work_on_the_part_that_a_gpu_owns(self) -> None:
         """Before all CTAs have work, n times the message keeps as many busy: time grows like that of a part."""
         few = replace(bare(), custom_cta_bytes_per_s=dict.fromkeys(bare().custom_cta_bytes_per_s, 1e9))
-        custom = CollectivePolicy(library=Library.CUSTOM, algorithm="two_shot", selection="vllm")
+        custom = CollectivePolicy(library=Library.CUSTOM, algorithm="two_shot", selection=Selection.VLLM)
         size = 8 * 8192  # eight CTAs' worth
         alone, shared = (
             collective_cost(ALL_REDUCE, size, nvswitch(n), gpu("hopper"), few, custom).transfer_s for n in (2, 8)

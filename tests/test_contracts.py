@@ -86,16 +86,17 @@ def options_of(parser: argparse.ArgumentParser, name: str = "") -> dict[str, lis
             if name:
                 found[name].append(str(action.metavar))
         elif "--help" not in action.option_strings:
-            found[name].append((action.option_strings or [action.metavar or action.dest])[-1])
+            words = action.option_strings or [str(action.metavar or action.dest)]
+            found[name].append(words[-1])
     found[name].sort()
     return found
 
 
-def test_the_options_of_the_command_line_are_frozen():
+def test_the_options_of_the_command_line_are_frozen() -> None:
     assert options_of(build_parser()) == OPTIONS
 
 
-def test_the_core_imports_neither_torch_nor_anything_slow():
+def test_the_core_imports_neither_torch_nor_anything_slow() -> None:
     code = (
         "import sys, kraken_sim, kraken_sim.cli\n"
         "slow = {'torch', 'numpy', 'scipy', 'pydantic', 'plotly', 'networkx', 'simpy', 'rich'}\n"
@@ -111,7 +112,7 @@ def test_the_core_imports_neither_torch_nor_anything_slow():
 
 
 @pytest.mark.parametrize("option", ["--help", "--version"])
-def test_help_and_version_import_nothing_slow(option: str):
+def test_help_and_version_import_nothing_slow(option: str) -> None:
     code = (
         "import sys\n"
         "from kraken_sim.cli import main\n"
@@ -128,7 +129,7 @@ def test_help_and_version_import_nothing_slow(option: str):
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
 
 
-def test_a_run_without_a_page_loads_neither_plotly_nor_what_sweeps_need():
+def test_a_run_without_a_page_loads_neither_plotly_nor_what_sweeps_need() -> None:
     code = (
         "import sys\n"
         "from kraken_sim.cli import main\n"
@@ -140,20 +141,20 @@ def test_a_run_without_a_page_loads_neither_plotly_nor_what_sweeps_need():
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
 
 
-def test_every_module_of_a_verb_is_one_that_the_command_line_lists():
+def test_every_module_of_a_verb_is_one_that_the_command_line_lists() -> None:
     helpers = {"__init__", "__main__", "inputs", "output", "parser"}
     modules = {path.stem for path in (ROOT / "kraken_sim" / "cli").glob("*.py")} - helpers
     assert modules == VERBS.keys() == {name for name in OPTIONS if name and " " not in name}
 
 
-def test_no_module_of_the_core_names_torch_in_an_import():
+def test_no_module_of_the_core_names_torch_in_an_import() -> None:
     pattern = re.compile(r"^\s*(import torch|from torch)", re.MULTILINE)
     modules = list((ROOT / "kraken_sim").rglob("*.py"))
     assert modules
     assert not [path for path in modules if pattern.search(path.read_text(encoding="utf-8"))]
 
 
-def test_every_name_of_the_api_exists():
+def test_every_name_of_the_api_exists() -> None:
     for name in kraken_sim.__all__:
         assert getattr(kraken_sim, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
@@ -183,7 +184,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_readers_find_commands_and_python():
+def test_readers_find_commands_and_python() -> None:
     assert len(commands_of("README.md")) >= 3
     assert blocks_of("README.md", "python")
     assert sum(len(commands_of(page)) for page in PAGES) >= 20
@@ -191,7 +192,7 @@ def test_readers_find_commands_and_python():
 
 @pytest.mark.parametrize("page", [page for page in PAGES if commands_of(page)])
 @pytest.mark.usefixtures("checkout")
-def test_every_command_of_a_page_runs_in_turn(page: str):
+def test_every_command_of_a_page_runs_in_turn(page: str) -> None:
     for command in commands_of(page):
         arguments = command.split("#", maxsplit=1)[0].split()[1:]
         assert main(arguments) == 0, command
@@ -199,13 +200,13 @@ def test_every_command_of_a_page_runs_in_turn(page: str):
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks_of(page, "python")])
 @pytest.mark.usefixtures("checkout")
-def test_the_python_of_a_page_runs(page: str):
+def test_the_python_of_a_page_runs(page: str) -> None:
     for block in blocks_of(page, "python"):
         exec(compile(block, page, "exec"), {})
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_links_of_a_page_lead_somewhere(page: str):
+def test_links_of_a_page_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     links = re.findall(r"\]\((?!https?:|#)([^)#\s]+)", text)
     missing = [link for link in links if not (ROOT / page).parent.joinpath(link).exists()]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -47,12 +48,14 @@ SIZES = st.integers(1, 40000)
 ALIGNED = st.integers(1, 2000).map(lambda count: 8 * count)
 
 
-def busy(m: int, n: int, k: int, device: Device = PLAIN_GPU, **changes: float) -> float:
+def busy(m: int, n: int, k: int, device: Device = PLAIN_GPU, **changes: Any) -> float:
     return gemm_cost(Gemm(m, n, k, HALF), device, replace(CONSTANTS, **changes)).busy_s
 
 
 @given(GPUS, SIZES, SIZES, SIZES, st.booleans(), st.floats(0.3, 1.0))
-def test_no_product_is_faster_than_the_roofline_of_boost_clock_and_hbm(device, m, n, k, warm, clock_ratio):
+def test_no_product_is_faster_than_the_roofline_of_boost_clock_and_hbm(
+    device: Device, m: int, n: int, k: int, warm: bool, clock_ratio: float
+) -> None:
     op = Gemm(m, n, k, HALF)
     cost = gemm_cost(op, device, CONSTANTS, clock_ratio, weights_warm=warm)
     assert cost.busy_s >= op.flops / device.peak_flops[HALF]
@@ -64,9 +67,11 @@ def test_no_product_is_faster_than_the_roofline_of_boost_clock_and_hbm(device, m
 
 
 @given(GPUS, ALIGNED, ALIGNED, ALIGNED, st.sampled_from("mnk"))
-def test_twice_the_work_is_never_faster_than_tile_choice_permits(device, m, n, k, axis):
+def test_twice_the_work_is_never_faster_than_tile_choice_permits(
+    device: Device, m: int, n: int, k: int, axis: str
+) -> None:
     single = gemm_cost(Gemm(m, n, k, HALF), device, CONSTANTS).busy_s
-    sizes = {"m": m, "n": n, "k": k}
+    sizes: dict[str, Any] = {"m": m, "n": n, "k": k}
     sizes[axis] *= 2
     double = gemm_cost(Gemm(**sizes, dtype=HALF), device, CONSTANTS).busy_s
     assert double >= 0.97 * single
@@ -74,7 +79,7 @@ def test_twice_the_work_is_never_faster_than_tile_choice_permits(device, m, n, k
 
 
 @given(GPUS, SIZES, SIZES, SIZES)
-def test_launch_shape_covers_the_output_and_fits_the_device(device, m, n, k):
+def test_launch_shape_covers_the_output_and_fits_the_device(device: Device, m: int, n: int, k: int) -> None:
     cost = gemm_cost(Gemm(m, n, k, HALF), device, CONSTANTS)
     assert cost.ctas >= 1
     assert cost.ctas_per_sm >= 1
@@ -103,15 +108,15 @@ def test_launch_shape_covers_the_output_and_fits_the_device(device, m, n, k):
         (512, 21504, 132, True),
     ],
 )
-def test_grids_on_hopper_are_those_that_a_profiler_shows(m: int, n: int, ctas: int, dynamic: bool):
+def test_grids_on_hopper_are_those_that_a_profiler_shows(m: int, n: int, ctas: int, dynamic: bool) -> None:
     grid = persistent_grid(m, n, 132)
     assert (grid.ctas, grid.dynamic) == (ctas, dynamic)
     assert grid.tiles >= grid.ctas
 
 
-def test_one_tile_more_than_the_sms_hold_costs_a_whole_wave_on_a_plain_grid():
+def test_one_tile_more_than_the_sms_hold_costs_a_whole_wave_on_a_plain_grid() -> None:
     columns = 108 * 256
-    only_whole_waves = {"wave_quantisation": 1.0, "tile_s": 0.05e-6, "l2_bytes_per_clock": 30.0}
+    only_whole_waves: dict[str, Any] = {"wave_quantisation": 1.0, "tile_s": 0.05e-6, "l2_bytes_per_clock": 30.0}
     full = busy(128, columns, 8192, **only_whole_waves)
     # Smaller tiles fill the second wave better, which softens the step but does not remove it.
     assert busy(128, columns + 256, 8192, **only_whole_waves) > 1.2 * full
@@ -119,27 +124,27 @@ def test_one_tile_more_than_the_sms_hold_costs_a_whole_wave_on_a_plain_grid():
     assert busy(128, columns + 256, 8192, **smooth) < 1.05 * busy(128, columns, 8192, **smooth)
 
 
-def test_few_rows_take_the_time_to_read_the_weights():
+def test_few_rows_take_the_time_to_read_the_weights() -> None:
     weights_s = 2 * 16384 * 16384 / (4.8e12 * 0.82)
     times = [busy(m, 16384, 16384, PERSISTENT_GPU) for m in (2, 8, 16)]
     assert all(weights_s < time < 1.15 * weights_s for time in times)
 
 
-def test_many_rows_take_the_time_of_the_tensor_cores():
+def test_many_rows_take_the_time_of_the_tensor_cores() -> None:
     op = Gemm(8192, 8192, 8192, HALF)
     cost = gemm_cost(op, PLAIN_GPU, CONSTANTS)
     assert cost.compute_s > cost.memory_s
     assert 0.6 < op.flops / cost.busy_s / 312e12 < 0.85
 
 
-def test_a_small_output_with_a_long_inner_dimension_is_split_along_k():
+def test_a_small_output_with_a_long_inner_dimension_is_split_along_k() -> None:
     cost = gemm_cost(Gemm(64, 256, 16384, HALF), PLAIN_GPU, CONSTANTS)
     assert "split-K 1," not in cost.detail
     assert cost.ctas > 4
     assert cost.busy_s < busy(64, 256, 16384, split_s=1.0)
 
 
-def test_a_replayed_benchmark_finds_small_weights_in_l2_and_large_ones_in_hbm():
+def test_a_replayed_benchmark_finds_small_weights_in_l2_and_large_ones_in_hbm() -> None:
     small, large = Gemm(8, 1024, 1024, HALF), Gemm(8, 16384, 16384, HALF)
     for op, relation in ((small, 0.9), (large, 1.0)):
         cold = gemm_cost(op, PLAIN_GPU, CONSTANTS)
@@ -149,7 +154,7 @@ def test_a_replayed_benchmark_finds_small_weights_in_l2_and_large_ones_in_hbm():
     assert gemm_cost(large, PLAIN_GPU, CONSTANTS, weights_warm=True).hbm_bytes > 0.99 * 2 * 16384 * 16384
 
 
-def test_a_lower_clock_slows_arithmetic_and_leaves_streaming_of_weights_alone():
+def test_a_lower_clock_slows_arithmetic_and_leaves_streaming_of_weights_alone() -> None:
     bound_by_compute, bound_by_memory = Gemm(4096, 4096, 4096, HALF), Gemm(8, 16384, 16384, HALF)
     slow = gemm_cost(bound_by_compute, PERSISTENT_GPU, CONSTANTS, 0.7).busy_s
     fast = gemm_cost(bound_by_compute, PERSISTENT_GPU, CONSTANTS).busy_s
@@ -158,7 +163,7 @@ def test_a_lower_clock_slows_arithmetic_and_leaves_streaming_of_weights_alone():
     assert slow < 1.01 * gemm_cost(bound_by_memory, PERSISTENT_GPU, CONSTANTS).busy_s
 
 
-def test_accumulating_reads_the_output_too():
+def test_accumulating_reads_the_output_too() -> None:
     plain = gemm_cost(Gemm(4096, 4096, 64, HALF), PLAIN_GPU, CONSTANTS)
     accumulating = gemm_cost(Gemm(4096, 4096, 64, HALF, accumulate=True), PLAIN_GPU, CONSTANTS)
     assert accumulating.hbm_bytes - plain.hbm_bytes == pytest.approx(0.6 * 2 * 4096 * 4096)
@@ -169,23 +174,25 @@ def test_accumulating_reads_the_output_too():
     ("n", "k", "element_bytes", "expected"),
     [(4096, 4096, 2, 16), (4100, 4096, 2, 8), (4096, 4098, 2, 4), (4097, 4096, 2, 2), (4097, 4096, 4, 4)],
 )
-def test_rows_are_aligned_to_the_power_of_two_in_both_their_lengths(n, k, element_bytes, expected):
+def test_rows_are_aligned_to_the_power_of_two_in_both_their_lengths(
+    n: int, k: int, element_bytes: int, expected: int
+) -> None:
     assert row_alignment_bytes(n, k, element_bytes) == expected
 
 
-def test_odd_sizes_are_slower_than_the_next_aligned_ones():
+def test_odd_sizes_are_slower_than_the_next_aligned_ones() -> None:
     for n, k in ((4095, 4096), (4096, 4095), (4094, 4096), (4092, 4096)):
         assert busy(2048, n, k) > 1.15 * busy(2048, 4096, 4096)
 
 
-def test_single_precision_takes_its_own_rate_and_twice_the_bytes():
+def test_single_precision_takes_its_own_rate_and_twice_the_bytes() -> None:
     cost = gemm_cost(Gemm(4096, 4096, 4096, DType.FLOAT32), PLAIN_GPU, CONSTANTS)
     assert cost.busy_s > 2 * 4096**3 / 19.5e12
     few = gemm_cost(Gemm(8, 8192, 8192, DType.FLOAT32), PLAIN_GPU, CONSTANTS)
     assert few.hbm_bytes > 4.0 * 8192 * 8192
 
 
-def test_correction_is_exact_at_knots_geometric_between_and_constant_outside():
+def test_correction_is_exact_at_knots_geometric_between_and_constant_outside() -> None:
     table = {
         "64x256": {"256": 1.0, "1024": 1.2},
         "64x1024": {"256": 1.1, "1024": 1.0},
@@ -212,12 +219,12 @@ def test_correction_is_exact_at_knots_geometric_between_and_constant_outside():
         ({"1x256": {"256": 1.0, "512": 1.0}, "8x512": {"256": 1.0, "512": 1.0}}, "every combination"),
     ],
 )
-def test_an_incomplete_correction_grid_is_refused(table, message):
+def test_an_incomplete_correction_grid_is_refused(table: dict[str, dict[str, float]], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         gemm_correction_factor(replace(CONSTANTS, correction=table), 8, 256, 256)
 
 
-def test_every_wrong_argument_is_named_at_once():
+def test_every_wrong_argument_is_named_at_once() -> None:
     with pytest.raises(InputError) as caught:
         gemm_cost(Gemm(0, -4, 8, DType.BFLOAT16), PLAIN_GPU, CONSTANTS, clock_ratio=1.5)
     paths = [problem.path for problem in caught.value.problems]

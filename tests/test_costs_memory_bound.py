@@ -145,6 +145,7 @@ def test_a_fit_recovers_kernels_from_noisy_measurements() -> None:
     initial = type(start)(0.7, 3e12, 0.4, 0.6, 2.0, away)
     samples = _samples(periods=True)
     result = fit_memory_bound(samples, H200, initial)
+    assert result.residual is not None
     assert result.residual < 0.02
     assert len(result.fitted) + len(result.held_out) == len(samples)
     assert {kind_class(sample) for sample, _ in result.held_out} <= {

@@ -39,14 +39,16 @@ def request(**changes: Any) -> DesignRequest:
     head_dim=st.sampled_from([64, 96, 128]),
     groups=st.sampled_from([1, 4]),
 )
-def test_widths_divide_and_no_other_is_nearer_to_the_budget(kind, budget, layers, devices, head_dim, groups):
+def test_widths_divide_and_no_other_is_nearer_to_the_budget(
+    kind: str, budget: int, layers: int, devices: int, head_dim: int, groups: int
+) -> None:
     config = preset("6.7B")
     shape = Design(
         "any", devices, kind, devices if kind == "kraken" else 1, layers, head_dim, head_dim, groups, 2.0, None
     )
 
     def away(width: int) -> int:
-        return abs(Design(*_fields(shape, width)).num_parameters(config) - budget)
+        return int(abs(Design(*_fields(shape, width)).num_parameters(config) - budget))
 
     widths = widths_for_budget(shape, config, budget)
     assert widths
@@ -64,7 +66,7 @@ def _fields(design: Design, width: int) -> list[Any]:
 
 
 @pytest.mark.parametrize("kind", ["standard", "parallel", "kraken"])
-def test_a_design_counts_the_parameters_that_are_simulated(kind: str):
+def test_a_design_counts_the_parameters_that_are_simulated(kind: str) -> None:
     asked = request(search={"kind": [kind], "ffn_expansion": [3], "num_key_value_groups": [4]})
     for design in designs(asked):
         prediction = simulate(design.scenario(asked.base))
@@ -74,13 +76,13 @@ def test_a_design_counts_the_parameters_that_are_simulated(kind: str):
         assert shape.num_attention_heads == 4 * shape.num_key_value_heads
 
 
-def test_the_base_model_is_its_own_design():
+def test_the_base_model_is_its_own_design() -> None:
     asked = request(search={"kind": ["standard"], "hidden_size": [2048]})
     (design,) = designs(asked)
     assert simulate(design.scenario(asked.base)).latency_s == simulate(asked.base).latency_s
 
 
-def test_every_design_is_named_once_and_keeps_the_constraints():
+def test_every_design_is_named_once_and_keeps_the_constraints() -> None:
     limits = {"budget_tolerance": 0.04, "min_hidden_size": 1500, "min_num_hidden_layers": 20, "max_memory": "3 GB"}
     asked = request(constraints=limits)
     space = list(designs(asked))
@@ -95,7 +97,7 @@ def test_every_design_is_named_once_and_keeps_the_constraints():
     assert result.num_designs == len(result.evaluated) + sum(result.rejections.counts.values())
 
 
-def test_the_front_is_undominated_and_its_first_the_fastest():
+def test_the_front_is_undominated_and_its_first_the_fastest() -> None:
     result = search_designs(request(objectives=["ttft", "depth"]))
 
     def point(item: Any) -> list[float]:
@@ -109,7 +111,7 @@ def test_the_front_is_undominated_and_its_first_the_fastest():
     assert result.decision.best == result.best.design.label
 
 
-def test_cost_is_rent_over_tokens_on_the_designs_share_of_the_machine():
+def test_cost_is_rent_over_tokens_on_the_designs_share_of_the_machine() -> None:
     prices = {"h200-sxm-x2": {"per_hour": 8.0, "source": "example price", "date": "2026-01-01"}}
     result = search_designs(request(objectives=["cost"], prices=prices, currency="EUR", search={"num_devices": [1, 2]}))
     best = result.best
@@ -118,7 +120,7 @@ def test_cost_is_rent_over_tokens_on_the_designs_share_of_the_machine():
     assert best.design.num_devices == 1
 
 
-def test_optuna_finds_nearly_the_best_of_a_space_it_does_not_try_whole():
+def test_optuna_finds_nearly_the_best_of_a_space_it_does_not_try_whole() -> None:
     # 15 % of the space; exhaustive search says what the best is.
     asked = request(search={**VARIED, "ffn_expansion": [2, 3, 4], "num_key_value_groups": [1, 2, 4]})
     space = len(list(designs(asked)))
@@ -132,19 +134,19 @@ def test_optuna_finds_nearly_the_best_of_a_space_it_does_not_try_whole():
     assert sampled.best.latency_s <= 1.05 * whole.best.latency_s
 
 
-def test_a_space_too_large_says_how_to_go_on_without_optuna(monkeypatch: pytest.MonkeyPatch):
+def test_a_space_too_large_says_how_to_go_on_without_optuna(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(InputError, match=r"install kraken_sim\[explore\]"):
         search_designs(request(max_evaluations=3))
 
 
-def test_a_space_that_cannot_be_listed_is_refused():
+def test_a_space_that_cannot_be_listed_is_refused() -> None:
     many = {"num_hidden_layers": list(range(1, 101)), "hidden_size": list(range(64, 6400, 64)), "ways": [2, 4, 8, 16]}
     with pytest.raises(InputError, match="combinations"):
         search_designs(request(search={**many, "head_dim": [64, 80, 96, 112, 128, 160]}))
 
 
-def test_an_interrupted_search_keeps_what_it_has():
+def test_an_interrupted_search_keeps_what_it_has() -> None:
     def interrupt(count: int) -> None:
         if count == 10:
             raise KeyboardInterrupt
@@ -165,13 +167,13 @@ def test_an_interrupted_search_keeps_what_it_has():
         ({"budget": 400e9, "search": {}}, "device memory"),
     ],
 )
-def test_constraints_that_nothing_keeps_name_the_number_in_the_way(changes: dict[str, Any], words: str):
+def test_constraints_that_nothing_keeps_name_the_number_in_the_way(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(InfeasibleError) as caught:
         search_designs(request(**changes))
     assert words in str(caught.value)
 
 
-def test_every_problem_of_a_search_is_reported_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_every_problem_of_a_search_is_reported_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = {
         "base": {**BASE, "model": {"preset": "1.4B"}, "hardware": "h200-sxm-x2"},
         "budget": 1e9,
@@ -198,7 +200,7 @@ def test_every_problem_of_a_search_is_reported_at_once(tmp_path: Path, capsys: p
         assert words in error, words
 
 
-def test_the_command_answers_as_text_json_and_html(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_the_command_answers_as_text_json_and_html(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = tmp_path / "front.html"
     assert main(["explore", "design", "13b-on-h100_design", "--html", str(page)]) == 0
     assert "nothing else is better in all of ttft, energy" in capsys.readouterr().out

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from engine_support import (
@@ -28,6 +29,10 @@ from kraken_sim.engine.timeline import SpanKind
 from kraken_sim.errors import SimulationError
 from kraken_sim.program.program import COMM_STREAM, MAIN_STREAM, RecordEvent, WaitEvent
 
+if TYPE_CHECKING:
+    from kraken_sim.costs.contention import ContentionConstants
+    from kraken_sim.costs.types import CollectiveCost, KernelCost
+
 SHORT = kernel_cost(1 * US, ctas=1)
 FORK = (RecordEvent("fork", MAIN_STREAM), WaitEvent("fork", COMM_STREAM))
 AFTER = (compute(9),)
@@ -35,7 +40,7 @@ AFTER = (compute(9),)
 JOIN = (RecordEvent("join", COMM_STREAM), WaitEvent("join", MAIN_STREAM))
 
 
-def test_a_chain_of_kernels_lasts_the_launch_plus_kernels_plus_gaps():
+def test_a_chain_of_kernels_lasts_the_launch_plus_kernels_plus_gaps() -> None:
     timeline = run(
         program(compute(1), compute(2), compute(3)),
         machine({op(i): kernel_cost(i * 10 * US) for i in (1, 2, 3)}, launch=LAUNCH),
@@ -44,19 +49,19 @@ def test_a_chain_of_kernels_lasts_the_launch_plus_kernels_plus_gaps():
     assert timeline.duration_s == pytest.approx((8 + 10 + 20 + 30 + 2 * 1) * US, rel=1e-12)
 
 
-def test_short_kernels_in_eager_mode_are_bound_by_their_host():
+def test_short_kernels_in_eager_mode_are_bound_by_their_host() -> None:
     count = 50
     timeline = run(program(compute(1), repeat=count), machine(kernel_cost(1 * US), launch=LAUNCH), eager=True)
     assert timeline.duration_s == pytest.approx((5 * count + 1) * US, rel=1e-12)
 
 
-def test_long_kernels_in_eager_mode_hide_their_launches():
+def test_long_kernels_in_eager_mode_hide_their_launches() -> None:
     count = 50
     timeline = run(program(compute(1), repeat=count), machine(kernel_cost(20 * US), launch=LAUNCH), eager=True)
     assert timeline.duration_s == pytest.approx((5 + 20 * count + 1.5 * (count - 1)) * US, rel=1e-12)
 
 
-def test_a_lead_of_the_host_that_runs_out_is_not_mistaken_for_a_steady_state():
+def test_a_lead_of_the_host_that_runs_out_is_not_mistaken_for_a_steady_state() -> None:
     # A first kernel of 1 ms lets the host run ahead; each layer costs it more than the device, so after
     # some 60 layers the pass becomes host-bound. Folding must not extrapolate the layers before.
     from kraken_sim.program.program import Program, Segment
@@ -70,13 +75,13 @@ def test_a_lead_of_the_host_that_runs_out_is_not_mistaken_for_a_steady_state():
 
 @given(any_cost)
 @example(kernel_cost(30 * US, ctas=3 * NUM_SMS + 7, ctas_per_sm=2, fixed_s=0.4 * US, memory_fraction=1.0))
-def test_a_lone_kernel_takes_by_events_what_the_closed_form_says(cost):
+def test_a_lone_kernel_takes_by_events_what_the_closed_form_says(cost: KernelCost) -> None:
     timeline = run(program(compute(1)), machine(cost), eager=False, exact=True)
     assert timeline.end_ps == launch_shape(cost, NUM_SMS).alone_ps
     assert timeline.duration_s == pytest.approx(max(cost.busy_s, cost.fixed_s), abs=2e-12)
 
 
-def test_streams_wait_for_recorded_events():
+def test_streams_wait_for_recorded_events() -> None:
     steps = (compute(1), *FORK, compute(2, COMM_STREAM), compute(3), *JOIN, compute(4))
     costs = {op(1): kernel_cost(5 * US), op(2): kernel_cost(30 * US, ctas=50), op(4): kernel_cost(7 * US)}
     costs[op(3)] = kernel_cost(10 * US, ctas=50)
@@ -88,13 +93,13 @@ def test_streams_wait_for_recorded_events():
     assert spans["join"].duration_s == pytest.approx(20 * US)
 
 
-def test_kernels_that_fit_side_by_side_do_not_disturb_each_other():
+def test_kernels_that_fit_side_by_side_do_not_disturb_each_other() -> None:
     steps = (*FORK, compute(1, COMM_STREAM), compute(2))
     costs = {op(1): kernel_cost(10 * US, ctas=50), op(2): kernel_cost(10 * US, ctas=50)}
     assert run(program(*steps), machine(costs), eager=False).duration_s == pytest.approx(10 * US)
 
 
-def test_a_plain_grid_beside_a_collective_has_more_waves():
+def test_a_plain_grid_beside_a_collective_has_more_waves() -> None:
     # 300 tiles on 100 SMs are 3 waves of 10 us; on the 76 SMs that 24 channels leave they are 4.
     steps = (*FORK, collective(COMM_STREAM), *AFTER, compute(1), *JOIN)
     costs = {op(9): SHORT, op(1): kernel_cost(30 * US, ctas=300)}
@@ -103,7 +108,7 @@ def test_a_plain_grid_beside_a_collective_has_more_waves():
     assert gemm.duration_s == pytest.approx(-(-300 // (NUM_SMS - 24)) * 10 * US)
 
 
-def test_a_persistent_grid_serialises_behind_a_collective_that_outlasts_its_first_ctas():
+def test_a_persistent_grid_serialises_behind_a_collective_that_outlasts_its_first_ctas() -> None:
     # 100 CTAs with 3 tiles each: 76 start at once and end after 30 us, the 24 displaced ones only then.
     steps = (*FORK, collective(COMM_STREAM), *AFTER, compute(1), *JOIN)
     costs = {op(9): SHORT, op(1): kernel_cost(30 * US, ctas=100, tiles=300, persistent=True)}
@@ -112,7 +117,7 @@ def test_a_persistent_grid_serialises_behind_a_collective_that_outlasts_its_firs
     assert gemm.duration_s == pytest.approx(60 * US)
 
 
-def test_displaced_ctas_of_a_persistent_grid_start_when_the_collective_ends():
+def test_displaced_ctas_of_a_persistent_grid_start_when_the_collective_ends() -> None:
     steps = (*FORK, collective(COMM_STREAM), *AFTER, compute(1), *JOIN)
     costs = {op(9): SHORT, op(1): kernel_cost(30 * US, ctas=100, tiles=300, persistent=True)}
     timeline = run(program(*steps), machine(costs, collective_cost(12 * US, channels=24)), eager=False)
@@ -120,7 +125,7 @@ def test_displaced_ctas_of_a_persistent_grid_start_when_the_collective_ends():
     assert gemm.end_s == pytest.approx((12 + 30) * US)
 
 
-def test_a_grid_smaller_than_the_free_sms_is_not_hurt():
+def test_a_grid_smaller_than_the_free_sms_is_not_hurt() -> None:
     steps = (*FORK, collective(COMM_STREAM), *AFTER, compute(1), *JOIN)
     costs = {op(9): SHORT, op(1): kernel_cost(30 * US, ctas=76, tiles=76, persistent=True)}
     timeline = run(program(*steps), machine(costs, collective_cost(100 * US, channels=24)), eager=False)
@@ -131,7 +136,9 @@ def test_a_grid_smaller_than_the_free_sms_is_not_hurt():
 @given(
     ctas=st.integers(1, 450), memory=st.floats(0.0, 1.0), channels=st.integers(1, 60), beside_us=st.floats(1.0, 300.0)
 )
-def test_a_kernel_beside_a_collective_never_ends_before_it_would_alone(ctas, memory, channels, beside_us):
+def test_a_kernel_beside_a_collective_never_ends_before_it_would_alone(
+    ctas: int, memory: float, channels: int, beside_us: float
+) -> None:
     """Also where the last wave is nearly empty and has the bandwidth to itself."""
     kernel = kernel_cost(100 * US, ctas=ctas, ctas_per_sm=2, memory_fraction=memory)
     steps = [collective(stream=1), compute(1)]
@@ -142,14 +149,14 @@ def test_a_kernel_beside_a_collective_never_ends_before_it_would_alone(ctas, mem
     assert span.duration_s >= 100 * US * (1 - 1e-7)
 
 
-def test_two_memory_bound_kernels_share_hbm_evenly():
+def test_two_memory_bound_kernels_share_hbm_evenly() -> None:
     steps = (*FORK, compute(1, COMM_STREAM), compute(2))
     cost = kernel_cost(10 * US, ctas=50, memory_fraction=1.0)
     timeline = run(program(*steps), machine({op(1): cost, op(2): cost}), eager=False)
     assert timeline.duration_s == pytest.approx(20 * US)
 
 
-def test_kernels_that_together_ask_for_more_than_hbm_gives_are_slowed_alike():
+def test_kernels_that_together_ask_for_more_than_hbm_gives_are_slowed_alike() -> None:
     # 20 % and 100 % of the bandwidth: 120 % of the time for both.
     steps = (*FORK, compute(1, COMM_STREAM), compute(2), *JOIN)
     small = kernel_cost(10 * US, ctas=50, memory_fraction=0.2)
@@ -159,7 +166,7 @@ def test_kernels_that_together_ask_for_more_than_hbm_gives_are_slowed_alike():
     assert spans["kernel_2"].duration_s == pytest.approx(12 * US)
 
 
-def test_waves_spread_over_the_sms_that_a_collective_sets_free():
+def test_waves_spread_over_the_sms_that_a_collective_sets_free() -> None:
     # 276 CTAs of 10 us: 76 start at 0, 10 and 20 us, and 24 more at 12 us, when the collective ends, and at 22 us.
     steps = (*FORK, collective(COMM_STREAM), *AFTER, compute(1), *JOIN)
     costs = {op(9): kernel_cost(1e-3 * US, ctas=1), op(1): kernel_cost(30 * US, ctas=276)}
@@ -167,7 +174,7 @@ def test_waves_spread_over_the_sms_that_a_collective_sets_free():
     assert timeline.duration_s == pytest.approx(32 * US, rel=1e-3)
 
 
-def test_memory_traffic_slows_a_collective_only_while_both_run():
+def test_memory_traffic_slows_a_collective_only_while_both_run() -> None:
     steps = (*FORK, collective(COMM_STREAM), compute(1), *JOIN)
     contention = replace(NO_INTERFERENCE, collective_memory_slowdown=0.5)
     costs = {op(1): kernel_cost(30 * US, ctas=100, memory_fraction=1.0)}
@@ -176,19 +183,19 @@ def test_memory_traffic_slows_a_collective_only_while_both_run():
     assert timeline.duration_s == pytest.approx(70 * US)
 
 
-def test_a_collective_starts_when_its_last_rank_arrives_and_a_missing_rank_is_named():
+def test_a_collective_starts_when_its_last_rank_arrives_and_a_missing_rank_is_named() -> None:
     with pytest.raises(SimulationError, match=r"rank 0 stream 0: layer\[0\] all_reduce"):
         run(program(collective(num_devices=4), num_devices=2), machine({}), eager=False, exact=True)
 
 
-def test_the_same_program_gives_the_same_timeline():
+def test_the_same_program_gives_the_same_timeline() -> None:
     steps = (*FORK, collective(COMM_STREAM), compute(1), *JOIN)
     given_machine = machine(kernel_cost(30 * US, ctas=300), collective_cost(50 * US, channels=24))
     first = run(program(*steps), given_machine, eager=False, exact=True)
     assert first == run(program(*steps), given_machine, eager=False, exact=True)
 
 
-def test_a_narrow_memory_bound_kernel_ends_though_its_last_work_takes_less_than_half_a_picosecond():
+def test_a_narrow_memory_bound_kernel_ends_though_its_last_work_takes_less_than_half_a_picosecond() -> None:
     # The 24 displaced CTAs may run at 1/0.3 of their usual speed; rounding once left work that rounds to 0 ps.
     steps = (*FORK, collective(COMM_STREAM), *AFTER, compute(1), *JOIN)
     contention = replace(NO_INTERFERENCE, memory_saturation_fraction=0.3)
@@ -199,7 +206,7 @@ def test_a_narrow_memory_bound_kernel_ends_though_its_last_work_takes_less_than_
         assert busy_s <= run(program(*steps), given_machine, eager=False).duration_s < 3.0 * busy_s
 
 
-def test_a_clock_that_stands_still_is_an_error_that_names_what_runs(monkeypatch):
+def test_a_clock_that_stands_still_is_an_error_that_names_what_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     # What a kernel's end would look like if rounding never let it be reached.
     monkeypatch.setattr("kraken_sim.engine.resident.ComputeKernel.wave_is_over", property(lambda _: False))
     monkeypatch.setattr("kraken_sim.engine.device.DeviceState._set_timer", _fire_at_once)
@@ -207,13 +214,21 @@ def test_a_clock_that_stands_still_is_an_error_that_names_what_runs(monkeypatch)
         run(program(compute(1)), machine(kernel_cost(1 * US)), eager=False, exact=True)
 
 
-def _fire_at_once(device, _):
+def _fire_at_once(device: Any, _: Any) -> Any:
     device.env.timeout(0).callbacks.append(lambda _: device._settle())
 
 
 @settings(max_examples=60, deadline=None)
 @given(any_cost, any_cost, any_cost, collectives, contentions, st.booleans(), st.integers(2, 30))
-def test_folding_equals_the_full_simulation(first, second, third, all_reduce, contention, eager, repeat):
+def test_folding_equals_the_full_simulation(
+    first: KernelCost,
+    second: KernelCost,
+    third: KernelCost,
+    all_reduce: CollectiveCost,
+    contention: ContentionConstants,
+    eager: bool,
+    repeat: int,
+) -> None:
     steps = (compute(1), *FORK, collective(COMM_STREAM), compute(2), *JOIN, compute(3))
     given_machine = machine(
         {op(1): first, op(2): second, op(3): third}, all_reduce, launch=LAUNCH, contention=contention
@@ -235,7 +250,9 @@ def test_folding_equals_the_full_simulation(first, second, third, all_reduce, co
     collective_cost(150e-6, channels=1),
 )  # an SM that is freed the moment a kernel starts must not let its CTAs skip the start
 @given(any_cost, any_cost, collectives)
-def test_makespan_lies_between_the_critical_path_and_the_serial_sum(first, second, all_reduce):
+def test_makespan_lies_between_the_critical_path_and_the_serial_sum(
+    first: KernelCost, second: KernelCost, all_reduce: CollectiveCost
+) -> None:
     steps = (*FORK, collective(COMM_STREAM), compute(1), compute(2), *JOIN)
     costs = {op(1): first, op(2): second}
     timeline = run(program(*steps), machine(costs, all_reduce), eager=False)

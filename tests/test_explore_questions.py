@@ -23,14 +23,14 @@ ROOT = Path(__file__).parent.parent
 PASSES = ROOT / "validation" / "measurements" / "h200-sxm-x2-passes.jsonl"
 
 
-def test_the_best_channels_are_those_that_explaining_the_overlap_names():
+def test_the_best_channels_are_those_that_explaining_the_overlap_names() -> None:
     answer = best_channels(asked(context_length=128), perturb=False)
     advice = explain_overlap(simulate(asked(context_length=128)))
     assert answer.best == str(advice.best_channels or "default")
     assert answer.gain >= 0.0
 
 
-def test_channels_are_asked_of_overlapping_krakens_on_nccl_only():
+def test_channels_are_asked_of_overlapping_krakens_on_nccl_only() -> None:
     wrong = asked(architecture={"kind": "standard"}, runtime={"overlap": False, "collective": {"library": "custom"}})
     with pytest.raises(InputError) as caught:
         best_channels(wrong)
@@ -39,7 +39,7 @@ def test_channels_are_asked_of_overlapping_krakens_on_nccl_only():
     }  # fmt: skip
 
 
-def test_predicted_channels_hold_against_the_measured_passes():
+def test_predicted_channels_hold_against_the_measured_passes() -> None:
     # 15 Krakens on two H200. Following the prediction must lose little, and less than NCCL's own choice does; the
     # stated probabilities must be honest: as many hits as they promise, give or take two standard deviations.
     result = compare_channels(read_measurements(PASSES))
@@ -53,7 +53,7 @@ def test_predicted_channels_hold_against_the_measured_passes():
     assert min(result.mean_fixed_regret().values()) >= 0.0
 
 
-def test_a_file_without_several_limits_of_channels_is_refused(tmp_path: Path):
+def test_a_file_without_several_limits_of_channels_is_refused(tmp_path: Path) -> None:
     lines = PASSES.read_text(encoding="utf-8").splitlines()
     kept = [line for line in lines if '"condition":"channels' not in line]
     path = tmp_path / "few.jsonl"
@@ -62,7 +62,7 @@ def test_a_file_without_several_limits_of_channels_is_refused(tmp_path: Path):
         compare_channels(read_measurements(path))
 
 
-def test_degrees_are_powers_of_two_and_the_number_asked_for():
+def test_degrees_are_powers_of_two_and_the_number_asked_for() -> None:
     profile = load_profile("h100-sxm-x8")
     assert degrees(profile) == [1, 2, 4, 8]
     assert degrees(profile, 6) == [1, 2, 4, 6]
@@ -70,7 +70,7 @@ def test_degrees_are_powers_of_two_and_the_number_asked_for():
         degrees(profile, 9)
 
 
-def test_the_best_degree_is_the_fastest_row_and_one_gpu_the_most_economical():
+def test_the_best_degree_is_the_fastest_row_and_one_gpu_the_most_economical() -> None:
     answer = best_degree(asked(hardware="h100-sxm-x8", num_devices=None, model={"preset": "13B"}, context_length=2048))
     by_name = {row.name: row for row in answer.rows}
     assert answer.best == min(by_name, key=lambda name: by_name[name].prediction.latency_s) == "kraken x8"
@@ -81,7 +81,7 @@ def test_the_best_degree_is_the_fastest_row_and_one_gpu_the_most_economical():
     assert "parallel x1" not in by_name
 
 
-def test_degrees_that_do_not_fit_say_why_and_none_is_infeasible():
+def test_degrees_that_do_not_fit_say_why_and_none_is_infeasible() -> None:
     answer = best_degree(asked(hardware="h100-sxm-x8", num_devices=None, model={"preset": "65B"}), perturb=False)
     assert "device memory" in answer.impossible["standard x1"]
     with pytest.raises(InfeasibleError, match="limiting number"):
@@ -92,12 +92,12 @@ def crossing(*speedups: float) -> Crossing:
     return crossing_of([1e9 * 2.0**index for index in range(len(speedups))], speedups, 0.1)
 
 
-def test_the_crossing_is_interpolated_on_the_logarithm_of_the_bandwidth():
+def test_the_crossing_is_interpolated_on_the_logarithm_of_the_bandwidth() -> None:
     found = crossing(0.3, 0.2, 0.0)
     assert found.sure_bytes_per_s == found.last_bytes_per_s == pytest.approx(2e9 * 2.0**0.5)
 
 
-def test_a_curve_that_goes_back_and_forth_has_two_ends():
+def test_a_curve_that_goes_back_and_forth_has_two_ends() -> None:
     found = crossing(0.3, 0.0, 0.3, 0.0)
     assert found.sure_bytes_per_s is not None
     assert found.last_bytes_per_s is not None
@@ -105,7 +105,7 @@ def test_a_curve_that_goes_back_and_forth_has_two_ends():
     assert 4e9 < found.last_bytes_per_s < 8e9
 
 
-def test_curves_that_never_cross():
+def test_curves_that_never_cross() -> None:
     assert crossing(0.0, 0.0).last_bytes_per_s is None
     always = crossing(0.3, 0.3)
     assert always.sure_bytes_per_s == always.last_bytes_per_s == 2e9
@@ -114,7 +114,7 @@ def test_curves_that_never_cross():
     assert late.last_bytes_per_s is not None
 
 
-def test_slower_links_make_kraken_worth_more():
+def test_slower_links_make_kraken_worth_more() -> None:
     answer = worthwhile_bandwidth(asked(), 0.1, (0.125, 0.5, 1.0), perturb=False)
     assert answer.points[0].speedup > answer.points[-1].speedup
     assert answer.own == answer.points[-1]
@@ -129,7 +129,9 @@ def test_slower_links_make_kraken_worth_more():
 @pytest.mark.parametrize(
     ("verb", "words"), [("channels", "probability"), ("degree", "replicas"), ("interconnect", "as built")]
 )
-def test_every_question_is_one_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str, words: str):
+def test_every_question_is_one_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str, words: str
+) -> None:
     page, data = tmp_path / "new" / "page.html", tmp_path / "new" / "data.json"
     flags = ["--hardware", "h200-sxm-x2", "--model", "1.3B", "--context-length", "128"]
     assert main(["explore", verb, *flags, "--html", str(page), "--json", str(data)]) == 0
@@ -140,7 +142,7 @@ def test_every_question_is_one_command(tmp_path: Path, capsys: pytest.CaptureFix
     assert len(json.loads(data.read_text(encoding="utf-8"))) == 1
 
 
-def test_options_change_a_scenario_and_lists_ask_several_questions(capsys: pytest.CaptureFixture[str]):
+def test_options_change_a_scenario_and_lists_ask_several_questions(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["explore", "degree", "kraken-6.7b-on-two-h200", "--model", "1.3B", "--context-length", "128", "256"]
     assert main([*arguments, "--json", "-"]) == 0
     answers = json.loads(capsys.readouterr().out)
@@ -148,14 +150,14 @@ def test_options_change_a_scenario_and_lists_ask_several_questions(capsys: pytes
     assert answers[0]["best"] == "parallel x2"
 
 
-def test_measured_channels_are_a_command_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_measured_channels_are_a_command_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = tmp_path / "measured.html"
     assert main(["explore", "channels", "--measured", str(PASSES), "--html", str(page)]) == 0
     assert "measured best" in capsys.readouterr().out
     assert "175B, 2048 tokens" in page.read_text(encoding="utf-8")
 
 
-def test_what_is_missing_is_said_at_once(capsys: pytest.CaptureFixture[str]):
+def test_what_is_missing_is_said_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explore", "degree"]) == 2
     error = capsys.readouterr().err
     for option in ("--hardware", "--model", "--context-length"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from engine_support import (
@@ -31,8 +31,11 @@ from kraken_sim.engine.simulation import run
 from kraken_sim.program.program import COMM_STREAM, MAIN_STREAM, Program, RecordEvent, Segment, WaitEvent
 
 if TYPE_CHECKING:
+    from kraken_sim.costs.contention import ContentionConstants
+    from kraken_sim.costs.types import CollectiveCost, KernelCost
     from kraken_sim.engine.ranks import Machine
     from kraken_sim.engine.timeline import Timeline
+    from kraken_sim.hardware.device import LaunchCosts
     from kraken_sim.program.program import Step
 
 FORK = (RecordEvent("fork", MAIN_STREAM), WaitEvent("fork", COMM_STREAM))
@@ -87,15 +90,20 @@ def both(program: Program, given_machine: Machine, *, eager: bool) -> tuple[Time
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(programs, st.lists(any_cost, min_size=6, max_size=6), collectives, contentions, launches, st.booleans())
 def test_any_program_folds_to_the_timeline_of_the_full_simulation(
-    program, costs, all_reduce, contention, launch, eager
-):
+    program: Program,
+    costs: list[KernelCost],
+    all_reduce: CollectiveCost,
+    contention: ContentionConstants,
+    launch: LaunchCosts,
+    eager: bool,
+) -> None:
     prices = {op(number): cost for number, cost in enumerate(costs)}
     folded, exact = both(program, machine(prices, all_reduce, launch, contention), eager=eager)
     assert folded.end_ps == exact.end_ps
     assert sorted(spans_of(folded)) == sorted(spans_of(exact))
 
 
-def test_a_program_is_cut_where_the_device_is_idle():
+def test_a_program_is_cut_where_the_device_is_idle() -> None:
     inside = (*FORK, collective(COMM_STREAM), compute(1), compute(2), *JOIN)
     assert pieces_of((compute(0), collective(), compute(3))) == (compute(0), collective(), compute(3))
     first, window, last = pieces_of((compute(0), *inside, compute(3))) or ()
@@ -112,7 +120,7 @@ def test_a_program_is_cut_where_the_device_is_idle():
         (WaitEvent("join", MAIN_STREAM), compute(1), *FORK, collective(COMM_STREAM), *JOIN[:1]),  # joined a layer later
     ],
 )
-def test_a_program_that_is_never_idle_in_between_is_simulated_as_a_whole(steps):
+def test_a_program_that_is_never_idle_in_between_is_simulated_as_a_whole(steps: tuple[Any, ...]) -> None:
     program = Program("test", 2, (Segment("layer", steps, 6),))
     assert pieces_of(steps) is None
     given_machine = machine(kernel_cost(30 * US, ctas=300), collective_cost(50 * US, channels=24), LAUNCH)
@@ -121,7 +129,7 @@ def test_a_program_that_is_never_idle_in_between_is_simulated_as_a_whole(steps):
     assert spans_of(folded) == spans_of(exact)
 
 
-def test_a_persistent_grid_of_more_ctas_than_fit_takes_as_long_by_events_as_in_closed_form():
+def test_a_persistent_grid_of_more_ctas_than_fit_takes_as_long_by_events_as_in_closed_form() -> None:
     cost = kernel_cost(30 * US, ctas=3 * NUM_SMS + 7, tiles=5 * NUM_SMS, persistent=True)
     program = Program("test", 2, (Segment("layer", (compute(1), compute(2)), 9),))
     folded, exact = both(program, machine(cost, launch=LAUNCH, contention=NO_INTERFERENCE), eager=False)
@@ -129,7 +137,7 @@ def test_a_persistent_grid_of_more_ctas_than_fit_takes_as_long_by_events_as_in_c
     assert folded.folds
 
 
-def test_a_lead_of_the_host_is_skipped_at_once_and_its_end_is_simulated():
+def test_a_lead_of_the_host_is_skipped_at_once_and_its_end_is_simulated() -> None:
     # 1 ms of lead, 4 us lost in each of 1000 layers: some 250 equal layers, some at the turn, equal ones again.
     program = Program("test", 1, (Segment("first", (compute(0),)), Segment("layer", (compute(1), compute(2)), 1000)))
     costs = {op(0): kernel_cost(1000 * US), op(1): kernel_cost(2 * US), op(2): kernel_cost(1 * US)}
@@ -139,7 +147,7 @@ def test_a_lead_of_the_host_is_skipped_at_once_and_its_end_is_simulated():
 
 
 @pytest.mark.parametrize("kind", ["standard", "parallel", "kraken"])
-def test_only_what_is_distinct_is_simulated(kind):
+def test_only_what_is_distinct_is_simulated(kind: str) -> None:
     asked = {
         "hardware": "h200-sxm-x8",
         "model": {"preset": "175B"},

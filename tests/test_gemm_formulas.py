@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -38,7 +38,7 @@ def demand(m: int, n: int, k: int, *, warm: bool = False, accumulate: bool = Fal
     return Demand(m, n, k, HALF.num_bytes, int(accumulate), float(warm), 1.0, 1.0)
 
 
-def work_s(tiles: int, *, k: int = 4096, split: int = 1, tile: Tile = REFERENCE_TILE, **changes: float) -> float:
+def work_s(tiles: int, *, k: int = 4096, split: int = 1, tile: Tile = REFERENCE_TILE, **changes: Any) -> float:
     """Seconds on the SMs without the prologue, at a nanosecond an element of k."""
     c, d = replace(CONSTANTS, prologue_s=0.0, **changes), demand(128, 256, k)
     found = compute_s(d, tile, tiles, split, 1e-9, rates(d, PLAIN_GPU, PEAK, c, SCALAR), c, SCALAR)

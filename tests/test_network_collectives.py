@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import replace
 from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from collective_support import cluster
@@ -21,25 +22,31 @@ from kraken_sim.hardware.topology.graph import LinkKind, NodeKind
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.program.ops import CollectiveKind
 
+if TYPE_CHECKING:
+    from kraken_sim.costs.collectives.constants import CollectiveConstants
+    from kraken_sim.profiles.profile import HardwareProfile
+
 MIB = 2**20
 AR, AG, RS, A2A, BC, P2P = CollectiveKind
 
 
 @cache
-def machine(num_nodes=2, num_local=8, num_rails=8):
+def machine(num_nodes: int = 2, num_local: int = 8, num_rails: int = 8) -> HardwareProfile:
     return replace(load_profile("h100-sxm-x8"), topology=cluster(num_nodes, num_local, num_rails))
 
 
-def sent_by_nics(num_nodes, num_local, num_rails, kind, algorithm, num_bytes):
+def sent_by_nics(
+    num_nodes: int, num_local: int, num_rails: int, kind: CollectiveKind, algorithm: str, num_bytes: float
+) -> Any:
     topology = machine(num_nodes, num_local, num_rails).topology
-    sent = defaultdict(float)
+    sent: dict[str, float] = defaultdict(float)
     for link, amount in link_bytes(topology, topology.gpus, kind, algorithm, num_bytes).items():
         if link.kind is LinkKind.NETWORK and topology.kinds[link.source] is NodeKind.NIC:
             sent[link.source] += amount
     return sent
 
 
-def seconds(num_bytes, hardware=None, op="all_reduce", **options):
+def seconds(num_bytes: int, hardware: HardwareProfile | None = None, op: str = "all_reduce", **options: Any) -> float:
     profile = hardware or machine()
     spec = {"op": op, "bytes": num_bytes, "num_devices": len(profile.topology.gpus), **options}
     return predict_op(profile, spec)
@@ -47,8 +54,8 @@ def seconds(num_bytes, hardware=None, op="all_reduce", **options):
 
 class TestBytes:
     @pytest.mark.parametrize(("num_nodes", "num_local", "num_rails"), [(2, 8, 8), (4, 4, 2), (3, 2, 1), (2, 4, 4)])
-    def test_every_nic_moves_its_part(self, num_nodes, num_local, num_rails):
-        def sent(kind, algorithm):
+    def test_every_nic_moves_its_part(self, num_nodes: int, num_local: int, num_rails: int) -> None:
+        def sent(kind: CollectiveKind, algorithm: str) -> Any:
             return sent_by_nics(num_nodes, num_local, num_rails, kind, algorithm, 1000.0)
 
         n, m = num_nodes * num_local, num_nodes
@@ -65,16 +72,16 @@ class TestBytes:
                 assert amount == pytest.approx(1000.0 * share / num_rails)
 
     @pytest.mark.parametrize("num_nodes", [2, 3, 4, 5, 8])
-    def test_a_double_tree_moves_as_much_in_total_and_no_node_more_than_twice_the_message(self, num_nodes):
+    def test_a_double_tree_moves_as_much_in_total_and_no_node_more_than_twice_the_message(self, num_nodes: int) -> None:
         found = sent_by_nics(num_nodes, 2, 2, AR, "tree", 1000.0)
-        by_node = defaultdict(float)
+        by_node: dict[str, float] = defaultdict(float)
         for nic, amount in found.items():
             by_node[nic.split(".")[0]] += amount
         assert sum(by_node.values()) == pytest.approx(2 * (num_nodes - 1) * 1000.0)
         assert max(by_node.values()) <= tree_network_bytes(num_nodes, 1000.0) * (1 + 1e-9)
 
     @given(num_nodes=st.integers(2, 64))
-    def test_both_trees_span_and_inner_nodes_of_one_are_leaves_of_the_other(self, num_nodes):
+    def test_both_trees_span_and_inner_nodes_of_one_are_leaves_of_the_other(self, num_nodes: int) -> None:
         inner = []
         for mirrored in (False, True):
             edges = binary_tree(num_nodes, mirrored=mirrored)
@@ -87,15 +94,15 @@ class TestBytes:
         assert not inner[0] & inner[1]
 
     @pytest.mark.parametrize("algorithm", ["ring", "tree", "hierarchical"])
-    def test_what_enters_a_switch_leaves_it(self, algorithm):
+    def test_what_enters_a_switch_leaves_it(self, algorithm: str) -> None:
         topology = machine().topology
-        balance = defaultdict(float)
+        balance: dict[str, float] = defaultdict(float)
         for link, amount in link_bytes(topology, topology.gpus, AR, algorithm, 1000.0).items():
             balance[link.target] += amount
             balance[link.source] -= amount
         assert max(map(abs, balance.values())) < 1e-9
 
-    def test_traffic_within_the_nodes_stays_off_the_network(self):
+    def test_traffic_within_the_nodes_stays_off_the_network(self) -> None:
         topology = machine().topology
         found = link_bytes(topology, topology.gpus, AR, "hierarchical", 16.0)
         inside = [amount for link, amount in found.items() if link.kind is LinkKind.NVLINK]
@@ -103,7 +110,7 @@ class TestBytes:
 
 
 class TestTime:
-    def test_large_messages_are_bound_by_the_nics(self):
+    def test_large_messages_are_bound_by_the_nics(self) -> None:
         """A NIC of 50 GB/s each for 8 GPUs: 400 GB/s a node, of which the profile's efficiency is payload."""
         num_bytes = 2**33
         efficiency = machine().collectives.link_efficiency["network"]["simple"]
@@ -111,35 +118,35 @@ class TestTime:
         profile = replace(machine(), collectives=without_corrections(machine()))
         assert seconds(num_bytes, profile, algorithm="ring") >= bound
 
-    def test_fewer_rails_are_slower_in_proportion(self):
+    def test_fewer_rails_are_slower_in_proportion(self) -> None:
         one, eight = (seconds(2**31, machine(2, 8, rails), algorithm="ring") for rails in (1, 8))
         assert one / eight > 4.0
 
     @pytest.mark.parametrize("op", list(CollectiveKind))
-    def test_the_network_is_slower_than_nvswitch(self, op):
+    def test_the_network_is_slower_than_nvswitch(self, op: CollectiveKind) -> None:
         for num_bytes in (MIB, 256 * MIB):
             inside = predict_op("h100-sxm-x8", {"op": op.value, "bytes": num_bytes, "num_devices": 8})
             assert seconds(num_bytes, machine(2, 4, 4), op.value) > inside * 0.999
 
     @pytest.mark.parametrize("op", list(CollectiveKind))
     @pytest.mark.parametrize("shape", [(2, 8, 8), (2, 1, 1), (4, 4, 1)])
-    def test_time_grows_with_size(self, op, shape):
+    def test_time_grows_with_size(self, op: CollectiveKind, shape: tuple[int, int, int]) -> None:
         times = [seconds(2**power, machine(*shape), op.value) for power in range(3, 31)]
         assert times == sorted(times)
 
-    def test_small_messages_take_a_tree_and_large_ones_a_ring(self):
+    def test_small_messages_take_a_tree_and_large_ones_a_ring(self) -> None:
         profile = machine(4, 8, 8)
         for num_bytes in (8, 64 * 1024):
             assert seconds(num_bytes, profile) == seconds(num_bytes, profile, algorithm="tree")
         assert seconds(2**30, machine()) == seconds(2**30, machine(), algorithm="ring")
 
-    def test_the_hierarchy_pays_three_phases_but_the_network_only_for_its_share(self):
+    def test_the_hierarchy_pays_three_phases_but_the_network_only_for_its_share(self) -> None:
         """With one slow rail the phases inside are cheap; the network carries 2(m-1)/m instead of 2(n-1)/n."""
         slow = machine(2, 8, 1)
         assert seconds(2**30, slow, algorithm="hierarchical") < seconds(2**30, slow, algorithm="ring")
         assert seconds(8, slow, algorithm="hierarchical") > seconds(8, slow)
 
-    def test_llmaxbw_and_steps_of_nccls_table(self):
+    def test_llmaxbw_and_steps_of_nccls_table(self) -> None:
         """Two nodes of 8 H100 with 400 GB/s: ring Simple 8.4 + 28 x 3.4 + 2 x 14 us, bus = 16 channels x 22.5 GB/s."""
         profile = machine()
         interconnect = profile.topology.interconnect(16)
@@ -154,7 +161,9 @@ class TestTime:
         assert table["tree", "ll"] == pytest.approx((6.8 + 2 * (7 * 0.6 + 5.0), 0.5 * 39.0))
 
     @pytest.mark.parametrize(("num_nodes", "simple", "ll128"), [(2, 42.8, 31.67), (4, 24.0, 20.0)])
-    def test_a_tree_over_several_blackwell_nodes_is_capped_below_one_of_a_single_node(self, num_nodes, simple, ll128):
+    def test_a_tree_over_several_blackwell_nodes_is_capped_below_one_of_a_single_node(
+        self, num_nodes: int, simple: float, ll128: float
+    ) -> None:
         """Channels of 100 GB/s: what binds are NCCL's caps, perChMaxTreeBws and perChMaxTreeLL128Bws."""
         profile = machine(num_nodes)
         interconnect = profile.topology.interconnect(8 * num_nodes)
@@ -168,12 +177,12 @@ class TestTime:
         assert table["ll128"] == pytest.approx(0.5 * fast.channels * ll128)
 
 
-def without_corrections(profile):
+def without_corrections(profile: HardwareProfile) -> CollectiveConstants:
     return replace(profile.collectives, link_correction={}, ring_pair_loss={})
 
 
 class TestSharing:
-    def test_two_groups_on_one_rail_halve_each_other_and_on_two_rails_do_not_meet(self):
+    def test_two_groups_on_one_rail_halve_each_other_and_on_two_rails_do_not_meet(self) -> None:
         shared = machine(2, 2, 1)
         jobs = [{"op": "all_reduce", "bytes": 64 * MIB, "ranks": ranks} for ranks in ([0, 2], [1, 3])]
         both = simulate_concurrent(shared, jobs)
@@ -192,12 +201,12 @@ class TestSharing:
         ({"op": "all_to_all", "algorithm": "ring"}, "send_recv"),
     ],
 )
-def test_what_does_not_run_between_nodes_is_named(options, word):
+def test_what_does_not_run_between_nodes_is_named(options: dict[str, Any], word: str) -> None:
     with pytest.raises(InputError, match=word) as caught:
         seconds(MIB, **options)
     assert caught.value.problems[0].example
 
 
-def test_a_hierarchy_within_one_node_is_refused():
+def test_a_hierarchy_within_one_node_is_refused() -> None:
     with pytest.raises(InputError, match="several nodes"):
         predict_op("h100-sxm-x8", {"op": "all_reduce", "bytes": MIB, "num_devices": 8, "algorithm": "hierarchical"})

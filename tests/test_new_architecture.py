@@ -140,7 +140,7 @@ def problems_of(data: dict[str, Any]) -> dict[str, str]:
     return found
 
 
-def test_a_rarer_all_reduce_saves_the_time_of_those_left_out():
+def test_a_rarer_all_reduce_saves_the_time_of_those_left_out() -> None:
     parallel = simulate(asked(architecture={"kind": "parallel"}))
     often, second, fourth = (simulate(rarely(every)) for every in (1, 2, 4))
     assert often.latency_s == parallel.latency_s
@@ -150,7 +150,7 @@ def test_a_rarer_all_reduce_saves_the_time_of_those_left_out():
     assert simulate(QUESTION, exact=True).latency_s == second.latency_s
 
 
-def test_counts_are_those_of_its_layout():
+def test_counts_are_those_of_its_layout() -> None:
     rare, parallel = (
         resolve_model(scenario_from(asked(architecture={"kind": kind}))) for kind in ("rarely", "parallel")
     )
@@ -161,14 +161,14 @@ def test_counts_are_those_of_its_layout():
     assert more == LAYERS * 2 * WIDTH
 
 
-def test_memory_holds_the_stream_that_was_not_sent_yet():
+def test_memory_holds_the_stream_that_was_not_sent_yet() -> None:
     rare, parallel = (simulate(asked(architecture={"kind": kind})).memory for kind in ("rarely", "parallel"))
     assert rare.weights_bytes == parallel.weights_bytes
     assert rare.kv_cache_bytes == parallel.kv_cache_bytes
     assert rare.activation_bytes - parallel.activation_bytes == TOKENS * WIDTH * DType.FLOAT16.num_bytes
 
 
-def test_run_answers_under_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_run_answers_under_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = tmp_path / "page.html"
     assert main(["run", file_of(tmp_path, rarely(4)), "--json", "-", "--html", str(page)]) == 0
     result = json.loads(capsys.readouterr().out)
@@ -183,7 +183,7 @@ def test_run_answers_under_its_name(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "Rarely: every 4\n" in text
 
 
-def test_compare_puts_it_beside_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_compare_puts_it_beside_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = tmp_path / "page.html"
     path = file_of(tmp_path, asked(architecture={"kind": "standard"}))
     assert main(["compare", path, "--json", "-", "--html", str(page)]) == 0
@@ -193,7 +193,7 @@ def test_compare_puts_it_beside_the_others(tmp_path: Path, capsys: pytest.Captur
     assert "One layer: rarely" in page.read_text(encoding="utf-8")
 
 
-def test_compare_leaves_it_out_where_the_question_does_not_fit_it():
+def test_compare_leaves_it_out_where_the_question_does_not_fit_it() -> None:
     odd = {"preset": "1.3B", "num_hidden_layers": 23}
     standard = Scenario.model_validate(asked(model=odd, architecture={"kind": "standard"}))
     assert [prediction.resolved.kind for prediction in compare(standard)] == ["standard", "parallel", "kraken"]
@@ -201,7 +201,7 @@ def test_compare_leaves_it_out_where_the_question_does_not_fit_it():
         compare(with_architecture(standard, "rarely"))
 
 
-def test_a_sweep_varies_its_own_field_and_writes_its_column(tmp_path: Path):
+def test_a_sweep_varies_its_own_field_and_writes_its_column(tmp_path: Path) -> None:
     alternatives = [{"kind": "parallel"}, {"kind": "rarely", "every": [1, 4]}, {"kind": "kraken", "ways": 4}]
     out = tmp_path / "points.parquet"
     sweep(asked(architecture=alternatives), out=out, jobs=1)
@@ -214,7 +214,7 @@ def test_a_sweep_varies_its_own_field_and_writes_its_column(tmp_path: Path):
     assert rows[2]["ttft_s"] == simulate(rarely(4)).ttft_s
 
 
-def test_a_sweeps_recipe_brings_it_to_workers_that_do_not_know_it():
+def test_a_sweeps_recipe_brings_it_to_workers_that_do_not_know_it() -> None:
     plan = plan_of(asked(batch_size=[1, 2]))
     sent = pickle.dumps(recipe_of(plan))
     unregister("rarely")
@@ -224,7 +224,7 @@ def test_a_sweeps_recipe_brings_it_to_workers_that_do_not_know_it():
     assert decode(encoded).to_pylist()[0]["ttft_s"] == simulate(QUESTION).ttft_s
 
 
-def test_explorations_try_it_too():
+def test_explorations_try_it_too() -> None:
     answer = best_degree(Scenario.model_validate(QUESTION), perturb=False)
     assert {row.name for row in answer.rows if row.kind == "rarely"} == {"rarely x2", "rarely x4"}
     assert answer.as_dict()["best_by_architecture"]["rarely"] == "rarely x4"
@@ -250,26 +250,26 @@ def test_explorations_try_it_too():
         ({"kind": "rarly"}, "architecture.kind", "did you mean 'rarely'"),
     ],
 )
-def test_its_fields_are_checked_as_any_others(fields: dict[str, Any], path: str, words: str):
+def test_its_fields_are_checked_as_any_others(fields: dict[str, Any], path: str, words: str) -> None:
     assert path in problems_of(asked(architecture=fields))
     with pytest.raises(InputError, match=words):
         resolve_model(scenario_from(asked(architecture=fields)))
 
 
-def test_devices_that_cannot_share_a_block_are_refused_without_a_word_of_its_own():
+def test_devices_that_cannot_share_a_block_are_refused_without_a_word_of_its_own() -> None:
     assert "16 attention heads do not divide by the 3 devices" in problems_of(asked(num_devices=3))["num_devices"]
 
 
-def test_the_schema_describes_its_field():
+def test_the_schema_describes_its_field() -> None:
     assert "Layers from one AllReduce to the next." in json.dumps(scenario_json_schema())
 
 
-def test_a_name_is_taken_once():
+def test_a_name_is_taken_once() -> None:
     with pytest.raises(ValueError, match="already registered"):
         register(RARELY)
 
 
-def test_an_announced_name_is_refused_until_somebody_registers_it():
+def test_an_announced_name_is_refused_until_somebody_registers_it() -> None:
     ladder = asked(architecture={"kind": "ladder"})
     assert "use standard, parallel, kraken or rarely" in problems_of(ladder)["architecture.kind"]
     register(replace(RARELY, kind="ladder"))
@@ -279,7 +279,7 @@ def test_an_announced_name_is_refused_until_somebody_registers_it():
         unregister("ladder")
 
 
-def test_what_is_not_registered_is_unknown():
+def test_what_is_not_registered_is_unknown() -> None:
     unregister("rarely")
     try:
         assert "rarely" not in kinds()
@@ -290,7 +290,7 @@ def test_what_is_not_registered_is_unknown():
         register(RARELY)
 
 
-def test_no_other_part_of_the_package_asks_which_architecture_it_is():
+def test_no_other_part_of_the_package_asks_which_architecture_it_is() -> None:
     package = Path(kraken_sim.__file__).parent
     asking = []
     for path in sorted(package.rglob("*.py")):
@@ -301,5 +301,5 @@ def test_no_other_part_of_the_package_asks_which_architecture_it_is():
             own = isinstance(node, ast.ImportFrom) and node.module in {f"kraken_sim.architectures.{k}" for k in SHIPPED}
             words = [part.value for part in ast.walk(node) if isinstance(part, ast.Constant)]
             if own or (isinstance(node, ast.Compare) and not SHIPPED.isdisjoint(map(str, words))):
-                asking.append(f"{path.relative_to(package)}:{node.lineno}")
+                asking.append(f"{path.relative_to(package)}:{getattr(node, 'lineno', 0)}")
     assert asking == []

@@ -42,14 +42,14 @@ def asked(hardware: str, placement: str | None, **changes: Any) -> Scenario:
 
 
 @pytest.mark.parametrize("hardware", PLACED)
-def test_gpus_that_are_far_apart_answer_later(hardware: str):
+def test_gpus_that_are_far_apart_answer_later(hardware: str) -> None:
     near, far = (simulate(asked(hardware, placement)) for placement in PLACED[hardware])
     assert far.communication_alone_s > near.communication_alone_s
     assert far.profile.topology.gpus[1] != near.profile.topology.gpus[1]
 
 
 @pytest.mark.parametrize(("hardware", "placement"), FAR)
-def test_an_explanation_is_of_the_gpus_that_the_answer_ran_on(hardware: str, placement: str):
+def test_an_explanation_is_of_the_gpus_that_the_answer_ran_on(hardware: str, placement: str) -> None:
     scenario = asked(hardware, placement)
     prediction = simulate(scenario)
     advice = explain_overlap(prediction)
@@ -63,7 +63,7 @@ def test_an_explanation_is_of_the_gpus_that_the_answer_ran_on(hardware: str, pla
 
 
 @pytest.mark.parametrize(("hardware", "placement"), FAR)
-def test_ideal_overlap_is_that_of_the_placed_gpus(hardware: str, placement: str):
+def test_ideal_overlap_is_that_of_the_placed_gpus(hardware: str, placement: str) -> None:
     prediction = simulate(asked(hardware, placement))
     ideal_s = ideal_overlap(prediction.prepared).duration_s
     assert ideal_s <= prediction.latency_s
@@ -74,7 +74,7 @@ def test_ideal_overlap_is_that_of_the_placed_gpus(hardware: str, placement: str)
     assert ideal_s > 0.999 * prediction.communication_alone_s
 
 
-def test_energy_counts_the_collectives_that_ran():
+def test_energy_counts_the_collectives_that_ran() -> None:
     # The transfer over the sockets takes longer, so the card idles longer and the step takes more energy.
     machine = with_power("l40s-x8")
     near, far = (step_energy(simulate(asked("l40s-x8", placement), profile=machine)) for placement in PLACED["l40s-x8"])
@@ -89,7 +89,7 @@ def with_power(name: str) -> Any:
     return replace(profile, power=replace(power, limit_w=1e4))
 
 
-def test_errors_of_a_what_if_s_prediction_are_those_of_its_own_profile():
+def test_errors_of_a_what_if_s_prediction_are_those_of_its_own_profile() -> None:
     profile = load_profile("h200-sxm-x2")
     records = {
         path: replace(record, residual=2.0 * record.residual) if record.residual else record
@@ -101,14 +101,14 @@ def test_errors_of_a_what_if_s_prediction_are_those_of_its_own_profile():
     assert after > 3.0 * before
 
 
-def test_the_same_predictor_prepares_a_question_and_its_what_ifs():
+def test_the_same_predictor_prepares_a_question_and_its_what_ifs() -> None:
     predictor = Predictor()
     prepared = predictor.prepare(asked("l40s-x8", "0,4"))
     assert prepared.again(prepared.scenario).profile is prepared.profile
     assert Prediction(prepared, prepared.run()).latency_s == predictor.predict(prepared.scenario).latency_s
 
 
-def test_what_ifs_take_away_one_cost_each_and_both_together_are_the_ideal():
+def test_what_ifs_take_away_one_cost_each_and_both_together_are_the_ideal() -> None:
     prepared = Predictor().prepare(asked("h200-sxm-x2", None))
     whole, no_sms, no_interference, free = (
         prepared.run(machine).duration_s
@@ -124,14 +124,14 @@ def test_what_ifs_take_away_one_cost_each_and_both_together_are_the_ideal():
     assert free == ideal_overlap(prepared).duration_s
 
 
-def test_a_model_that_does_not_fit_can_be_resolved_but_not_prepared():
+def test_a_model_that_does_not_fit_can_be_resolved_but_not_prepared() -> None:
     scenario = asked("a100-sxm4-40gb-x8", None, model={"preset": "175B"}, num_devices=4)
     assert Predictor().resolve(scenario).config.hidden_size == 12288
     with pytest.raises(Exception, match="device memory"):
         Predictor().prepare(scenario)
 
 
-def test_degrees_of_a_placement_take_its_first_gpus():
+def test_degrees_of_a_placement_take_its_first_gpus() -> None:
     answer = best_degree(asked("l40s-x8", "0,4,1,5"), perturb=False)
     by_name = {row.name: row for row in answer.rows}
     assert {row.num_devices for row in answer.rows} == {1, 2, 4}
@@ -143,7 +143,7 @@ def test_degrees_of_a_placement_take_its_first_gpus():
     )
 
 
-def test_a_worthwhile_bandwidth_of_a_placement_is_that_of_its_gpus():
+def test_a_worthwhile_bandwidth_of_a_placement_is_that_of_its_gpus() -> None:
     near, far = (
         worthwhile_bandwidth(asked("h100-sxm-2x8", placement), factors=(0.5, 1.0), perturb=False)
         for placement in PLACED["h100-sxm-2x8"]

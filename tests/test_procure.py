@@ -51,14 +51,14 @@ def machines(result: Procurement) -> int:
     return result.best.option.num_machines
 
 
-def test_cost_formulas():
+def test_cost_formulas() -> None:
     assert cost_per_million_tokens(3.6, 1000.0) == pytest.approx(1.0)
     assert energy_kwh_per_million_tokens(3600.0, 1000.0) == pytest.approx(1.0)
     # Half a unit an hour of capital, and 2 kW with 1.5 PUE at 0.1 a kWh.
     assert ownership_cost_per_hour(4383.0, 1.0, 2000.0, 0.1, 1.5) == pytest.approx(0.5 + 0.3)
 
 
-def test_rented_machines_cost_their_rent_over_the_tokens():
+def test_rented_machines_cost_their_rent_over_the_tokens() -> None:
     result = procure(request())
     best = result.best
     assert best.cost_per_hour == 8.0 * machines(result)
@@ -66,7 +66,7 @@ def test_rented_machines_cost_their_rent_over_the_tokens():
     assert best.option.pools[0].arrivals_per_s == 400.0
 
 
-def test_bought_machines_pay_for_electricity_too():
+def test_bought_machines_pay_for_electricity_too() -> None:
     electricity = {"per_kwh": 0.3, "pue": 1.2, "source": "contract", "date": "2026-01-01"}
     price = {"purchase": 50_000.0, "lifetime_years": 5.0, "source": "quote", "date": "2026-01-01"}
     candidate = {**SMALL["candidates"][0], "price": price, "host_power": "1 kW"}
@@ -78,7 +78,7 @@ def test_bought_machines_pay_for_electricity_too():
     assert best.kwh_per_million_tokens == pytest.approx(best.fleet_w * 1.2 / (400 * 512) * 1e6 / 3.6e6)
 
 
-def test_headroom_is_what_the_same_machines_still_take():
+def test_headroom_is_what_the_same_machines_still_take() -> None:
     result = procure(request())
     room = result.best.option.headroom
     assert room >= 0.0
@@ -89,7 +89,7 @@ def test_headroom_is_what_the_same_machines_still_take():
 
 @settings(max_examples=20, deadline=None)
 @given(ttft=st.floats(8.0, 400.0), looser=st.floats(1.0, 4.0), load=st.floats(10.0, 3000.0))
-def test_a_looser_sla_never_needs_more_machines(ttft: float, looser: float, load: float):
+def test_a_looser_sla_never_needs_more_machines(ttft: float, looser: float, load: float) -> None:
     strict = request(sla={"ttft": f"{ttft} ms"}, load={"prompts_per_s": load})
     loose = request(sla={"ttft": f"{ttft * looser} ms"}, load={"prompts_per_s": load})
     try:
@@ -101,12 +101,12 @@ def test_a_looser_sla_never_needs_more_machines(ttft: float, looser: float, load
 
 @settings(max_examples=15, deadline=None)
 @given(load=st.floats(10.0, 3000.0), more=st.floats(1.0, 5.0))
-def test_more_load_never_needs_fewer_machines(load: float, more: float):
+def test_more_load_never_needs_fewer_machines(load: float, more: float) -> None:
     few = machines(procure(request(load={"prompts_per_s": load})))
     assert machines(procure(request(load={"prompts_per_s": load * more}))) >= few
 
 
-def test_workloads_of_one_model_share_replicas_and_other_models_get_their_own():
+def test_workloads_of_one_model_share_replicas_and_other_models_get_their_own() -> None:
     long = {"name": "documents", "share": 0.5, "model": {"preset": "1.3B"}, "prompt_tokens": 1024}
     chat = {**SMALL["workloads"][0], "share": 0.5}
     assert len(procure(request(workloads=[chat, long])).best.option.pools) == 1
@@ -115,7 +115,7 @@ def test_workloads_of_one_model_share_replicas_and_other_models_get_their_own():
     assert [pool.workloads for pool in pools] == [("chat",), ("documents",)]
 
 
-def test_the_cheapest_size_of_a_replica_is_taken():
+def test_the_cheapest_size_of_a_replica_is_taken() -> None:
     tried = [
         procure(request(candidates=[{**SMALL["candidates"][0], "num_devices": [size]}])).best.cost_per_million_tokens
         for size in (1, 2)
@@ -124,7 +124,7 @@ def test_the_cheapest_size_of_a_replica_is_taken():
     assert free.cost_per_million_tokens == min(tried)
 
 
-def test_slow_latencies_need_at_least_as_many_machines_as_fast_ones():
+def test_slow_latencies_need_at_least_as_many_machines_as_fast_ones() -> None:
     for offer in procure(load_procure_request(EXAMPLE)).base.offers:
         few, many = offer.option.machines_range
         assert few <= offer.option.num_machines <= (many or 10**9)
@@ -132,7 +132,7 @@ def test_slow_latencies_need_at_least_as_many_machines_as_fast_ones():
         assert low <= offer.cost_per_million_tokens <= (high or 1e9)
 
 
-def test_tpot_is_never_passed_silently_and_can_be_missed_for_sure():
+def test_tpot_is_never_passed_silently_and_can_be_missed_for_sure() -> None:
     result = procure(request(sla={"ttft": "60 ms", "tpot": "50 ms"}))
     verdict = result.best.option.services[0].tpot
     assert verdict.status is TpotStatus.NOT_JUDGED
@@ -143,7 +143,7 @@ def test_tpot_is_never_passed_silently_and_can_be_missed_for_sure():
     assert procure(request()).best.option.services[0].tpot.status is TpotStatus.NOT_ASKED
 
 
-def test_what_ifs_change_what_they_say():
+def test_what_ifs_change_what_they_say() -> None:
     what_if = [
         {"name": "thin", "bandwidth_factor": 0.02},
         {"name": "kraken", "architecture": {"kind": "kraken"}},
@@ -158,20 +158,20 @@ def test_what_ifs_change_what_they_say():
     assert [row["what_if"] for row in result.records()] == ["as asked", "thin", "kraken", "eager"]
 
 
-def test_a_kraken_is_never_offered_on_one_gpu():
+def test_a_kraken_is_never_offered_on_one_gpu() -> None:
     candidate = {**SMALL["candidates"][0], "num_devices": [1, 2]}
     workload = {**SMALL["workloads"][0], "architecture": {"kind": "kraken"}}
     assert procure(request(candidates=[candidate], workloads=[workload])).best.option.num_devices == 2
 
 
-def test_mlperf_presets_are_limits_at_the_99th_percentile():
+def test_mlperf_presets_are_limits_at_the_99th_percentile() -> None:
     # github.com/mlcommons/inference, loadgen/mlperf.conf: llama2-70b-interactive.Server.ttft_latency = 450, tpot 40.
     interactive = MLPERF_PRESETS["mlperf-llama2-70b-interactive"]
     assert (interactive.ttft_s, interactive.tpot_s, interactive.percentile) == (0.45, 0.04, 99.0)
     assert all(sla.source and 0.0 < (sla.tpot_s or 0.0) < sla.ttft_s for sla in MLPERF_PRESETS.values())
 
 
-def test_every_problem_of_a_request_is_reported_at_once_with_its_line(tmp_path: Path):
+def test_every_problem_of_a_request_is_reported_at_once_with_its_line(tmp_path: Path) -> None:
     path = with_file(
         tmp_path,
         sla={"preset": "mlperf-llama2-70b-interactiv"},
@@ -228,7 +228,7 @@ def test_every_problem_of_a_request_is_reported_at_once_with_its_line(tmp_path: 
 )
 def test_bad_requests_are_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], words: str
-):
+) -> None:
     assert main(["procure", str(with_file(tmp_path, **changes))]) == 2
     error = capsys.readouterr().err
     assert words in error
@@ -237,7 +237,7 @@ def test_bad_requests_are_named(
 
 def test_nothing_that_meets_the_sla_is_infeasible_with_the_limiting_number(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+) -> None:
     assert main(["procure", str(with_file(tmp_path, sla={"ttft": "1 ms"}))]) == 3
     error = capsys.readouterr().err
     assert "even without waiting" in error
@@ -249,7 +249,7 @@ def test_nothing_that_meets_the_sla_is_infeasible_with_the_limiting_number(
 
 def test_what_can_be_built_nowhere_is_bad_input_and_what_is_too_slow_is_said_first(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+) -> None:
     odd = {**SMALL["workloads"][0], "architecture": {"kind": "kraken", "ways": 3}}
     assert main(["procure", str(with_file(tmp_path, workloads=[odd]))]) == 2
     assert "3 ways do not fit 2 devices" in capsys.readouterr().err
@@ -260,7 +260,7 @@ def test_what_can_be_built_nowhere_is_bad_input_and_what_is_too_slow_is_said_fir
     assert "even without waiting" in capsys.readouterr().err
 
 
-def test_the_command_answers_as_text_json_and_html(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_the_command_answers_as_text_json_and_html(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = tmp_path / "out" / "page.html"
     assert main(["procure", "assistant_purchase", "--html", str(page)]) == 0
     text = capsys.readouterr().out
@@ -276,13 +276,13 @@ def test_the_command_answers_as_text_json_and_html(tmp_path: Path, capsys: pytes
     assert answer["rejected"][0]["candidate"] == "bought-l40s"
 
 
-def test_headroom_of_a_workload_with_hardly_any_prompts_is_found_too():
+def test_headroom_of_a_workload_with_hardly_any_prompts_is_found_too() -> None:
     rare = {"name": "rare", "share": 1e-7, "model": {"preset": "350M"}, "prompt_tokens": 128}
     chat = {**SMALL["workloads"][0], "share": 1.0 - 1e-7}
     assert procure(request(workloads=[chat, rare], load={"prompts_per_s": 0.001})).best.option.headroom > 1.0
 
 
-def test_replicas_and_machines_are_whole_and_always_enough():
+def test_replicas_and_machines_are_whole_and_always_enough() -> None:
     assert [replicas_needed(rate, 3.0) for rate in (0.1, 3.0, 3.1, 9.0, 9.1)] == [1, 1, 2, 3, 4]
     assert replicas_needed(9.0 * (1 + 1e-5), 3.0) == 3  # the rate is not known more exactly
     candidate = {**SMALL["candidates"][0], "hardware": "h200-sxm-x8", "num_devices": [4]}
@@ -294,7 +294,7 @@ def test_replicas_and_machines_are_whole_and_always_enough():
         assert sum(pool.num_replicas * pool.replica_per_s for pool in option.pools) >= load * (1 - 2e-4)
 
 
-def test_a_fleet_draws_its_idle_power_and_what_each_prompt_adds():
+def test_a_fleet_draws_its_idle_power_and_what_each_prompt_adds() -> None:
     candidate = {**SMALL["candidates"][0], "host_power": "1 kW"}
     best = procure(request(candidates=[candidate])).best
     (service,) = best.option.services
@@ -308,7 +308,7 @@ def test_a_fleet_draws_its_idle_power_and_what_each_prompt_adds():
     assert best.fleet_w == pytest.approx(by_time)
 
 
-def test_a_limit_within_the_interval_of_a_step_is_neither_met_nor_missed():
+def test_a_limit_within_the_interval_of_a_step_is_neither_met_nor_missed() -> None:
     step = simulate(
         {"hardware": "h200-sxm-x2", "model": {"preset": "1.3B"}, "architecture": {"kind": "standard"},
          "num_devices": 2, "context_length": 512, "phase": "decode"}
@@ -320,7 +320,7 @@ def test_a_limit_within_the_interval_of_a_step_is_neither_met_nor_missed():
     assert judge_tpot(None, step).status is TpotStatus.NOT_ASKED
 
 
-def test_who_may_be_as_cheap_within_the_intervals_is_a_contender():
+def test_who_may_be_as_cheap_within_the_intervals_is_a_contender() -> None:
     def offers(*prices: float) -> Procurement:
         candidates = [
             {**SMALL["candidates"][0], "name": f"at {price:g}", "price": {**PRICE, "per_hour": price}}
@@ -338,7 +338,7 @@ def test_who_may_be_as_cheap_within_the_intervals_is_a_contender():
     assert few < best.option.num_machines < (many or 0)
 
 
-def test_each_workload_of_a_pool_must_keep_the_limit_not_only_the_easiest():
+def test_each_workload_of_a_pool_must_keep_the_limit_not_only_the_easiest() -> None:
     """Long prompts take longer themselves and keep the limit less often than short ones that wait as long."""
     long = {"name": "documents", "share": 0.1, "model": {"preset": "1.3B"}, "prompt_tokens": 2048}
     chat = {**SMALL["workloads"][0], "share": 0.9}

@@ -115,7 +115,14 @@ def invalid(value: Any, schema: dict[str, Any], root: dict[str, Any], path: str 
     if "anyOf" in schema:
         errors = [list(invalid(value, option, root, path)) for option in schema["anyOf"]]
         yield from () if [] in errors else min(errors, key=len)
-    types = {"object": dict, "array": list, "string": str, "integer": int, "number": (int, float), "null": type(None)}
+    types: dict[str, Any] = {
+        "object": dict,
+        "array": list,
+        "string": str,
+        "integer": int,
+        "number": (int, float),
+        "null": type(None),
+    }
     if "type" in schema and not isinstance(value, types[schema["type"]]):
         yield f"{path}: {value!r} is no {schema['type']}"
         return

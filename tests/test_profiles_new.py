@@ -47,6 +47,8 @@ def test_a_new_profile_is_complete_and_answers_questions(tmp_path: Path) -> None
         simulate({"hardware": name, **question}, profile=machine).ttft_s
         for name, machine in (("b200-sxm-x8", profile), ("h200-sxm-x8", load_profile("h200-sxm-x8")))
     )
+    assert new is not None
+    assert old is not None
     assert 0.4 * old < new < old
 
 
@@ -72,8 +74,12 @@ def test_every_number_says_where_it_is_carried_over_from_and_is_less_certain(tmp
         if block in LEFT_OUT_ERRORS and where.residual is None:
             assert old.provenance[path].kind is ProvenanceKind.ASSUMED
         elif block in LEFT_OUT_ERRORS:
+            assert where.residual is not None
             assert where.residual >= LEFT_OUT_ERRORS[block]
-    assert profile.provenance["gemm.launch_s"].residual > 2 * old.provenance["gemm.launch_s"].residual
+    carried, own = (machine.provenance["gemm.launch_s"].residual for machine in (profile, old))
+    assert carried is not None
+    assert own is not None
+    assert carried > 2 * own
 
 
 def test_the_nearest_generation_wins_before_the_nearest_rates() -> None:

@@ -31,7 +31,7 @@ def erlang_md1(rate: float, service_s: float, time_s: float) -> float:
 
 @pytest.mark.parametrize("rho", [0.1, 0.5, 0.8, 0.95])
 @pytest.mark.parametrize("time_s", [0.0, 0.3, 0.99, 1.7, 4.4])
-def test_one_class_is_erlangs_md1(rho: float, time_s: float):
+def test_one_class_is_erlangs_md1(rho: float, time_s: float) -> None:
     found = wait_probability([ServiceClass(1.0, 1.0)], rho, [time_s])[0]
     exact = erlang_md1(rho, 1.0, time_s)
     assert found <= exact + 1e-9
@@ -48,7 +48,7 @@ def lindley_waits(classes: list[ServiceClass], rate: float, count: int) -> np.nd
     return waits[count // 10 :]
 
 
-def test_a_mixture_agrees_with_a_simulated_queue():
+def test_a_mixture_agrees_with_a_simulated_queue() -> None:
     classes = [ServiceClass(0.9, 0.02), ServiceClass(0.1, 0.4)]
     rate = 0.7 / 0.058
     waits = lindley_waits(classes, rate, 1_000_000)
@@ -58,7 +58,7 @@ def test_a_mixture_agrees_with_a_simulated_queue():
         assert wait_probability(classes, rate, [time_s])[0] == pytest.approx(quantile, abs=0.015)
 
 
-def test_the_mean_of_the_distribution_is_pollaczek_khinchines():
+def test_the_mean_of_the_distribution_is_pollaczek_khinchines() -> None:
     classes = [ServiceClass(0.5, 1.0), ServiceClass(0.5, 3.0)]
     times = np.linspace(0.0, 80.0, 4001)
     cdf = wait_probability(classes, 0.25, list(times))
@@ -68,7 +68,7 @@ def test_the_mean_of_the_distribution_is_pollaczek_khinchines():
     assert exact <= mean < 1.04 * exact
 
 
-def test_an_idle_or_overloaded_replica():
+def test_an_idle_or_overloaded_replica() -> None:
     classes = [ServiceClass(1.0, 1.0)]
     assert wait_probability(classes, 0.0, [0.0, -1.0]) == [1.0, 0.0]
     assert wait_probability(classes, 1.0, [5.0]) == [0.0]
@@ -76,7 +76,7 @@ def test_an_idle_or_overloaded_replica():
     assert in_time_probability(classes, 0.5) == [1.0]
 
 
-def test_the_most_arrivals_keep_the_limit_and_no_more():
+def test_the_most_arrivals_keep_the_limit_and_no_more() -> None:
     classes = [ServiceClass(1.0, 0.1, 0.35)]
     rate = max_arrival_rate(classes, 99.0, 0.95)
     assert 0.0 < rate < 9.5
@@ -84,7 +84,7 @@ def test_the_most_arrivals_keep_the_limit_and_no_more():
     assert in_time_probability(classes, 1.01 * rate)[0] < 0.99
 
 
-def test_the_utilisation_limit_binds_where_the_deadline_does_not():
+def test_the_utilisation_limit_binds_where_the_deadline_does_not() -> None:
     assert max_arrival_rate([ServiceClass(1.0, 0.1, 100.0)], 99.0, 0.7) == pytest.approx(7.0)
     assert max_arrival_rate([ServiceClass(1.0, 0.1, 0.09)], 99.0, 0.7) == 0.0
 
@@ -99,8 +99,8 @@ def test_the_utilisation_limit_binds_where_the_deadline_does_not():
     percentile=st.floats(60.0, 99.9),
 )
 def test_a_looser_limit_or_a_lower_percentile_never_allows_fewer_arrivals(
-    short, ratio, share, slack, looser, percentile
-):
+    short: float, ratio: float, share: float, slack: float, looser: float, percentile: float
+) -> None:
     def rate(limit_s: float, at: float) -> float:
         classes = [ServiceClass(share, short, limit_s), ServiceClass(1.0 - share, short * ratio, limit_s)]
         return max_arrival_rate(classes, at, 0.9)

@@ -50,7 +50,7 @@ def answer(request: pytest.FixtureRequest) -> HasRecords:
     return ANSWERS[request.param]()
 
 
-def test_the_rows_of_an_answer_are_flat_and_have_the_same_columns(answer: HasRecords):
+def test_the_rows_of_an_answer_are_flat_and_have_the_same_columns(answer: HasRecords) -> None:
     rows = answer.records
     assert isinstance(rows, Records)
     assert len(rows) > 1
@@ -60,11 +60,11 @@ def test_the_rows_of_an_answer_are_flat_and_have_the_same_columns(answer: HasRec
     assert json.loads(json.dumps(rows)) == rows
 
 
-def test_records_may_be_written_as_a_call(answer: HasRecords):
+def test_records_may_be_written_as_a_call(answer: HasRecords) -> None:
     assert answer.records() == answer.records
 
 
-def test_an_answer_becomes_a_dataframe_with_a_row_for_each_record(answer: HasRecords):
+def test_an_answer_becomes_a_dataframe_with_a_row_for_each_record(answer: HasRecords) -> None:
     pytest.importorskip("pandas")
     frame, rows = dataframe(answer), answer.records
     assert list(frame.columns) == list(rows[0])
@@ -75,7 +75,7 @@ def test_an_answer_becomes_a_dataframe_with_a_row_for_each_record(answer: HasRec
             assert value == row[name] or (row[name] is None and (value is None or value != value))
 
 
-def test_a_sweeps_dataframe_is_that_of_its_table():
+def test_a_sweeps_dataframe_is_that_of_its_table() -> None:
     pd = pytest.importorskip("pandas")
     result = sweep({**BASE, "batch_size": [1, 2, 100_000_000]}, jobs=1)
     assert result.records[2]["error_kind"] == "input"
@@ -83,7 +83,7 @@ def test_a_sweeps_dataframe_is_that_of_its_table():
     pd.testing.assert_frame_equal(dataframe(result), result.to_pandas())
 
 
-def test_the_rows_of_a_comparison_say_the_architecture_and_its_speedup_over_the_first():
+def test_the_rows_of_a_comparison_say_the_architecture_and_its_speedup_over_the_first() -> None:
     predictions = compare(asked())
     rows = predictions.records
     assert [row["architecture"] for row in rows] == ["standard", "parallel", "kraken"]
@@ -92,7 +92,7 @@ def test_the_rows_of_a_comparison_say_the_architecture_and_its_speedup_over_the_
     assert 1.0 + rows[2]["speedup_percent"] / 100.0 == pytest.approx(rows[0]["latency_s"] / rows[2]["latency_s"])
 
 
-def test_without_pandas_a_dataframe_is_refused_and_records_are_named(monkeypatch: pytest.MonkeyPatch):
+def test_without_pandas_a_dataframe_is_refused_and_records_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(InputError, match=r"pandas is not installed.*answer\.records"):
         dataframe(ANSWERS["sweep"]())

@@ -76,7 +76,7 @@ def test_the_ring_of_a_cube_mesh_is_drawn_over_eight_doubled_links() -> None:
 def test_wider_links_are_drawn_wider() -> None:
     def width(name: str) -> float:
         figure = topology_figure(load_profile(name).topology)
-        return max(trace.line.width for trace in figure.data if trace.name == "NVLink")
+        return float(max(trace.line.width for trace in figure.data if trace.name == "NVLink"))
 
     assert width("v100-dgx1-x8") < width("a100-sxm4-80gb-x8") < width("h100-sxm-x8") < width("b200-sxm-x8")
 

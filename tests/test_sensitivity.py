@@ -36,7 +36,7 @@ def alternatives(*channels: int | None) -> list[Alternative]:
     return [Alternative(str(count), with_channels(asked(), count), H200) for count in channels]
 
 
-def test_probabilities_add_up_and_the_clear_winner_is_sure():
+def test_probabilities_add_up_and_the_clear_winner_is_sure() -> None:
     decision = decide(alternatives(None, 1, 8), perturb=False)
     assert sum(decision.probability.values()) == pytest.approx(1.0)
     # One channel serialises the AllReduce behind everything: no residual makes up for a third of the time.
@@ -44,7 +44,7 @@ def test_probabilities_add_up_and_the_clear_winner_is_sure():
     assert decision.probability["1"] < 0.01
 
 
-def test_the_same_design_twice_shares_every_error_so_the_first_is_taken():
+def test_the_same_design_twice_shares_every_error_so_the_first_is_taken() -> None:
     # 24 channels are what NCCL takes by itself: the two are one and the same.
     decision = decide(alternatives(None, 64), perturb=False)
     assert decision.latencies_s["None"] == decision.latencies_s["64"]
@@ -52,7 +52,7 @@ def test_the_same_design_twice_shares_every_error_so_the_first_is_taken():
     assert decision.probability == {"None": 1.0, "64": 0.0}
 
 
-def test_two_that_share_nothing_are_judged_by_the_normal_difference():
+def test_two_that_share_nothing_are_judged_by_the_normal_difference() -> None:
     # Other machines share no kernel: P = Phi(difference / sqrt(sum of variances)).
     first = simulate(asked(architecture={"kind": "standard"}))
     second = simulate(asked(architecture={"kind": "standard"}, hardware="h100-sxm-x8"))
@@ -68,7 +68,7 @@ def test_two_that_share_nothing_are_judged_by_the_normal_difference():
     assert probability == pytest.approx(expected, abs=0.01)
 
 
-def test_intervals_of_speedups_hold_most_measured_speedups():
+def test_intervals_of_speedups_hold_most_measured_speedups() -> None:
     # 90 graph passes of standard and Kraken on two H200; a 90 % interval must hold about 81 of them.
     measurements = read_measurements(PASSES)
     sides: dict[tuple[str, int, str], dict[str, PassRecord]] = defaultdict(dict)
@@ -90,15 +90,15 @@ def test_intervals_of_speedups_hold_most_measured_speedups():
     assert sum(widths) / len(widths) < 0.4
 
 
-def test_overlap_is_one_for_the_same_kernels_and_zero_for_none_in_common():
-    seconds = {"a": 1.0, "b": 2.0}
+def test_overlap_is_one_for_the_same_kernels_and_zero_for_none_in_common() -> None:
+    seconds: dict[object, float] = {"a": 1.0, "b": 2.0}
     assert overlap(seconds, seconds) == pytest.approx(1.0)
     assert overlap(seconds, {"c": 1.0}) == 0.0
     assert 0.0 < overlap(seconds, {"a": 5.0}) < 1.0
     assert overlap({}, {}) == 0.0
 
 
-def test_error_terms_cover_the_step_and_the_overlapped_time():
+def test_error_terms_cover_the_step_and_the_overlapped_time() -> None:
     prediction = simulate(with_architecture(asked(), asked(architecture={"kind": "standard"}).architecture.kind))
     covered = sum(sum(seconds.values()) for seconds in error_terms(prediction).values())
     assert covered == pytest.approx(prediction.latency_s, rel=1e-6)
@@ -107,7 +107,7 @@ def test_error_terms_cover_the_step_and_the_overlapped_time():
     assert contended >= overlapped.hidden_communication_s
 
 
-def test_perturbations_are_simulations_of_the_changed_machine():
+def test_perturbations_are_simulations_of_the_changed_machine() -> None:
     decision = decide(alternatives(None, 8))
     blocks = {item.block for item in decision.perturbations}
     assert blocks == set(perturbed_residuals(H200, asked()))
@@ -118,7 +118,7 @@ def test_perturbations_are_simulations_of_the_changed_machine():
     assert all(name == lowest(item.latencies_s) != decision.best for item, name in decision.flips)
 
 
-def test_an_answer_that_hangs_on_a_block_is_said_to():
+def test_an_answer_that_hangs_on_a_block_is_said_to() -> None:
     doubtful = {
         path: replace(record, residual=0.5) if path.startswith("collectives.") else record
         for path, record in H200.provenance.items()
@@ -131,12 +131,12 @@ def test_an_answer_that_hangs_on_a_block_is_said_to():
     assert {item.residual for item in unsure.perturbations if item.block == "collectives"} == {0.5}
 
 
-def test_eager_launches_are_more_doubtful_than_graphs():
+def test_eager_launches_are_more_doubtful_than_graphs() -> None:
     graph = perturbed_residuals(H200, asked())["launch"]
     assert perturbed_residuals(H200, asked(runtime={"launch": "eager"}))["launch"] > graph
 
 
-def test_alternatives_need_names_of_their_own():
+def test_alternatives_need_names_of_their_own() -> None:
     with pytest.raises(ValueError, match="names of their own"):
         decide(alternatives(8, 8))
     with pytest.raises(ValueError, match="names of their own"):

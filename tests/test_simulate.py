@@ -30,7 +30,7 @@ def question(kind: str = "standard", **changes: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("hardware", list_profiles())
 @pytest.mark.parametrize("kind", ["standard", "parallel", "kraken"])
-def test_every_profile_answers_for_every_architecture(hardware: str, kind: str):
+def test_every_profile_answers_for_every_architecture(hardware: str, kind: str) -> None:
     prediction = simulate(question(kind, hardware=hardware, num_devices=2))
     assert prediction.ttft_s is not None
     assert 1e-4 < prediction.ttft_s < 1.0
@@ -40,7 +40,7 @@ def test_every_profile_answers_for_every_architecture(hardware: str, kind: str):
 @pytest.mark.parametrize("kind", ["standard", "parallel", "kraken"])
 @pytest.mark.parametrize("launch", ["graph", "eager"])
 @pytest.mark.parametrize("num_devices", [1, 2, 8])
-def test_folding_is_exact_on_real_machines(kind: str, launch: str, num_devices: int):
+def test_folding_is_exact_on_real_machines(kind: str, launch: str, num_devices: int) -> None:
     asked = question(kind, num_devices=num_devices, runtime={"launch": launch})
     folded, exact = simulate(asked), simulate(asked, exact=True)
     assert folded.latency_s == pytest.approx(exact.latency_s, rel=1e-9)
@@ -48,7 +48,7 @@ def test_folding_is_exact_on_real_machines(kind: str, launch: str, num_devices: 
     assert len(folded.timeline.spans) == len([span for span in exact.timeline.spans if span.rank == 0])
 
 
-def test_standard_without_overlap_is_the_sum_of_its_kernels_and_gaps():
+def test_standard_without_overlap_is_the_sum_of_its_kernels_and_gaps() -> None:
     prediction = simulate(question())
     launch = load_profile("h200-sxm-x8").launch
     spans = prediction.timeline.spans
@@ -56,39 +56,39 @@ def test_standard_without_overlap_is_the_sum_of_its_kernels_and_gaps():
     assert prediction.latency_s == pytest.approx(total + launch.graph_launch_s, rel=1e-6)
 
 
-def test_one_device_has_no_communication():
+def test_one_device_has_no_communication() -> None:
     for kind in ("standard", "parallel", "kraken"):
         prediction = simulate(question(kind, num_devices=1))
         assert prediction.exposed_communication_s == 0.0
         assert prediction.communication_alone_s == 0.0
 
 
-def test_blocking_kraken_hides_nothing():
+def test_blocking_kraken_hides_nothing() -> None:
     prediction = simulate(question("kraken", runtime={"overlap": False}))
     assert prediction.hidden_communication_s == 0.0
     assert prediction.exposed_communication_s > 0.0
 
 
-def test_more_tokens_take_longer():
+def test_more_tokens_take_longer() -> None:
     latencies = [simulate(question(context_length=tokens)).latency_s for tokens in (128, 512, 1024, 2048)]
     assert latencies == sorted(latencies)
 
 
-def test_eager_launch_is_never_faster_than_a_graph():
+def test_eager_launch_is_never_faster_than_a_graph() -> None:
     for kind in ("standard", "parallel", "kraken"):
         eager = simulate(question(kind, context_length=128, runtime={"launch": "eager"}))
         graph = simulate(question(kind, context_length=128))
         assert eager.latency_s > graph.latency_s
 
 
-def test_a_small_model_in_eager_mode_is_host_bound_and_a_large_one_is_not():
+def test_a_small_model_in_eager_mode_is_host_bound_and_a_large_one_is_not() -> None:
     small = simulate(question(context_length=16, model={"preset": "125M"}, runtime={"launch": "eager"}))
     large = simulate(question(context_length=2048, model={"preset": "13B"}, batch_size=8, runtime={"launch": "eager"}))
     assert small.host_wait_s > 0.15 * small.latency_s
     assert large.host_wait_s < 0.01 * large.latency_s
 
 
-def test_faster_links_never_make_a_pass_slower():
+def test_faster_links_never_make_a_pass_slower() -> None:
     profile = load_profile("a100-sxm4-80gb-x8")
     latencies = []
     for factor in (0.25, 0.5, 1.0, 2.0):
@@ -103,7 +103,7 @@ def test_faster_links_never_make_a_pass_slower():
     assert latencies[0] > 1.1 * latencies[-1]
 
 
-def test_decode_answers_tpot_and_grows_with_the_cache():
+def test_decode_answers_tpot_and_grows_with_the_cache() -> None:
     short = simulate(question(phase="decode", context_length=256, batch_size=8))
     long = simulate(question(phase="decode", context_length=2000, batch_size=8))
     assert short.ttft_s is None
@@ -112,13 +112,13 @@ def test_decode_answers_tpot_and_grows_with_the_cache():
     assert short.tpot_s < long.tpot_s
 
 
-def test_a_model_too_large_for_the_machine_names_the_limiting_number():
+def test_a_model_too_large_for_the_machine_names_the_limiting_number() -> None:
     with pytest.raises(InfeasibleError, match="limiting number") as caught:
         simulate(question(model={"preset": "175B"}, num_devices=2))
     assert caught.value.exit_code == 3
 
 
-def test_kraken_at_equal_budget_has_about_the_parameters_of_standard():
+def test_kraken_at_equal_budget_has_about_the_parameters_of_standard() -> None:
     standard, _, kraken = compare_of("6.7B")
     assert kraken.num_parameters == pytest.approx(standard.num_parameters, rel=0.08)
 
@@ -143,7 +143,7 @@ def compare_of(preset: str) -> list[Any]:
     transport=st.sampled_from(["auto", "shm"]),
     library=st.sampled_from(["nccl", "custom"]),
 )
-def test_random_scenarios_are_answered_or_refused_but_never_crash(**asked: Any):
+def test_random_scenarios_are_answered_or_refused_but_never_crash(**asked: Any) -> None:
     data = {
         "hardware": asked["hardware"],
         "model": {"preset": asked["preset"]},
@@ -182,7 +182,7 @@ def test_random_scenarios_are_answered_or_refused_but_never_crash(**asked: Any):
     ],
 )
 @pytest.mark.parametrize("hardware", list_profiles())
-def test_predict_op_answers_in_microseconds(hardware: str, spec: dict[str, Any]):
+def test_predict_op_answers_in_microseconds(hardware: str, spec: dict[str, Any]) -> None:
     assert 5e-7 < predict_op(hardware, spec) < 1e-2
 
 
@@ -196,11 +196,11 @@ def test_predict_op_answers_in_microseconds(hardware: str, spec: dict[str, Any])
         ({"op": "all_reduce", "bytes": 8, "num_devices": 2, "algorithm": "rong"}, "ring"),
     ],
 )
-def test_predict_op_names_what_is_wrong(spec: dict[str, Any], words: str):
+def test_predict_op_names_what_is_wrong(spec: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         predict_op("h200-sxm-x2", spec)
 
 
-def test_predict_op_refuses_more_devices_than_there_are():
+def test_predict_op_refuses_more_devices_than_there_are() -> None:
     with pytest.raises(InfeasibleError, match="2 GPUs"):
         predict_op("h200-sxm-x2", {"op": "all_reduce", "bytes": 8, "num_devices": 4})

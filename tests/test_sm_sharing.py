@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from engine_support import (
@@ -51,7 +51,7 @@ def test_a_kernel_on_every_sm_leaves_a_collective_none_until_it_ends(ctas: int) 
     assert collective_end_us(1, ctas=ctas) == pytest.approx(30.0 + 9.0)
 
 
-def beside(kernel: KernelCost, other: CollectiveCost, **changes: float) -> tuple[Span, Span]:
+def beside(kernel: KernelCost, other: CollectiveCost, **changes: Any) -> tuple[Span, Span]:
     """A kernel and a collective that is dispatched 1 us after it, or at once where `collective_dispatch_s` is 0."""
     contention = replace(LATE, **changes)
     given = machine({op(1): kernel}, other, contention=contention)

@@ -38,29 +38,29 @@ def points(data: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def flat(data: dict[str, Any], at: str = "") -> dict[str, Any]:
-    found = {}
+    found: dict[str, Any] = {}
     for name, value in data.items():
         found |= flat(value, f"{at}{name}.") if isinstance(value, dict) else {f"{at}{name}": value}
     return found
 
 
-def test_lists_and_ranges_multiply_and_the_first_changes_slowest():
+def test_lists_and_ranges_multiply_and_the_first_changes_slowest() -> None:
     found = points(asked(batch_size=[1, 3], context_length={"start": 128, "stop": 513, "step": 128}))
     lengths = {"context_length": 128}, {"context_length": 256}, {"context_length": 384}, {"context_length": 512}
     assert found == [{"context_length": n["context_length"], "batch_size": b} for n in lengths for b in (1, 3)]
 
 
-def test_a_range_excludes_its_stop_counts_down_and_has_step_one_by_default():
+def test_a_range_excludes_its_stop_counts_down_and_has_step_one_by_default() -> None:
     assert [p["context_length"] for p in points(asked(context_length={"start": 3, "stop": 6}))] == [3, 4, 5]
     assert [p["context_length"] for p in points(asked(context_length={"start": 9, "stop": 0, "step": -4}))] == [9, 5, 1]
 
 
-def test_zip_takes_the_nth_values_together():
+def test_zip_takes_the_nth_values_together() -> None:
     found = points(asked(batch_size=[1, 2], context_length=[64, 32], sweep={"combine": "zip"}))
     assert found == [{"context_length": 64, "batch_size": 1}, {"context_length": 32, "batch_size": 2}]
 
 
-def test_alternatives_of_a_section_have_fields_of_their_own():
+def test_alternatives_of_a_section_have_fields_of_their_own() -> None:
     kinds = [{"kind": "standard"}, {"kind": "kraken", "ways": [2, 4]}]
     assert points(asked(architecture=kinds)) == [
         {"architecture.kind": "standard", "architecture.ways": None},
@@ -69,7 +69,7 @@ def test_alternatives_of_a_section_have_fields_of_their_own():
     ]
 
 
-def test_cases_of_a_csv_file_are_multiplied_with_the_lists(tmp_path: Path):
+def test_cases_of_a_csv_file_are_multiplied_with_the_lists(tmp_path: Path) -> None:
     (tmp_path / "cases.csv").write_text("num_devices, architecture.ways\n2, 2\n4,\n", encoding="utf-8")
     data = asked(batch_size=[1, 2], sweep={"cases": "cases.csv"})
     del data["num_devices"]
@@ -90,7 +90,7 @@ SWEPT = asked(
 )
 
 
-def test_rows_are_what_single_predictions_say():
+def test_rows_are_what_single_predictions_say() -> None:
     plan = plan_of(SWEPT)
     records = sweep(SWEPT, jobs=1).records
     assert [record["point"] for record in records] == list(range(plan.num_points)) == list(range(1024))
@@ -114,7 +114,7 @@ def test_rows_are_what_single_predictions_say():
             assert value == close, (name, data)
 
 
-def test_a_point_without_an_answer_is_a_row_with_its_error():
+def test_a_point_without_an_answer_is_a_row_with_its_error() -> None:
     kinds = {"kind": ["standard", "kraken"], "ways": [2]}
     records = sweep(asked(architecture=kinds, model={"preset": ["1.3B", "175B"]}, num_devices=2), jobs=1).records
     assert [record["error_kind"] for record in records] == ["input", None, "input", "infeasible"]
@@ -124,7 +124,7 @@ def test_a_point_without_an_answer_is_a_row_with_its_error():
     assert records[1]["ttft_s"] > 0.0
 
 
-def test_a_bug_in_one_point_does_not_cost_the_others(monkeypatch: pytest.MonkeyPatch):
+def test_a_bug_in_one_point_does_not_cost_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     from kraken_sim.predict.pipeline import Predictor
 
     predict = Predictor.predict
@@ -140,7 +140,7 @@ def test_a_bug_in_one_point_does_not_cost_the_others(monkeypatch: pytest.MonkeyP
     assert records[1]["error"] == "ZeroDivisionError: of ours"
 
 
-def test_a_frame_has_the_columns_of_the_records():
+def test_a_frame_has_the_columns_of_the_records() -> None:
     result = sweep(asked(batch_size=[1, 2]), jobs=1)
     frame = result.to_pandas()
     assert len(result) == len(frame) == 2
@@ -171,7 +171,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("data", "words"), REFUSED)
-def test_wrong_axes_are_refused_and_named(data: dict[str, Any], words: str):
+def test_wrong_axes_are_refused_and_named(data: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words.replace("(", r"\(")):
         plan_of(data)
 
@@ -186,12 +186,12 @@ def test_wrong_axes_are_refused_and_named(data: dict[str, Any], words: str):
         (asked(model={"num_hidden_layers": [1, 2]}), "is required without a preset"),
     ],
 )
-def test_a_sweep_of_which_no_point_can_have_an_answer_is_refused(data: dict[str, Any], words: str):
+def test_a_sweep_of_which_no_point_can_have_an_answer_is_refused(data: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         sweep(data)
 
 
-def test_all_problems_are_named_at_once_with_their_lines(tmp_path: Path):
+def test_all_problems_are_named_at_once_with_their_lines(tmp_path: Path) -> None:
     file = tmp_path / "s.yaml"
     file.write_text(
         "hardware: h200-sxm-x8\nmodel: {preset: 1.3B}\ncontext_length: []\nbatch: [1, 2]\n", encoding="utf-8"
@@ -202,7 +202,7 @@ def test_all_problems_are_named_at_once_with_their_lines(tmp_path: Path):
     assert "line 4" in str(caught.value)
 
 
-def test_millions_of_points_are_counted_and_asked_for():
+def test_millions_of_points_are_counted_and_asked_for() -> None:
     plan = plan_of(asked(context_length={"start": 1, "stop": 2001}, batch_size={"start": 1, "stop": 2001}))
     with pytest.raises(InputError, match=r"4,000,000 points: 2,000 \(context_length\) x 2,000 \(batch_size\); --yes"):
         check(plan, yes=False)
@@ -220,7 +220,7 @@ def test_millions_of_points_are_counted_and_asked_for():
         ("context_length\n2\n", "context_length: has a value of its own"),
     ],
 )
-def test_wrong_cases_are_refused_and_named(tmp_path: Path, text: str, words: str):
+def test_wrong_cases_are_refused_and_named(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "cases.csv").write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match=words):
         plan_of(asked(sweep={"cases": "cases.csv"}), tmp_path)
@@ -232,7 +232,7 @@ def written(tmp_path: Path, data: dict[str, Any]) -> str:
     return str(file)
 
 
-def test_the_command_writes_a_file_and_says_what_is_in_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_the_command_writes_a_file_and_says_what_is_in_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "new" / "r.parquet"
     question = written(tmp_path, asked(batch_size=[1, 2], num_devices=[2, 16]))
     assert main(["sweep", question, "--out", str(out), "--jobs", "1"]) == 0
@@ -245,7 +245,9 @@ def test_the_command_writes_a_file_and_says_what_is_in_it(tmp_path: Path, capsys
     assert "4 of them found done" in capsys.readouterr().out
 
 
-def test_another_sweeps_results_are_never_overwritten_or_mixed(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_another_sweeps_results_are_never_overwritten_or_mixed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "r.parquet"
     assert main(["sweep", written(tmp_path, asked(batch_size=[1, 2])), "--out", str(out), "--jobs", "1"]) == 0
     before = out.read_bytes()
@@ -259,7 +261,7 @@ def test_another_sweeps_results_are_never_overwritten_or_mixed(tmp_path: Path, c
 
 
 @pytest.mark.parametrize("path", sorted(data_dir("scenarios").glob("*-sweep.yaml")), ids=lambda path: path.stem)
-def test_the_sweeps_that_ship_have_answers(path: Path):
+def test_the_sweeps_that_ship_have_answers(path: Path) -> None:
     plan = load_plan(path)
     check(plan, yes=False)
     assert plan.name == path.stem

@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import joblib
 import pyarrow.parquet as pq
@@ -60,12 +61,18 @@ def parts_in(folder: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in folder.glob("*.part")}
 
 
-def test_a_killed_sweep_goes_on_where_it_was_and_ends_in_the_same_file(tmp_path: Path, question: Path, plan: Plan):
+def has_parts(folder: Path, enough: int) -> bool:
+    return len(parts_in(folder)) >= enough
+
+
+def test_a_killed_sweep_goes_on_where_it_was_and_ends_in_the_same_file(
+    tmp_path: Path, question: Path, plan: Plan
+) -> None:
     out, parts = tmp_path / "killed.parquet", tmp_path / "killed.parquet.parts"
     command = [sys.executable, "-m", "kraken_sim.cli", "sweep", str(question), "--out", str(out), "--jobs", "1"]
     for enough in (3, 9):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        wait_for(lambda enough=enough: len(parts_in(parts)) >= enough)
+        wait_for(partial(has_parts, parts, enough))
         os.kill(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
         assert not out.exists()
@@ -88,13 +95,13 @@ def test_a_killed_sweep_goes_on_where_it_was_and_ends_in_the_same_file(tmp_path:
 
 def test_without_a_name_results_are_called_like_the_question(
     tmp_path: Path, question: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["sweep", str(question), "--jobs", "1"]) == 0
     assert pq.read_table(tmp_path / "question.parquet").num_rows == plan.num_points
 
 
-def test_unfinished_results_of_another_sweep_are_kept_apart(tmp_path: Path, plan: Plan):
+def test_unfinished_results_of_another_sweep_are_kept_apart(tmp_path: Path, plan: Plan) -> None:
     out = tmp_path / "r.parquet"
     with opened(out, plan) as store:
         store.add(0, b"kept")
@@ -107,7 +114,7 @@ def test_unfinished_results_of_another_sweep_are_kept_apart(tmp_path: Path, plan
     assert store.read(0) == b"kept"
 
 
-def test_a_changed_profile_is_another_sweep(tmp_path: Path):
+def test_a_changed_profile_is_another_sweep(tmp_path: Path) -> None:
     from kraken_sim.profiles.load import profile_path
 
     profile, file = tmp_path / "mine.yaml", tmp_path / "q.yaml"
@@ -123,8 +130,13 @@ def test_a_changed_profile_is_another_sweep(tmp_path: Path):
 
 @pytest.mark.parametrize("address", ["dask://127.0.0.1:9", "spark://127.0.0.1:9", "dask://"])
 def test_an_unreachable_cluster_is_said_and_nothing_is_lost(
-    address: str, tmp_path: Path, question: Path, plan: Plan, capsys: pytest.CaptureFixture[str], monkeypatch
-):
+    address: str,
+    tmp_path: Path,
+    question: Path,
+    plan: Plan,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("kraken_sim.explore.sweep.runners.CONNECT_S", 1)
     out = tmp_path / "r.parquet"
     with opened(out, plan) as store:
@@ -134,7 +146,7 @@ def test_an_unreachable_cluster_is_said_and_nothing_is_lost(
     assert store.read(0) == b"kept"
 
 
-class AllAtOnce(ThreadingBackend):
+class AllAtOnce(ThreadingBackend):  # type: ignore[misc]  # joblib has no types
     """A backend like Ray's: it returns what a call was given, and nothing before."""
 
     supports_return_generator = False
@@ -142,7 +154,7 @@ class AllAtOnce(ThreadingBackend):
 
 def test_a_backend_that_cannot_stream_gets_waves_and_ends_in_the_same_file(
     tmp_path: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     @contextlib.contextmanager
     def all_at_once(_: str) -> Iterator[None]:
         with joblib.parallel_config(AllAtOnce(), n_jobs=2):
@@ -154,12 +166,17 @@ def test_a_backend_that_cannot_stream_gets_waves_and_ends_in_the_same_file(
     assert (tmp_path / "waves.parquet").read_bytes() == (tmp_path / "here.parquet").read_bytes()
 
 
-def test_a_dask_cluster_that_loses_a_worker_loses_no_point(tmp_path: Path, plan: Plan):
+def test_a_dask_cluster_that_loses_a_worker_loses_no_point(tmp_path: Path, plan: Plan) -> None:
     pytest.importorskip("distributed")
     out, alone = tmp_path / "dask.parquet", tmp_path / "alone.parquet"
     environment = {**os.environ, "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "10"}
     scheduler_file = tmp_path / "scheduler.json"
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": environment, "cwd": tmp_path}
+    quiet: dict[str, Any] = {
+        "stdout": subprocess.DEVNULL,
+        "stderr": subprocess.DEVNULL,
+        "env": environment,
+        "cwd": tmp_path,
+    }
     where = ["--scheduler-file", str(scheduler_file), "--no-dashboard"]
     scheduler, *workers = [
         subprocess.Popen([sys.executable, "-m", f"distributed.cli.{module}", *where, *options], **quiet)

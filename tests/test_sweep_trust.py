@@ -82,7 +82,7 @@ def _chunks(plan: Plan) -> Any:
     return run_chunks(plan, range(plan.num_chunks), jobs=1)
 
 
-def test_a_changed_base_of_a_datasheet_is_another_sweep_and_another_machine(tmp_path: Path):
+def test_a_changed_base_of_a_datasheet_is_another_sweep_and_another_machine(tmp_path: Path) -> None:
     base = own_base(tmp_path)
     file = written(tmp_path, hardware="./mine.yaml")
     before, machine = load_plan(file).fingerprint, load_profile(tmp_path / "mine.yaml")
@@ -93,7 +93,7 @@ def test_a_changed_base_of_a_datasheet_is_another_sweep_and_another_machine(tmp_
     assert load_profile(tmp_path / "mine.yaml").device.num_sms == machine.device.num_sms - 1
 
 
-def test_a_changed_config_given_as_a_folder_is_another_sweep(tmp_path: Path):
+def test_a_changed_config_given_as_a_folder_is_another_sweep(tmp_path: Path) -> None:
     config = config_in(tmp_path / "llama")
     file = written(tmp_path, model={"config": "llama"})
     before = load_plan(file).fingerprint
@@ -101,7 +101,7 @@ def test_a_changed_config_given_as_a_folder_is_another_sweep(tmp_path: Path):
     assert load_plan(file).fingerprint != before
 
 
-def test_files_of_one_name_in_two_folders_are_told_apart(tmp_path: Path):
+def test_files_of_one_name_in_two_folders_are_told_apart(tmp_path: Path) -> None:
     config_in(tmp_path / "a")
     second = config_in(tmp_path / "b", num_hidden_layers=8)
     file = written(tmp_path, model={"config": ["a/config.json", "b/config.json"]})
@@ -116,7 +116,7 @@ def test_files_of_one_name_in_two_folders_are_told_apart(tmp_path: Path):
     assert load_plan(file).fingerprint != before
 
 
-def test_a_renamed_folder_goes_on_with_its_sweep(tmp_path: Path):
+def test_a_renamed_folder_goes_on_with_its_sweep(tmp_path: Path) -> None:
     first = tmp_path / "first"
     first.mkdir()
     own_base(first)
@@ -126,7 +126,7 @@ def test_a_renamed_folder_goes_on_with_its_sweep(tmp_path: Path):
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "empty", "swapped", "another sweep's"])
-def test_a_damaged_part_is_computed_again(tmp_path: Path, damage: str):
+def test_a_damaged_part_is_computed_again(tmp_path: Path, damage: str) -> None:
     plan, out = load_plan(written(tmp_path)), tmp_path / "r.parquet"
     half_done(plan, out)
     with opened(out, plan) as store:
@@ -151,7 +151,9 @@ def test_a_damaged_part_is_computed_again(tmp_path: Path, damage: str):
     assert out.read_bytes() == out.with_name("whole.parquet").read_bytes()
 
 
-def test_a_part_that_is_damaged_while_the_sweep_runs_is_computed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_part_that_is_damaged_while_the_sweep_runs_is_computed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plan, out = load_plan(written(tmp_path)), tmp_path / "r.parquet"
     half_done(plan, out)
     from kraken_sim.explore.sweep.store import Store
@@ -168,7 +170,7 @@ def test_a_part_that_is_damaged_while_the_sweep_runs_is_computed_again(tmp_path:
     assert out.read_bytes() == out.with_name("whole.parquet").read_bytes()
 
 
-def test_a_finished_file_that_has_changed_since_is_refused(tmp_path: Path):
+def test_a_finished_file_that_has_changed_since_is_refused(tmp_path: Path) -> None:
     plan, out = load_plan(written(tmp_path)), tmp_path / "r.parquet"
     run_to_file(plan, out, jobs=1)
     content = bytearray(out.read_bytes())
@@ -179,7 +181,7 @@ def test_a_finished_file_that_has_changed_since_is_refused(tmp_path: Path):
         run_to_file(plan, out, jobs=1)
 
 
-def test_a_folder_that_no_sweep_made_is_left_alone(tmp_path: Path):
+def test_a_folder_that_no_sweep_made_is_left_alone(tmp_path: Path) -> None:
     out = tmp_path / "r.parquet"
     parts = tmp_path / "r.parquet.parts"
     parts.mkdir()
@@ -189,7 +191,7 @@ def test_a_folder_that_no_sweep_made_is_left_alone(tmp_path: Path):
     assert [path.name for path in parts.iterdir()] == ["thesis.tex"]
 
 
-def test_a_file_of_somebody_in_the_folder_of_the_parts_or_beside_it_is_kept(tmp_path: Path):
+def test_a_file_of_somebody_in_the_folder_of_the_parts_or_beside_it_is_kept(tmp_path: Path) -> None:
     plan, out = load_plan(written(tmp_path)), tmp_path / "r.parquet"
     with opened(out, plan) as store:
         (store.parts / "notes.txt").write_text("mine", encoding="utf-8")
@@ -199,7 +201,7 @@ def test_a_file_of_somebody_in_the_folder_of_the_parts_or_beside_it_is_kept(tmp_
     assert (tmp_path / "r.parquet.tmp").read_text(encoding="utf-8") == "mine too"
 
 
-def test_a_full_disk_is_an_error_that_says_so_and_the_work_goes_on(tmp_path: Path):
+def test_a_full_disk_is_an_error_that_says_so_and_the_work_goes_on(tmp_path: Path) -> None:
     file, out = written(tmp_path), tmp_path / "r.parquet"
     plan = load_plan(file)
     half_done(plan, out)
@@ -217,7 +219,7 @@ def test_a_full_disk_is_an_error_that_says_so_and_the_work_goes_on(tmp_path: Pat
     assert out.read_bytes() == out.with_name("whole.parquet").read_bytes()
 
 
-def test_results_of_a_finished_file_are_those_of_a_sweep_in_memory(tmp_path: Path):
+def test_results_of_a_finished_file_are_those_of_a_sweep_in_memory(tmp_path: Path) -> None:
     question = {"hardware": "h200-sxm-x8", "model": {"preset": "125M"}, "context_length": [16, 32], "num_devices": 2}
     kept = sweep(question, out=tmp_path / "r.parquet", jobs=1)
     assert kept.records == sweep(question, jobs=1).records

@@ -105,8 +105,8 @@ def test_no_order_of_the_ranks_beats_the_ring_that_was_found(name: str, size: in
 
 def test_search_finds_the_doubled_links_of_a_cube_mesh() -> None:
     ring = cube_mesh().best_ring(8)
-    pairs = [tuple(sorted((int(hop.source[3:]), int(hop.target[3:])))) for hop in ring.hops]
-    assert all(CUBE_MESH[pair] == 2 for pair in pairs)
+    pairs = [sorted((int(hop.source[3:]), int(hop.target[3:]))) for hop in ring.hops]
+    assert all(CUBE_MESH[low, high] == 2 for low, high in pairs)
 
 
 def test_six_links_of_a_cube_mesh_add_up_over_several_rings() -> None:

@@ -17,7 +17,7 @@ from kraken_sim.hardware.topology.graph import LinkKind, NodeKind
 from kraken_sim.program.ops import CollectiveKind
 
 if TYPE_CHECKING:
-    from kraken_sim.hardware.topology.graph import Topology
+    from kraken_sim.hardware.topology.topology import Topology
 
 MESSAGE = 1000.0
 

@@ -66,7 +66,7 @@ class Runs:
         if size not in self._outcomes:
             folder = self._folder / str(size)
             folder.mkdir()
-            mp.start_processes(worker.run, args=(size, str(folder)), nprocs=size, start_method="spawn")
+            mp.start_processes(worker.run, args=(size, str(folder)), nprocs=size, start_method="spawn")  # type: ignore[attr-defined, no-untyped-call]  # torch lists no types for it
             texts = [(folder / f"rank{rank}.json").read_text() for rank in range(size)]
             self._outcomes[size] = [json.loads(text) for text in texts]
         return self._outcomes[size]

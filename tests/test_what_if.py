@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from explore_support import asked
@@ -23,6 +23,9 @@ from kraken_sim.profiles.what_if import (
     with_time_factor,
 )
 
+if TYPE_CHECKING:
+    from kraken_sim.profiles.profile import HardwareProfile
+
 H200, H100, L40S = (load_profile(name) for name in ("h200-sxm-x2", "h100-sxm-x8", "l40s-x8"))
 RING: dict[str, Any] = {"collective": {"algorithm": "ring", "protocol": "simple", "channels": 8}}
 
@@ -32,7 +35,7 @@ def standard(**changes: Any) -> Any:
 
 
 @pytest.mark.parametrize("block", KERNEL_BLOCKS)
-def test_a_block_that_errs_moves_a_serial_step_by_its_share(block: str):
+def test_a_block_that_errs_moves_a_serial_step_by_its_share(block: str) -> None:
     # A standard layer overlaps nothing, so the step is a sum: one block 10 % slower adds 10 % of its seconds.
     # The machine has no power model, whose clock would answer to the load.
     scenario = standard(hardware="a100-sxm4-80gb-x8", num_devices=4)
@@ -43,7 +46,7 @@ def test_a_block_that_errs_moves_a_serial_step_by_its_share(block: str):
     assert gained == pytest.approx(0.1 * totals(before.timeline).blocks_s[block], rel=1e-3)
 
 
-def test_launch_and_contention_are_scaled_where_they_act():
+def test_launch_and_contention_are_scaled_where_they_act() -> None:
     blocking = asked(runtime={"overlap": False})
     assert (
         simulate(blocking, profile=with_time_factor(H200, "contention", 2.0)).latency_s == simulate(blocking).latency_s
@@ -53,7 +56,7 @@ def test_launch_and_contention_are_scaled_where_they_act():
 
 
 @pytest.mark.parametrize("block", PERTURBED_BLOCKS)
-def test_factors_undo_each_other_and_never_touch_the_profile(block: str):
+def test_factors_undo_each_other_and_never_touch_the_profile(block: str) -> None:
     twice = with_time_factor(with_time_factor(H200, block, 2.0), block, 0.5)
     assert simulate(asked(), profile=twice).latency_s == pytest.approx(
         simulate(asked(), profile=H200).latency_s, rel=1e-9
@@ -62,12 +65,12 @@ def test_factors_undo_each_other_and_never_touch_the_profile(block: str):
 
 
 @pytest.mark.parametrize(("block", "factor"), [("gemms", 1.0), ("gemm", 0.0), ("gemm", float("nan"))])
-def test_a_wrong_block_or_factor_is_refused(block: str, factor: float):
+def test_a_wrong_block_or_factor_is_refused(block: str, factor: float) -> None:
     with pytest.raises(ValueError, match="positive factor"):
         with_time_factor(H200, block, factor)
 
 
-def test_only_the_links_between_gpus_are_scaled():
+def test_only_the_links_between_gpus_are_scaled() -> None:
     assert gpu_link_kinds(H100) == {LinkKind.NVLINK}
     assert gpu_link_kinds(L40S) == {LinkKind.PCIE, LinkKind.SOCKET}
     nodes = load_profile("h100-sxm-2x8")
@@ -91,7 +94,9 @@ def test_only_the_links_between_gpus_are_scaled():
     profile=st.sampled_from([H100, L40S]),
     tokens=st.sampled_from([64, 512, 2048]),
 )
-def test_more_bandwidth_never_makes_a_machine_slower_while_nccl_does_the_same(low, high, kind, profile, tokens):
+def test_more_bandwidth_never_makes_a_machine_slower_while_nccl_does_the_same(
+    low: float, high: float, kind: str, profile: HardwareProfile, tokens: int
+) -> None:
     # NCCL itself may pick a worse algorithm or more channels on faster links, so its choice is held fixed.
     scenario = asked(
         hardware=profile.name,

@@ -111,7 +111,7 @@ def cluster(num_nodes: int = 2, gpus: int = 8, rails: int = 8, nvlinks: int = 18
     for node in range(num_nodes):
         hosts = [f"host{node}.0", f"host{node}.1"]
         nodes += [Node(host, NodeKind.HOST) for host in hosts]
-        links.append(socket(*hosts))
+        links.append(socket(hosts[0], hosts[1]))
         if nvlinks:
             nodes.append(Node(f"nvswitch{node}", NodeKind.NVSWITCH))
         for rail in range(rails):
@@ -133,7 +133,7 @@ def two_cube_meshes() -> Topology:
     for node in range(2):
         hosts = [f"host{node}.0", f"host{node}.1"]
         nodes += [Node(host, NodeKind.HOST) for host in hosts]
-        links.append(socket(*hosts))
+        links.append(socket(hosts[0], hosts[1]))
         links += [nvlink(f"gpu{8 * node + a}", f"gpu{8 * node + b}", count) for (a, b), count in CUBE_MESH.items()]
         for index in range(4):
             switch, card = f"switch{node}.{index}", f"nic{node}.{index}"
