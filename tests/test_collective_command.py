@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,7 +115,9 @@ class TestTable:
         for n in ("2", "3", "8"):
             times = [row["time_s"] for row in table(capsys, op, "--hardware", hardware, "--num-devices", n)["rows"]]
             assert len(times) == 27
-            assert times == sorted(times)
+            # Of three ranks' powers of two NCCL's channels get uneven parts, so that a further one can pay.
+            least = 0.95 if n == "3" else 1.0
+            assert all(after >= least * before for before, after in pairwise(times))
 
     def test_half_an_all_reduce_is_an_all_gather(self, capsys: pytest.CaptureFixture[str]) -> None:
         """A ring AllReduce is a ReduceScatter and an AllGather: each about half of it, on links and in steps."""

@@ -246,13 +246,17 @@ class TestHowTimeDependsOnTheMachine:
         ),
         num_devices=st.sampled_from([3, 4, 8]),
     )
-    def test_a_kernel_never_gets_faster_with_more_bytes(
+    def test_more_bytes_are_faster_only_by_what_a_further_channel_takes_off_the_others(
         self, num_bytes: int, factor: float, policy: CollectivePolicy, num_devices: int
     ) -> None:
-        def busy(size: int) -> float:
-            return all_reduce_cost(size, nvswitch(num_devices), gpu("hopper"), constants(), policy).busy_s
-
-        assert busy(int(num_bytes * factor)) >= busy(num_bytes) * (1 - 1e-9)
+        """NCCL opens channels one by one: two H200 take 7.7 us for 14 KiB and 6.9 us for 16 KiB, on two."""
+        few, many = (
+            all_reduce_cost(size, nvswitch(num_devices), gpu("hopper"), constants(), policy)
+            for size in (num_bytes, int(num_bytes * factor))
+        )
+        least = 0.5 if many.channels > few.channels else 1.0
+        assert many.transfer_s >= least * few.transfer_s * (1 - 1e-9)
+        assert many.latency_s >= few.latency_s
 
     @pytest.mark.parametrize("num_devices", [2, 4, 8])
     @pytest.mark.parametrize("policy", [NCCL, FASTEST])

@@ -64,11 +64,11 @@ class TestAllReduce:
         few, many = (
             all_reduce(PROFILES[name], size, n, channels=channels) for size in (num_bytes, int(more * num_bytes))
         )
-        if not switch(few, many):
-            assert many.busy_s * ROUNDING >= few.busy_s
-        # NCCL's own channels: 9 % over PCIe, whose LL the profile has slower than NCCL believes. Limited: 2.5 times,
-        # as measured on two H200 (2.4 from 1.5 to 1.75 MiB on one channel).
-        assert many.busy_s >= few.busy_s * (0.9 if channels is None else 0.4)
+        if not switch(few, many):  # a further channel takes bytes off the others, half of them at most
+            assert many.busy_s * ROUNDING >= few.busy_s - 0.5 * few.transfer_s * (many.channels > few.channels)
+        # NCCL's own channels: the second one, and 9 % over PCIe, whose LL the profile has slower than NCCL believes.
+        # Limited: 2.5 times, as measured on two H200 (2.4 from 1.5 to 1.75 MiB on one channel).
+        assert many.busy_s >= few.busy_s * (0.7 if channels is None else 0.4)
 
     @given(name=machines, num_bytes=sizes, faster=st.floats(1.0, 8.0), channels=limits, n=st.sampled_from([2, 4, 8]))
     def test_faster_links_are_no_slower_but_where_nccl_switches_by_them(

@@ -147,7 +147,7 @@ class TuningEntry:
 
 @dataclass(frozen=True, slots=True)
 class NcclChoice:
-    """What NCCL runs: `channels` CTAs; `parallelism` is the same number before rounding to whole channels."""
+    """What NCCL runs: `channels` CTAs; `parallelism` is the message over the part of the busiest of them."""
 
     algorithm: str
     protocol: str
@@ -281,26 +281,24 @@ def channel_count(
     minor: int,
     kind: CollectiveKind = CollectiveKind.ALL_REDUCE,
 ) -> tuple[int, float]:
-    """Channels that NCCL gives a message, and the same before rounding to whole channels and threads.
+    """Channels that NCCL gives a message, and how many times that of the busiest of them makes the message.
 
     `max_channels` is the communicator's count after NCCL_MAX_NCHANNELS (for NVLS its own), `minor` NCCL's version.
     """
     threads = MAX_THREADS[protocol]
     if protocol == SIMPLE and graph.bus_gbps <= PCI_WIDTH_GBPS:
         threads = PCI_SIMPLE_THREADS
-    share = float(max_channels)
     count = max_channels
     if algorithm != NVLS:
         threshold = THREAD_THRESHOLD[protocol]
         if algorithm == RING and protocol == LL:
             threshold *= num_devices
         count = max(1, min(count, num_bytes // (threads * threshold)))
-        share = max(1.0, min(share, num_bytes / (threads * threshold)))
     # NCCL counts a byte of an AllReduce twice, and a byte in LL four times.
     traffic_per_byte = (2 if kind is CollectiveKind.ALL_REDUCE else 1) * (4 if protocol == LL else 1)
     cell = min_traffic_bytes(minor) // traffic_per_byte
     if not cell:
-        return count, share
+        return count, float(count)
     cells = -(-num_bytes // cell)
-    used = -(-cells // (-(-cells // count)))
-    return used, max(1.0, min(share, num_bytes / cell))
+    cells_per_channel = -(-cells // count)
+    return -(-cells // cells_per_channel), max(1.0, num_bytes / (cells_per_channel * cell))
