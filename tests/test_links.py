@@ -375,7 +375,7 @@ def test_at_their_pace_together_different_collectives_overfill_no_link() -> None
     running = {}
     for op in (neighbours, across):
         group = groups_of(topology, 2, op.stride, 4)[-1]
-        link = reduce_group(topology, group, True)
+        link = reduce_group(topology.finder, group, True)
         policy = CollectivePolicy(algorithm="ring", protocol="simple")
         running[op] = collective_cost(AR, op.num_bytes, link, gpu("ada"), bare, policy)
     paces = SideBySide(topology, bare, 4, p2p=True).speeds(running)
@@ -399,7 +399,7 @@ def test_a_group_on_pcie_alone_is_held_up_by_something_that_it_fills(gpus: tuple
     names = tuple(profile.topology.gpus[index] for index in gpus)
     sharing = LinkSharing(profile.topology, profile.collectives)
     alone = collective_cost(
-        AR, 256 * MIB, reduce_group(profile.topology, names, True), profile.device, profile.collectives,
+        AR, 256 * MIB, reduce_group(profile.topology.finder, names, True), profile.device, profile.collectives,
         CollectivePolicy(algorithm="ring", protocol="simple"),
     )  # fmt: skip
     flow = sharing.flow(names, AR, replace(alone, line_bytes_per_s=0.0))

@@ -40,10 +40,16 @@ if TYPE_CHECKING:
     from kraken_sim.profiles.blocks import Reading
 
 _MOST_NODES: Final = 4096
-"""Most nodes of a machine, a limit of ours: more are a slip in a `count`."""
+"""Most nodes of a group, and most GPUs of a machine, a limit of ours: more are a slip in a `count`."""
+
+_MOST_NODES_TOGETHER: Final = 20_000
+"""Most nodes of a machine, a limit of ours: each of 4,096 GPUs with a PCIe switch, a NIC and a host of its own."""
 
 _MOST_LINKS: Final = 20_000
 """Most links that one entry may stand for, a limit of ours: more are a slip in a pattern."""
+
+_MOST_LINKS_TOGETHER: Final = 50_000
+"""Most links of a machine, a limit of ours, for the time that they take."""
 
 
 PCIE_LANE_BYTES_PER_S: Final[Mapping[int, float]] = {
@@ -161,19 +167,36 @@ def build_topology(file: TopologyFile, reading: Reading) -> Topology | None:
         preset = getattr(file, name)
         if preset is not None:
             _expand_preset(preset, f"topology.{name}", groups, entries, reading)
+    if not _small_enough(groups, reading):
+        return None
     nodes = _nodes(groups)
+    names = [node.name for node in nodes]
     links: list[Link] = []
     where: list[str] = []
     for path, entry in entries:
-        made = _links(entry, [node.name for node in nodes], path, reading, inherited)
+        made = _links(entry, names, path, reading, inherited)
         links += made
         where += [path] * len(made)
+        if len(links) > _MOST_LINKS_TOGETHER:
+            reading.add(path, f"a machine has at most {_MOST_LINKS_TOGETHER} links", len(links))
+            return None
     if len(reading.problems) == before:
         found = find_problems(nodes, links, where.__getitem__)
         found = [p if p.path.startswith("topology.") else replace(p, path=f"topology.{p.path}") for p in found]
         # One entry makes many links, which are wrong in the same way.
         reading.problems += list({(p.path, _general(p, nodes)): p for p in reversed(found)}.values())[::-1]
     return None if len(reading.problems) > before else Topology(tuple(nodes), tuple(links), file.p2p_level)
+
+
+def _small_enough(groups: Mapping[str, NodeGroup], reading: Reading) -> bool:
+    """Whether a machine has as few GPUs and nodes as can be worked with; else `reading` gets a problem."""
+    gpus = sum(group.count or 1 for group in groups.values() if group.kind is NodeKind.GPU)
+    together = sum(group.count or 1 for group in groups.values())
+    for number, most, what in ((gpus, _MOST_NODES, "GPUs"), (together, _MOST_NODES_TOGETHER, "nodes")):
+        if number > most:
+            reading.add("topology.nodes", f"a machine has at most {most} {what}", number)
+            return False
+    return True
 
 
 def _general(problem: Problem, nodes: Sequence[Node]) -> str:
@@ -275,15 +298,17 @@ def _pairs(
 ) -> list[tuple[str, str]]:
     if not left or not right:
         return []
-    if len(left) * len(right) > _MOST_LINKS:
-        reading.add(path, f"more than {_MOST_LINKS} links in one entry", len(left) * len(right))
+    num_links = len(left) * len(right) if match is Match.EACH else len(left)
+    if num_links > _MOST_LINKS:
+        reading.add(path, f"more than {_MOST_LINKS} links in one entry", num_links)
         return []
     if match is Match.EACH:
         # A pattern joined with itself is a mesh: each pair once, nobody with itself.
-        unordered = {frozenset((a, b)): (a, b) for a in reversed(left) for b in reversed(right) if a != b}
-        if not unordered:
+        pairs = {frozenset((a, b)): (a, b) for a in reversed(left) for b in reversed(right) if a != b}
+        if not pairs:
             reading.add(path, "a link joins two different nodes", left[0])
-        return sorted(unordered.values(), key=lambda pair: (left.index(pair[0]), right.index(pair[1])))
+        ranks = [{name: index for index, name in enumerate(names)} for names in (left, right)]
+        return sorted(pairs.values(), key=lambda pair: (ranks[0][pair[0]], ranks[1][pair[1]]))
     if match is Match.PAIRS and len(left) != len(right):
         reading.add(f"{path}.match", f"pairs need equal numbers of nodes, not {len(left)} and {len(right)}")
         return []

@@ -122,7 +122,7 @@ def link_traffic(hardware: str | Path | HardwareProfile, spec: Mapping[str, Any]
     cost = collective_cost_on(profile, question)
     gpus = profile.topology.group(question.num_devices)
     p2p = question.transport is not Transport.SHM
-    staged = reduce_group(profile.topology, gpus, p2p).kind is InterconnectKind.HOST
+    staged = reduce_group(profile.topology.finder, gpus, p2p).kind is InterconnectKind.HOST
     return link_bytes(profile.topology, gpus, question.op, cost.algorithm, question.bytes, staged=staged)
 
 
@@ -146,7 +146,7 @@ def _price(spec: JobSpec, profile: HardwareProfile, links: LinkSharing) -> tuple
     p2p = spec.transport is not Transport.SHM
     constants = profile.collectives
     if spec.op == "transfer":
-        interconnect = reduce_group(profile.topology, gpus, p2p)
+        interconnect = reduce_group(profile.topology.finder, gpus, p2p)
         cost = transfer_cost(spec.bytes, interconnect, constants)
         flow = links.transfer_flow(gpus[0], gpus[1], cost, p2p=p2p)
         return LinkJob(spec.start_s, cost.latency_s, cost.transfer_s, flow), cost

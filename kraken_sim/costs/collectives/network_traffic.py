@@ -13,7 +13,7 @@ from kraken_sim.costs.collectives.kinds import ring_bytes
 from kraken_sim.costs.collectives.node_traffic import chain_pairs, ring_pairs, send_recv_pairs
 from kraken_sim.costs.collectives.routes import Traffic, busiest_rank_bytes
 from kraken_sim.errors import InputError
-from kraken_sim.hardware.topology.nodes import rail_of
+from kraken_sim.hardware.topology.nodes import rails_of
 from kraken_sim.program.ops import CollectiveKind
 
 if TYPE_CHECKING:
@@ -102,9 +102,9 @@ class _Rails:
     """The NICs that a group of several nodes leaves them by, and the bytes counted so far."""
 
     def __init__(self, group: Group) -> None:
-        topology, finder = group.topology, group.finder
         self._group = group
-        self._rail = {gpu: rail_of(topology, finder, members, gpu) for members in group.nodes for gpu in members}
+        self._node = {gpu: index for index, members in enumerate(group.nodes) for gpu in members}
+        self._rail = {gpu: nic for members in group.nodes for gpu, nic in rails_of(group.finder, members).items()}
         self._rails = [list(dict.fromkeys(self._rail[gpu] for gpu in members)) for members in group.nodes]
         self.count = min(len(rails) for rails in self._rails)
         self.even = len({len(members) for members in group.nodes}) == 1
@@ -124,7 +124,7 @@ class _Rails:
 
     def send(self, source: str, target: str, num_bytes: float, rail: int | None = None) -> None:
         """Within a node the direct way; else through the rail given, or through those of the two GPUs."""
-        here, there = self._node(source), self._node(target)
+        here, there = self._node[source], self._node[target]
         if here == there:
             self._add(self._group.finder.route(source, target), num_bytes)
             return
@@ -148,6 +148,3 @@ class _Rails:
     def _add(self, arcs: Iterable[Arc], num_bytes: float) -> None:
         for arc in arcs:
             self._moved[arc] += num_bytes
-
-    def _node(self, gpu: str) -> int:
-        return next(index for index, members in enumerate(self._group.nodes) if gpu in members)

@@ -11,7 +11,6 @@ from kraken_sim.errors import InputError
 from kraken_sim.hardware.topology.graph import LinkKind, NodeKind
 from kraken_sim.hardware.topology.nodes import nodes_of
 from kraken_sim.hardware.topology.reduction import nearest_host
-from kraken_sim.hardware.topology.rings import RingFinder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -59,7 +58,7 @@ class Group:
         self.topology = topology
         self.kind = kind
         self.gpus = tuple(gpus)
-        self.finder = RingFinder(topology)
+        self.finder = topology.finder
         self._staged = staged
 
     @property
@@ -92,7 +91,7 @@ class Group:
         """
         if not self._staged:
             return self.directed(self.finder.route(source, target))
-        first, last = (nearest_host(self.topology, self.finder, gpu) for gpu in (source, target))
+        first, last = (nearest_host(self.finder, gpu) for gpu in (source, target))
         between = self.finder.route(first, last) if first != last else ()
         up, down = self.finder.route(source, first), self.finder.route(last, target)
         return self.directed((*up, *between, *down))

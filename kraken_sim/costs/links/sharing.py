@@ -22,7 +22,6 @@ from kraken_sim.costs.fair import Flow, max_min_rates
 from kraken_sim.costs.links.traffic import traffic_of
 from kraken_sim.hardware.interconnect import InterconnectKind
 from kraken_sim.hardware.topology.reduction import nearest_host, reduce_group
-from kraken_sim.hardware.topology.rings import RingFinder
 from kraken_sim.program.ops import CollectiveKind
 
 if TYPE_CHECKING:
@@ -67,7 +66,7 @@ def group_traffic(
 def _group_traffic(
     topology: Topology, gpus: tuple[str, ...], kind: CollectiveKind, algorithm: Algorithm, p2p: bool
 ) -> GroupTraffic:
-    interconnect = reduce_group(topology, gpus, p2p)
+    interconnect = reduce_group(topology.finder, gpus, p2p)
     staged = interconnect.kind is InterconnectKind.HOST
     moved = traffic_of(algorithm, Group(topology, gpus, kind, staged=staged), 1.0)
     unit = moved.busiest_pair_bytes
@@ -82,7 +81,7 @@ def transfer_traffic(topology: Topology, source: str, target: str, p2p: bool) ->
     Raises:
         InputError: The GPUs cannot reach each other.
     """
-    interconnect = reduce_group(topology, (source, target), p2p)
+    interconnect = reduce_group(topology.finder, (source, target), p2p)
     staged = interconnect.kind is InterconnectKind.HOST
     way = Group(topology, (source, target), CollectiveKind.SEND_RECV, staged=staged).way(source, target)
     return GroupTraffic(interconnect, dict.fromkeys(way, 1.0), 1.0, _hosts(topology, (source, target), interconnect))
@@ -99,7 +98,7 @@ def interconnect_of(topology: Topology, gpus: tuple[str, ...], kind: CollectiveK
         InputError: The GPUs cannot reach each other.
     """
     if kind is not CollectiveKind.SEND_RECV or len(gpus) < 2:
-        return reduce_group(topology, gpus, p2p)
+        return reduce_group(topology.finder, gpus, p2p)
     traffic = group_traffic(topology, gpus, kind, SEND_RECV, p2p)
     line = min(link.bytes_per_s / share for link, share in traffic.usage.items())
     return replace(traffic.interconnect, bandwidth_bytes_per_s=line)
@@ -109,8 +108,7 @@ def _hosts(topology: Topology, gpus: tuple[str, ...], interconnect: Interconnect
     """The hosts whose bridges and memory the group's traffic may pass."""
     if interconnect.kind not in (InterconnectKind.PCIE, InterconnectKind.HOST):
         return ()
-    finder = RingFinder(topology)
-    return tuple(sorted({nearest_host(topology, finder, gpu) for gpu in gpus}))
+    return tuple(sorted({nearest_host(topology.finder, gpu) for gpu in gpus}))
 
 
 class LinkSharing:

@@ -7,12 +7,14 @@ what it can carry in `rings`; `topology` puts them together.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 from kraken_sim.files.meaning import means
+from kraken_sim.hardware.topology.union_find import UnionFind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -69,6 +71,8 @@ ENDPOINTS: Final[Mapping[LinkKind, frozenset[NodeKind]]] = {
 }
 """The nodes that each kind of link may join."""
 
+_BOARD: Final = frozenset({LinkKind.PCIE, LinkKind.C2C, LinkKind.SOCKET})
+
 
 @dataclass(frozen=True, slots=True)
 class Node:
@@ -120,3 +124,55 @@ class Graph:
     def kinds(self) -> Mapping[str, NodeKind]:
         """The kind of every node, by name."""
         return {node.name: node.kind for node in self.nodes}
+
+    @cached_property
+    def components(self) -> Mapping[str, str]:
+        """The node of a cluster that each vertex belongs to, by the name of one of its vertices.
+
+        A node is what hangs together without the network.
+        """
+        joined = UnionFind()
+        for link in self.links:
+            if link.kind is not LinkKind.NETWORK:
+                joined.join(link.a, link.b)
+        return {node.name: joined.find(node.name) for node in self.nodes}
+
+    @cached_property
+    def nics(self) -> Mapping[str, tuple[str, ...]]:
+        """The NICs of each node of a cluster, in the order of the graph, by its name in `components`."""
+        found: dict[str, list[str]] = defaultdict(list)
+        for node in self.nodes:
+            if node.kind is NodeKind.NIC:
+                found[self.components[node.name]].append(node.name)
+        return {name: tuple(nics) for name, nics in found.items()}
+
+    @cached_property
+    def links_of(self) -> Mapping[str, tuple[Link, ...]]:
+        """The links at each vertex, in the order of the graph."""
+        found: dict[str, list[Link]] = {node.name: [] for node in self.nodes}
+        for link in self.links:
+            found[link.a].append(link)
+            found[link.b].append(link)
+        return {name: tuple(links) for name, links in found.items()}
+
+    @cached_property
+    def board_places(self) -> Mapping[str, int]:
+        """Where each GPU stands when the PCIe trees are walked through depth first, socket after socket."""
+        neighbours: dict[str, list[str]] = defaultdict(list)
+        for link in self.links:
+            if link.kind in _BOARD:
+                neighbours[link.a].append(link.b)
+                neighbours[link.b].append(link.a)
+        hosts = [node.name for node in self.nodes if node.kind is NodeKind.HOST]
+        places: dict[str, int] = {}
+        for start in (*hosts, *self.gpus):
+            stack = [start]
+            while stack:
+                name = stack.pop()
+                if name not in places:
+                    places[name] = len(places)
+                    sockets = [other for other in neighbours[name] if self.kinds[other] is NodeKind.HOST]
+                    below = [other for other in neighbours[name] if self.kinds[other] is not NodeKind.HOST]
+                    # What is pushed last is walked first: everything below a host before the next host.
+                    stack.extend((*reversed(sockets), *reversed(below)))
+        return places

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from kraken_sim.hardware.topology.graph import LinkKind, NodeKind
-from kraken_sim.hardware.topology.problems import UnionFind
+from kraken_sim.hardware.topology.union_find import UnionFind
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 _SWITCHES: Final = frozenset({NodeKind.NVSWITCH, NodeKind.NETWORK_SWITCH})
 _IN_NODE: Final = frozenset(LinkKind) - {LinkKind.NETWORK}
-_BOARD: Final = frozenset({LinkKind.PCIE, LinkKind.C2C, LinkKind.SOCKET})
 
 Islands = tuple[tuple[str, ...], ...]
 """GPUs in parts; the parts and the GPUs of each in the order in which they hang below hosts and switches."""
@@ -59,36 +58,18 @@ def _parts(topology: Graph, gpus: Sequence[str], kinds: Collection[LinkKind]) ->
         if link.kind in kinds and group.issuperset(ends):
             joined.join(link.a, link.b)
     parts: dict[str, list[str]] = defaultdict(list)
-    for name in sorted(gpus, key=board_places(topology).__getitem__):
+    for name in sorted(gpus, key=topology.board_places.__getitem__):
         parts[joined.find(name)].append(name)
     return tuple(tuple(part) for part in parts.values())
 
 
-def board_places(topology: Graph) -> dict[str, int]:
-    """Where each GPU stands when the PCIe trees are walked through depth first, socket after socket."""
-    neighbours: dict[str, list[str]] = defaultdict(list)
-    for link in topology.links:
-        if link.kind in _BOARD:
-            neighbours[link.a].append(link.b)
-            neighbours[link.b].append(link.a)
-    hosts = [node.name for node in topology.nodes if node.kind is NodeKind.HOST]
-    places: dict[str, int] = {}
-    for start in (*hosts, *topology.gpus):
-        stack = [start]
-        while stack:
-            name = stack.pop()
-            if name not in places:
-                places[name] = len(places)
-                sockets = [other for other in neighbours[name] if topology.kinds[other] is NodeKind.HOST]
-                below = [other for other in neighbours[name] if topology.kinds[other] is not NodeKind.HOST]
-                # What is pushed last is walked first: everything below a host before the next host.
-                stack.extend((*reversed(sockets), *reversed(below)))
-    return places
-
-
 def together(nodes: Islands, islands: Islands) -> Islands:
     """Each node's GPUs, with those of one NVLink island side by side."""
-    return tuple(tuple(gpu for island in islands if set(island) & set(node) for gpu in island) for node in nodes)
+    home = {gpu: index for index, node in enumerate(nodes) for gpu in node}
+    grouped: list[list[str]] = [[] for _ in nodes]
+    for island in islands:
+        grouped[home[island[0]]] += island
+    return tuple(map(tuple, grouped))
 
 
 def rail_orders(nodes: Islands, *, both_ways: bool = False) -> Iterator[tuple[str, ...]]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from kraken_sim.errors import Problem, closest
 from kraken_sim.hardware.topology.graph import ENDPOINTS, LinkKind, NodeKind
+from kraken_sim.hardware.topology.union_find import UnionFind
 from kraken_sim.units import format_bandwidth
 
 if TYPE_CHECKING:
@@ -92,25 +93,6 @@ def _repeated(links: Sequence[Link], where: Callable[[int], str]) -> list[Proble
         else:
             problems.append(Problem(where(index), f"{link}: declared twice; use count for parallel links"))
     return problems
-
-
-class UnionFind:
-    """Connected components while links are added one by one."""
-
-    def __init__(self) -> None:
-        self._parent: dict[str, str] = {}
-
-    def find(self, name: str) -> str:
-        """The node that stands for the component of this one."""
-        while (parent := self._parent.get(name, name)) != name:
-            name = parent
-        return name
-
-    def join(self, a: str, b: str) -> bool:
-        """Joins two components; False when they were one already."""
-        a, b = self.find(a), self.find(b)
-        self._parent[a] = b
-        return a != b
 
 
 def _pcie_cycles(links: Sequence[Link], kinds: Mapping[str, NodeKind], where: Callable[[int], str]) -> list[Problem]:

@@ -10,31 +10,30 @@ from typing import TYPE_CHECKING, Final
 from kraken_sim.errors import InputError
 from kraken_sim.hardware.interconnect import Across, Interconnect, InterconnectKind
 from kraken_sim.hardware.topology.graph import Link, LinkKind, NodeKind, P2PLevel
-from kraken_sim.hardware.topology.nodes import network_bytes_per_s, nodes_of, rail_of
-from kraken_sim.hardware.topology.rings import RingFinder
+from kraken_sim.hardware.topology.nodes import network_bytes_per_s, nodes_of, rails_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from kraken_sim.hardware.topology.graph import Arc, Graph
-    from kraken_sim.hardware.topology.rings import Ring
+    from kraken_sim.hardware.topology.rings import Ring, RingFinder
 
 _LEVELS: Final = tuple(P2PLevel)
 
 
-def reduce_group(topology: Graph, gpus: Sequence[str], p2p: bool) -> Interconnect:
+def reduce_group(finder: RingFinder, gpus: Sequence[str], p2p: bool) -> Interconnect:
     """The interconnect of a group of GPUs; see `Topology.interconnect`."""
     if len(gpus) == 1:
         return Interconnect(InterconnectKind.NVLINK, 1, math.inf, 0, 0.0)
-    finder = RingFinder(topology)
-    ring = finder.best(gpus)
+    topology, ring = finder.topology, finder.best(gpus)
     crosses_network = any(link.kind is LinkKind.NETWORK for hop in ring.hops for link in hop.links)
-    reachable = all(_LEVELS.index(hop.p2p_level) <= _LEVELS.index(topology.p2p_level) for hop in ring.hops)
+    longest = max(map(_LEVELS.index, {hop.p2p_level for hop in ring.hops}))
+    reachable = longest <= _LEVELS.index(topology.p2p_level)
     if crosses_network:
-        return replace(_of_ring(topology, ring), across=_across(topology, finder, gpus, p2p))
+        return replace(_of_ring(topology, ring), across=_across(finder, gpus, p2p))
     if p2p and reachable:
         return _of_ring(topology, ring)
-    return _through_host(topology, finder, ring.order)
+    return _through_host(finder, ring.order)
 
 
 def _of_ring(topology: Graph, ring: Ring) -> Interconnect:
@@ -52,18 +51,19 @@ def _of_ring(topology: Graph, ring: Ring) -> Interconnect:
     )
 
 
-def _across(topology: Graph, finder: RingFinder, gpus: Sequence[str], p2p: bool) -> Across | None:
+def _across(finder: RingFinder, gpus: Sequence[str], p2p: bool) -> Across | None:
     """How a group is spread over nodes; None where unevenly."""
+    topology = finder.topology
     nodes = nodes_of(topology, gpus)
     if len({len(members) for members in nodes}) > 1:
         return None
     first = nodes[0]
-    rails = {gpu: rail_of(topology, finder, first, gpu) for gpu in first}
-    there = rail_of(topology, finder, nodes[1], nodes[1][0])
+    rails = rails_of(finder, first)
+    there = rails_of(finder, nodes[1])[nodes[1][0]]
     ways = (finder.route(first[0], rails[first[0]]), finder.route(rails[first[0]], there))
     used = list(dict.fromkeys(rails.values()))
     flight_s = 2 * _latency(finder, ways[0]) + _latency(finder, ways[1])
-    node = reduce_group(topology, first, p2p)
+    node = reduce_group(finder, first, p2p)
     return Across(len(nodes), node, network_bytes_per_s(topology, used), len(used), flight_s)
 
 
@@ -80,12 +80,13 @@ def _kind(topology: Graph, ring: Ring, links: Iterable[Link]) -> InterconnectKin
     return InterconnectKind.NVSWITCH if switched else InterconnectKind.NVLINK
 
 
-def _through_host(topology: Graph, finder: RingFinder, order: Sequence[str]) -> Interconnect:
+def _through_host(finder: RingFinder, order: Sequence[str]) -> Interconnect:
     """Every GPU writes to its host's memory and reads from the host of the GPU before it."""
-    hosts = {gpu: nearest_host(topology, finder, gpu) for gpu in order}
+    hosts = {gpu: nearest_host(finder, gpu) for gpu in order}
     ways = [finder.route(gpu, hosts[gpu]) for gpu in order]
     # The order of hosts along the ring decides how often the link between sockets is crossed.
-    ordered = sorted(order, key=lambda gpu: (list(hosts.values()).index(hosts[gpu]), order.index(gpu)))
+    turn = {host: index for index, host in enumerate(dict.fromkeys(hosts.values()))}
+    ordered = sorted(order, key=lambda gpu: turn[hosts[gpu]])
     pairs = list(zip(ordered, [*ordered[1:], ordered[0]], strict=True))
     between = [_between_hosts(finder, hosts[a], hosts[b]) for a, b in pairs]
     loads = Counter(arc for way in (*ways, *between) for arc in way)
@@ -116,12 +117,11 @@ def _between_hosts(finder: RingFinder, a: str, b: str) -> tuple[Arc, ...]:
         raise InputError.single("topology.links", message, example=example) from None
 
 
-def nearest_host(topology: Graph, finder: RingFinder, gpu: str) -> str:
+def nearest_host(finder: RingFinder, gpu: str) -> str:
     """The root of the PCIe tree that the GPU hangs in."""
-    for host in (node.name for node in topology.nodes if node.kind is NodeKind.HOST):
-        way = finder.pcie_way(gpu, host)
-        if way is not None:
-            return host
+    host = finder.hosts.get(gpu)
+    if host is not None:
+        return host
     raise InputError.single(
         "topology.links",
         f"{gpu} has no PCIe or C2C link to a host, so nothing can be staged through host memory",

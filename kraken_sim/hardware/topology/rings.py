@@ -19,6 +19,9 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import chain
+from operator import truediv
 from typing import TYPE_CHECKING, Final
 
 from kraken_sim.errors import InputError
@@ -33,17 +36,23 @@ from kraken_sim.hardware.topology.islands import (
     with_switches,
 )
 from kraken_sim.hardware.topology.ring_search import Ways, best_order, improved_order
+from kraken_sim.hardware.topology.union_find import UnionFind
+from kraken_sim.hardware.topology.ways import WaySearch
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from kraken_sim.hardware.topology.graph import Arc, Graph
+    from kraken_sim.hardware.topology.ways import ShortestWays
 
 EXACT_RANKS: Final = 8
 """Largest group whose orders are all considered: (8 - 1)! = 5040 before pruning; a limit of ours."""
 
 SEARCHED_RANKS: Final = 32
 """Largest group whose order is improved by segment reversals; a limit of ours, for the time it takes."""
+
+_MOST_KEPT: Final = 100_000
+"""Ways and rings that are kept, then all are dropped; a limit of ours, some 50 MB, so that memory stays flat."""
 
 _MAX_RINGS: Final = 32
 """Most rings on what those before them leave; a limit of ours, as NCCL's search has one (MAXCHANNELS / 2 in
@@ -102,7 +111,7 @@ class RingFinder:
     """Routes and rings on one topology."""
 
     def __init__(self, topology: Graph) -> None:
-        self._topology = topology
+        self.topology = topology
         self._links = with_planes_merged(topology)
         self._kinds = topology.kinds
         self._neighbours: dict[str, list[tuple[str, Arc]]] = defaultdict(list)
@@ -114,20 +123,30 @@ class RingFinder:
             for index, link in enumerate(self._links)
             for forward in (True, False)
         }
+        self._searches = [WaySearch(self._links, self._kinds, kinds) for kinds in (_NVLINK, _ALL)]
+        self._ways: dict[tuple[str, str], ShortestWays] = {}
+        self._best: dict[tuple[str, ...], Ring] = {}
 
     def best(self, gpus: Sequence[str]) -> Ring:
         """The best ring through two GPUs or more, and what further ones add."""
-        (order, _), *further = self.all_rings(gpus)
-        return replace(self._ring(order), further_bytes_per_s=sum(bandwidth for _, bandwidth in further))
+        key = tuple(gpus)
+        ring = self._best.get(key)
+        if ring is None:
+            if sum(map(len, self._best)) + len(key) > _MOST_KEPT:
+                self._best.clear()
+            (order, _), *further = self.all_rings(gpus)
+            ring = replace(self._ring(order), further_bytes_per_s=sum(bandwidth for _, bandwidth in further))
+            self._best[key] = ring
+        return ring
 
     def all_rings(self, gpus: Sequence[str]) -> list[tuple[tuple[str, ...], float]]:
         """The best ring and those on the links that it leaves, in a mesh or over other rails: order and bandwidth."""
         order = self._tree_order(gpus)
         if order is not None:
-            return [(order, self._ring(order).bandwidth_bytes_per_s)]
-        nodes = node_islands(self._topology, gpus)
+            return [(order, self._bottleneck(self._ring_arcs(order, self._capacity), self._capacity)[0])]
+        nodes = node_islands(self.topology, gpus)
         if len(nodes) > 1:
-            islands = nvlink_islands(self._topology, gpus)
+            islands = nvlink_islands(self.topology, gpus)
             grouped = together(nodes, tuple(map(self._within, islands)))
             packings = (self._packed(rail_orders(grouped, both_ways=both)) for both in (False, True))
             return max(packings, key=lambda rings: sum(bandwidth for _, bandwidth in rings))
@@ -144,19 +163,50 @@ class RingFinder:
         Raises:
             InputError: There is no such way.
         """
-        capacity = self._capacity if capacity is None else capacity
-        for kinds in (_NVLINK, _ALL):
-            ways = self._shortest(source, target, kinds)
-            if ways:
-                return max(ways, key=lambda way: min(capacity[arc] for arc in way))
+        ways = self._ways.get((source, target)) or self._found(source, target)
+        return ways.widest(self._capacity if capacity is None else capacity)
+
+    def _found(self, source: str, target: str) -> ShortestWays:
+        for search in self._searches:
+            ways = search.ways(source, target)
+            if ways is not None:
+                if len(self._ways) >= _MOST_KEPT:
+                    self._ways.clear()
+                self._ways[source, target] = ways
+                return ways
         message = f"no ring: every way from {source} to {target} leads through another GPU"
         example = '{from: "gpu*", to: host, kind: pcie, ...}'
         raise InputError.single("topology.links", message, example=example)
 
-    def pcie_way(self, source: str, target: str) -> tuple[Arc, ...] | None:
-        """The way over PCIe or C2C links alone, None where there is none."""
-        ways = self._shortest(source, target, _TO_HOST)
-        return ways[0] if ways else None
+    @cached_property
+    def hosts(self) -> Mapping[str, str]:
+        """The first host that each GPU reaches over PCIe or C2C links, without a way through another GPU."""
+        trees, beside = UnionFind(), defaultdict[str, list[str]](list)
+        for link in self._links:
+            if link.kind in _TO_HOST:
+                ends = (link.a, link.b)
+                if all(self._kinds[name] is not NodeKind.GPU for name in ends):
+                    trees.join(*ends)
+                for gpu, other in (ends, ends[::-1]):
+                    if self._kinds[gpu] is NodeKind.GPU:
+                        beside[gpu].append(other)
+        names = [node.name for node in self.topology.nodes if node.kind is NodeKind.HOST]
+        rank = {name: index for index, name in enumerate(names)}
+        roots: dict[str, str] = {}
+        for name in names:
+            roots.setdefault(trees.find(name), name)
+        found = {
+            gpu: [roots[tree] for tree in map(trees.find, others) if tree in roots] for gpu, others in beside.items()
+        }
+        return {gpu: min(hosts, key=rank.__getitem__) for gpu, hosts in found.items() if hosts}
+
+    def nearest(self, source: str, targets: Collection[str]) -> tuple[int, set[str]]:
+        """The fewest hops to any of some nodes that forward, and which are so near; see `WaySearch`."""
+        return self._searches[-1].nearest(source, targets)
+
+    def gpus_at(self, source: str, hops: int) -> set[str]:
+        """The GPUs that are so many hops away from a node; see `WaySearch`."""
+        return self._searches[-1].gpus_at(source, hops)
 
     def links_of(self, arcs: Iterable[Arc]) -> tuple[Link, ...]:
         """The links that a way uses."""
@@ -193,23 +243,6 @@ class RingFinder:
                 stack.extend(other for other, _ in reversed(list(self._steps(name, kinds))))
         return list(order)
 
-    def _shortest(self, source: str, target: str, kinds: frozenset[LinkKind]) -> list[tuple[Arc, ...]]:
-        """All ways of fewest hops over links of these kinds."""
-        paths: list[tuple[str, tuple[Arc, ...]]] = [(source, ())]
-        seen = {source}
-        while paths:
-            found = [way for name, way in paths if name == target]
-            if found:
-                return found
-            paths = [
-                (other, (*way, arc))
-                for name, way in paths
-                for other, arc in self._steps(name, kinds)
-                if other not in seen and (other == target or self._kinds[other] is not NodeKind.GPU)
-            ]
-            seen.update(name for name, _ in paths)
-        return []
-
     # Several nodes ------------------------------------------------------------------------------------------
 
     def _within(self, island: Sequence[str]) -> tuple[str, ...]:
@@ -240,15 +273,20 @@ class RingFinder:
 
     def _take(self, left: dict[Arc, float], arcs: Iterable[tuple[Arc, ...]], bandwidth: float) -> None:
         """Takes a ring's share off what the links have left."""
-        for arc, load in Counter(arc for way in arcs for arc in way).items():
+        for arc, load in _loads(arcs).items():
             left[arc] = max(0.0, left[arc] - bandwidth * load)
 
     def _ring_arcs(self, order: Sequence[str], capacity: Mapping[Arc, float]) -> list[tuple[Arc, ...]]:
-        return [self.route(a, b, capacity) for a, b in _pairs(order)]
+        known, ways = self._ways, []
+        for pair in _pairs(order):
+            found = known.get(pair) or self._found(*pair)
+            ways.append(found.only or found.widest(capacity))
+        return ways
 
     def _bottleneck(self, arcs: Iterable[tuple[Arc, ...]], capacity: Mapping[Arc, float]) -> tuple[float, Arc]:
-        loads = Counter(arc for way in arcs for arc in way)
-        return min((capacity[arc] / load, arc) for arc, load in loads.items())
+        loads = _loads(arcs)
+        least = min(map(truediv, map(capacity.__getitem__, loads), loads.values()))
+        return least, min(arc for arc, load in loads.items() if capacity[arc] / load == least)
 
     def _hop(self, source: str, target: str, way: tuple[Arc, ...]) -> Hop:
         links = self.links_of(way)
@@ -271,7 +309,7 @@ class RingFinder:
     def _search(self, gpus: Sequence[str], capacity: Mapping[Arc, float]) -> tuple[str, ...]:
         grouped: tuple[str, ...] = ()
         if len(gpus) > EXACT_RANKS:
-            grouped = tuple(gpu for island in nvlink_islands(self._topology, gpus) for gpu in island)
+            grouped = tuple(gpu for island in nvlink_islands(self.topology, gpus) for gpu in island)
             if len(gpus) > SEARCHED_RANKS or self._is_widest(grouped, capacity):
                 return grouped
         routes = {(a, b): self.route(a, b, capacity) for a in gpus for b in gpus if a != b}
@@ -283,7 +321,7 @@ class RingFinder:
         """Whether a ring carries as much as the best way out of its GPUs and of their NVLink islands."""
         if capacity is not self._capacity:
             return False
-        islands = nvlink_islands(self._topology, order)
+        islands = nvlink_islands(self.topology, order)
         parts: list[Collection[str]] = [[gpu] for gpu in order]
         if len(islands) > 1:
             parts += [with_switches(island, self._links, self._kinds) for island in islands]
@@ -309,6 +347,11 @@ class RingFinder:
 
 def _pairs(order: Sequence[str]) -> list[tuple[str, str]]:
     return list(zip(order, [*order[1:], order[0]], strict=True))
+
+
+def _loads(ways: Iterable[Sequence[Arc]]) -> Counter[Arc]:
+    """How many of some ways use each link in each direction."""
+    return Counter(chain.from_iterable(ways))
 
 
 def _all_nvlink(hops: Iterable[Hop]) -> bool:

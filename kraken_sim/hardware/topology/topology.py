@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from kraken_sim.errors import InfeasibleError, InputError
@@ -33,6 +34,11 @@ class Topology(Graph):
         problems = find_problems(self.nodes, self.links)
         if problems:
             raise InputError(problems)
+
+    @cached_property
+    def finder(self) -> RingFinder:
+        """Routes and rings on this machine."""
+        return RingFinder(self)
 
     def group(self, num_devices: int, stride: int = 1) -> tuple[str, ...]:
         """The GPUs of ranks 0, stride, 2 stride, ...
@@ -68,7 +74,7 @@ class Topology(Graph):
         Raises:
             InputError, InfeasibleError: See `group`.
         """
-        return RingFinder(self).best(self.group(num_devices, stride))
+        return self.finder.best(self.group(num_devices, stride))
 
     def interconnect(self, num_devices: int, stride: int = 1, p2p: bool = True) -> Interconnect:
         """What `num_devices` GPUs, `stride` ranks apart, communicate over.
@@ -82,5 +88,5 @@ class Topology(Graph):
         """
         key = (num_devices, stride, p2p)
         if key not in self._cache:
-            self._cache[key] = reduce_group(self, self.group(num_devices, stride), p2p)
+            self._cache[key] = reduce_group(self.finder, self.group(num_devices, stride), p2p)
         return self._cache[key]

@@ -1,0 +1,181 @@
+"""Machines of thousands of GPUs: as exact as small ones, and in a time that grows with their links."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from topology_support import GB, US, cluster, nvlink, nvswitch_box, pcie_box
+
+from kraken_sim.hardware.topology.graph import Link, LinkKind, Node, NodeKind
+from kraken_sim.hardware.topology.nodes import rails_of
+from kraken_sim.hardware.topology.reduction import nearest_host
+from kraken_sim.hardware.topology.ways import WaySearch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Sequence
+
+    from kraken_sim.hardware.topology.graph import Arc
+    from kraken_sim.hardware.topology.topology import Topology
+
+GPU_LIMIT_S = 20.0
+"""Processor time allowed for a machine of 4,096 GPUs; it takes 1 to 2 s, and took 8 to 40 s where it grew faster."""
+
+
+@st.composite
+def graphs(draw: st.DrawFn) -> tuple[list[Node], list[Link]]:
+    """Any graph of GPUs and switches, connected or not, with several links and kinds between two nodes."""
+    kinds = draw(st.lists(st.sampled_from([NodeKind.GPU, NodeKind.PCIE_SWITCH]), min_size=2, max_size=9))
+    names = [f"n{index}" for index in range(len(kinds))]
+    pair = st.tuples(st.sampled_from(names), st.sampled_from(names)).filter(lambda ends: ends[0] != ends[1])
+    kind = st.sampled_from([LinkKind.PCIE, LinkKind.NVLINK])
+    entries = draw(st.lists(st.tuples(pair, kind, st.integers(1, 4)), max_size=24, unique_by=lambda e: (e[0], e[1])))
+    links = [Link(a, b, kind, width * GB, US) for (a, b), kind, width in entries]
+    return [Node(*node) for node in zip(names, kinds, strict=True)], links
+
+
+def all_shortest(
+    links: Sequence[Link], nodes: dict[str, NodeKind], source: str, target: str, kinds: Collection[LinkKind]
+) -> list[tuple[Arc, ...]]:
+    """Every way of fewest hops, level by level: the plain way to look for them."""
+    paths: list[tuple[str, tuple[Arc, ...]]] = [(source, ())]
+    seen = {source}
+    while paths:
+        found = [way for name, way in paths if name == target]
+        if found:
+            return found
+        longer: list[tuple[str, tuple[Arc, ...]]] = []
+        for name, way in paths:
+            for index, link in enumerate(links):
+                for end, other, forward in ((link.a, link.b, True), (link.b, link.a, False)):
+                    open_to = other == target or nodes[other] is not NodeKind.GPU
+                    if link.kind in kinds and end == name and other not in seen and open_to:
+                        longer.append((other, (*way, (index, forward))))
+        paths = longer
+        seen.update(name for name, _ in paths)
+    return []
+
+
+@given(graphs(), st.data())
+@settings(max_examples=300, deadline=None)
+def test_the_widest_shortest_way_is_the_one_that_a_plain_search_finds(
+    graph: tuple[list[Node], list[Link]], data: st.DataObject
+) -> None:
+    nodes, links = graph
+    kinds = {node.name: node.kind for node in nodes}
+    source, target = data.draw(st.permutations(sorted(kinds)))[:2]
+    wanted = data.draw(st.sampled_from([frozenset(LinkKind), frozenset({LinkKind.NVLINK})]))
+    left = data.draw(st.lists(st.integers(0, 3), min_size=2 * len(links), max_size=2 * len(links)))
+    capacity = {(index // 2, bool(index % 2)): float(width) for index, width in enumerate(left)}
+    plain = all_shortest(links, kinds, source, target, wanted)
+    ways = WaySearch(links, kinds, wanted).ways(source, target)
+    assert (ways is None) == (not plain)
+    if ways is not None:
+        assert ways.widest(capacity) == max(plain, key=lambda way: min(capacity[arc] for arc in way))
+
+
+@given(graphs(), st.data())
+@settings(max_examples=200, deadline=None)
+def test_the_nearest_switches_and_the_gpus_at_a_distance_are_those_of_a_plain_search(
+    graph: tuple[list[Node], list[Link]], data: st.DataObject
+) -> None:
+    nodes, links = graph
+    kinds = {node.name: node.kind for node in nodes}
+    source = data.draw(st.sampled_from(sorted(kinds)))
+    everything = frozenset(LinkKind)
+    search = WaySearch(links, kinds, everything)
+    hops = {
+        name: len(found[0])
+        for name in kinds
+        if name != source and (found := all_shortest(links, kinds, source, name, everything))
+    }
+    switches = [name for name, kind in kinds.items() if kind is not NodeKind.GPU and name != source]
+    near = min((hops[name] for name in switches if name in hops), default=0)
+    assert search.nearest(source, switches) == (near, {name for name in switches if near and hops.get(name) == near})
+    for distance in range(1, 5):
+        gpus = {name for name, kind in kinds.items() if kind is NodeKind.GPU and hops.get(name) == distance}
+        assert search.gpus_at(source, distance) - {source} == gpus
+
+
+@pytest.mark.parametrize("machine", [pcie_box(8, 4), cluster(2), nvswitch_box(8)])
+def test_a_gpu_s_host_is_the_first_that_it_reaches_over_pcie(machine: Topology) -> None:
+    kinds = dict(machine.kinds)
+    hosts = [node.name for node in machine.nodes if node.kind is NodeKind.HOST]
+    to_host = frozenset({LinkKind.PCIE, LinkKind.C2C})
+    for gpu in machine.gpus:
+        plain = next(host for host in hosts if all_shortest(machine.links, kinds, gpu, host, to_host))
+        assert nearest_host(machine.finder, gpu) == plain
+
+
+@given(st.integers(1, 3), st.sampled_from([1, 2, 4, 8]))
+@settings(max_examples=12, deadline=None)
+def test_gpus_share_the_nearest_nics_in_turn(nodes: int, rails: int) -> None:
+    machine = cluster(nodes + 1, gpus=8, rails=rails)
+    used = rails_of(machine.finder, machine.gpus[8:16])
+    assert [used[gpu] for gpu in machine.gpus[8:16]] == [f"nic1.{index * rails // 8}" for index in range(8)]
+
+
+# Scale ----------------------------------------------------------------------------------------------------
+
+
+class Counted(list[tuple[str, "Arc"]]):
+    """Neighbours that count how many of them are tried, those of all nodes together."""
+
+    tried = 0
+
+    def __iter__(self) -> Iterator[tuple[str, Arc]]:
+        """The neighbours, one by one."""
+        for step in super().__iter__():
+            Counted.tried += 1
+            yield step
+
+
+@pytest.mark.parametrize("num_nodes", [2, 64, 512])
+def test_a_way_between_nodes_does_not_try_all_nics_of_the_switch_between_them(num_nodes: int) -> None:
+    machine = cluster(num_nodes, gpus=2, rails=1)
+    search = WaySearch(machine.links, machine.kinds, frozenset(LinkKind))
+    search._through = {name: Counted(steps) for name, steps in search._through.items()}
+    Counted.tried = 0
+    assert search.ways("gpu0", "gpu2") is not None
+    assert 0 < Counted.tried < 40
+
+
+def _mesh_of_bridges(num_gpus: int) -> Topology:
+    bridges = [nvlink(f"gpu{i}", f"gpu{i + 1}", 4) for i in range(0, num_gpus, 2)]
+    return pcie_box(num_gpus, extra=bridges)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: cluster(512),
+        lambda: cluster(2048, gpus=2, rails=2),
+        lambda: nvswitch_box(4096),
+        lambda: nvswitch_box(4096, 18, planes=2),
+        lambda: pcie_box(4096, 2),
+        lambda: pcie_box(4096, 1024),
+        lambda: _mesh_of_bridges(4096),
+    ],
+    ids=["rails", "small nodes", "nvswitch", "planes", "box", "sockets", "bridges"],
+)
+def test_four_thousand_gpus_are_reduced_in_seconds(build: Callable[[], Topology]) -> None:
+    start = time.process_time()
+    machine = build()
+    found = machine.interconnect(4096)
+    machine.interconnect(4096, p2p=False)
+    assert time.process_time() - start < GPU_LIMIT_S
+    assert found.num_devices == 4096
+
+
+def test_all_nodes_being_equal_a_cluster_of_512_is_one_of_eight_with_more_nodes() -> None:
+    large, small = cluster(512).interconnect(4096), cluster(8).interconnect(64)
+    assert large.across is not None
+    assert small.across is not None
+    assert large.across.node == small.across.node
+    assert large.across.num_nodes == 64 * small.across.num_nodes
+    assert large.across.network_bytes_per_s == small.across.network_bytes_per_s
+    assert large.bandwidth_bytes_per_s == small.bandwidth_bytes_per_s
+    assert large.latency_s == small.latency_s
