@@ -2,31 +2,42 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from kraken_sim.engine.folding import fold
 from kraken_sim.engine.ranks import Machine, simulate_ranks
 from kraken_sim.engine.streams import launches_of
 from kraken_sim.engine.timeline import Timeline
+from kraken_sim.errors import InfeasibleError
 
 if TYPE_CHECKING:
     from kraken_sim.program.program import Program
 
 __all__ = ["Machine", "run"]
 
+MOST_STEPS: Final = 1_000_000
+"""Most steps of all ranks that are simulated one by one, a limit of ours: they take some 30 s and 0.7 GB."""
+
 
 def run(program: Program, machine: Machine, *, eager: bool, exact: bool = False) -> Timeline:
     """Simulate `program`; `exact` simulates every rank and every layer by events, else see `folding`.
 
     Raises:
+        InfeasibleError: more steps than `MOST_STEPS` would be simulated one by one.
         SimulationError: some operations wait for each other; names them.
     """
     if not exact:
         timeline = fold(program, machine, eager=eager)
         if timeline is not None:
             return timeline
-    launches = tuple(launches_of(program, machine.launch, eager=eager))
     num_ranks = program.num_devices if exact else 1
+    num_steps = num_ranks * sum(segment.repeat * len(segment.steps) for segment in program.segments)
+    if num_steps > MOST_STEPS:
+        advice = "without --exact, or with fewer layers or devices" if exact else "with fewer layers"
+        ranks = f"{num_ranks} ranks x " if num_ranks > 1 else ""
+        message = f"{ranks}{num_steps // num_ranks:,} steps are too many to simulate one by one; ask again {advice}"
+        raise InfeasibleError(message, f"{MOST_STEPS:,} steps")
+    launches = tuple(launches_of(program, machine.launch, eager=eager))
     result = simulate_ranks(launches, machine, eager=eager, num_ranks=num_ranks, ready_ps={})
     spans = tuple(span for _, span in result.spans)
     return Timeline(spans, (), max((span.end_ps for span in spans), default=0), result.num_events)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+from collections import defaultdict
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
@@ -9,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from kraken_sim.engine.clock import to_s
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from kraken_sim.program.ops import Op
     from kraken_sim.program.program import Category
@@ -106,13 +108,33 @@ class Timeline:
     @property
     def spans(self) -> tuple[Span, ...]:
         """Every span of the step, folded layers written out."""
-        return tuple(sorted(self._unfolded(), key=lambda span: (span.start_ps, span.end_ps, span.stream)))
+        return tuple(self.in_order())
 
-    def _unfolded(self) -> Iterator[Span]:
-        """Spans after a fold are shifted already; copies fill the hole it left."""
-        for span in self.simulated:
-            yield span
-            for fold in self.folds:
-                if fold.segment == span.segment and fold.iteration == span.iteration:
-                    for copy in range(1, fold.count + 1):
-                        yield span.shifted(copy * fold.period_ps, copy)
+    def in_order(self) -> Iterator[Span]:
+        """The same one by one: folded layers are written out while they are asked for, however many there are.
+
+        Spans after a fold are shifted already; copies fill the hole it left.
+        """
+        folds = defaultdict[tuple[str, int], list[Fold]](list)
+        for fold in self.folds:
+            folds[fold.segment, fold.iteration].append(fold)
+        ordered = sorted(enumerate(self.simulated), key=_place)
+        copies = [_copies(index, span, folds[key]) for index, span in ordered if (key := _layer(span)) in folds]
+        return (span for _, span in heapq.merge(ordered, *copies, key=_place))
+
+
+def _layer(span: Span) -> tuple[str, int]:
+    return span.segment, span.iteration
+
+
+def _place(numbered: tuple[int, Span]) -> tuple[int, int, int, int]:
+    """Where a span stands among the others: by its start; of equal ones, that which was simulated first."""
+    index, span = numbered
+    return span.start_ps, span.end_ps, span.stream, index
+
+
+def _copies(index: int, span: Span, folds: Sequence[Fold]) -> Iterator[tuple[int, Span]]:
+    """What a span of a folded layer stands for beside itself."""
+    for fold in folds:
+        for copy in range(1, fold.count + 1):
+            yield index, span.shifted(copy * fold.period_ps, copy)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,12 +27,13 @@ from kraken_sim.units import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Hashable, Iterator, Sequence
 
     from rich.console import RenderableType
 
     from kraken_sim.hardware.interconnect import Interconnect
     from kraken_sim.hardware.topology.graph import Link
+    from kraken_sim.hardware.topology.topology import Topology
     from kraken_sim.profiles.profile import HardwareProfile, Provenance
 
 BLOCKS: Final = (
@@ -40,6 +42,9 @@ BLOCKS: Final = (
 )
 GROUP_COLUMNS: Final = ("GPUs", "best ring", "over", "one way", "hop latency", "through host memory")
 _UNKNOWN: Final = "?"
+
+_MOST_LISTED: Final = 256
+"""Most nodes of a machine that are listed one by one, a limit of ours: more do not help a reader."""
 
 
 def profiles_table(names: Sequence[str] | None = None) -> Table:
@@ -78,19 +83,40 @@ def profile_text(profile: HardwareProfile) -> RenderableType:
 
 
 def topology_tree(profile: HardwareProfile) -> Tree:
-    """The nodes of a machine, each with its links; links alike are one line."""
+    """The nodes of a machine, each with its links; links alike are one line, and in a large machine nodes alike too."""
     topology = profile.topology
     tree = Tree(f"{len(topology.nodes)} nodes, {len(topology.links)} links (bandwidth per direction)")
+    large = len(topology.nodes) > _MOST_LISTED
+    alike: dict[Hashable, list[str]] = {}
     for node in topology.nodes:
-        alike: dict[str, list[str]] = {}
-        for link in topology.links:
-            if node.name in (link.a, link.b):
-                other = link.b if link.a == node.name else link.a
-                alike.setdefault(_link_text(link), []).append(other)
-        branch = tree.add(node.name)
-        for text, others in alike.items():
-            branch.add(f"{text} to {', '.join(others)}")
+        lines = _large_lines(topology, node.name) if large else ()
+        alike.setdefault((node.kind, lines) if large else node.name, []).append(node.name)
+    for names in alike.values():
+        branch = tree.add(names[0] if len(names) == 1 else f"{names[0]} ... {names[-1]} ({len(names)} alike)")
+        for line in _large_lines(topology, names[0]) if large else _lines(topology, names[0]):
+            branch.add(line)
     return tree
+
+
+def _lines(topology: Topology, name: str) -> list[str]:
+    """The links of a node, those alike in one line."""
+    return [f"{text} to {', '.join(others)}" for text, others in _neighbours(topology, name).items()]
+
+
+def _large_lines(topology: Topology, name: str) -> tuple[str, ...]:
+    """The same with the others counted by their kind instead of named."""
+    lines = []
+    for text, others in _neighbours(topology, name).items():
+        kinds = Counter(str(topology.kinds[other]) for other in others)
+        lines.append(f"{text} to {', '.join(f'{number} {kind}' for kind, number in kinds.items())}")
+    return tuple(lines)
+
+
+def _neighbours(topology: Topology, name: str) -> dict[str, list[str]]:
+    alike: dict[str, list[str]] = {}
+    for link in topology.links_of[name]:
+        alike.setdefault(_link_text(link), []).append(link.b if link.a == name else link.a)
+    return alike
 
 
 def _link_text(link: Link) -> str:
@@ -115,7 +141,7 @@ def group_rows(profile: HardwareProfile) -> Iterator[tuple[str, ...]]:
         direct = topology.interconnect(size)
         yield (
             str(size),
-            _order_text(topology.best_ring(size).order),
+            order_text(topology.best_ring(size).order),
             _kind_text(direct),
             format_bandwidth(direct.bandwidth_bytes_per_s),
             format_seconds(direct.latency_s),
@@ -123,7 +149,8 @@ def group_rows(profile: HardwareProfile) -> Iterator[tuple[str, ...]]:
         )
 
 
-def _order_text(order: Sequence[str]) -> str:
+def order_text(order: Sequence[str]) -> str:
+    """A ring's GPUs, those in the middle left out where they are many."""
     return " ".join(order) if len(order) <= 8 else f"{' '.join(order[:7])} ... {order[-1]}"
 
 

@@ -12,8 +12,9 @@ import plotly.graph_objects as go
 
 from kraken_sim.hardware.topology.graph import Link, LinkKind, NodeKind
 from kraken_sim.report.page import TextTable, figures_html, render_page
-from kraken_sim.report.profiles import GROUP_COLUMNS, group_rows
+from kraken_sim.report.profiles import GROUP_COLUMNS, group_rows, order_text
 from kraken_sim.report.topology_layout import MachinePlan, arc_height, gpu_pairs, layout
+from kraken_sim.report.topology_part import drawn_part
 from kraken_sim.units import format_bandwidth, format_seconds
 
 if TYPE_CHECKING:
@@ -74,14 +75,23 @@ _BAR: Final = 0.17
 _ARC_POINTS: Final = 24
 """Points of an arc."""
 
+_MOST_NAMED: Final = 128
+"""Most GPUs of a ring that are named one by one; a limit of ours."""
+
 _SWITCHES: Final = (NodeKind.NVSWITCH, NodeKind.NETWORK_SWITCH)
 
 
 def topology_html(profile: HardwareProfile) -> str:
     """A page with the machine's picture, its links with their sources, and what groups of GPUs communicate over."""
     topology = profile.topology
+    part = drawn_part(topology)
     sentences = [profile.description, *_ring_sentences(topology)]
-    drawing = f"<div style='overflow-x:auto'>{figures_html([topology_figure(topology)])[0]}</div>"
+    if part is not topology:
+        some, everything = len(part.gpus), len(topology.gpus)
+        sentences.append(
+            f"Drawn are {some} of its {everything} GPUs, what they hang on, and the best ring through them."
+        )
+    drawing = f"<div style='overflow-x:auto'>{figures_html([topology_figure(part)])[0]}</div>"
     sections = [
         ("The machine", drawing),
         ("Links, bandwidth in one direction", _links_section(profile)),
@@ -98,9 +108,13 @@ def _ring_sentences(topology: Topology) -> list[str]:
     if ring.further_bytes_per_s > 0.0:
         further = f"; further rings over the links that it leaves make it {format_bandwidth(ring.total_bytes_per_s)}"
     return [
-        f"The best ring through all {len(ring.order)} GPUs is {' '.join(ring.order)}. It carries "
+        f"The best ring through all {len(ring.order)} GPUs is {_order(ring.order)}. It carries "
         f"{format_bandwidth(ring.bandwidth_bytes_per_s)} a GPU in one direction, limited by {ring.slowest}{further}."
     ]
+
+
+def _order(order: Sequence[str]) -> str:
+    return " ".join(order) if len(order) <= _MOST_NAMED else order_text(order)
 
 
 def _links_section(profile: HardwareProfile) -> str:

@@ -7,6 +7,8 @@ stream, `"rank": 0` written with the space that readers' regular expressions exp
 from __future__ import annotations
 
 import json
+from collections import defaultdict
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from kraken_sim.costs.collectives.tuning import TREE
@@ -14,10 +16,10 @@ from kraken_sim.engine.timeline import SpanKind
 from kraken_sim.program.ops import Collective, CollectiveKind, DType
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Hashable, Iterator, Mapping
     from pathlib import Path
 
-    from kraken_sim.engine.timeline import Span
+    from kraken_sim.engine.timeline import Span, Timeline
     from kraken_sim.predict.prediction import Prediction
 
 FIRST_STREAM = 7
@@ -52,40 +54,73 @@ CUDASymmetricMemoryOps.cu."""
 NCCL_TYPES: Mapping[DType, str] = {DType.FLOAT16: "f16", DType.BFLOAT16: "bf16", DType.FLOAT32: "f32"}
 
 
+_MOST_WRITTEN = 10_000
+"""Texts of events that are kept for their copies, then all are dropped; a limit of ours, so that memory stays flat."""
+
+
 def write_traces(prediction: Prediction, folder: Path) -> list[Path]:
-    """Write one trace a simulated rank and return the files; folded ranks share rank 0's timeline."""
+    """Write one trace a simulated rank and return the files; folded ranks share rank 0's timeline.
+
+    Layers that were folded are written one by one, so that a trace takes room on the disk and none in memory.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    spans = prediction.timeline.spans
+    ranks = defaultdict[int, list["Span"]](list)
+    for span in prediction.timeline.simulated:
+        ranks[span.rank].append(span)
     files = []
-    for rank in sorted({span.rank for span in spans}):
+    for rank, spans in sorted(ranks.items()):
         path = folder / f"rank{rank}.pt.trace.json"
-        document = _document(prediction, [span for span in spans if span.rank == rank], rank)
-        path.write_text(json.dumps(document, indent=1), encoding="utf-8")
+        timeline = replace(prediction.timeline, simulated=tuple(spans))
+        with path.open("w", encoding="utf-8") as file:
+            file.writelines(_document(prediction, timeline, rank))
         files.append(path)
     return files
 
 
-def _document(prediction: Prediction, spans: list[Span], rank: int) -> dict[str, Any]:
-    devices = prediction.resolved.num_devices
-    streams = sorted({span.stream for span in spans})
-    names = [
-        {
-            "ph": "M",
-            "name": "thread_name",
-            "pid": rank,
-            "tid": FIRST_STREAM + stream,
-            "args": {"name": f"stream {FIRST_STREAM + stream}"},
-        }
-        for stream in streams
-    ]
-    events = [_event(span, rank, prediction) for span in spans if span.kind is not SpanKind.WAIT]
-    return {
+def _document(prediction: Prediction, timeline: Timeline, rank: int) -> Iterator[str]:
+    """The text of a trace, event by event."""
+    document = {
         "schemaVersion": 1,
-        "distributedInfo": {"backend": "nccl", "rank": rank, "world_size": devices},
+        "distributedInfo": {"backend": "nccl", "rank": rank, "world_size": prediction.resolved.num_devices},
         "traceName": prediction.scenario.name,
         "displayTimeUnit": "ms",
-        "traceEvents": [*names, *events],
+        "traceEvents": [],
     }
+    yield json.dumps(document, indent=1).removesuffix("]\n}")
+    separator = "\n  "
+    for stream in sorted({span.stream for span in timeline.simulated}):
+        yield separator + _indented(_thread(rank, stream))
+        separator = ",\n  "
+    written: dict[Hashable, tuple[str, str, str]] = {}
+    for span in timeline.in_order():
+        if span.kind is SpanKind.WAIT:
+            continue
+        # Copies of a layer differ in when they begin and in their number alone.
+        key = (*span[:6], span.end_ps - span.start_ps, span.alone_s, span.detail, id(span.op))
+        if key not in written:
+            if len(written) >= _MOST_WRITTEN:
+                written.clear()
+            written[key] = _around(_indented(_event(span, rank, prediction)))
+        before, between, after = written[key]
+        yield f"{separator}{before}{span.start_ps / 1e6!r}{between}{span.iteration}{after}"
+    yield "\n ]\n}"
+
+
+def _indented(event: Mapping[str, Any]) -> str:
+    return json.dumps(event, indent=1).replace("\n", "\n  ")
+
+
+def _around(event: str) -> tuple[str, str, str]:
+    """The text of an event before, between and after its time and the number of its layer."""
+    before, rest = event.split('\n   "ts": ', 1)
+    between, after = rest.split('\n    "iteration": ', 1)
+    return f'{before}\n   "ts": ', between[between.index(",") :] + '\n    "iteration": ', after[after.index(",") :]
+
+
+def _thread(rank: int, stream: int) -> dict[str, Any]:
+    """The name of a stream's track."""
+    number = FIRST_STREAM + stream
+    return {"ph": "M", "name": "thread_name", "pid": rank, "tid": number, "args": {"name": f"stream {number}"}}
 
 
 def _event(span: Span, rank: int, prediction: Prediction) -> dict[str, Any]:
