@@ -51,6 +51,13 @@ def test_what_a_fit_leaves_as_it_was_keeps_its_own_source() -> None:
     assert work.profiles[PAIR].provenance["contention.collective_dispatch_s"] == HERE
 
 
+def test_a_size_that_is_a_power_of_two_stays_one_where_four_digits_would_change_it() -> None:
+    work = shipped(H100)
+    constants = replace(work.profiles[H100].collectives, custom_max_bytes=8.0 * MIB)
+    work.put(H100, "collectives", BlockText(constants, HERE))
+    assert work.profiles[H100].collectives.custom_max_bytes == 8 * MIB
+
+
 def test_another_card_s_block_is_the_same_numbers_with_twice_the_error() -> None:
     work = shipped(PAIR, H100)
     work.put(PAIR, "attention", BlockText(work.profiles[PAIR].attention, replace(HERE, residual=0.08)))

@@ -21,7 +21,13 @@ from kraken_sim.calibration.collective_kinds import CollectiveSample
 from kraken_sim.calibration.collectives import AllReduceSample
 from kraken_sim.calibration.gemm import GemmSample
 from kraken_sim.costs.collectives.kinds import collective_kind
-from kraken_sim.costs.collectives.serving_rules import VLLM_ONE_SHOT_BELOW_4, VLLM_ONE_SHOT_BELOW_8
+from kraken_sim.costs.collectives.serving_rules import (
+    VLLM_CUSTOM_BELOW,
+    VLLM_HOPPER_CUSTOM_BELOW,
+    VLLM_HOPPER_MULTIMEM_MAX,
+    VLLM_ONE_SHOT_BELOW_4,
+    VLLM_ONE_SHOT_BELOW_8,
+)
 from kraken_sim.program.ops import DType
 from validation.public_data import rows_of
 
@@ -74,14 +80,14 @@ def sglang(num_devices: int, num_bytes: int) -> str:
 
 def vllm(num_devices: int, num_bytes: int) -> str:
     """VLLM before Hopper: its own kernels below 8 MiB."""
-    return _one_or_two_shot(num_devices, num_bytes) if num_bytes < 8 * MIB else ""
+    return _one_or_two_shot(num_devices, num_bytes) if num_bytes < VLLM_CUSTOM_BELOW else ""
 
 
 def vllm_hopper(num_devices: int, num_bytes: int) -> str:
     """VLLM on Hopper: its own kernels below limits by number of GPUs, then multimem up to further ones."""
-    if num_bytes < {2: 64 * MIB, 4: 32 * MIB, 8: 256 * KIB}[num_devices]:
+    if num_bytes < VLLM_HOPPER_CUSTOM_BELOW[num_devices]:
         return _one_or_two_shot(num_devices, num_bytes)
-    return "multimem" if num_bytes <= {2: 0, 4: 32 * MIB, 8: 64 * MIB}[num_devices] else ""
+    return "multimem" if num_bytes <= VLLM_HOPPER_MULTIMEM_MAX.get(num_devices, 0) else ""
 
 
 def vllm_pair(num_devices: int, num_bytes: int) -> str:

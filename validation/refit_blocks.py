@@ -41,6 +41,9 @@ if TYPE_CHECKING:
     from validation.public_tables import Card
 
 PUBLISHER: Final = "ai-dynamo/aiconfigurator"
+GIVEN_ATTENTION: Final = ("l2_share", "max_group", "persistent", "serving_packed_cache_share")
+GIVEN_POWER: Final = ("lowest_clock", "repeats")
+"""Constants that fits take as given: they are as the profile has them."""
 HALF_CACHE: Final = "; its grouped-query decode rows move half the nominal cache"
 OTHER_CARD: Final = 2.0
 CARRIED_ERROR: Final = 0.1
@@ -96,16 +99,17 @@ def published_attention(shipped: Shipped, card: Card, folder: Path) -> None:
     """Attention from a card's tables: of serving engines, where the profile keeps these apart from bare kernels."""
     profile = shipped.profiles[card.profile]
     block = "attention" if profile.serving_attention is None else "serving_attention"
-    # How much of the cache grouped-query rows move is read off the rows, not fitted.
-    share = getattr(profile, block).serving_packed_cache_share
-    start = replace(ATTENTION_START, serving_packed_cache_share=share)
+    own = getattr(profile, block)
+    given: dict[str, Any] = {name: getattr(own, name) for name in GIVEN_ATTENTION}
+    start = replace(ATTENTION_START, **given)
     samples = attention_samples(folder, card)
     fit = fit_attention(samples, profile.device, start, graph_node_gap_s=profile.launch.graph_node_gap_s)
     dims = ", ".join(map(str, sorted({sample.head_dim for sample in samples})))
     errors = {error.name: f"{100 * error.mean:.1f} % {error.name}" for error in fit.class_errors("", phase_class)}
+    half = HALF_CACHE if start.serving_packed_cache_share < 1.0 else ""
     source = (
         f"fit to {PUBLISHER} {card.name}, {card.framework} (causal bf16, head dimensions {dims}), {_shapes(fit)}; mean "
-        f"error on held-out shapes {errors['prefill']}, {errors['decode']}{HALF_CACHE if share < 1.0 else ''}"
+        f"error on held-out shapes {errors['prefill']}, {errors['decode']}{half}"
     )
     shipped.put(card.profile, block, BlockText(fit.constants, _fitted(source, fit)))
 
@@ -239,10 +243,10 @@ def _power(shipped: Shipped, name: str, folder: Path) -> None:
     profile = shipped.profiles[name]
     loads = read_measurements(folder / "h200-sxm-x1-microbench.jsonl")
     samples = sustained_samples(loads, profile)
-    fit = fit_power(samples, profile.device, POWER_START)
+    given: dict[str, Any] = {field: getattr(profile.power, field) for field in GIVEN_POWER}
+    fit = fit_power(samples, profile.device, replace(POWER_START, **given))
     source = f"fit to {machine_text(loads)}, {len(samples)} sustained loads{held_out_text(fit)}"
-    repeats = {"repeats": profile.provenance["power.repeats"]}
-    shipped.put(name, "power", BlockText(fit.constants, _fitted(source, fit), repeats))
+    shipped.put(name, "power", BlockText(fit.constants, _fitted(source, fit)))
 
 
 def carried(shipped: Shipped, name: str, source: str, blocks: Sequence[str], how: str, factor: float = 1.0) -> None:

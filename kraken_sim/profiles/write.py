@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from kraken_sim.hardware.device import Device
     from kraken_sim.profiles.profile import Provenance
 
+MIB: Final = 1 << 20
+"""Bytes of a MiB; a definition."""
+
 WIDTH: Final = 120
 """Columns of a line of a written file; a choice of ours, that of the shipped ones."""
 
@@ -163,6 +166,8 @@ def _exact(value: float, field: str) -> str:
 
 
 def _number(value: Any, dimension: Dimension) -> str:
+    if dimension is Dimension.BYTES and value > 0 and value % MIB == 0:
+        return f"{int(value // MIB)} MiB"  # a size that engines set as a power of two, which four digits would change
     if dimension is not Dimension.DIMENSIONLESS:
         return format_quantity(value, dimension)
     if float(value).is_integer() and abs(value) < 1e6:
