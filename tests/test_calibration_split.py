@@ -18,7 +18,7 @@ from kraken_sim.calibration.memory_bound import memory_bound_shape
 from kraken_sim.calibration.overlap import pair_samples, sustained_samples
 from kraken_sim.calibration.power import load_shape
 from kraken_sim.calibration.samples import all_reduce_samples, attention_samples, gemm_samples, memory_bound_samples
-from kraken_sim.calibration.split import Fit, shape_of, split, split_again
+from kraken_sim.calibration.split import Fit, each_left_out, shape_of, split, split_again
 from kraken_sim.measurements.schema import MeasurementFile, read_measurements
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.program.ops import Attention, Copy, DType, Gemm
@@ -87,6 +87,17 @@ def test_a_fitted_part_split_again_is_again_fitted_and_held_out() -> None:
         assert len(outer) / len(fitted) == pytest.approx(0.2, abs=0.06)
         assert sorted([*inner, *outer]) == sorted(fitted)
     assert draws[0] != draws[1]
+
+
+@given(SAMPLES)
+def test_leaving_each_out_judges_every_sample_once_and_fits_nothing_of_its_key(samples: list[Measured]) -> None:
+    judged = []
+    for fitted, held_out in each_left_out(samples, key):
+        assert len(keys(held_out)) == 1
+        assert keys(held_out).isdisjoint(keys(fitted))
+        assert len(fitted) + len(held_out) == len(samples)
+        judged += held_out
+    assert sorted(judged) == sorted(samples)
 
 
 def test_a_form_is_no_shape() -> None:

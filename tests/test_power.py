@@ -143,7 +143,7 @@ def test_chains_of_several_kinds_give_back_what_each_part_of_the_card_draws() ->
     fit = fit_power(samples, DEVICE, START)
     found = fit.constants
     assert not fit.kept
-    assert fit.held_out
+    assert {sample.shape for sample, _ in fit.held_out} == {sample.shape for sample in samples}
     assert (found.active_w, found.tensor_w, found.hbm_w) == pytest.approx(
         (TRUTH.active_w, TRUTH.tensor_w, TRUTH.hbm_w), rel=0.06
     )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from scipy.optimize import least_squares, nnls
 
-from kraken_sim.calibration.split import Fit, split
+from kraken_sim.calibration.split import Fit, each_left_out
 from kraken_sim.costs.power import Load, PowerConstants, clock_factor, settled_clock, slowdown
 
 if TYPE_CHECKING:
@@ -116,15 +116,30 @@ def load_class(sample: SustainedSample) -> tuple[int, str]:
 def fit_power(
     samples: Sequence[SustainedSample], device: Device, initial: PowerConstants
 ) -> Fit[PowerConstants, SustainedSample]:
-    """Fit clock, power and settling to 70 % of the mixes, and judge on the rates of the others, chunk by chunk.
+    """Fit clock, power and settling to all mixes; each is judged by a fit to the others, on its rates, chunk by chunk.
 
+    A card's suite has less than ten mixes, and three of them left out leave SMs, tensor cores and HBM untold apart.
     `repeats` stays as in `initial`; so do `active_w` and `hbm_w` where all chains are of GEMMs.
 
     Raises:
         ValueError: too few chains have both a phase at the boost clock and a settled one with sensor readings.
     """
     usable = [sample for sample in samples if _is_usable(sample)]
-    fitted, held_out = split(usable, load_shape)
+    constants, kept = _fit(usable, samples, device, initial)
+    errors: list[tuple[SustainedSample, float]] = []
+    for others, own in each_left_out(usable, load_shape):
+        try:
+            found, _ = _fit(others, samples, device, initial)
+        except ValueError:  # the others are too few
+            continue
+        errors += [(sample, error) for sample in own for error in _rate_errors(sample, device, found)]
+    return Fit(constants, tuple(errors), tuple(usable), kept)
+
+
+def _fit(
+    fitted: Sequence[SustainedSample], samples: Sequence[SustainedSample], device: Device, initial: PowerConstants
+) -> tuple[PowerConstants, dict[str, str]]:
+    """Constants from chains, with readings of shorter ones of the same mixes; and what they do not tell."""
     heavy = [sample for sample in fitted if sample.gemms_only and _settled_clock(sample, device) < AT_BOOST]
     if len(heavy) < MIN_SAMPLES:
         message = "too few sustained records with clock and power to fit the power constants"
@@ -133,9 +148,7 @@ def fit_power(
     limits = _limits(heavy, [sample for sample in samples if sample.shape in shapes], device, initial)
     gemms_only = all(sample.gemms_only for sample in fitted)
     constants = _draws(fitted, device, limits, gemms_only=gemms_only)
-    constants = _fit_settling(heavy, device, constants)
-    errors = [(sample, e) for sample in held_out for e in _rate_errors(sample, device, constants)]
-    return Fit(constants, tuple(errors), tuple(fitted), dict(ASSUMED) if gemms_only else {})
+    return _fit_settling(heavy, device, constants), dict(ASSUMED) if gemms_only else {}
 
 
 def _limits(

@@ -7,7 +7,8 @@ version, algorithm, number of channels, transport, and on which card. All sample
 
 A shape's side is read off a hash of it, so that it depends on no other shape, neither on the order of samples nor on
 how many there are, and is the same in every file, on every machine and in every run: constants that start where those
-of another card were fitted have not seen through them what is held out here.
+of another card were fitted have not seen through them what is held out here. Sustained loads are too few to give any
+away: there each shape is held out once, of a fit to all others.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 from kraken_sim.calibration.errors import ClassError, class_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from kraken_sim.program.ops import ComputeOp
 
@@ -55,9 +56,7 @@ def split(
         key: what a sample is a measurement of.
         held: share of the keys that is held out, between 0 and 1.
     """
-    groups: dict[str, list[Sample]] = defaultdict(list)
-    for sample in samples:
-        groups[json.dumps(key(sample))].append(sample)
+    groups = _grouped(samples, key)
     places = {text: _place(text) for text in groups}
     order = sorted(groups, key=lambda text: (places[text], text))
     below = sum(place < held for place in places.values())
@@ -70,6 +69,22 @@ def split_again(
 ) -> tuple[list[Sample], list[Sample]]:
     """A split of what is to be fitted, which tells nothing of the first: `draw` numbers the ones that differ."""
     return split(fitted, lambda sample: (draw, *key(sample)), held)
+
+
+def each_left_out(
+    samples: Iterable[Sample], key: Callable[[Sample], Key]
+) -> Iterator[tuple[list[Sample], list[Sample]]]:
+    """For each key, all others to fit and its own samples held out: where keys are too few to give any away."""
+    groups = _grouped(samples, key)
+    for own in sorted(groups):
+        yield _samples(groups, [text for text in sorted(groups) if text != own]), _samples(groups, [own])
+
+
+def _grouped(samples: Iterable[Sample], key: Callable[[Sample], Key]) -> dict[str, list[Sample]]:
+    groups: dict[str, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        groups[json.dumps(key(sample))].append(sample)
+    return groups
 
 
 def _place(text: str) -> float:
@@ -94,7 +109,8 @@ class Fit(Generic[Constants, Sample]):
 
     constants: Constants
     held_out: tuple[tuple[Sample, float], ...]
-    """Each held-out sample with its predicted / measured - 1; a sample of several times stands there as often."""
+    """Each held-out sample with its predicted / measured - 1, by a fit that saw nothing of its shape; a sample of
+    several times stands there as often."""
     fitted: tuple[Sample, ...] = ()
     kept: Mapping[str, str] = field(default_factory=dict)
     """Constants of which the samples say nothing, and why: they are what they were before."""
