@@ -286,7 +286,7 @@ def test_replicas_and_machines_are_whole_and_always_enough() -> None:
     assert [replicas_needed(rate, 3.0) for rate in (0.1, 3.0, 3.1, 9.0, 9.1)] == [1, 1, 2, 3, 4]
     assert replicas_needed(9.0 * (1 + 1e-5), 3.0) == 3  # the rate is not known more exactly
     candidate = {**SMALL["candidates"][0], "hardware": "h200-sxm-x8", "num_devices": [4]}
-    for load in (100.0, 400.0, 1000.0, 2500.0):
+    for load in (100.0, 600.0, 1600.0, 2500.0):
         option = procure(request(candidates=[candidate], load={"prompts_per_s": load})).best.option
         room = option.num_machines * option.replicas_per_machine
         needed = sum(pool.num_replicas for pool in option.pools)
