@@ -10,6 +10,7 @@ import pytest
 from kraken_sim import simulate
 from kraken_sim.predict.explain import OverlapAdvice, explain_overlap, overlap_sentences, overlaps
 from kraken_sim.predict.uncertainty import block_residuals
+from kraken_sim.predict.what_if import without_interference, without_sms
 from kraken_sim.profiles.load import load_profile
 
 PROFILE = load_profile("h200-sxm-x2")
@@ -96,3 +97,16 @@ def test_where_some_channels_are_no_better_nccl_s_own_choice_is_named() -> None:
     causes = explain_overlap(kraken()).causes
     assert OverlapAdvice(causes, 1.0, {4: 1.0, None: 1.0, 8: 1.0}).best_channels is None
     assert OverlapAdvice(causes, 1.0, {None: 1.0, 8: 0.9, 4: 0.9}).best_channels == 8
+
+
+def test_where_the_sides_take_neither_sms_nor_bandwidth_each_runs_as_alone() -> None:
+    prepared = kraken(context_length=2048).prepared
+    free = without_interference(without_sms(prepared.machine))
+    kernels = [span for span in prepared.run(free).spans if span.op is not None]
+    assert {span.stream for span in kernels} == {0, 1}
+    for span in kernels:
+        assert span.duration_s == pytest.approx(span.alone_s, rel=1e-6)
+        if span.stream == 1:
+            cost = free.collective_cost(span.op)
+            assert (cost.channels, cost.hbm_bytes) == (0, 0.0)
+    assert any(span.duration_s > 1.001 * span.alone_s for span in prepared.run().spans if span.op is not None)
