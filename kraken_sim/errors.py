@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 
+SHOWN: Final = 20
+"""Problems that an error lists; of the rest it says how many. A limit of ours, for the reader."""
+
 _LONG_INTEGER: Final = 10**18
 """From here on an integer is shown by its length; a limit of ours, for the reader."""
 
@@ -47,13 +50,17 @@ def _shown(value: object) -> str:
 
 
 class InputError(KrakenSimError):
-    """A file or an argument is wrong; lists every problem found, not only the first."""
+    """A file or an argument is wrong; lists every problem found, not only the first.
+
+    `omitted` is how many more there are than `problems` holds.
+    """
 
     exit_code = 2
 
-    def __init__(self, problems: Iterable[Problem], source: str | None = None) -> None:
+    def __init__(self, problems: Iterable[Problem], source: str | None = None, *, omitted: int = 0) -> None:
         self.problems: tuple[Problem, ...] = tuple(problems)
         self.source = source
+        self.omitted = omitted
         super().__init__(str(self))
 
     @classmethod
@@ -70,11 +77,22 @@ class InputError(KrakenSimError):
         return cls([Problem(path, message, value, example, suggestion)], source)
 
     def __str__(self) -> str:
-        count = len(self.problems)
+        count = len(self.problems) + self.omitted
         head = f"{count} problem{'s' if count != 1 else ''}"
         if self.source:
             head += f" in {self.source}"
-        return "\n".join([head + ":", *(f"  - {problem}" for problem in self.problems)])
+        lines = [f"  - {problem}" for problem in self.problems[:SHOWN]]
+        if count > len(lines):
+            lines.append(f"  - and {count - len(lines):,} more")
+        return "\n".join([head + ":", *lines])
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Errors come back from other processes as they were raised there."""
+        return _again, (type(self), self.problems, self.source, self.omitted)
+
+
+def _again(kind: type[InputError], problems: tuple[Problem, ...], source: str | None, omitted: int) -> InputError:
+    return kind(problems, source, omitted=omitted)
 
 
 class InfeasibleError(KrakenSimError):
@@ -83,8 +101,13 @@ class InfeasibleError(KrakenSimError):
     exit_code = 3
 
     def __init__(self, message: str, limit: str) -> None:
+        self.message = message
         self.limit = limit
         super().__init__(f"{message}; limiting number: {limit}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """See `InputError`."""
+        return type(self), (self.message, self.limit)
 
 
 class SimulationError(KrakenSimError):

@@ -218,7 +218,7 @@ class TestAgainst:
     @pytest.mark.parametrize(
         ("options", "word"),
         [
-            (["--against", "missing.txt"], "No such file"),
+            (["--against", "missing.txt"], "no file of this name"),
             (["--where", "a=b"], "--against, which is missing"),
             (["--against", str(DATA), "--where", "a"], "COLUMN=VALUE"),
             (["--against", str(DATA), "--where", "a=b"], "needs a CSV"),

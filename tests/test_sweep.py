@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
@@ -11,7 +12,7 @@ import pytest
 from kraken_sim import simulate, sweep
 from kraken_sim.cli import main
 from kraken_sim.errors import InputError
-from kraken_sim.explore.sweep.plan import load_plan, plan_of
+from kraken_sim.explore.sweep.plan import MOST_POINTS, load_plan, plan_of
 from kraken_sim.explore.sweep.rows import Evaluator
 from kraken_sim.explore.sweep.sweep import ASK_ABOVE, check
 from kraken_sim.files.shipped import data_dir
@@ -268,3 +269,79 @@ def test_the_sweeps_that_ship_have_answers(path: Path) -> None:
     evaluator = Evaluator(plan.fixed, plan.paths, plan.folder)
     sample = range(0, plan.num_points, plan.num_points // 20)
     assert all(row[-1] is None for row in evaluator.rows(plan.values(number) for number in sample))
+
+
+def refused(data: dict[str, Any], *, yes: bool) -> str:
+    began = time.monotonic()
+    with pytest.raises(InputError) as caught:
+        check(plan_of(data), yes=yes)
+    assert time.monotonic() - began < 5.0  # a moment on an idle machine
+    return str(caught.value)
+
+
+THOUSAND = list(range(1, 1001))
+BILLION = {"start": 1, "stop": 1_000_000_001}
+
+
+@pytest.mark.parametrize(
+    ("changes", "count"),
+    [
+        ({"context_length": BILLION, "batch_size": BILLION, "sweep": {"combine": "zip"}}, "1,000,000,000"),
+        ({"context_length": THOUSAND, "batch_size": THOUSAND, "num_devices": THOUSAND}, "1,000,000,000"),
+        ({"model": [{"hidden_size": THOUSAND, "head_dim": THOUSAND, "vocab_size": THOUSAND}]}, "1,000,000,000"),
+        ({"context_length": {"start": 1, "stop": 1e15}, "batch_size": {"start": 1, "stop": 1e15}}, "more than 2^63"),
+    ],
+)
+def test_a_sweep_is_counted_before_it_is_built(changes: dict[str, Any], count: str) -> None:
+    # With --yes too: nobody runs a billion points.
+    assert f"are {count} points" in refused(asked(**changes), yes=False)
+    assert "are the most of one sweep" in refused(asked(**changes), yes=True)
+
+
+def test_a_range_that_no_number_counts_is_refused() -> None:
+    for stop, step in ((1e300, 1), (2, 1e-300), (-1e300, -1e-9), (1.7e308, 0.1)):
+        found = refused(asked(context_length={"start": 1, "stop": stop, "step": step}), yes=True)
+        assert "more values than anybody can run" in found
+        assert "context_length" in found
+
+
+@pytest.mark.parametrize("number", [1 << 63, -(1 << 63) - 1, 10**400])
+def test_whole_numbers_beyond_64_bits_are_refused_before_any_work(number: int, tmp_path: Path) -> None:
+    for values in ([1, number], {"start": 1, "stop": number}, {"start": number, "stop": 1}):
+        assert "context_length" in (found := refused(asked(context_length=values), yes=True))
+        assert "64 bits" in found
+    assert "model" in refused(asked(model=[{"preset": "125M"}, {"hidden_size": number}]), yes=True)
+    (tmp_path / "cases.csv").write_text(f"num_devices\n{number}\n", encoding="utf-8")
+    data = asked(sweep={"cases": "cases.csv"})
+    del data["num_devices"]
+    with pytest.raises(InputError, match=r"64 bits|must be a whole number"):  # or, of 401 digits, text
+        check(plan_of(data, tmp_path), yes=True)
+
+
+def test_points_that_are_only_counted_are_those_that_would_be_built() -> None:
+    nested = {"kind": "kraken", "ways": [2, 4], "hidden_size": {"start": 256, "stop": 769, "step": 256}}
+    data = asked(architecture=[{"kind": "standard"}, nested], context_length=[64, 32], batch_size=[3, 5])
+    kinds = [("standard", None, None), *[("kraken", ways, size) for ways in (2, 4) for size in (256, 512, 768)]]
+    expected = [(*kind, tokens, batch) for kind in kinds for tokens in (64, 32) for batch in (3, 5)]
+    plan = plan_of(data)
+    assert plan.paths[:3] == ("architecture.kind", "architecture.ways", "architecture.hidden_size")
+    assert [plan.values(number) for number in range(plan.num_points)] == expected
+    assert set(plan.column_values("architecture.hidden_size")) == {None, 256, 768}
+    zipped = plan_of(asked(context_length=[1, 2, 3], batch_size={"start": 4, "stop": 7}, sweep={"combine": "zip"}))
+    assert zipped.chunk(0) == [(1, 4), (2, 5), (3, 6)]
+    assert set(zipped.column_values("batch_size")) == {4, 6}
+
+
+def test_chunks_are_small_enough_that_something_is_saved_within_seconds() -> None:
+    for count in (1, 10, 1_000, 100_000, 1_000_000, MOST_POINTS):
+        plan = plan_of(asked(context_length={"start": 1, "stop": count + 1}))
+        assert plan.num_points == count
+        # A point is a millisecond or so; of few points, which may be large, a chunk has few.
+        assert plan.chunk_size <= max(4, min(2_000, count // 60))
+        assert plan.num_chunks <= max(2_100, count // 1_999)
+
+
+def test_a_column_of_numbers_may_hold_whole_ones_that_no_float_is() -> None:
+    found = sweep(asked(num_devices=4, runtime={"overlap": [True]}, context_length=[16, 2**60 + 1, 0.5]), jobs=1)
+    assert [record["error_kind"] for record in found.records][1:] == ["input", "input"]
+    assert found.records[1]["context_length"] == float(2**60)

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from kraken_sim.errors import InputError, KrakenSimError, closest
+from kraken_sim.files.whole import write_whole
 from kraken_sim.profiles.load import profile_path
-from kraken_sim.profiles.write import write_atomically
 from validation import refit_blocks as make
 from validation.public_data import add_public_data_option, folder_of_option
 from validation.public_tables import CARDS
@@ -102,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         texts = refit(folder_of_option(options.public_data), options.only)
         for name, text in texts.items():
             if not options.dry_run:
-                write_atomically(profile_path(name), text)
+                write_whole(profile_path(name), text.encode())
     except KrakenSimError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code

@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 from kraken_sim.cli.parser import Parser
+from kraken_sim.cli.streams import Terminated, finish, prepare, put, say, terminable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -31,6 +32,10 @@ VERBS: Final[Mapping[str, str]] = {
 """Modules of this package, in the order of `--help`, each with its line there."""
 
 
+RESUMED: Final = ("sweep",)
+"""Commands that keep what they have done when they are stopped."""
+
+
 def build_parser(verbs: Collection[str] = tuple(VERBS)) -> Parser:
     """Every command, and the options of `verbs`; a test freezes them, because others script against them."""
     parser = Parser(
@@ -47,25 +52,49 @@ def build_parser(verbs: Collection[str] = tuple(VERBS)) -> Parser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0 done, 2 bad input, 3 infeasible."""
+    """Run one command and return its exit code: 0 done, 2 bad input, 3 infeasible, 130 after Ctrl-C, 143 after SIGTERM.
+
+    Whatever ends it, what a reader sees is tables or one message, and no file is half written.
+    """
     arguments = sys.argv[1:] if argv is None else argv
+    prepare()
+    try:
+        with terminable():
+            return _run(arguments)
+    except KeyboardInterrupt as stop:
+        resumes = any(argument in RESUMED for argument in arguments[:1])
+        how = "what is done is kept, and the same command goes on" if resumes else "the same command starts again"
+        terminated = isinstance(stop, Terminated)
+        say(f"{'terminated' if terminated else 'interrupted'}: no file is half written; {how}")
+        return 143 if terminated else 130
+
+
+def _run(arguments: Sequence[str]) -> int:
+    try:
+        return _answer(arguments)
+    except Exception as error:
+        from kraken_sim.errors import KrakenSimError
+
+        if not isinstance(error, KrakenSimError):
+            raise
+        say(f"error: {error}")
+        return error.exit_code
+
+
+def _answer(arguments: Sequence[str]) -> int:
     parser = build_parser(arguments)
-    args = parser.parse_args(arguments)
+    try:
+        args = parser.parse_args(arguments)
+    except SystemExit:
+        finish()
+        raise
     if args.version:
         from importlib.metadata import version
 
-        sys.stdout.write(f"kraken-sim {version('kraken_sim')}\n")
-        return 0
-    if args.command is None:
+        put(f"kraken-sim {version('kraken_sim')}\n")
+    elif args.command is None:
         parser.print_help()
-        return 2
-    from kraken_sim.errors import KrakenSimError
-
-    try:
+    else:
         args.handler(args)
-    except KrakenSimError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return error.exit_code
-    except BrokenPipeError:
-        sys.stderr.close()
-    return 0
+    finish()
+    return 0 if args.version or args.command is not None else 2

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kraken_sim.cli.output import note, write_json, write_text
+from kraken_sim.cli.output import note, write_json, write_page
 from kraken_sim.cli.parser import add_outputs
+from kraken_sim.cli.streams import put
 from kraken_sim.errors import InputError
 
 if TYPE_CHECKING:
@@ -79,13 +79,13 @@ def _collective(args: argparse.Namespace) -> None:
     if args.json != "-":
         from kraken_sim.report.collective import collective_text
 
-        sys.stdout.write(collective_text(table))
+        put(collective_text(table))
     if args.json is not None:
         write_json(args.json, table.as_dict())
     if args.html is not None:
         from kraken_sim.report.collective_html import collective_html
 
-        write_text(args.html, collective_html(table), "--html")
+        write_page(args.html, collective_html(table))
         note(f"report: {args.html}")
 
 

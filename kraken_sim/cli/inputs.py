@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ def shipped_path(name_or_path: str, argument: str) -> Path:
     from kraken_sim.files.shipped import data_dir
 
     path = Path(name_or_path)
-    if not path.exists() and path.name == name_or_path and path.suffix not in (".yaml", ".yml"):
+    if not os.path.exists(path) and path.name == name_or_path and path.suffix not in (".yaml", ".yml"):
         shipped = {file.stem: file for file in data_dir("scenarios").glob("*.yaml")}
         if name_or_path not in shipped:
             message = "there is no such file, and no scenario of this name ships"

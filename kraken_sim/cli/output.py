@@ -7,53 +7,73 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kraken_sim.cli.streams import printable, put, say, writing
 from kraken_sim.errors import InputError
+from kraken_sim.files.whole import write_whole
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-    from rich.console import RenderableType
+    from rich.console import ConsoleOptions, RenderableType
 
 PIPE_WIDTH = 160
 """Columns of a table in a file or a pipe."""
 
 
 def print_report(renderable: RenderableType) -> None:
-    """Tables and text to standard output."""
+    """Tables and text to standard output; names in them are text, whatever markup or control characters they hold."""
     from rich.console import Console
+    from rich.segment import Segment
+
+    class Plain(Console):
+        def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+            for segment in super().render(renderable, options):
+                text, style, control = segment
+                yield segment if control else Segment(printable(text), style)
 
     # Files and pipes get the tables whole; a terminal gets them in its own width.
     width = None if sys.stdout.isatty() else PIPE_WIDTH
-    Console(highlight=False, width=width).print(renderable)
+    console = Plain(highlight=False, markup=False, emoji=False, width=width)
+    with writing(), console.capture() as captured:
+        console.print(renderable)
+    with writing():
+        sys.stdout.write(captured.get())
 
 
 def note(text: str) -> None:
     """A line for the reader that is no result, such as which file was written."""
-    sys.stderr.write(f"{text}\n")
+    say(text)
 
 
-def write_text(path: str, text: str, option: str) -> None:
-    """A whole text file, its folder made where missing; `option` is what asked for it.
+def write_file(path: Path, text: str, option: str) -> None:
+    """A text file, whole or not at all, its folder made where missing; `option` is what asked for it.
 
     Raises:
         InputError: the file can't be written.
     """
-    target = Path(path)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text, encoding="utf-8")
+        write_whole(path, text.encode("utf-8", errors="backslashreplace"))
     except OSError as error:
-        raise InputError.single(option, f"cannot be written: {error.strerror}", path) from None
+        raise InputError.single(option, f"cannot be written: {error.strerror or error}", str(path)) from None
+
+
+def write_page(path: str, text: str) -> None:
+    """An HTML file, of `--html`, without characters that a browser would obey.
+
+    Raises:
+        InputError: the file can't be written.
+    """
+    write_file(Path(path), printable(text), "--html")
 
 
 def write_json(path: str, data: Any) -> None:
     """JSON to a file, or to standard output for `-`."""
     text = json.dumps(data, indent=2) + "\n"
     if path == "-":
-        sys.stdout.write(text)
+        put(text)
     else:
-        write_text(path, text, "--json")
+        write_file(Path(path), text, "--json")
 
 
 def write_outputs(
@@ -68,7 +88,7 @@ def write_outputs(
     if args.json is not None:
         write_json(args.json, data())
     if args.html is not None:
-        write_text(args.html, page(), "--html")
+        write_page(args.html, page())
         note(f"report: {args.html}")
 
 
@@ -92,7 +112,6 @@ def write_profile(target: Path, text: str) -> None:
     """
     from kraken_sim.files.strict_yaml import parse_yaml
     from kraken_sim.profiles.schema import parse_profile
-    from kraken_sim.profiles.write import write_atomically
 
     parse_profile(parse_yaml(text, str(target)))
-    write_atomically(target, text)
+    write_file(target, text, "--out")

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from typing import NoReturn
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+from kraken_sim.cli.streams import put, say
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 
 class Parser(argparse.ArgumentParser):
@@ -19,6 +25,13 @@ class Parser(argparse.ArgumentParser):
             if (guess := closest(word, choices)) is not None:
                 message += f"; did you mean {guess!r}?"
         super().error(message)
+
+    def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
+        """As argparse's, but what can't be written is an error, and what was given is shown and not obeyed."""
+        if message and file is sys.stdout:
+            put(message)
+        elif message:
+            say(message.removesuffix("\n"))
 
 
 def add_outputs(parser: Parser) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kraken_sim.cli.output import note, print_report, profile_target, write_profile, write_text
+from kraken_sim.cli.output import note, print_report, profile_target, write_page, write_profile
 from kraken_sim.cli.parser import Parser
+from kraken_sim.cli.streams import put
 from kraken_sim.errors import InputError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def _show_profile(args: argparse.Namespace) -> None:
         return
     from kraken_sim.report.topology import topology_html
 
-    write_text(args.html, topology_html(profile), "--html")
+    write_page(args.html, topology_html(profile))
     note(f"drawing: {args.html}")
 
 
@@ -65,7 +65,7 @@ def _check_profile(args: argparse.Namespace) -> None:
     problems = problems_of(args.profile)
     if problems:
         raise InputError(problems, source=args.profile)
-    sys.stdout.write(f"{args.profile}: no problems\n")
+    put(f"{args.profile}: no problems\n")
 
 
 def _new_profile(args: argparse.Namespace) -> None:
@@ -75,4 +75,4 @@ def _new_profile(args: argparse.Namespace) -> None:
     out = profile_target(args.out)
     carried = profile_from_datasheet(Path(args.datasheet), out.stem)
     write_profile(out, carried.text)
-    sys.stdout.write(f"{out}: constants carried over from {', '.join(carried.sources)}\n")
+    put(f"{out}: constants carried over from {', '.join(carried.sources)}\n")

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol, runtime_checkable
 
 from pydantic import BaseModel
 from pydantic_core import PydanticCustomError
+from pydantic_core.core_schema import ErrorType
 
-from kraken_sim.errors import Problem, closest
+from kraken_sim.errors import SHOWN, Problem, closest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -30,8 +31,37 @@ _MESSAGES = {
     "model_type": "must be a mapping of fields",
     "model_attributes_type": "must be a mapping of fields",
     "missing": "is required",
+    "missing_argument": "is required",
     "invalid_key": "keys must be text",
+    "extra_forbidden": "unknown field",
+    "unexpected_positional_argument": "is one value too many",
+    "unexpected_keyword_argument": "unknown field",
+    "arguments_type": "must be a list of values",
+    "none_required": "must be null",
+    "bool_parsing": "must be true or false",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "finite_number": "must be a finite number",
+    "dict_type": "must be a mapping",
+    "mapping_type": "must be a mapping",
+    "list_type": "must be a list",
+    "tuple_type": "must be a list",
+    "string_unicode": "must be text of whole characters",
+    "string_pattern_mismatch": "has not the form it must have",
+    "union_tag_not_found": "has no kind",
+    "dataclass_type": "must be a mapping of fields",
+    "recursion_loop": "holds itself",
+    "is_instance_of": "is of a kind that does not belong here",
 }
+_KINDS_OF_NUMBERS = {
+    "greater_than": ("above", "gt"),
+    "less_than": ("below", "lt"),
+    "multiple_of": ("a multiple of", "multiple_of"),
+}
+
+
+_OF_PYDANTIC = frozenset(typing.get_args(ErrorType))
+"""Every kind of error that pydantic has by itself."""
 
 
 @runtime_checkable
@@ -50,10 +80,14 @@ def fields_error(message: str, *names: str) -> PydanticCustomError:
 
 def problems_of(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
     """Every error of validating `model`, as problems with dotted paths."""
-    return [problem for detail in error.errors(include_url=False) for problem in _problems(detail, model)]
+    found: list[Problem] = []
+    for detail in error.errors(include_url=False):
+        # What was meant is looked for only where it is shown: it takes time.
+        found += _problems(detail, model, guess=len(found) < SHOWN)
+    return found
 
 
-def _problems(detail: ErrorDetails, model: type[BaseModel]) -> Iterator[Problem]:
+def _problems(detail: ErrorDetails, model: type[BaseModel], *, guess: bool) -> Iterator[Problem]:
     location = [str(part) for part in detail["loc"]]
     kind, context = detail["type"], detail.get("ctx", {})
     if kind == "fields":
@@ -69,25 +103,35 @@ def _problems(detail: ErrorDetails, model: type[BaseModel]) -> Iterator[Problem]
     if kind == "extra_forbidden":
         known = list(fields)
         message = f"unknown field; known are {', '.join(known)}" if known else "unknown field"
-        yield Problem(path, message, suggestion=closest(location[-1], known))
+        yield Problem(path, message, suggestion=closest(location[-1], known) if guess else None)
         return
     choices = context["choices"].split(", ") if kind == "choice" else _choices(field)
     suggestion = closest(detail["input"], choices) if isinstance(detail["input"], str) and choices else None
     value = None if kind in ("missing", "model_source") else _shown(detail["input"])
-    yield Problem(path, _message(detail, choices), value, _example(field), suggestion)
+    yield Problem(path, words_of(detail, choices), value, _example(field), suggestion)
 
 
-def _message(detail: ErrorDetails, choices: Sequence[str]) -> str:
+def words_of(detail: ErrorDetails, choices: Sequence[str] = ()) -> str:
+    """What one error of pydantic says, in this package's words."""
     kind, context = detail["type"], detail.get("ctx", {})
     if kind == "enum":
-        return f"must be one of {', '.join(choices)}"
+        return f"must be one of {', '.join(choices) or context['expected']}"
     if kind == "greater_than_equal":
         return f"must be at least {context['ge']}"
     if kind == "less_than_equal":
         return f"must be at most {context['le']}"
     if kind == "string_too_long":
         return f"must be at most {context['max_length']} characters"
-    message = _MESSAGES.get(kind, detail["msg"])
+    if kind in _KINDS_OF_NUMBERS:
+        relation, name = _KINDS_OF_NUMBERS[kind]
+        return f"must be {relation} {context[name]}"
+    if kind in ("too_short", "too_long"):
+        bound = f"at least {context['min_length']}" if kind == "too_short" else f"at most {context['max_length']}"
+        return f"must have {bound} values"
+    if kind in ("literal_error", "union_tag_invalid"):
+        return f"must be one of {context.get('expected') or context['expected_tags']}"
+    # What is none of pydantic's is an error of ours, and says itself what is wrong.
+    message = _MESSAGES.get(kind) or ("is not right" if kind in _OF_PYDANTIC else detail["msg"])
     return f"{message}, not null" if detail["input"] is None and kind != "missing" else message
 
 

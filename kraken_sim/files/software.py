@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-from kraken_sim.errors import InputError
+from kraken_sim.files.bounded import YAML_FILE, read_bytes
 from kraken_sim.files.shipped import data_dir
 
 _LIBRARIES: Final = ("networkx", "numpy", "scipy", "simpy")
@@ -19,12 +19,9 @@ def digest(path: Path) -> str:
     """A digest of a file's bytes.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: it cannot be read, or is larger than any file that results depend on.
     """
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise InputError.single("", f"cannot be read: {error.strerror}", str(path)) from None
+    return hashlib.sha256(read_bytes(path, YAML_FILE)).hexdigest()
 
 
 @lru_cache(maxsize=1)

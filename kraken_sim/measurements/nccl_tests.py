@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from kraken_sim.costs.collectives.kinds import collective_kind
 from kraken_sim.errors import InputError, closest
+from kraken_sim.files.bounded import TIMES_FILE, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -53,11 +54,7 @@ def read_collectives(
     Raises:
         InputError: The file cannot be read, a line is wrong (which one), or nothing is left.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not a text file"
-        raise InputError.single("--against", f"cannot be read: {reason}", str(path)) from None
+    lines = read_text(path, TIMES_FILE, "--against").splitlines()
     first = next((line for line in lines if line.strip() and not line.startswith("#")), "")
     source = str(path)
     if "," in first:

@@ -15,14 +15,18 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, ValidationError
 
-from kraken_sim.errors import InputError, Problem
+from kraken_sim.errors import SHOWN, InputError, Problem
+from kraken_sim.files.bounded import MEASUREMENT_FILE, reading
 from kraken_sim.files.model import FileModel
+from kraken_sim.files.problems import words_of
+from kraken_sim.files.strict_json import parse_json
+from kraken_sim.measurements.lines import MAX_LINE_BYTES, RECORD, Line, StoredRecords, kind_of_type, lines_of
 from kraken_sim.measurements.records import Case, NoteRecord, Record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
 SCHEMA_VERSION: Final = 1
@@ -30,8 +34,11 @@ SCHEMA_VERSION: Final = 1
 
 DEFAULT_CONDITION: Final = "nccl-default"
 CPU_CONDITION: Final = "gloo"
-_MAX_PROBLEMS: Final = 50
-"""Problems of a file that are shown at most; a limit of ours, for the reader."""
+MOST_HELD: Final = 20_000
+"""Records up to which they are held in memory: three times the longest file of ours, some 40 MB."""
+
+_STOP_AFTER: Final = 10_000
+"""Problems after which nothing more is read; a limit of ours: nobody reads on, and they take time."""
 
 
 class MeasurementWarning(UserWarning):
@@ -160,58 +167,58 @@ class MeasurementFile:
 
     source: str
     header: Header
-    records: tuple[Record, ...]
+    records: Sequence[Record]
     truncated: bool = False
 
     def select(self, record_type: type[RecordType]) -> list[RecordType]:
         """The records of one type, in file order."""
+        if isinstance(self.records, StoredRecords):
+            stored = self.records.of_kind(kind_of_type(record_type))
+            return [record for record in stored if isinstance(record, record_type)]
         return [record for record in self.records if isinstance(record, record_type)]
 
     @property
     def notes(self) -> list[NoteRecord]:
         """What was skipped or failed."""
+        if isinstance(self.records, StoredRecords):
+            return [record for record in self.records.of_kind("note") if isinstance(record, NoteRecord)]
         return [record for record in self.records if isinstance(record, NoteRecord)]
 
 
-_RECORD: Final[TypeAdapter[Record]] = TypeAdapter(Record)
-
-
 def read_measurements(path: Path) -> MeasurementFile:
-    """Read and check a measurement file.
+    """Read and check a measurement file, line by line; the records of a long one stay in the file.
 
     Warns (`MeasurementWarning`) when the last line is half written, which a killed run leaves behind.
 
     Raises:
-        InputError: no such file, no header, another schema version, lines that are no records or that repeat
-            a key; lists all of them.
+        InputError: the file can't be read, has no header, another schema version, lines that are no records or that
+            repeat a key; lists all of them, of very many the first and how many more.
     """
     source = str(path)
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise InputError.single("", f"cannot read the measurement file: {error.strerror}", source=source) from None
-    lines = text.split("\n")
-    last_is_open = lines[-1] != ""
-    rows = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
-    if not rows:
-        raise InputError.single("line 1", "the file is empty; the first line must be a header", source=source)
-    header = _header(rows[0][1], source)
-    records, problems, truncated = _records(rows[1:], last_is_open)
-    if problems:
-        shown = problems[:_MAX_PROBLEMS]
-        if len(problems) > len(shown):
-            shown.append(Problem("", f"and {len(problems) - len(shown)} more problems"))
-        raise InputError(shown, source)
-    if truncated:
+    with reading(path, MEASUREMENT_FILE, source=source) as file:
+        lines = lines_of(file)
+        first = next(lines, None)
+        if first is None:
+            raise InputError.single("line 1", "the file is empty; the first line must be a header", source=source)
+        header = _header(first, source)
+        found = _Reading(path)
+        for line in lines:
+            found.add(line)
+            if found.num_problems >= _STOP_AFTER:
+                break
+    if found.num_problems:
+        raise InputError(found.problems, source, omitted=found.num_problems - len(found.problems))
+    if found.truncated:
         warnings.warn(f"{source}: the last line is half written and was left out", MeasurementWarning, stacklevel=2)
-    return MeasurementFile(source, header, tuple(records), truncated)
+    return MeasurementFile(source, header, found.records(), found.truncated)
 
 
-def _header(line: str, source: str) -> Header:
-    data = _json(line)
+def _header(line: Line, source: str) -> Header:
+    data = None if line.is_too_long else _json(line)
     if not isinstance(data, dict) or data.get("kind") != "header":
         example = '{"kind": "header", "schema_version": 1, ...}'
-        raise InputError.single("line 1", "no header; is this a measurement file?", line[:60], example, source=source)
+        message = "no header; is this a measurement file?"
+        raise InputError.single("line 1", message, line.text()[:60], example, source=source)
     version = data.get("schema_version")
     if version != SCHEMA_VERSION:
         message = f"this version reads schema {SCHEMA_VERSION} only; measure again or use the matching version"
@@ -222,43 +229,77 @@ def _header(line: str, source: str) -> Header:
         raise InputError(_problems(1, error), source) from None
 
 
-def _records(rows: list[tuple[int, str]], last_is_open: bool) -> tuple[list[Record], list[Problem], bool]:
-    records: list[Record] = []
-    problems: list[Problem] = []
-    first_line_of: dict[str, int] = {}
-    for index, (number, line) in enumerate(rows):
-        is_last = index == len(rows) - 1
-        data = _json(line)
-        if data is None and is_last and last_is_open:
-            return records, problems, True
-        if data is None:
-            problems.append(Problem(f"line {number}", "no JSON", line[:60]))
-            continue
+class _Reading:
+    """What has been read so far: records, held or where they are, and what is wrong."""
+
+    def __init__(self, path: Path) -> None:
+        self.problems: list[Problem] = []
+        self.num_problems = 0
+        self.truncated = False
+        self._held: list[Record] = []
+        self._stored = StoredRecords(path)
+        self._line_of: dict[int, int] = {}
+
+    def add(self, line: Line) -> None:
+        """Reads one more line."""
+        if line.is_too_long:
+            self._problem(Problem(f"line {line.number}", f"is longer than {MAX_LINE_BYTES} bytes"))
+            return
         try:
-            record = _RECORD.validate_python(data)
-        except ValidationError as error:
-            problems += _problems(number, error)
-            continue
-        first = first_line_of.setdefault(record.key, number)
-        if first != number:
-            problems.append(Problem(f"line {number}", f"repeats the case of line {first}", record.key))
-        records.append(record)
-    return records, problems, False
+            record = RECORD.validate_json(line.data)
+        except ValidationError:
+            self._add_wrong(line)
+            return
+        # Of a million keys their hashes are kept: that two of 64 bits are equal by chance does not happen.
+        first = self._line_of.setdefault(hash(record.key), line.number)
+        if first != line.number:
+            message = f"repeats the case of line {first}"
+            self._problem(Problem(f"line {line.number}", message, record.key))
+        self._stored.add(line.offset, record.kind)
+        if len(self._stored) <= MOST_HELD:
+            self._held.append(record)
+        else:
+            self._held.clear()
+
+    def _add_wrong(self, line: Line) -> None:
+        data = _json(line)
+        if data is None and not line.ended:
+            self.truncated = True
+        elif data is None:
+            self._problem(Problem(f"line {line.number}", "no JSON", line.text()[:60]))
+        else:
+            try:
+                RECORD.validate_python(data)
+            except ValidationError as error:
+                for problem in _problems(line.number, error):
+                    self._problem(problem)
+            else:
+                self._problem(Problem(f"line {line.number}", "no JSON that every reader takes", line.text()[:60]))
+
+    def _problem(self, problem: Problem) -> None:
+        self.num_problems += 1
+        if len(self.problems) < SHOWN:
+            self.problems.append(problem)
+
+    def records(self) -> Sequence[Record]:
+        """All records."""
+        return tuple(self._held) if len(self._stored) <= MOST_HELD else self._stored
 
 
-def _json(line: str) -> Any:
+def _json(line: Line) -> Any:
+    """The content of a line; None where it is no JSON that a measurement could be."""
     try:
-        return json.loads(line)
+        return parse_json(line.text())
     except ValueError:
         return None
 
 
 def _problems(number: int, error: ValidationError) -> list[Problem]:
     found = []
-    for detail in error.errors(include_url=False, include_context=False):
+    for detail in error.errors(include_url=False):
         place = ".".join(str(part) for part in detail["loc"])
-        shown = str(detail.get("input"))[:60]
-        found.append(Problem(f"line {number}.{place}" if place else f"line {number}", detail["msg"], shown))
+        shown = None if detail["type"] == "missing" else str(detail.get("input"))[:60]
+        found.append(Problem(f"line {number}.{place}" if place else f"line {number}", words_of(detail), shown))
     return found
 
 

@@ -6,7 +6,6 @@ transformers (gpt2, gptj, gpt_neox, llama, mistral, qwen2, qwen3). Only local fi
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from dataclasses import dataclass
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kraken_sim.errors import InputError, Problem, closest
+from kraken_sim.files.bounded import CONFIG_FILE, read_text
+from kraken_sim.files.strict_json import parse_json
 from kraken_sim.models.config import TransformerConfig
 from kraken_sim.models.hf_unsupported import unsupported_features, unsupported_model_type
 
@@ -166,13 +167,10 @@ def read_hf_fields(source: str | Path | Mapping[str, object]) -> tuple[Mapping[s
     if not isinstance(source, (str, Path)):
         return source, None
     path = config_file(source)
+    text = read_text(path, CONFIG_FILE, example="a path to a local config.json (nothing is downloaded)")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        example = "a path to a local config.json (nothing is downloaded)"
-        raise InputError.single("", f"cannot read {path}: {reason}", example=example) from None
-    except (ValueError, RecursionError) as error:
+        content = parse_json(text)
+    except ValueError as error:
         raise InputError.single("", f"{path} is not JSON: {error}") from None
     if not isinstance(content, dict):
         raise InputError.single("", f"{path} holds a {type(content).__name__}, not an object of fields")

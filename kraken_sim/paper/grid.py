@@ -16,6 +16,7 @@ A key given replaces the extended grid's whole: a list replaces a list.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
@@ -29,6 +30,7 @@ from pydantic import (
 )
 
 from kraken_sim.errors import InputError, Problem, closest
+from kraken_sim.files.bounded import real_path
 from kraken_sim.files.model import Count, FileModel, Name, NotEmpty, quantity
 from kraken_sim.files.problems import fields_error, problems_of
 from kraken_sim.files.shipped import data_dir
@@ -247,7 +249,7 @@ def load_grid(name_or_path: str | None = None) -> Grid:
 
 def _grid_path(name_or_path: str) -> Path:
     path = Path(name_or_path)
-    if path.exists() or path.name != name_or_path or path.suffix:
+    if os.path.exists(path) or path.name != name_or_path or path.suffix:
         return path
     shipped = {file.stem: file for file in data_dir("scenarios").glob("paper_grid*.yaml")}
     if name_or_path not in shipped:
@@ -265,13 +267,13 @@ def _read(path: Path, extended_by: tuple[Path, ...] = ()) -> YamlDocument:
     name = own.pop("extends")
     if not isinstance(name, str):
         raise document.error([Problem("extends", "must be the name of a grid's file", example="paper_grid.yaml")])
-    base = next((file for file in (path.parent / name, data_dir("scenarios") / name) if file.is_file()), None)
-    if base is None or base.resolve() in (*extended_by, path.resolve()):
+    base = next((file for file in (path.parent / name, data_dir("scenarios") / name) if os.path.isfile(file)), None)
+    if base is None or real_path(base) in (*extended_by, real_path(path)):
         message = "there is no such grid beside this file and none of this name ships"
         if base is not None:
             message = "grids extend each other in a circle"
         raise document.error([Problem("extends", message, name, "paper_grid.yaml")])
-    inherited = _read(base, (*extended_by, path.resolve())).data
+    inherited = _read(base, (*extended_by, real_path(path))).data
     try:
         Grid.model_validate(inherited)
     except ValidationError as error:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from kraken_sim.errors import InputError, closest
+from kraken_sim.files.bounded import YAML_FILE, read_text, real_path
 from kraken_sim.files.shipped import data_dir
 from kraken_sim.files.strict_yaml import read_yaml
 from kraken_sim.profiles.datasheet import is_datasheet
@@ -51,7 +52,7 @@ def is_path(name_or_path: str) -> bool:
 
 def calibrated_profiles() -> list[str]:
     """The shipped profiles that have constants of their own."""
-    return [name for name in list_profiles() if section(profile_path(name).read_text(encoding="utf-8"), "gemm")]
+    return [name for name in list_profiles() if section(read_text(profile_path(name), YAML_FILE), "gemm")]
 
 
 def read_calibrated(name_or_path: str | Path) -> HardwareProfile | None:
@@ -71,11 +72,12 @@ def file_version(path: Path) -> tuple[Path, int, int]:
     Raises:
         InputError: There is no such file.
     """
+    real = real_path(path)
     try:
-        status = path.resolve().stat()
-    except OSError:
+        status = real.stat()
+    except (OSError, ValueError):
         raise InputError.single("hardware", "there is no such profile file", str(path)) from None
-    return path.resolve(), status.st_mtime_ns, status.st_size
+    return real, status.st_mtime_ns, status.st_size
 
 
 @lru_cache(maxsize=64)

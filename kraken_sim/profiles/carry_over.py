@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from kraken_sim.errors import InputError
+from kraken_sim.files.bounded import YAML_FILE, read_text
 from kraken_sim.files.strict_yaml import read_yaml
 from kraken_sim.hardware.device import Device
 from kraken_sim.hardware.interconnect import InterconnectKind
@@ -130,8 +131,8 @@ def profile_from_datasheet(path: Path, name: str) -> CarriedOver:
     """
     document = read_yaml(path)
     machine = _machine(document)
-    text = path.read_text(encoding="utf-8")
-    base_text = profile_path(_beside(document, machine.sheet.base or machine.base.name)).read_text(encoding="utf-8")
+    text = read_text(path, YAML_FILE)
+    base_text = read_text(profile_path(_beside(document, machine.sheet.base or machine.base.name)), YAML_FILE)
     known = {**machine.base.provenance, **machine.sheet.provenance}
     sections: dict[str, str | None] = {"name": f"name: {name}\n", "base": None}
     if machine.sheet.base is not None:
@@ -152,7 +153,7 @@ def complete_text(name_or_path: str | Path) -> str:
     document = read_yaml(path)
     if is_datasheet(document.data):
         return profile_from_datasheet(path, _name_of(document, parse_datasheet(document))).text
-    return path.read_text(encoding="utf-8")
+    return read_text(path, YAML_FILE)
 
 
 def _name_of(document: YamlDocument, sheet: Datasheet) -> str:

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import re
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from kraken_sim.errors import InputError
 from kraken_sim.units import Dimension, dimension_of_field, format_quantity
 
 if TYPE_CHECKING:
@@ -225,25 +221,3 @@ def _joined(parts: Iterable[str]) -> str:
         result += ("\n" if result and (is_long or last_was_long) else "") + body
         last_was_long = is_long
     return result
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """The whole file or nothing of it: written beside its place, then moved into it.
-
-    Raises:
-        InputError: it cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        temporary = Path(name)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            # mkstemp makes files that only their owner reads.
-            temporary.chmod(0o644)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise InputError.single("--out", f"cannot be written: {error.strerror}", str(path)) from None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from kraken_sim.costs.collectives.tuning import TREE
 from kraken_sim.engine.timeline import SpanKind
+from kraken_sim.files.whole import write_whole
 from kraken_sim.program.ops import Collective, CollectiveKind, DType
 
 if TYPE_CHECKING:
@@ -63,7 +64,6 @@ def write_traces(prediction: Prediction, folder: Path) -> list[Path]:
 
     Layers that were folded are written one by one, so that a trace takes room on the disk and none in memory.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     ranks = defaultdict[int, list["Span"]](list)
     for span in prediction.timeline.simulated:
         ranks[span.rank].append(span)
@@ -71,8 +71,7 @@ def write_traces(prediction: Prediction, folder: Path) -> list[Path]:
     for rank, spans in sorted(ranks.items()):
         path = folder / f"rank{rank}.pt.trace.json"
         timeline = replace(prediction.timeline, simulated=tuple(spans))
-        with path.open("w", encoding="utf-8") as file:
-            file.writelines(_document(prediction, timeline, rank))
+        write_whole(path, (text.encode() for text in _document(prediction, timeline, rank)))
         files.append(path)
     return files
 

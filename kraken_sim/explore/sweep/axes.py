@@ -8,25 +8,30 @@ are multiplied out. `null`, and an empty cell of a CSV file, leave a field out: 
 from __future__ import annotations
 
 import csv
+import io
 import math
-from collections.abc import Sequence
+import re
+from collections import Counter
 from dataclasses import dataclass
-from itertools import product
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Final
 
-from kraken_sim.errors import InputError, Problem, closest
-from kraken_sim.files.strict_yaml import parse_yaml
+from kraken_sim.errors import SHOWN, InputError, Problem, closest
+from kraken_sim.explore.sweep.axis_rows import JoinedRows, ProductRows, RangeRows, ZippedRows, count_of
+from kraken_sim.files.bounded import CASES_FILE, read_text
+from kraken_sim.files.strict_yaml import parse_yaml, plain_value
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-FieldValue = str | int | float | bool | None
-"""What a field of a scenario can be."""
+    from kraken_sim.explore.sweep.axis_rows import FieldValue, Rows
 
-Row = tuple[FieldValue, ...]
+_PLAIN: Final = re.compile(r"[\w.+/-]*")
 
 RANGE_KEYS = ("start", "stop", "step")
+MOST_VALUES: Final = 10**18
+"""Values of one range: a limit of ours, beyond any sweep and within 64 bits."""
+
 NOT_SWEPT = {"name": "the name of a sweep is one"}
 
 
@@ -35,30 +40,12 @@ class Axis:
     """Fields that change together, and their values in order."""
 
     paths: tuple[str, ...]
-    rows: Sequence[Row]
+    rows: Rows
 
-
-@dataclass(frozen=True, slots=True)
-class RangeRows(Sequence[Row]):
-    """The values of a range, none of them stored."""
-
-    start: int | float
-    step: int | float
-    length: int
-
-    def __len__(self) -> int:
-        return self.length
-
-    @overload
-    def __getitem__(self, index: int) -> Row: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Row]: ...
-    def __getitem__(self, index: int | slice) -> Row | Sequence[Row]:
-        if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(self.length))]
-        if not -self.length <= index < self.length:
-            raise IndexError(index)
-        return (self.start + (index % self.length) * self.step,)
+    @property
+    def length(self) -> int:
+        """How many values there are."""
+        return count_of(self.rows)
 
 
 def split_axes(data: Mapping[str, Any], fields: Mapping[str, Any]) -> tuple[dict[str, Any], list[Axis]]:
@@ -86,7 +73,9 @@ def _split(
     for name, value in data.items():
         path = f"{at}.{name}" if at else name
         if name not in fields:
-            problems.append(Problem(path, "unknown field", suggestion=closest(str(name), list(fields))))
+            # Nobody reads on, and looking for what was meant takes time.
+            guess = closest(str(name), list(fields)) if len(problems) < SHOWN else None
+            problems.append(Problem(path, "unknown field", suggestion=guess))
             continue
         inside = fields[name]
         is_section = bool(inside)
@@ -124,7 +113,20 @@ def _axis(path: str, value: Any, inside: Mapping[str, Any], problems: list[Probl
         message = "mixes kinds of values" if len(kinds) > 1 else "holds lists; a list of plain values is meant"
         problems.append(Problem(path, f"{message}: {', '.join(sorted(kinds))}"))
         return []
+    _check_numbers(path, value, problems)
     return [Axis((path,), tuple((item,) for item in value))]
+
+
+def _check_numbers(path: str, values: Iterable[object], problems: list[Problem]) -> None:
+    """A result holds whole numbers of 64 bits."""
+    wrong = next((value for value in values if isinstance(value, int) and not is_stored(value)), None)
+    if wrong is not None:
+        problems.append(Problem(path, "holds a whole number of more than 64 bits", wrong, example=f"{path}: [1, 2]"))
+
+
+def is_stored(number: float) -> bool:
+    """Whether a result can hold a number: any but whole ones beyond 64 bits."""
+    return not isinstance(number, int) or -(1 << 63) <= number < 1 << 63
 
 
 def _kind(value: object) -> str:
@@ -146,19 +148,28 @@ def _section_axis(
     path: str, items: Sequence[Mapping[str, Any]], inside: Mapping[str, Any], problems: list[Problem]
 ) -> list[Axis]:
     """One axis for a list of mappings; what one of them leaves out has its default there."""
-    cases: list[dict[str, FieldValue]] = []
+    cases: list[tuple[dict[str, FieldValue], list[Axis]]] = []
     for index, item in enumerate(items):
         found: list[Problem] = []
         fixed, axes = _split(item or {}, inside, path, found)
         problems += [Problem(f"{path}.{index}{p.path[len(path) :]}", p.message, p.value, p.example) for p in found]
         plain = dict(_leaves(fixed, path))
-        for combination in product(*(axis.rows for axis in axes)):
-            case = dict(plain)
-            for axis, row in zip(axes, combination, strict=True):
-                case |= dict(zip(axis.paths, row, strict=True))
-            cases.append(case)
-    paths = tuple(dict.fromkeys(name for case in cases for name in case))
-    return [Axis(paths, tuple(tuple(case.get(name) for name in paths) for case in cases))] if paths else []
+        _check_numbers(path, plain.values(), problems)
+        cases.append((plain, axes))
+    paths = tuple(dict.fromkeys(name for plain, axes in cases for name in (*plain, *_paths(axes))))
+    blocks = tuple(_block(plain, axes, paths) for plain, axes in cases)
+    return [Axis(paths, JoinedRows(blocks))] if paths else []
+
+
+def _paths(axes: Sequence[Axis]) -> Iterator[str]:
+    return (path for axis in axes for path in axis.paths)
+
+
+def _block(plain: Mapping[str, FieldValue], axes: Sequence[Axis], paths: Sequence[str]) -> ProductRows:
+    """The rows of one mapping of a list: its plain values beside every combination of its lists."""
+    found = [*plain, *_paths(axes)]
+    order = tuple(found.index(path) if path in found else -1 for path in paths)
+    return ProductRows(((tuple(plain.values()),), *(axis.rows for axis in axes)), order)
 
 
 def _leaves(data: Mapping[str, Any], at: str) -> Iterator[tuple[str, FieldValue]]:
@@ -181,6 +192,9 @@ def range_rows(path: str, value: Mapping[str, Any], problems: list[Problem]) -> 
         return None
     start, stop, step = value["start"], value["stop"], value.get("step", 1)
     for key, number in zip(RANGE_KEYS, (start, stop, step), strict=True):
+        if isinstance(number, int) and not is_stored(number):
+            problems.append(Problem(f"{path}.{key}", "is a whole number of more than 64 bits", number, example))
+            return None
         if isinstance(number, bool) or not isinstance(number, (int, float)) or not math.isfinite(number):
             shown = number if isinstance(number, (str, int, float)) else f"a {type(number).__name__}"
             problems.append(Problem(f"{path}.{key}", "must be a finite number", shown, example))
@@ -188,7 +202,12 @@ def range_rows(path: str, value: Mapping[str, Any], problems: list[Problem]) -> 
     if step == 0:
         problems.append(Problem(f"{path}.step", "is 0, so the range never ends", step, example))
         return None
-    count = math.ceil((stop - start) / step)
+    steps = (stop - start) / step
+    if not abs(steps) < MOST_VALUES:
+        message = f"from {start} to {stop} (excluded) in steps of {step} holds more values than anybody can run"
+        problems.append(Problem(path, f"the range {message}", example=example))
+        return None
+    count = math.ceil(steps)
     if count <= 0:
         message = f"from {start} to {stop} (excluded) in steps of {step} holds no value"
         problems.append(Problem(path, f"the range {message}", example=example))
@@ -202,13 +221,11 @@ def zipped(axes: Sequence[Axis]) -> list[Axis]:
     Raises:
         InputError: their lengths differ.
     """
-    lengths = {", ".join(axis.paths): len(axis.rows) for axis in axes}
+    lengths = {", ".join(axis.paths): axis.length for axis in axes}
     if len(set(lengths.values())) > 1:
         listed = "; ".join(f"{name}: {length}" for name, length in lengths.items())
         raise InputError.single("sweep.combine", f"lists to zip must have one length, but have {listed}", "zip")
-    paths = tuple(path for axis in axes for path in axis.paths)
-    together = zip(*(axis.rows for axis in axes), strict=True)
-    return [Axis(paths, tuple(tuple(value for row in rows for value in row) for rows in together))] if axes else []
+    return [Axis(tuple(_paths(axes)), ZippedRows(tuple(axis.rows for axis in axes)))] if axes else []
 
 
 def read_cases(path: Path, fields: Mapping[str, Any]) -> Axis:
@@ -217,10 +234,10 @@ def read_cases(path: Path, fields: Mapping[str, Any]) -> Axis:
     Raises:
         InputError: the file can't be read, has no cases, unknown or repeated columns, or lines of another length.
     """
+    text = read_text(path, CASES_FILE, "sweep.cases", encoding="utf-8-sig")
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            lines = [line for line in csv.reader(file, skipinitialspace=True) if line]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        lines = [line for line in csv.reader(io.StringIO(text, newline=""), skipinitialspace=True) if line]
+    except csv.Error as error:
         raise InputError.single("sweep.cases", f"cannot be read: {error}", str(path)) from None
     if len(lines) < 2:
         raise InputError.single(
@@ -228,20 +245,28 @@ def read_cases(path: Path, fields: Mapping[str, Any]) -> Axis:
         )
     header, known = [name.strip() for name in lines[0]], leaf_paths(fields)
     problems = [
-        Problem(name or f"column {number}", "unknown column; columns are dotted paths", suggestion=closest(name, known))
+        Problem(
+            name or f"column {number}",
+            "unknown column; columns are dotted paths",
+            suggestion=closest(name, known) if number <= SHOWN else None,
+        )
         for number, name in enumerate(header, 1)
         if name not in known
     ]
-    problems += [Problem(name, "the column appears twice") for name in sorted(set(header)) if header.count(name) > 1]
+    problems += [Problem(name, "the column appears twice") for name, count in Counter(header).items() if count > 1]
     problems += [
         Problem(f"line {number}", f"has {len(line)} cells, the header {len(header)}")
         for number, line in enumerate(lines[1:], 2)
         if len(line) != len(header)
     ]
     if problems:
-        raise InputError(problems[:20], str(path))
+        raise InputError(problems, str(path))
     cells: dict[str, FieldValue] = {}
-    return Axis(tuple(header), tuple(tuple(_cell(cell.strip(), cells) for cell in line) for line in lines[1:]))
+    rows = tuple(tuple(_cell(cell.strip(), cells) for cell in line) for line in lines[1:])
+    _check_numbers("sweep.cases", cells.values(), problems)
+    if problems:
+        raise InputError(problems, str(path))
+    return Axis(tuple(header), rows)
 
 
 def leaf_paths(fields: Mapping[str, Any], at: str = "") -> list[str]:
@@ -256,11 +281,15 @@ def leaf_paths(fields: Mapping[str, Any], at: str = "") -> list[str]:
 def _cell(text: str, seen: dict[str, FieldValue]) -> FieldValue:
     """A cell's value: a number, true, false or null where YAML says so, else text; empty is null."""
     if text not in seen:
-        value: object = None
-        if text:
-            try:
-                value = parse_yaml(text).data
-            except InputError:
-                value = text
-        seen[text] = value if isinstance(value, (str, int, float, bool)) or value is None else text
+        seen[text] = _value_of(text)
     return seen[text]
+
+
+def _value_of(text: str) -> FieldValue:
+    value: object = text
+    try:
+        # Nearly every cell is a plain scalar, which needs no parser.
+        value = plain_value(text) if _PLAIN.fullmatch(text) else parse_yaml(text).data
+    except (InputError, ValueError):
+        return text
+    return value if isinstance(value, (str, int, float, bool)) or value is None else text

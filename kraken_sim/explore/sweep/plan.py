@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from kraken_sim.architectures.registry import added
 from kraken_sim.errors import InputError, Problem, closest
-from kraken_sim.explore.sweep.axes import Axis, RangeRows, Row, read_cases, split_axes, zipped
+from kraken_sim.explore.sweep.axes import Axis, read_cases, split_axes, zipped
+from kraken_sim.explore.sweep.axis_rows import CountedRows, Row, column_of, row_of
 from kraken_sim.files.software import digest, software
 from kraken_sim.files.strict_yaml import read_yaml
 from kraken_sim.models.hf import config_file
@@ -27,8 +28,14 @@ if TYPE_CHECKING:
     from kraken_sim.files.strict_yaml import YamlDocument
 
 COMBINATIONS: Final = ("product", "zip")
-CHUNK_LEAST, CHUNK_MOST, CHUNKS = 16, 250, 64
-"""Points of a chunk: what one task runs, and what a killed sweep may have to run again."""
+CHUNK_LEAST, CHUNKS = 4, 64
+CHUNK_OFTEN, CHUNKS_OFTEN, CHUNK_MOST = 250, 2_000, 2_000
+"""Points of a chunk, which is what one task runs and what a killed sweep may have to run again: so many that there are
+`CHUNKS`, at most `CHUNK_OFTEN`; of so many points that there would be more than `CHUNKS_OFTEN` files, up to
+`CHUNK_MOST`, about a second of one core. Choices of ours."""
+
+MOST_POINTS: Final = 100_000_000
+"""Points of a sweep: a limit of ours, half a day of one core and some GB of results."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +64,13 @@ class Plan:
     @cached_property
     def num_points(self) -> int:
         """Points of the whole product."""
-        return prod(len(axis.rows) for axis in self.axes)
+        return prod(axis.length for axis in self.axes)
 
     @cached_property
     def chunk_size(self) -> int:
         """Points of one chunk; depends on the plan alone, so that a resumed sweep has the same chunks."""
-        wanted = max(CHUNK_LEAST, min(CHUNK_MOST, -(-self.num_points // CHUNKS)))
-        return max(wanted, self.num_points // 2_000)
+        wanted = max(CHUNK_LEAST, min(CHUNK_OFTEN, -(-self.num_points // CHUNKS)))
+        return min(CHUNK_MOST, max(wanted, self.num_points // CHUNKS_OFTEN))
 
     @property
     def num_chunks(self) -> int:
@@ -78,8 +85,8 @@ class Plan:
         """The swept fields' values at one point."""
         rows: list[Row] = []
         for axis in reversed(self.axes):
-            number, index = divmod(number, len(axis.rows))
-            rows.append(axis.rows[index])
+            number, index = divmod(number, axis.length)
+            rows.append(row_of(axis.rows, index))
         return tuple(value for row in reversed(rows) for value in row)
 
     def chunk(self, number: int) -> list[Row]:
@@ -88,19 +95,15 @@ class Plan:
         return [self.values(point) for point in range(first, min(first + self.chunk_size, self.num_points))]
 
     def column_values(self, path: str) -> Iterator[Any]:
-        """Every value that one field takes, repeated ones included."""
+        """Every value that one field takes, perhaps several times, of ranges the ends."""
         for axis in self.axes:
             if path in axis.paths:
-                index = axis.paths.index(path)
-                if isinstance(axis.rows, RangeRows):
-                    yield from (axis.rows[0][0], axis.rows[-1][0])
-                else:
-                    yield from (row[index] for row in axis.rows)
+                yield from column_of(axis.rows, axis.paths.index(path))
 
     @cached_property
     def fingerprint(self) -> str:
         """The same for the same points, software and content of files, and for no others; folders may be renamed."""
-        axes = [[axis.paths, repr(rows) if isinstance(rows := axis.rows, RangeRows) else rows] for axis in self.axes]
+        axes = [[axis.paths, repr(rows) if isinstance(rows := axis.rows, CountedRows) else rows] for axis in self.axes]
         content = {"fixed": self.fixed, "axes": axes, "software": software(), "files": self._files()}
         content["architectures"] = [(record.kind, _source_of(record)) for record in added()]
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:32]

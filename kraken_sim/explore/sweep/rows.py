@@ -14,7 +14,7 @@ from kraken_sim.scenario.spec import Scenario, scenario_from, with_absolute_path
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from kraken_sim.explore.sweep.axes import Row
+    from kraken_sim.explore.sweep.axis_rows import Row
 
 _ERROR_COLUMNS = (("error_kind", TEXT), ("error", TEXT))
 _ANY = {"hardware": "any", "model": {"preset": "1.3B"}, "context_length": 1}

@@ -16,12 +16,13 @@ from kraken_sim.architectures.registry import added, kinds, register
 from kraken_sim.errors import InputError
 from kraken_sim.explore.sweep.rows import Evaluator
 from kraken_sim.explore.sweep.store import columns_of, encode, table_of
+from kraken_sim.explore.sweep.workers import local_workers, stopped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
 
     from kraken_sim.architectures.architecture import Architecture
-    from kraken_sim.explore.sweep.axes import Row
+    from kraken_sim.explore.sweep.axis_rows import Row
     from kraken_sim.explore.sweep.plan import Plan
 
 CONNECT_S = 10
@@ -69,7 +70,7 @@ def run_chunk(recipe: Recipe, chunk: int, first: int, points: Sequence[Row]) -> 
 
 def run_chunks(
     plan: Plan, chunks: Sequence[int], *, jobs: int | None = None, cluster: str | None = None
-) -> Iterator[tuple[int, int, bytes]]:
+) -> Generator[tuple[int, int, bytes], None, None]:
     """The results of `run_chunk` in the order in which they come.
 
     Args:
@@ -88,7 +89,7 @@ def run_chunks(
             yield run_chunk(recipe, chunk, chunk * plan.chunk_size, plan.chunk(chunk))
         return
     tasks = (joblib.delayed(run_chunk)(recipe, chunk, chunk * plan.chunk_size, plan.chunk(chunk)) for chunk in chunks)
-    backend = contextlib.nullcontext() if cluster is None else _cluster_backend(cluster)
+    backend = local_workers() if cluster is None else _cluster_backend(cluster)
     with backend:
         yield from _as_they_come(tasks, jobs if cluster is None else -1)
 
@@ -98,7 +99,12 @@ def _as_they_come(tasks: Iterator[Any], jobs: int) -> Iterator[tuple[int, int, b
     # A chunk is some tenths of a second of work, so nothing is gained by putting several into one task.
     if getattr(get_active_backend()[0], "supports_return_generator", False):
         parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1, pre_dispatch="4*n_jobs")
-        yield from parallel(tasks)
+        results = parallel(tasks)
+        try:
+            for result in results:  # noqa: UP028  (which would close them before `stopped` does)
+                yield result
+        finally:
+            stopped(results)
         return
     wave = WAVE * max(1, joblib.effective_n_jobs(jobs))
     while batch := list(islice(tasks, wave)):

@@ -13,19 +13,21 @@ import contextlib
 import fcntl
 import io
 import json
+import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kraken_sim.errors import InputError
-from kraken_sim.explore.sweep.parts import move_into_place, sealed, sync, unsealed, write_whole
+from kraken_sim.explore.sweep.parts import sealed, unsealed
 from kraken_sim.explore.sweep.rows import result_columns
+from kraken_sim.files.whole import move_into_place, sync, write_whole
 from kraken_sim.predict.columns import FLOAT, INT, TEXT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from kraken_sim.explore.sweep.plan import Plan
@@ -37,6 +39,8 @@ LOCK = "lock"
 """The file that a running sweep holds locked."""
 ROW_GROUP = 20_000
 """Rows that are written at once, at least: a limit of ours, some MB of memory."""
+_CONVERTED: Final[Mapping[str, Callable[[Any], Any]]] = {TEXT: str, FLOAT: float}
+"""What becomes of values before Arrow takes them, which refuses whole numbers that a float only comes near."""
 _REPLACES = "another --out, or delete the file"
 
 
@@ -60,7 +64,7 @@ def table_of(first: int, rows: Sequence[Sequence[Any]], columns: Sequence[tuple[
     by_column = [list(range(first, first + len(rows))), *(list(column) for column in zip(*rows, strict=True))]
     arrays = []
     for values, (_, kind) in zip(by_column, columns, strict=True):
-        given = values if kind != TEXT else [None if value is None else str(value) for value in values]
+        given = values if (to := _CONVERTED.get(kind)) is None else [None if v is None else to(v) for v in values]
         arrays.append(pa.array(given, type=getattr(pa, kind if kind != BOOL else "bool_")()))
     return pa.Table.from_arrays(arrays, names=[name for name, _ in columns])
 
@@ -105,8 +109,11 @@ class Store:
         Raises:
             InputError: there is a file, and it is not this sweep's.
         """
-        if not self.out.exists():
+        if not os.path.exists(self.out):
             return False
+        if not self.out.is_file():
+            message = "is a folder" if self.out.is_dir() else "is no regular file, but a device or a pipe"
+            raise InputError.single("--out", message, str(self.out), "results.parquet")
         found = _fingerprint_of(self.out)
         if found is None:
             raise InputError.single("--out", "is a file that no sweep wrote", str(self.out), _REPLACES)
@@ -135,7 +142,8 @@ class Store:
             InputError: they can't be written.
         """
         with self.writing():
-            write_whole(self.part(chunk), sealed(data, self.plan.fingerprint, chunk))
+            part = self.part(chunk)
+            write_whole(part, sealed(data, self.plan.fingerprint, chunk), part.with_suffix(".tmp"))
 
     def finish(self) -> bool:
         """Write the parts into the final file and remove them; False where a part turned out to be damaged.
@@ -204,13 +212,12 @@ def opened(out: Path, plan: Plan) -> Iterator[Store]:
         yield store
         return
     try:
-        if out.is_dir():
-            raise InputError.single("--out", "is a folder", str(out), "results.parquet")
         store.parts.mkdir(parents=True, exist_ok=True)
         _check_parts(store)
         lock = (store.parts / LOCK).open("w")
-    except OSError as error:
-        raise InputError.single("--out", f"cannot be written: {error.strerror}", str(out)) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "no file can have such a name"
+        raise InputError.single("--out", f"cannot be written: {reason}", str(out)[:100]) from None
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -218,7 +225,8 @@ def opened(out: Path, plan: Plan) -> Iterator[Store]:
             raise InputError.single("--out", "another sweep is writing there", str(out)) from None
         if not store.label.exists():
             with store.writing():
-                write_whole(store.label, json.dumps({"sweep": plan.fingerprint, "name": plan.name}).encode())
+                label = json.dumps({"sweep": plan.fingerprint, "name": plan.name}).encode()
+                write_whole(store.label, label, store.label.with_suffix(".tmp"))
         yield store
 
 

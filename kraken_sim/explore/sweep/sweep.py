@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from kraken_sim.errors import InputError
-from kraken_sim.explore.sweep.plan import Plan, load_plan, plan_of
+from kraken_sim.errors import SHOWN, InputError
+from kraken_sim.explore.sweep.plan import MOST_POINTS, Plan, load_plan, plan_of
 from kraken_sim.explore.sweep.rows import Evaluator
 from kraken_sim.explore.sweep.runners import run_chunks
 from kraken_sim.explore.sweep.store import decode, opened, read_results
@@ -118,12 +119,13 @@ def run_to_file(
         while missing or not store.finish():
             missing = missing or store.missing()  # what finishing found damaged
             done = plan.num_points - sum(map(plan.points_of, missing))
-            for chunk, errors, data in run_chunks(plan, missing, jobs=jobs, cluster=cluster):
-                store.add(chunk, data)
-                done += plan.points_of(chunk)
-                failed += errors
-                if progress is not None:
-                    progress(done, found)
+            with contextlib.closing(run_chunks(plan, missing, jobs=jobs, cluster=cluster)) as results:
+                for chunk, errors, data in results:
+                    store.add(chunk, data)
+                    done += plan.points_of(chunk)
+                    failed += errors
+                    if progress is not None:
+                        progress(done, found)
             missing = []
         return SweepRun(plan.num_points, found, plan.num_points - found, failed)
 
@@ -134,10 +136,7 @@ def check(plan: Plan, *, yes: bool) -> None:
     Raises:
         InputError: as said.
     """
-    if plan.num_points > ASK_ABOVE and not yes:
-        factors = " x ".join(f"{len(axis.rows):,} ({', '.join(axis.paths)})" for axis in plan.axes)
-        message = f"are {plan.num_points:,} points: {factors}; --yes (yes=True) runs them, fewer values may be meant"
-        raise InputError.single("", f"these fields {message}")
+    _check_count(plan, yes=yes)
     try:
         evaluator = Evaluator(plan.fixed, plan.paths, plan.folder)
         problems = [problem for name in evaluator.swept for problem in _hopeless(plan, evaluator, name)]
@@ -147,6 +146,19 @@ def check(plan: Plan, *, yes: bool) -> None:
         raise plan.located(error) from None
     if problems:
         raise plan.located(InputError(problems))
+
+
+def _check_count(plan: Plan, *, yes: bool) -> None:
+    count = plan.num_points
+    if count <= (MOST_POINTS if yes else ASK_ABOVE):
+        return
+    factors = " x ".join(f"{axis.length:,} ({', '.join(axis.paths)})" for axis in plan.axes[:SHOWN])
+    points = f"{count:,}" if count < 1 << 63 else "more than 2^63"
+    if count > MOST_POINTS:
+        message = f"are {points} points: {factors}; {MOST_POINTS:,} are the most of one sweep"
+    else:
+        message = f"are {points} points: {factors}; --yes (yes=True) runs them, fewer values may be meant"
+    raise InputError.single("", f"these fields {message}")
 
 
 def _hopeless(plan: Plan, evaluator: Evaluator, name: str) -> Sequence[Problem]:

@@ -1,0 +1,110 @@
+"""Standard output and standard error: whatever they are, and whatever is written, no traceback and no surprise.
+
+They may be closed, full, a pipe whose reader is gone or of a narrow encoding; names in what is written may hold
+characters that a terminal obeys.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from typing import TYPE_CHECKING, Final, NoReturn, TextIO
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_OBEYED: Final = {
+    code: None
+    for code in (*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+    if chr(code) not in "\n\t"
+}
+"""Control characters, and those that change the direction of what follows."""
+
+
+def printable(text: str) -> str:
+    """The text without characters that a terminal or a browser would obey instead of showing."""
+    return text.translate(_OBEYED)
+
+
+def prepare() -> None:
+    """Have standard output and error exist, and show as an escape what their encoding can't."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by who started this process
+            # Its number must be taken, or else the next file that is opened gets it.
+            while (descriptor := os.open(os.devnull, os.O_RDWR)) < 3:
+                pass
+            setattr(sys, name, os.fdopen(descriptor, "w", encoding="utf-8"))
+        reconfigure = getattr(getattr(sys, name), "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
+
+
+@contextlib.contextmanager
+def writing() -> Iterator[None]:
+    """Around what writes to standard output: a reader that is gone is no error, a full disk is.
+
+    Raises:
+        InputError: standard output can't be written.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        _silence(sys.stdout)
+    except OSError as error:
+        from kraken_sim.errors import InputError
+
+        _silence(sys.stdout)
+        raise InputError.single("standard output", f"cannot be written: {error.strerror}") from None
+
+
+def put(text: str) -> None:
+    """Text to standard output; see `writing`."""
+    with writing():
+        sys.stdout.write(printable(text))
+
+
+def finish() -> None:
+    """Have all that was written leave this process; see `writing`."""
+    with writing():
+        sys.stdout.flush()
+    with contextlib.suppress(OSError):
+        sys.stderr.flush()
+
+
+def say(text: str) -> None:
+    """A line to standard error, if anybody hears it."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"{printable(text)}\n")
+        sys.stderr.flush()
+
+
+def _silence(stream: TextIO) -> None:
+    """What is still in the stream's buffer, and all that follows, goes nowhere."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end (SIGTERM), which is answered as Ctrl-C is."""
+
+
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """Within, SIGTERM raises `Terminated`, so that workers end and temporary files go."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(_: int, __: object) -> NoReturn:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)

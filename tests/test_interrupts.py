@@ -1,0 +1,95 @@
+"""Commands that are stopped: one line that says how to go on, no process left behind, and what was done is kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+ENOUGH_S = 60.0
+"""For a loaded machine; an idle one takes a second or two."""
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = ENOUGH_S) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it took too long"
+        time.sleep(0.02)
+
+
+def long_sweep(folder: Path) -> list[str]:
+    question = {
+        "hardware": ["h200-sxm-x8", "h100-sxm-x8"],
+        "model": {"preset": ["125M", "1.3B", "6.7B"]},
+        "context_length": {"start": 16, "stop": 16016, "step": 1},
+        "num_devices": [2, 4, 8],
+    }
+    file = folder / "question.yaml"
+    file.write_text(json.dumps(question), encoding="utf-8")
+    out = str(folder / "r.parquet")
+    return [sys.executable, "-m", "kraken_sim.cli", "sweep", str(file), "--yes", "--out", out, "--jobs", "2"]
+
+
+def family_of(group: int) -> set[int]:
+    """Every process that a command has started and that still runs, and itself: it leads a group of its own."""
+    found = set()
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                with open(f"/proc/{name}/stat", encoding="utf-8") as file:
+                    state, _, of_group = file.read().rpartition(")")[2].split()[:3]
+            except OSError:
+                continue
+            if int(of_group) == group and state != "Z":
+                found.add(int(name))
+    return found
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_parallel_sweep_leaves_no_process_and_keeps_its_work(how: signal.Signals, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        long_sweep(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        wait_for(lambda: len(list((tmp_path / "r.parquet.parts").glob("*.part"))) >= 2)
+        assert len(family_of(process.pid)) >= 3
+        os.kill(process.pid, how)
+        # Ends of the pipes that a worker kept open would hold this up.
+        _, said = process.communicate(timeout=ENOUGH_S)
+        wait_for(lambda: not family_of(process.pid))
+    finally:
+        if family_of(process.pid):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert list((tmp_path / "r.parquet.parts").glob("*.part"))
+    assert "Traceback" not in said, said
+    if how != signal.SIGKILL:
+        assert process.returncode == 128 + how
+        (line,) = said.splitlines()
+        assert line.endswith("what is done is kept, and the same command goes on")
+
+
+@pytest.mark.parametrize(("how", "word"), [(signal.SIGTERM, "terminated"), (signal.SIGINT, "interrupted")])
+def test_any_command_that_is_stopped_says_one_line(how: signal.Signals, word: str, tmp_path: Path) -> None:
+    # Stopped while it reads or simulates, wherever it happens to be.
+    code = (
+        "import os, signal, sys, threading\nfrom kraken_sim.cli import main\n"
+        "stop = lambda: os.kill(os.getpid(), int(sys.argv[1]))\n"
+        "threading.Timer(0.4, stop).start()\nsys.exit(main(sys.argv[2:]))"
+    )
+    arguments = ["paper", "--grid", "paper_grid_interconnects", "--json", str(tmp_path / "paper.json")]
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(int(how)), *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 128 + how, done.stderr
+    assert done.stderr == f"{word}: no file is half written; the same command starts again\n"
+    assert list(tmp_path.iterdir()) == []
