@@ -116,6 +116,17 @@ class SimulationError(KrakenSimError):
     exit_code = 1
 
 
+def check_is(value: object, kind: type, path: str, example: str) -> None:
+    """Refuses an argument of another kind than is meant.
+
+    Raises:
+        InputError: it is one.
+    """
+    if not isinstance(value, kind):
+        message = f"must be a {kind.__name__}, and is {'null' if value is None else f'a {type(value).__name__}'}"
+        raise InputError.single(path, message, example=example)
+
+
 def closest(word: str, candidates: Sequence[str]) -> str | None:
     """The candidate that `word` was probably meant to be, or None."""
     lowered = {candidate.lower(): candidate for candidate in candidates}

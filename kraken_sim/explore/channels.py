@@ -11,6 +11,7 @@ from kraken_sim.errors import InputError, Problem
 from kraken_sim.explore.sensitivity import Alternative, decide
 from kraken_sim.predict.explain import CHANNEL_CHOICES, with_channels
 from kraken_sim.predict.records import Records
+from kraken_sim.scenario.spec import as_scenario
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,6 +85,7 @@ def best_channels(
         InfeasibleError: the model does not fit in memory.
     """
     problems = []
+    scenario = as_scenario(scenario)
     kind = scenario.architecture.kind
     if not architecture(kind).overlaps:
         message = f"only {' or '.join(overlapping())} runs its AllReduce beside other kernels"

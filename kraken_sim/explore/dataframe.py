@@ -16,6 +16,9 @@ def dataframe(answer: HasRecords) -> Any:
     Raises:
         InputError: pandas is not installed; `answer.records` gives the same rows without it.
     """
+    if not hasattr(answer, "records"):
+        message = "must be an answer of this package, which has records"
+        raise InputError.single("answer", message, type(answer).__name__, "sweep(...)")
     try:
         import pandas as pd
     except ImportError:

@@ -14,7 +14,7 @@ from kraken_sim.predict.records import Records
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.profiles.placement import gpu_numbers
 from kraken_sim.scenario.resolve import asked_devices
-from kraken_sim.scenario.spec import with_architecture
+from kraken_sim.scenario.spec import as_scenario, with_architecture
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -132,6 +132,7 @@ def best_degree(scenario: Scenario, *, perturb: bool = True) -> DegreeAnswer:
         InputError: the scenario is wrong, whatever the degree.
         InfeasibleError: the model fits on no number of GPUs.
     """
+    scenario = as_scenario(scenario)
     profile = load_profile(scenario.hardware)
     predictor = Predictor(profile)
     available = len(gpu_numbers(scenario.placement)) if scenario.placement else len(profile.topology.gpus)

@@ -15,7 +15,7 @@ from kraken_sim.predict.records import Records
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.profiles.what_if import gpu_bandwidth_bytes_per_s, with_bandwidth_factor, with_time_factor
 from kraken_sim.scenario.resolve import asked_devices
-from kraken_sim.scenario.spec import with_architecture
+from kraken_sim.scenario.spec import as_scenario, with_architecture
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -131,6 +131,7 @@ def worthwhile_bandwidth(
         InputError: fewer than two devices, a threshold below zero, or any other fault of the scenario.
         InfeasibleError: the model does not fit in memory.
     """
+    scenario = as_scenario(scenario)
     profile = load_profile(scenario.hardware)
     num_devices = asked_devices(scenario) or len(profile.topology.gpus)
     if not 0.0 <= worth < inf:

@@ -20,22 +20,30 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import BinaryIO
 
-_MIB: Final = 1 << 20
-
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """The most bytes of one kind of file; a limit of ours, above what people write and below what hurts."""
+    """How large one kind of file may be: above what people write and below what hurts."""
 
     kind: str
-    max_bytes: int
+    max_mib: int
+
+    @property
+    def max_bytes(self) -> int:
+        """The same in bytes."""
+        return self.max_mib << 20
 
 
-YAML_FILE: Final = Limit("a YAML file", 4 * _MIB)
-CONFIG_FILE: Final = Limit("a model's config", 4 * _MIB)
-CASES_FILE: Final = Limit("a CSV file of cases", 64 * _MIB)
-TIMES_FILE: Final = Limit("a file of collectives' times", 64 * _MIB)
-MEASUREMENT_FILE: Final = Limit("a measurement file", 4096 * _MIB)
+YAML_FILE: Final = Limit("a YAML file", 4)
+"""A limit of ours: a hundred times the longest profile."""
+CONFIG_FILE: Final = Limit("a model's config", 4)
+"""A limit of ours: a hundred times the longest config.json."""
+CASES_FILE: Final = Limit("a CSV file of cases", 64)
+"""A limit of ours: some million cases."""
+TIMES_FILE: Final = Limit("a file of collectives' times", 64)
+"""A limit of ours: some hundred thousand lines of nccl-tests."""
+MEASUREMENT_FILE: Final = Limit("a measurement file", 4096)
+"""A limit of ours: some ten million records, which are read one after the other."""
 
 MAX_DIGITS: Final = 100
 """Digits of a whole number in a file: a limit of ours; none that means anything has so many, and Python's own limit
@@ -87,6 +95,8 @@ class _UnreadableError(Exception):
 
 
 def _opened(path: str | Path, limit: Limit) -> BinaryIO:
+    if not isinstance(path, (str, os.PathLike)):
+        raise _UnreadableError("it is no path of a file")
     try:
         # Looked at before it is opened, since opening a device can do something; opened without waiting for a writer,
         # since it may have become a pipe in between.
@@ -143,7 +153,7 @@ def _reason(error: OSError) -> str:
 
 
 def _too_large(limit: Limit) -> str:
-    return f"it is larger than {limit.max_bytes // _MIB} MiB, the most of {limit.kind}"
+    return f"it is larger than {limit.max_mib} MiB, the most of {limit.kind}"
 
 
 def _shown(path: str | Path) -> str:

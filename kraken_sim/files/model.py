@@ -49,5 +49,7 @@ def _not_empty(items: tuple[Item, ...]) -> tuple[Item, ...]:
 
 
 NotEmpty = AfterValidator(_not_empty)
-Count = Annotated[int, Field(strict=True, ge=1)]
+Count = Annotated[int, Field(strict=True, ge=1, le=1 << 53)]
+"""How many of something: a limit of ours, up to which every whole number is one of a float too."""
+
 Name = Annotated[StrictStr, Field(min_length=1, max_length=200)]

@@ -5,17 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kraken_sim.architectures.registry import BASELINE, kinds
-from kraken_sim.errors import InputError
+from kraken_sim.errors import InputError, check_is
 from kraken_sim.predict.columns import prediction_columns, prediction_row
 from kraken_sim.predict.pipeline import Predictor
 from kraken_sim.predict.records import Records
-from kraken_sim.scenario.spec import Scenario, scenario_from, with_architecture
+from kraken_sim.profiles.profile import HardwareProfile
+from kraken_sim.scenario.spec import as_scenario, with_architecture
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from kraken_sim.predict.prediction import Prediction
-    from kraken_sim.profiles.profile import HardwareProfile
+    from kraken_sim.scenario.spec import Scenario
 
 
 def simulate(
@@ -35,9 +36,13 @@ def simulate(
         InputError: the scenario is wrong, or does not fit its machine's profile.
         InfeasibleError: the model does not fit in the machine's memory.
     """
-    if not isinstance(scenario, Scenario):
-        scenario = scenario_from(scenario)
-    return Predictor(profile).predict(scenario, exact=exact)
+    _check_profile(profile)
+    return Predictor(profile).predict(as_scenario(scenario), exact=exact)
+
+
+def _check_profile(profile: object) -> None:
+    if profile is not None:
+        check_is(profile, HardwareProfile, "profile", 'load_profile("h200-sxm-x2")')
 
 
 class Predictions(list["Prediction"]):
@@ -62,7 +67,7 @@ class Predictions(list["Prediction"]):
         )
 
 
-def compare(scenario: Scenario, profile: HardwareProfile | None = None) -> Predictions:
+def compare(scenario: Scenario | Mapping[str, object], profile: HardwareProfile | None = None) -> Predictions:
     """The same model, machine and workload in every architecture, standard first.
 
     One that the question does not fit is left out, unless it is the scenario's own.
@@ -70,6 +75,8 @@ def compare(scenario: Scenario, profile: HardwareProfile | None = None) -> Predi
     Raises:
         InputError, InfeasibleError: see `simulate`.
     """
+    _check_profile(profile)
+    scenario = as_scenario(scenario)
     predictor = Predictor(profile)
     predictions = Predictions()
     for kind in kinds():

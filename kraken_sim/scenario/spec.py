@@ -192,6 +192,15 @@ def scenario_from(data: object, source: str | None = None) -> Scenario:
         raise InputError(problems_of(error, Scenario), source) from None
 
 
+def as_scenario(question: Scenario | Mapping[str, object]) -> Scenario:
+    """The question itself, or the one that a mapping of its shape asks.
+
+    Raises:
+        InputError: see `scenario_from`.
+    """
+    return question if isinstance(question, Scenario) else scenario_from(question)
+
+
 def load_scenario(path: str | Path) -> Scenario:
     """Reads a scenario file; `model.config` and a path in `hardware` are relative to the file's folder.
 

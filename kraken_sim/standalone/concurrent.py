@@ -9,8 +9,8 @@ simulate_concurrent("l40s-x8", [
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
@@ -22,18 +22,17 @@ from kraken_sim.costs.fair import Flow
 from kraken_sim.costs.links.sharing import LinkSharing, interconnect_of
 from kraken_sim.costs.links.traffic import link_bytes
 from kraken_sim.engine.link_flows import LinkJob, run_link_jobs
-from kraken_sim.errors import InfeasibleError, InputError, Problem
+from kraken_sim.errors import InfeasibleError, InputError, Problem, check_is
 from kraken_sim.files.model import Count, FileModel
 from kraken_sim.files.problems import problems_of
 from kraken_sim.hardware.interconnect import InterconnectKind
 from kraken_sim.hardware.topology.reduction import reduce_group
-from kraken_sim.profiles.load import load_profile
 from kraken_sim.program.ops import CollectiveKind
 from kraken_sim.scenario.collective import CollectiveFields
-from kraken_sim.standalone.one_op import collective_cost_on, collective_spec
+from kraken_sim.standalone.one_op import collective_cost_on, collective_spec, profile_named
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from kraken_sim.costs.collectives.routes import DirectedLink
     from kraken_sim.costs.types import CollectiveCost
@@ -92,9 +91,11 @@ def simulate_concurrent(
         InputError: unknown profile, op or field; ranks that repeat or can't reach each other: every problem.
         InfeasibleError: a rank that the machine does not have.
     """
-    profile = load_profile(hardware) if isinstance(hardware, str | Path) else hardware
+    profile = profile_named(hardware)
+    check_is(jobs, Sequence, "jobs", '[{"op": "all_reduce", "bytes": 1048576, "ranks": [0, 1]}]')
     try:
-        specs = _Question.model_validate({"jobs": [dict(job) for job in jobs]}).jobs
+        plain = [dict(job) if isinstance(job, Mapping) else job for job in jobs]
+        specs = _Question.model_validate({"jobs": plain}).jobs
     except ValidationError as error:
         raise InputError(problems_of(error, _Question)) from None
     _check_ranks(specs, len(profile.topology.gpus))
@@ -117,7 +118,7 @@ def link_traffic(hardware: str | Path | HardwareProfile, spec: Mapping[str, Any]
     Raises:
         InputError, InfeasibleError: see `predict_op`.
     """
-    profile = load_profile(hardware) if isinstance(hardware, str | Path) else hardware
+    profile = profile_named(hardware)
     question = collective_spec(spec)
     cost = collective_cost_on(profile, question)
     gpus = profile.topology.group(question.num_devices)

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import ValidationError
+from pydantic import ValidationError, model_validator
 
 from kraken_sim.costs.attention import serving_attention_cost
 from kraken_sim.costs.collectives import collective_cost
 from kraken_sim.costs.collectives.policy import Transport
 from kraken_sim.costs.gemm import gemm_cost
 from kraken_sim.costs.links.sharing import interconnect_of
-from kraken_sim.errors import InputError, closest
+from kraken_sim.errors import InputError, check_is, closest
 from kraken_sim.files.model import Count, FileModel
-from kraken_sim.files.problems import problems_of
+from kraken_sim.files.problems import fields_error, problems_of
 from kraken_sim.predict.pricing import Pricing
 from kraken_sim.profiles.load import load_profile
+from kraken_sim.profiles.profile import HardwareProfile
 from kraken_sim.program.ops import Attention, CollectiveKind, Copy, DType, Elementwise, Embedding, Gemm, Norm
 from kraken_sim.scenario.collective import CollectiveFields
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from kraken_sim.costs.types import CollectiveCost
-    from kraken_sim.profiles.profile import HardwareProfile
     from kraken_sim.program.ops import ComputeOp
 
 
@@ -58,6 +57,15 @@ class AttentionSpec(_Op):
     causal: bool = True
     serving: bool = True
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.causal and self.kv_len < self.q_len:
+            message = f"is less than q_len ({self.q_len}): under a causal mask a query attends to keys up to its own"
+            raise fields_error(message, "kv_len")
+        if self.num_kv_heads is not None and self.num_heads % self.num_kv_heads:
+            raise fields_error(f"must divide num_heads ({self.num_heads})", "num_kv_heads")
+        return self
+
 
 class NormSpec(_Op):
     """LayerNorm of [num_tokens, hidden_size]."""
@@ -71,7 +79,7 @@ class ElementwiseSpec(_Op):
     """A pointwise kernel."""
 
     op: Literal["elementwise"]
-    function: str = "add"
+    function: Literal["add", "gelu", "silu_mul", "rope"] = "add"
     num_elements: Count
     num_inputs: Count = 2
 
@@ -128,7 +136,7 @@ def predict_op(hardware: str | Path | HardwareProfile, spec: Mapping[str, Any]) 
         InputError: unknown profile or op, missing, unknown or wrong fields: every problem.
         InfeasibleError: more devices than the machine has.
     """
-    profile = load_profile(hardware) if isinstance(hardware, str | Path) else hardware
+    profile = profile_named(hardware)
     question = _validated(spec)
     gap_s = profile.launch.graph_node_gap_s
     if isinstance(question, CollectiveOpSpec):
@@ -144,7 +152,20 @@ def predict_op(hardware: str | Path | HardwareProfile, spec: Mapping[str, Any]) 
     return Pricing(profile).kernel(op).busy_s + gap_s
 
 
+def profile_named(hardware: str | Path | HardwareProfile) -> HardwareProfile:
+    """A profile as it is given, or by its name or its file.
+
+    Raises:
+        InputError: it is none of these, or see `load_profile`.
+    """
+    if isinstance(hardware, str | Path):
+        return load_profile(hardware)
+    check_is(hardware, HardwareProfile, "hardware", "h200-sxm-x2")
+    return hardware
+
+
 def _validated(spec: Mapping[str, Any]) -> OpSpec:
+    check_is(spec, Mapping, "op", '{"op": "gemm", ...}')
     op = spec.get("op")
     model = MODELS.get(op) if isinstance(op, str) else None
     if model is None:

@@ -135,9 +135,8 @@ def load_design_request(path: str | Path) -> DesignRequest:
     Raises:
         InputError: every problem of the file at once, with line numbers.
     """
-    folder = Path(path).parent
     request, document = read_request(path, DesignRequest)
-    request = _with_absolute_paths(request, folder)
+    request = _with_absolute_paths(request, Path(path).parent)
     problems = list(design_problems(request))
     if problems:
         raise document.error(problems)

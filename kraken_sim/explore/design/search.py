@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from kraken_sim.errors import InfeasibleError, InputError
+from kraken_sim.errors import InfeasibleError, InputError, check_is
 from kraken_sim.explore.design.optuna_search import sample
 from kraken_sim.explore.design.pareto import pareto_front
 from kraken_sim.explore.design.request import (
@@ -244,6 +244,7 @@ def search_designs(request: DesignRequest, progress: Callable[[int], None] | Non
         InputError: the request is wrong, or the space is too large to try whole and Optuna is not installed.
         InfeasibleError: no design keeps the constraints; names the number that limits.
     """
+    check_is(request, DesignRequest, "request", 'load_design_request("request.yaml")')
     check_design_request(request)
     space = list(designs(request))
     evaluator = DesignEvaluator(request)

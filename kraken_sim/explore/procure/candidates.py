@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kraken_sim.errors import InfeasibleError, InputError, Problem
+from kraken_sim.errors import InfeasibleError, InputError, Problem, check_is
 from kraken_sim.explore.degree import degrees
 from kraken_sim.explore.procure.economics import (
     cost_per_million_tokens,
@@ -200,6 +200,7 @@ def procure(request: ProcureRequest) -> Procurement:
         InputError: the request is wrong.
         InfeasibleError: no candidate meets the SLA; says what limits each.
     """
+    check_is(request, ProcureRequest, "request", 'load_procure_request("request.yaml")')
     check_request(request)
     base = _outcome(request, None)
     if not base.offers:

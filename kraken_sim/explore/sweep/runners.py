@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
+import re
 from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -28,7 +30,12 @@ if TYPE_CHECKING:
 CONNECT_S = 10
 """Seconds that a cluster's scheduler has to answer."""
 
-SCHEMES = ("dask", "ray")
+CLOSE_S = 2
+"""Seconds that it has to say goodbye."""
+
+_ADDRESS = re.compile(
+    r"(?P<scheme>dask|ray)://(?P<place>(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]):(?P<port>\d{1,5}))"
+)
 WAVE = 4
 """Chunks a worker in one call of a backend that can't stream: few enough that little is lost, enough to keep busy."""
 
@@ -118,12 +125,21 @@ def available_cores() -> int:
 
 @contextlib.contextmanager
 def _cluster_backend(address: str) -> Iterator[None]:
-    scheme, _, rest = address.partition("://")
-    if scheme not in SCHEMES or not rest:
-        raise InputError.single("--cluster", "must be dask://host:port or ray://host:port", address, "dask://head:8786")
+    found = _ADDRESS.fullmatch(address) if isinstance(address, str) else None
+    if found is None or not 1 <= int(found["port"]) <= 65_535:
+        shown = address[:100] if isinstance(address, str) else type(address).__name__
+        raise InputError.single("--cluster", "must be dask://host:port or ray://host:port", shown, "dask://head:8786")
+    scheme, rest = found["scheme"], found["place"]
     connect: Callable[[str], Any] = _dask if scheme == "dask" else _ray
     with connect(rest):
         yield
+
+
+def _silence(library: str) -> None:
+    """Silences a library's log, which tells of lost connections in tracebacks, also when all is over."""
+    for name in (library, *logging.root.manager.loggerDict):
+        if name.partition(".")[0] in (library, "tornado"):
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
 
 @contextlib.contextmanager
@@ -132,15 +148,20 @@ def _dask(address: str) -> Iterator[None]:
         from distributed import Client
     except ImportError:
         raise _not_installed("dask") from None
+    _silence("distributed")
     try:
         client = Client(f"tcp://{address}", timeout=CONNECT_S, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
         raise _unreachable("Dask scheduler", address, error) from None
-    with client:
+    try:
         if not client.scheduler_info().get("workers"):
             raise InputError.single("--cluster", "the Dask cluster has no workers", f"dask://{address}")
         with joblib.parallel_config("dask", client=client):
             yield
+    finally:
+        # All that was computed is here; a scheduler that is gone by now spoils nothing.
+        with contextlib.suppress(OSError, TimeoutError, RuntimeError):
+            client.close(timeout=CLOSE_S)
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ from kraken_sim.predict.records import Records
 from kraken_sim.profiles.load import load_profile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     import pandas as pd
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 ASK_ABOVE = 250_000
 """Points that run without a question: about two minutes of one core."""
+
+MOST_JOBS = 4_096
+"""Processes on one machine: a limit of ours, more than any has cores."""
 
 PROBED = 1_000
 """Values of a field that are tried before a sweep of which no point has an answer is refused."""
@@ -81,8 +85,12 @@ def sweep(
         InputError: the fields, their lists, `out` or `cluster` are wrong, or there are more than `ASK_ABOVE`
             points without `yes`. A wrong point is a row with its error.
     """
-    plan = load_plan(Path(scenario)) if isinstance(scenario, (str, Path)) else plan_of(dict(scenario), Path())
+    data = dict(scenario) if isinstance(scenario, Mapping) else scenario
+    plan = load_plan(Path(scenario)) if isinstance(scenario, (str, Path)) else plan_of(data, Path())
     check(plan, yes=yes)
+    check_jobs(jobs)
+    if out is not None and not isinstance(out, (str, Path)):
+        raise InputError.single("out", "must be the path of a file", type(out).__name__, "results.parquet")
     if out is None:
         found = sorted(run_chunks(plan, range(plan.num_chunks), jobs=jobs, cluster=cluster))
         return SweepResult(pa.concat_tables(decode(data) for _, _, data in found))
@@ -110,6 +118,7 @@ def run_to_file(
     Raises:
         InputError: see `sweep`.
     """
+    check_jobs(jobs)
     with opened(out, plan) as store:
         if store.is_complete():
             return SweepRun(plan.num_points, plan.num_points, 0, 0)
@@ -128,6 +137,16 @@ def run_to_file(
                         progress(done, found)
             missing = []
         return SweepRun(plan.num_points, found, plan.num_points - found, failed)
+
+
+def check_jobs(jobs: int | None) -> None:
+    """Refuse a number of processes that is none.
+
+    Raises:
+        InputError: as said.
+    """
+    if jobs is not None and not (isinstance(jobs, int) and not isinstance(jobs, bool) and 1 <= jobs <= MOST_JOBS):
+        raise InputError.single("jobs", f"must be a whole number from 1 to {MOST_JOBS:,}", jobs, "4")
 
 
 def check(plan: Plan, *, yes: bool) -> None:
