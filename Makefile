@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 # The tests of validation/ run real models on CPUs with gloo; without torch they are skipped.
 TORCH ?= torch==2.13.0
 OUT ?= out
+FUZZ_MINUTES ?= 60
 
-.PHONY: demo test coverage check bench clean
+.PHONY: demo test fuzz coverage check bench clean
 
 demo: $(VENV)/.installed
 	@mkdir -p $(OUT)
@@ -16,6 +17,9 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.tested
 	$(BIN)/python -m pytest -q
+
+fuzz: $(VENV)/.tested
+	$(BIN)/python tests/fuzz_long.py $(FUZZ_MINUTES)
 
 coverage: $(VENV)/.tested
 	$(BIN)/python -m pytest -q --cov --cov-report=term

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -15,6 +16,10 @@ SHOWN: Final = 20
 
 _LONG_INTEGER: Final = 10**18
 """From here on an integer is shown by its length; a limit of ours, for the reader."""
+
+
+_LONG_TEXT: Final = 200
+"""Characters of a value that an error shows; a limit of ours, for the reader."""
 
 
 class KrakenSimError(Exception):
@@ -45,8 +50,18 @@ class Problem:
 
 
 def _shown(value: object) -> str:
-    """A value in an error: integers that nobody counts, whose digits Python may refuse to write, by their size."""
-    return "a very large number" if isinstance(value, int) and abs(value) > _LONG_INTEGER else repr(value)
+    """A value in an error: numbers and texts as they are, if they are short; of what only Python has, its type."""
+    if isinstance(value, int) and abs(value) > _LONG_INTEGER:
+        return "a very large number"
+    if isinstance(value, list | tuple) and all(isinstance(item, str | int | float) for item in value):
+        return f"[{_cut(', '.join(map(_shown, value[:_LONG_TEXT])))}]"
+    if isinstance(value, str | int | float | PurePath):
+        return _cut(repr(str(value) if isinstance(value, PurePath) else value))
+    return f"a {type(value).__name__}"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONG_TEXT else f"{text[: _LONG_TEXT - 3]}..."
 
 
 class InputError(KrakenSimError):

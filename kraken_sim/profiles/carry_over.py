@@ -38,7 +38,15 @@ from kraken_sim.profiles.transfer import (
     carry_over_memory_bound,
     carry_over_power,
 )
-from kraken_sim.profiles.write import BlockText, block_yaml, device_yaml, numbers_of, section, with_sections
+from kraken_sim.profiles.write import (
+    BlockText,
+    block_yaml,
+    device_yaml,
+    in_sections,
+    numbers_of,
+    section,
+    with_sections,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -131,8 +139,8 @@ def profile_from_datasheet(path: Path, name: str) -> CarriedOver:
     """
     document = read_yaml(path)
     machine = _machine(document)
-    text = read_text(path, YAML_FILE)
-    base_text = read_text(profile_path(_beside(document, machine.sheet.base or machine.base.name)), YAML_FILE)
+    text = _sections_of(path)
+    base_text = _sections_of(profile_path(_beside(document, machine.sheet.base or machine.base.name)))
     known = {**machine.base.provenance, **machine.sheet.provenance}
     sections: dict[str, str | None] = {"name": f"name: {name}\n", "base": None}
     if machine.sheet.base is not None:
@@ -153,7 +161,11 @@ def complete_text(name_or_path: str | Path) -> str:
     document = read_yaml(path)
     if is_datasheet(document.data):
         return profile_from_datasheet(path, _name_of(document, parse_datasheet(document))).text
-    return read_text(path, YAML_FILE)
+    return _sections_of(path)
+
+
+def _sections_of(path: Path) -> str:
+    return in_sections(read_text(path, YAML_FILE), read_yaml(path).data)
 
 
 def _name_of(document: YamlDocument, sheet: Datasheet) -> str:

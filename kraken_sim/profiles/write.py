@@ -8,6 +8,8 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from kraken_sim.errors import InputError
+from kraken_sim.files.strict_yaml import parse_yaml
 from kraken_sim.units import Dimension, dimension_of_field, format_quantity
 
 if TYPE_CHECKING:
@@ -203,11 +205,36 @@ def section(text: str, name: str) -> str | None:
     return next((body for key, body in _split(text) if key == name), None)
 
 
+def in_sections(text: str, data: object) -> str:
+    """The text of a file with every top-level key on lines of its own, as `section` and `with_sections` need it.
+
+    One that is written otherwise (one mapping in braces, quoted keys, aliases from one key to another) is written
+    anew, without its comments.
+
+    Args:
+        text: strict YAML.
+        data: what it says.
+    """
+    if not isinstance(data, dict):
+        return text
+    found = {key: body for key, body in _split(text) if key}
+    if list(found) == list(data) and all(_says(body or "", {key: data[key]}) for key, body in found.items()):
+        return text
+    return "".join(f"{key}: {json.dumps(value, ensure_ascii=False)}\n" for key, value in data.items())
+
+
+def _says(body: str, data: object) -> bool:
+    try:
+        return parse_yaml(body).data == data
+    except InputError:
+        return False
+
+
 def _split(text: str) -> list[tuple[str, str | None]]:
     """The parts of a file by top-level key; what precedes the first key has the key ''."""
     starts = [(match.start(), match[1]) for match in _TOP_LEVEL.finditer(text)]
     first = starts[0][0] if starts else len(text)
-    ends = [start for start, _ in starts[1:]] + [len(text)]
+    ends = [start for start, _ in starts[1:]] + [len(text)] if starts else []
     parts: list[tuple[str, str | None]] = [("", text[:first])] if text[:first].strip() else []
     return parts + [(name, text[start:end]) for (start, name), end in zip(starts, ends, strict=True)]
 

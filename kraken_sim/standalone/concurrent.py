@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from kraken_sim.costs.types import CollectiveCost
     from kraken_sim.profiles.profile import HardwareProfile
 
+LATEST_START_S = 1e6
+"""Seconds; a limit of ours, beyond which the picoseconds of a message are lost in the time of day."""
+
 RankNumber = Annotated[int, Field(strict=True, ge=0)]
 
 
@@ -47,7 +50,7 @@ class JobSpec(CollectiveFields):
     op: Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "send_recv", "transfer"]
     bytes: Count
     ranks: Annotated[list[RankNumber], Field(min_length=1)]
-    start_s: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
+    start_s: Annotated[float, Field(ge=0.0, le=LATEST_START_S, allow_inf_nan=False)] = 0.0
 
 
 class _Question(FileModel):
