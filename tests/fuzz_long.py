@@ -22,7 +22,7 @@ _EXAMPLES: Final = re.compile(r"(\d+) passing, \d+ failing|(\d+) passing example
 
 def main(minutes: float, *options: str) -> int:
     """Fuzzes for some minutes; 1 where something failed. `options` go to pytest, such as `-k profile`."""
-    test = str(Path(__file__).with_name("test_fuzz.py"))
+    tests = [str(Path(__file__).with_name(name)) for name in ("test_fuzz.py", "test_fuzz_api.py")]
     command = [
         sys.executable,
         "-m",
@@ -31,7 +31,7 @@ def main(minutes: float, *options: str) -> int:
         "-p",
         "no:cacheprovider",
         "--hypothesis-show-statistics",
-        test,
+        *tests,
         *options,
     ]
     end_s, failed, examples, rounds = time.monotonic() + 60.0 * minutes, 0, 0, 0

@@ -11,6 +11,7 @@ from kraken_sim.errors import InputError, Problem
 from kraken_sim.explore.sensitivity import Alternative, decide
 from kraken_sim.predict.explain import CHANNEL_CHOICES, with_channels
 from kraken_sim.predict.records import Records
+from kraken_sim.scenario.collective import CHANNELS_LIMIT
 from kraken_sim.scenario.spec import as_scenario
 
 if TYPE_CHECKING:
@@ -75,6 +76,15 @@ def channels_name(channels: int | None) -> str:
     return DEFAULT if channels is None else str(channels)
 
 
+def _check_choices(choices: object) -> None:
+    right = isinstance(choices, list | tuple) and all(
+        count is None or (isinstance(count, int) and 1 <= count <= CHANNELS_LIMIT) for count in choices
+    )
+    if not right:
+        message = f"must be a list of limits of channels, each None or a whole number from 1 to {CHANNELS_LIMIT}"
+        raise InputError.single("choices", message, choices, "[None, 4, 8]")
+
+
 def best_channels(
     scenario: Scenario, choices: Sequence[int | None] = CHOICES, *, perturb: bool = True
 ) -> ChannelAnswer:
@@ -97,6 +107,7 @@ def best_channels(
         problems.append(Problem("runtime.collective.library", message, scenario.runtime.collective.library, "nccl"))
     if problems:
         raise InputError(problems)
+    _check_choices(choices)
     wanted = dict.fromkeys((None, *choices))
     alternatives = [Alternative.of(channels_name(count), with_channels(scenario, count)) for count in wanted]
     return ChannelAnswer(scenario, decide(alternatives, perturb=perturb))

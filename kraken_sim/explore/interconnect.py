@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 FACTORS: Final = tuple(2.0 ** (step / 2.0) for step in range(-12, 5))
 """Link bandwidth over the machine's own: from a 64th to four times, two points an octave."""
 
+MOST_FACTOR: Final = 1e3
+"""Most times the machine's own bandwidth, and one over the least; a limit of ours, where only a slip goes."""
+
 
 @dataclass(frozen=True, slots=True)
 class BandwidthPoint:
@@ -134,10 +137,11 @@ def worthwhile_bandwidth(
     scenario = as_scenario(scenario)
     profile = load_profile(scenario.hardware)
     num_devices = asked_devices(scenario) or len(profile.topology.gpus)
-    if not 0.0 <= worth < inf:
+    if not (isinstance(worth, int | float) and 0.0 <= worth < inf):
         raise InputError.single("--worth", "must be a number, not negative", worth, "10")
     if num_devices < 2:
         raise InputError.single("num_devices", "one device has no interconnect", num_devices, "2")
+    _check_factors(factors)
     factors = sorted(factors)
     points = [_point(scenario, profile, factor) for factor in factors]
     bandwidths = [point.bandwidth_bytes_per_s for point in points]
@@ -153,6 +157,15 @@ def worthwhile_bandwidth(
     low, high = (crossing_of(bandwidths, [point.interval[end] for point in points], worth) for end in (0, 1))
     crossing = crossing_of(bandwidths, [point.speedup for point in points], worth)
     return InterconnectAnswer(scenario, worth, num_devices, tuple(points), own, crossing, (low, high), tuple(perturbed))
+
+
+def _check_factors(factors: object) -> None:
+    right = isinstance(factors, list | tuple) and all(
+        isinstance(factor, int | float) and 1.0 / MOST_FACTOR <= factor <= MOST_FACTOR for factor in factors
+    )
+    if not right or not factors:
+        message = f"must be a list of numbers from {1.0 / MOST_FACTOR:g} to {MOST_FACTOR:g}"
+        raise InputError.single("factors", message, factors, "[0.5, 1.0, 2.0]")
 
 
 def crossing_of(bandwidths_bytes_per_s: Sequence[float], speedups: Sequence[float], worth: float) -> Crossing:
