@@ -13,12 +13,14 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from kraken_sim.errors import InputError  # noqa: E402
 from kraken_sim.measurements.records import (  # noqa: E402
     AllReduceCase,
     AllReduceRecord,
     AttentionCase,
     GemmCase,
     GemmRecord,
+    KernelsCase,
     Launch,
     LaunchRecord,
     NoteRecord,
@@ -71,6 +73,25 @@ def cpu_bench() -> Bench:
 def test_no_two_cases_of_a_suite_share_a_key(suite: str, machine: Machine) -> None:
     keys = Counter(case.key for case in all_cases(suite, machine))
     assert keys.most_common(1)[0][1] == 1
+
+
+@pytest.mark.parametrize("suite", ["llama-passes", "llama-microbench"])
+@pytest.mark.parametrize("machine", [Machine("cuda", 1), Machine("cpu", 1)])
+def test_no_two_cases_of_a_suite_of_one_device_share_a_key(suite: str, machine: Machine) -> None:
+    keys = Counter(case.key for case in all_cases(suite, machine))
+    assert keys.most_common(1)[0][1] == 1
+
+
+def test_passes_of_one_device_are_refused_on_two() -> None:
+    with pytest.raises(InputError, match="one device"):
+        all_cases("llama-passes", Machine("cuda", 2))
+
+
+def test_kernels_of_passes_are_found_where_their_weights_are() -> None:
+    for block in plan("llama-passes", Machine("cuda", 1), [DEFAULT_CONDITION]):
+        passes = {case.key for case in block.cases if case.kind == "pass"}
+        assert block.kind == "pass"
+        assert {case.of for case in block.cases if isinstance(case, KernelsCase)} <= passes
 
 
 def test_the_full_suite_has_every_preset_at_every_way() -> None:

@@ -13,6 +13,7 @@ from layout_support import layout_of, program_of
 from kraken_sim.architectures.kraken import kraken_layout
 from kraken_sim.architectures.workload import Workload
 from kraken_sim.errors import InputError
+from kraken_sim.measurements.records import KernelSet
 from kraken_sim.models.counts import parameter_count
 from kraken_sim.models.layout import whole_layer
 from kraken_sim.models.presets import preset
@@ -25,13 +26,13 @@ import validation_worker as worker  # noqa: E402
 
 from validation.models import build_model  # noqa: E402
 from validation.models.communication import Group  # noqa: E402
-from validation.models.kernels import count_kernels  # noqa: E402
+from validation.models.kernels import count_kernels, record_kernels  # noqa: E402
 from validation.models.layers import Linear  # noqa: E402
 from validation.models.reference import Reference, random_weights  # noqa: E402
 from validation.models.sharding import check_shapes, split_heads  # noqa: E402
 from validation.models.weights import load_weights, weight_shapes  # noqa: E402
 from validation.passes import (  # noqa: E402
-    PrefillPass,
+    ModelPass,
     build_pass_model,
     list_passes,
     pass_model,
@@ -42,6 +43,7 @@ from validation.passes import (  # noqa: E402
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from kraken_sim.models.config import TransformerConfig
     from kraken_sim.program.ops import Op
 
 pytestmark = pytest.mark.torch
@@ -90,6 +92,12 @@ def test_prefill_fills_each_ranks_cache_with_its_keys_and_values(runs: Runs, siz
 
 
 @BY_NAME
+def test_steps_after_a_prefill_compute_what_a_longer_prefill_computes(runs: Runs, size: int, case: worker.Case) -> None:
+    errors = [rank[case.name]["decode_error"] for rank in runs(size)]
+    assert max(errors) < TOLERANCE[case.dtype]
+
+
+@BY_NAME
 def test_overlap_changes_no_bit(runs: Runs, size: int, case: worker.Case) -> None:
     assert [rank[case.name]["overlap_difference"] for rank in runs(size)] == [0.0] * size
 
@@ -102,14 +110,18 @@ def test_overlap_changes_no_bit(runs: Runs, size: int, case: worker.Case) -> Non
 def test_every_weights_gradient_is_that_of_one_process(runs: Runs, size: int, case: worker.Case) -> None:
     for rank in runs(size):
         errors = rank[case.name]["gradient_errors"]
-        assert len(errors) > 7 * case.config.num_hidden_layers
+        assert len(errors) > 5 * case.config.num_hidden_layers
         assert {name: error for name, error in errors.items() if error > 1e-12} == {}
 
 
-@BY_NAME
+@pytest.mark.parametrize(
+    ("size", "case"),
+    [(size, case) for size, case in CASES if case.kernels is KernelSet.PYTORCH],
+    ids=[f"{size}-{case.name}" for size, case in CASES if case.kernels is KernelSet.PYTORCH],
+)
 def test_models_launch_the_kernels_that_the_simulator_simulates(runs: Runs, size: int, case: worker.Case) -> None:
     ops = program_ops(case, size)
-    kinds = tuple(kind for op in ops for kind in kinds_of(op))
+    kinds = tuple(kind for op in ops for kind in kinds_of(op, case.config))
     gemms = [(op.m, op.n, op.k) for op in ops if isinstance(op, Gemm)]
     for rank in runs(size):
         assert tuple(rank[case.name]["kernels"]) == kinds
@@ -133,12 +145,15 @@ def program_ops(case: worker.Case, size: int) -> tuple[Op, ...]:
     return tuple(kernel.op for kernel in program.kernels())
 
 
-def kinds_of(op: Op) -> tuple[str, ...]:
-    """How the profiler's kinds name an op."""
+def kinds_of(op: Op, config: TransformerConfig) -> tuple[str, ...]:
+    """How the profiler's kinds name an op.
+
+    One difference is known: the simulator adds position rows behind every embedding, a rotary model has none to add.
+    """
     if isinstance(op, Elementwise):
         return (op.function,)
     if isinstance(op, Embedding):
-        return ("embedding", "add")
+        return ("embedding", "add") if config.position_embeddings else ("embedding",)
     names = {Gemm: "gemm", Attention: "attention", Norm: "norm", Copy: "copy", Collective: "all_reduce"}
     return (names[type(op)],)
 
@@ -232,13 +247,11 @@ def test_ranks_hold_the_key_value_heads_that_their_queries_use(size: int, kv_hea
 
 
 def test_every_shape_that_does_not_fit_is_named_at_once() -> None:
-    config = replace(
-        TINY, num_attention_heads=5, num_key_value_heads=3, intermediate_size=49, gated_ffn=True, qk_norm=True
-    )
+    config = replace(TINY, num_attention_heads=5, num_key_value_heads=3, intermediate_size=49, lm_head_bias=True)
     with pytest.raises(InputError) as caught:
         check_shapes(config, 2)
     paths = {problem.path for problem in caught.value.problems}
-    names = {"num_attention_heads", "num_key_value_heads", "intermediate_size", "gated_ffn", "qk_norm"}
+    names = {"num_attention_heads", "num_key_value_heads", "intermediate_size", "lm_head_bias"}
     assert paths == {f"model.{name}" for name in names}
 
 
@@ -304,18 +317,60 @@ def test_an_unknown_suite_gets_a_suggestion() -> None:
 def test_a_graph_needs_cuda() -> None:
     case = worker.tiny_pass({"kind": "standard"}, 1, launch="graph")
     with pass_model(case, "cpu") as model, pytest.raises(InputError, match=r"runtime\.launch"):
-        PrefillPass(model, case)
+        ModelPass(model, case)
 
 
-def test_a_decode_step_is_no_prefill_pass() -> None:
+def test_a_decode_pass_runs_one_token_of_each_sequence_over_a_filled_cache() -> None:
     case = worker.tiny_pass({"kind": "standard"}, 1, phase="decode")
-    with pass_model(case, "cpu") as model, pytest.raises(InputError, match="phase"):
-        PrefillPass(model, case)
+    with pass_model(case, "cpu") as model, ModelPass(model, case) as step:
+        assert step.input_ids.shape == (2, 1)
+        step.run()
+        first, cache = step.logits, step.cache.data.clone()
+        step.run()
+        assert first is not None
+        assert step.logits is not None
+        torch.testing.assert_close(step.logits, first, rtol=0, atol=0)
+        torch.testing.assert_close(step.cache.data, cache, rtol=0, atol=0)
+        assert cache.shape[2] == 17
+        step.cache.data[:, :, :16] = 0.0
+        step.run()
+        assert not torch.equal(step.logits, first)
+
+
+def test_a_step_after_other_tokens_needs_their_cache_and_has_one_token() -> None:
+    model = build_model("standard", TINY)
+    with pytest.raises(InputError, match="start"):
+        model(torch.zeros(1, 1, dtype=torch.long), start=3)
+    with pytest.raises(InputError, match="start"):
+        model(torch.zeros(1, 2, dtype=torch.long), model.new_cache(1, 5), start=3)
+
+
+@pytest.mark.parametrize(
+    ("kernels", "first", "layer"),
+    [
+        ("pytorch", ("norm", "gemm", "rope", "copy", "attention", "gemm", "add"), 12),
+        ("pytorch_composed", ("pow", "mean", "add", "rsqrt", "mul", "mul", "gemm"), 37),
+        ("fused", ("norm", "gemm", "rope", "copy", "attention", "gemm", "add"), 12),
+        ("compiled", ("norm", "gemm", "rope_store", "attention", "gemm", "add_norm", "gemm"), 9),
+    ],
+)
+def test_a_kernel_set_has_its_kernels_a_layer(kernels: str, first: tuple[str, ...], layer: int) -> None:
+    counts = []
+    for depth in (1, 2):
+        model = build_model("standard", replace(worker.LLAMA, num_hidden_layers=depth), dtype=torch.float32)
+        model.kernels = KernelSet(kernels)
+        ids = torch.tensor([[3, 1, 4, 1]])
+        with torch.inference_mode():
+            seen = record_kernels(lambda model=model, ids=ids: model(ids, model.new_cache(*ids.shape)))  # type: ignore[misc]
+        assert seen[0] == "embedding"
+        assert seen[1 : 1 + len(first)] == first
+        counts.append(len(seen))
+    assert counts[1] - counts[0] == layer
 
 
 def test_a_pass_runs_on_one_device_and_its_memory_is_given_back() -> None:
     case = worker.tiny_pass({"kind": "parallel"}, 1)
-    with pass_model(case, "cpu") as model, PrefillPass(model, case) as prefill:
+    with pass_model(case, "cpu") as model, ModelPass(model, case) as prefill:
         prefill.run()
         assert prefill.logits is not None
         assert prefill.logits.shape == (2, 101)

@@ -14,9 +14,11 @@ from kraken_sim.errors import InputError
 from kraken_sim.measurements.records import (
     AllReduceRecord,
     GemmRecord,
+    KernelSet,
     KernelsRecord,
     Launch,
     LaunchRecord,
+    Load,
     NoteRecord,
     PairRecord,
     PassRecord,
@@ -139,6 +141,8 @@ def test_every_kind_of_record_survives_the_file(tmp_path: Path) -> None:
 
 def test_keys_of_different_cases_differ() -> None:
     records = [*one_of_each(), gemm(513), gemm(dtype=DType.BFLOAT16), gemm(launch=Launch.EAGER), gemm(epilogue="none")]
+    one = next(record for record in one_of_each() if isinstance(record, PassRecord))
+    records += [one.model_copy(update={"kernels": KernelSet.COMPILED}), one.model_copy(update={"load": Load.RESTED})]
     assert len({record.key for record in records}) == len(records)
 
 
@@ -148,6 +152,15 @@ def test_times_keep_six_significant_digits(seconds: float) -> None:
     kept = json.loads(line)["time_s"]
     assert kept == pytest.approx([seconds] * 3, rel=1e-5)
     assert all(len(repr(value)) <= 12 for value in kept)
+
+
+def test_a_pass_without_kernel_set_and_load_keeps_the_key_that_older_files_gave_it() -> None:
+    one = next(record for record in one_of_each() if isinstance(record, PassRecord))
+    assert one.key.endswith("/graph/overlap/kind=kraken,ways=2/preset=6.7B")
+    assert "kernels" not in to_line(one)
+    assert "load" not in to_line(one)
+    loaded = one.model_copy(update={"kernels": KernelSet.COMPILED, "load": Load.SUSTAINED})
+    assert "/graph/overlap/compiled/sustained/" in loaded.key
 
 
 def test_a_record_without_defaults_is_short() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.distributed as dist
 
-from kraken_sim.measurements.records import PassCase
+from kraken_sim.measurements.records import KernelSet, PassCase
 from kraken_sim.models.config import TransformerConfig
 from validation.models import build_model
 from validation.models.kernels import record_gemms, record_kernels
@@ -18,7 +18,7 @@ from validation.models.kraken import KrakenDecoder
 from validation.models.reference import Reference, random_weights
 from validation.models.sharding import padded_vocab_size, split_heads
 from validation.models.weights import load_weights, shard_weights
-from validation.passes import PrefillPass, pass_model
+from validation.passes import ModelPass, pass_model
 
 if TYPE_CHECKING:
     from validation.models.decoder import Decoder
@@ -34,6 +34,17 @@ TINY = TransformerConfig(
     max_position_embeddings=12,
 )
 GQA = replace(TINY, num_key_value_heads=2)
+LLAMA = replace(
+    GQA,
+    gated_ffn=True,
+    position_embeddings=False,
+    attention_bias=False,
+    mlp_bias=False,
+    norm_bias=False,
+    tie_word_embeddings=False,
+)
+QWEN3 = replace(LLAMA, qk_norm=True, head_dim=12, tie_word_embeddings=True)
+QWEN2 = replace(LLAMA, attention_bias=True, attention_output_bias=False)
 
 
 @dataclass(frozen=True)
@@ -47,6 +58,7 @@ class Case:
     batch: int = 1
     dtype: str = "float64"
     gradients: bool = True
+    kernels: KernelSet = KernelSet.PYTORCH
 
 
 @dataclass
@@ -55,6 +67,7 @@ class Outcome:
 
     logits_error: float
     cache_error: float
+    decode_error: float = 0.0
     overlap_difference: float = 0.0
     gradient_errors: dict[str, float] = field(default_factory=dict)
     kernels: tuple[str, ...] = ()
@@ -75,8 +88,25 @@ def cases(size: int) -> list[Case]:
         Case("kraken-two-ways-a-rank", "kraken", ways=2 * size),
         Case("kraken-two-ranks-a-way", "kraken", ways=size // 2),
     ]
+    common += [
+        Case("standard-llama-batch2", "standard", LLAMA, batch=2),
+        Case("parallel-llama", "parallel", LLAMA),
+        Case("kraken-llama-batch2", "kraken", LLAMA, ways=size, batch=2),
+        Case("standard-qwen3", "standard", QWEN3),
+        Case("standard-qwen2-batch2", "standard", QWEN2, batch=2),
+    ]
     if size == 2:
+        others = [kernels for kernels in KernelSet if kernels is not KernelSet.PYTORCH]
         common += [
+            Case(f"{kind}-{name}-{kernels}", kind, config, size, batch=2, gradients=False, kernels=kernels)
+            for kind in ("standard", "parallel", "kraken")
+            for name, config in (("gpt2", GQA), ("llama", LLAMA), ("qwen3", QWEN3))
+            for kernels in others
+        ]
+        common += [
+            Case("kraken-qwen3-two-ways-a-rank", "kraken", QWEN3, ways=4),
+            Case("kraken-llama-two-ranks-a-way", "kraken", LLAMA, ways=1, batch=2),
+            Case("standard-llama-bfloat16", "standard", LLAMA, dtype="bfloat16", gradients=False),
             Case("kraken-three-ways-a-rank", "kraken", GQA, ways=6, batch=2),
             Case("standard-bfloat16", "standard", ways=1, dtype="bfloat16", gradients=False),
             Case("kraken-float16", "kraken", ways=2, dtype="float16", gradients=False),
@@ -102,6 +132,7 @@ def _check(case: Case) -> Outcome:
     dtype = getattr(torch, case.dtype)
     model = build_model(case.architecture, case.config, num_ways=case.ways, dtype=dtype)
     load_weights(weights, model)
+    model.kernels = case.kernels
     reference = Reference(case.architecture, case.config, weights, case.ways)
     ids = torch.randint(case.config.vocab_size, (case.batch, 9), generator=torch.Generator().manual_seed(1))
 
@@ -112,6 +143,7 @@ def _check(case: Case) -> Outcome:
             logits_error=_error(logits, _own_columns(reference.logits(ids), model)),
             cache_error=_cache_error(model, cache.data, reference),
         )
+        outcome.decode_error = _decode_error(model, ids, reference)
         if isinstance(model, KrakenDecoder):
             model.overlap = False
             outcome.overlap_difference = _error(model(ids), logits)
@@ -121,6 +153,17 @@ def _check(case: Case) -> Outcome:
     if case.gradients:
         outcome.gradient_errors = _gradient_errors(case, model, ids, weights)
     return outcome
+
+
+def _decode_error(model: Decoder, ids: torch.Tensor, reference: Reference) -> float:
+    """A prefill of four tokens and a step for each later one, against the reference's prefill of as many."""
+    cache = model.new_cache(*ids.shape)
+    model(ids[:, :4], cache)
+    errors = []
+    for place in range(4, ids.shape[1]):
+        logits = model(ids[:, place : place + 1], cache, start=place)
+        errors.append(_error(logits, _own_columns(reference.logits(ids[:, : place + 1]), model)))
+    return max([*errors, _cache_error(model, cache.data, reference)])
 
 
 def tiny_pass(architecture: dict[str, object], num_devices: int, **fields: object) -> PassCase:
@@ -151,7 +194,7 @@ def _check_pass(overlap: bool, size: int) -> Outcome:
     """A pass on random weights against the same pass's model called directly, blocking."""
     architecture = {"kind": "kraken", "ways": size, "hidden_size": 64, "num_attention_heads": 4}
     case = tiny_pass(architecture, size, overlap=overlap)
-    with pass_model(case, "cpu") as model, PrefillPass(model, case) as prefill:
+    with pass_model(case, "cpu") as model, ModelPass(model, case) as prefill:
         prefill.run()
         assert isinstance(model, KrakenDecoder)
         assert model.overlap is overlap

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import re
@@ -90,6 +91,7 @@ def _cuda(num_devices: int) -> dict[str, Any]:
     cudnn = torch.backends.cudnn.version()
     facts: dict[str, Any] = {
         "device_name": properties.name,
+        "device_ids": tuple(_device_id(index) for index in range(num_devices)),
         "compute_capability": f"{properties.major}.{properties.minor}",
         "num_sms": properties.multi_processor_count,
         "memory_bytes": properties.total_memory,
@@ -103,6 +105,12 @@ def _cuda(num_devices: int) -> dict[str, Any]:
     }
     facts["profile_stub"] = _profile_stub(facts, num_devices, (properties.major, properties.minor))
     return facts
+
+
+def _device_id(index: int) -> str:
+    """A hash of the card's UUID, so that files tell cards apart without naming them."""
+    uuid = str(getattr(torch.cuda.get_device_properties(index), "uuid", ""))
+    return hashlib.blake2b(uuid.encode(), digest_size=6).hexdigest()
 
 
 def _profile_stub(facts: dict[str, Any], num_devices: int, capability: tuple[int, int]) -> dict[str, Any]:

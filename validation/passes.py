@@ -1,13 +1,14 @@
-"""Whole prefill passes of real models: which ones a suite measures, and one of them ready to run.
+"""Whole passes of real models, prefill and decode: which ones a suite measures, and one of them ready to run.
 
     for cases in same_weights(list_passes("passes", num_devices=2)):
         with pass_model(cases[0], device) as model:
             for case in cases:
-                with PrefillPass(model, case) as prefill:
-                    prefill.run()       # one TTFT, on the current stream
+                with ModelPass(model, case) as one:
+                    one.run()           # one TTFT or one decode step, on the current stream
 
 A pass covers what TTFT covers: embedding lookup, all layers, for Kraken the concat projection and its
-AllReduce, the final norm and the LM head for the last token of each sequence.
+AllReduce, the final norm and the LM head for the last token of each sequence. A decode step does the same for one new
+token of each sequence, over a cache of `context_length` tokens before it.
 """
 
 from __future__ import annotations
@@ -185,39 +186,42 @@ def pass_model(case: PassCase, device: torch.device | str) -> Iterator[Decoder]:
             torch.cuda.empty_cache()
 
 
-class PrefillPass:
-    """One TTFT on static inputs; use as a context manager, or call `close`.
+class ModelPass:
+    """One prefill or decode step on static inputs; use as a context manager, or call `close`.
 
-    `logits` [batch_size, V/N] are those of the last run (on CUDA, once the stream is done).
+    `logits` [batch_size, V/N] are those of the last run (on CUDA, once the stream is done). The cache of a decode step
+    holds random keys and values; each run writes those of the new token to the same place.
 
     Args:
         model: this rank's model, built for the case (or one that shares its weights).
-        case: tokens, batch, launch and overlap. With launch graph the pass is captured here, NCCL kernels
-            and side stream included; all ranks construct the same passes in the same order.
+        case: phase, tokens, batch, launch, overlap and kernel set. With launch graph the pass is captured here, NCCL
+            kernels and side stream included; all ranks construct the same passes in the same order.
         seed: of the prompt, the same on every rank.
 
     Raises:
-        InputError: a decode step, more tokens than positions, or a graph on a device without CUDA.
+        InputError: more tokens than positions, or a graph on a device without CUDA.
     """
 
     def __init__(self, model: Decoder, case: PassCase, seed: int = 0) -> None:
-        if case.phase != "prefill":
-            raise InputError.single("phase", "only prefill passes can run", case.phase, "prefill")
         weight = model.embeddings.tokens.weight
         if case.launch is Launch.GRAPH and weight.device.type != "cuda":
             message = f"a CUDA graph needs a CUDA device, not {weight.device.type}"
             raise InputError.single("runtime.launch", message, "graph", "eager")
         self.model, self.case, self.device = model, case, weight.device
-        shape = (case.batch_size, case.context_length)
+        decode = case.phase == "decode"
+        self.start = case.context_length if decode else 0
+        shape = (case.batch_size, 1 if decode else case.context_length)
         generator = torch.Generator().manual_seed(seed)
         ids = torch.randint(model.config.vocab_size, shape, generator=generator)
         self.input_ids = ids.to(self.device)
-        self.cache = model.new_cache(*shape)
+        self.cache = model.new_cache(case.batch_size, self.start + shape[1])
+        if decode:
+            self.cache.data.normal_()
         self.logits: torch.Tensor | None = None
         self._graph = self._capture() if case.launch is Launch.GRAPH else None
 
     def run(self) -> None:
-        """Computes the first token's logits once; returns when the work is queued."""
+        """Computes the next token's logits once; returns when the work is queued."""
         if self._graph is None:
             self.forward()
         else:
@@ -240,8 +244,9 @@ class PrefillPass:
         """Launches the kernels of the pass one by one on the current stream, whatever the case's launch."""
         if isinstance(self.model, KrakenDecoder):
             self.model.overlap = self.case.overlap
+        self.model.kernels = self.case.kernels
         with torch.inference_mode():
-            self.logits = self.model(self.input_ids, self.cache)
+            self.logits = self.model(self.input_ids, self.cache, start=self.start)
 
     def _capture(self) -> torch.cuda.CUDAGraph:
         """Warms up and captures on the same stream, so that cuBLAS keeps its workspace.

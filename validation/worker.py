@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 
 from kraken_sim.errors import InputError
+from kraken_sim.measurements.records import KernelsCase, PassCase
 from kraken_sim.measurements.schema import read_measurements
 from validation.control import TIMEOUT, Control, connect
 from validation.job import Job
@@ -40,6 +41,11 @@ if TYPE_CHECKING:
 
 _ANSWER: Final = timedelta(seconds=20)
 _MARGIN_S: Final = 2.0
+
+
+def _target_key(case: Case) -> str:
+    """The key of a case, or of the case whose kernels it asks for."""
+    return case.of if isinstance(case, KernelsCase) else case.key
 
 
 class LostError(Exception):
@@ -161,12 +167,14 @@ class Worker:
     def _run_passes(self, block: Block) -> bool:
         from validation.microbench import whole_pass
 
-        cases = [case for case in block.cases if case.kind == "pass"]
-        with whole_pass.model_of(self.bench, cases) as measure:
-            for case in cases:
+        targets = [self.targets[_target_key(case)] for case in block.cases]
+        passes = [case for case in targets if isinstance(case, PassCase)]
+        with whole_pass.model_of(self.bench, passes) as model:
+            for case, target in zip(block.cases, passes, strict=True):
                 if self._time_is_up(SECONDS["pass"]):
                     return False
-                self._conclude(case, attempt(self.bench, lambda case=case: measure(case)))  # type: ignore[misc]
+                measure = model.kernels if isinstance(case, KernelsCase) else model.time
+                self._conclude(case, attempt(self.bench, lambda run=measure, one=target: run(one)))  # type: ignore[misc]
         return True
 
     def _profile(self, block: Block) -> None:

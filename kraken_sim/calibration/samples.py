@@ -14,6 +14,7 @@ from kraken_sim.calibration.collectives import AllReduceSample
 from kraken_sim.calibration.gemm_batch import GemmSample
 from kraken_sim.calibration.memory_bound import MemoryBoundSample
 from kraken_sim.measurements.records import (
+    CLASSIC_FUNCTIONS,
     AllReduceRecord,
     AttentionOp,
     AttentionRecord,
@@ -107,7 +108,7 @@ def memory_bound_samples(measurements: MeasurementFile) -> list[MemoryBoundSampl
     return [
         MemoryBoundSample(memory_bound_op(record), record.time_s.median, inputs_warm=True)
         for record in measurements.select(MemoryBoundRecord)
-        if record.launch is Launch.GRAPH and record.dtype in HALF_PRECISION
+        if record.launch is Launch.GRAPH and record.dtype in HALF_PRECISION and record.function in CLASSIC_FUNCTIONS
     ]
 
 

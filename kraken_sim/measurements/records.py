@@ -6,7 +6,8 @@ times as quartiles, in seconds. Field names follow `kraken_sim.program.ops` and 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from enum import StrEnum
+from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -24,6 +25,26 @@ class Quartiles(NamedTuple):
     q1: Seconds
     median: Seconds
     q3: Seconds
+
+
+class KernelSet(StrEnum):
+    """Which kernels a layer's small operations are; `validation.models.fused` makes them.
+
+    pytorch: one for each op of the simulator's program; pytorch_composed: those that torch's operators launch one by
+    one; fused: as pytorch, the RMSNorm generated instead of torch's; compiled: neighbours fused by torch.compile.
+    """
+
+    PYTORCH = "pytorch"
+    PYTORCH_COMPOSED = "pytorch_composed"
+    FUSED = "fused"
+    COMPILED = "compiled"
+
+
+class Load(StrEnum):
+    """The state of the card: after a rest of 0.1 s, or under passes back to back for about a second."""
+
+    RESTED = "rested"
+    SUSTAINED = "sustained"
 
 
 class Case(FileModel):
@@ -102,7 +123,21 @@ class AttentionRecord(AttentionCase, Timed):
     backend: str | None = None
 
 
-MemoryBoundFunction = Literal["norm", "gelu", "add", "copy", "kv_write", "embedding"]
+MemoryBoundFunction = Literal[
+    "norm",
+    "gelu",
+    "add",
+    "copy",
+    "kv_write",
+    "embedding",
+    "rms_norm",
+    "add_rms_norm",
+    "rope",
+    "rope_kv_write",
+    "silu_mul",
+]
+CLASSIC_FUNCTIONS: Final = frozenset({"norm", "gelu", "add", "copy", "kv_write", "embedding"})
+"""Those that GPT-2-like models run, one kernel each of torch's own."""
 
 
 class MemoryBoundCase(Case):
@@ -110,7 +145,10 @@ class MemoryBoundCase(Case):
 
     norm, gelu: one input; add: two; copy: contiguous to contiguous; kv_write: the K and V slices of a QKV
     projection (each `hidden_size` wide) into a cache, in one strided copy; embedding: token rows gathered,
-    position rows added.
+    position rows added. rms_norm: one input; add_rms_norm: the sum of two and its RMSNorm, both written; rope: queries
+    and keys, `hidden_size` wide together, of a projection [T, h + 2g, e] with e = 128 and h = 4g; rope_kv_write: the
+    same, keys and values into a cache; silu_mul: SiLU(a) * b of rows 2 * `hidden_size` wide. `kernels` says what they
+    are made of.
     """
 
     kind: Literal["memory_bound"] = "memory_bound"
@@ -119,11 +157,13 @@ class MemoryBoundCase(Case):
     hidden_size: Positive
     dtype: DType
     launch: Launch
+    kernels: KernelSet = KernelSet.PYTORCH
 
     @property
     def key(self) -> str:
         """Names this case."""
-        return f"memory_bound/{self.launch}/{self.dtype}/{self.function}/{self.num_tokens}x{self.hidden_size}"
+        function = self.function if self.kernels is KernelSet.PYTORCH else f"{self.function}/{self.kernels}"
+        return f"memory_bound/{self.launch}/{self.dtype}/{function}/{self.num_tokens}x{self.hidden_size}"
 
 
 class MemoryBoundRecord(MemoryBoundCase, Timed):
@@ -307,6 +347,8 @@ class ProfiledKernel(FileModel):
     registers: int | None = None
     shared_memory_bytes: int | None = None
     busy_s: Seconds
+    start_s: Seconds | None = None
+    """From the start of the first of these kernels, where they ran as one graph."""
 
 
 class KernelsCase(Case):
@@ -343,6 +385,9 @@ class PassCase(Case):
     launch: Launch
     overlap: bool
     condition: str
+    kernels: KernelSet = KernelSet.PYTORCH
+    load: Load | None = None
+    """None: one pass after another, the device idle and the ranks met in between."""
 
     @property
     def key(self) -> str:
@@ -350,14 +395,21 @@ class PassCase(Case):
         model = ",".join(f"{name}={self.model[name]}" for name in sorted(self.model))
         architecture = ",".join(f"{name}={self.architecture[name]}" for name in sorted(self.architecture))
         mode = "overlap" if self.overlap else "blocking"
+        mode += "" if self.kernels is KernelSet.PYTORCH else f"/{self.kernels}"
+        mode += "" if self.load is None else f"/{self.load}"
         work = f"{self.phase}/b{self.batch_size}t{self.context_length}/{self.dtype}/{self.launch}/{mode}"
         return f"pass/{self.condition}/{self.num_devices}/{work}/{architecture}/{model}"
 
 
 class PassRecord(PassCase, Timed):
-    """`time_s` is TTFT of a prefill, or the time of one decode step: the slowest rank of each repeat."""
+    """`time_s` is TTFT of a prefill, or the time of one decode step: the slowest rank of each repeat.
+
+    Under load it is the period of passes back to back; `sm_clock_hz` and `power_w` are the card's while they ran.
+    """
 
     time_s: Quartiles
+    sm_clock_hz: float | None = None
+    power_w: float | None = None
 
 
 class NoteRecord(FileModel):

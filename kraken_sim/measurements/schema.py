@@ -135,6 +135,8 @@ class Header(FileModel):
     device_type: Literal["cuda", "cpu"]
     device_name: str
     num_devices: int = Field(ge=1)
+    device_ids: tuple[str, ...] = ()
+    """A hash of each card's UUID: equal for the same card, and nothing else."""
     compute_capability: str | None = None
     num_sms: int | None = None
     memory_bytes: int | None = None

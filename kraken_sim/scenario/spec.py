@@ -52,6 +52,9 @@ __all__ = [
 CONTEXT_LIMIT = 1 << 24
 """Most tokens of a sequence; a limit of ours, far above any model's, where only a slip goes."""
 
+NAME_LIMIT = 200
+"""Longest name of a scenario; a limit of ours, for the reports that show it."""
+
 BATCH_LIMIT = 1 << 16
 """Most sequences of a batch; a limit of ours, where only a slip goes."""
 
@@ -147,7 +150,9 @@ class RuntimeSpec(FileModel):
 class Scenario(FileModel):
     """One question: a model, wired in one way, on devices of one machine."""
 
-    name: StrictStr = Field(default="scenario", min_length=1, max_length=200, description="What reports call it.")
+    name: StrictStr = Field(
+        default="scenario", min_length=1, max_length=NAME_LIMIT, description="What reports call it."
+    )
     hardware: StrictStr = Field(
         min_length=1, description="Name of a hardware profile, or path to one.", examples=["h200-sxm-x2"]
     )

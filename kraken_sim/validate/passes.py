@@ -13,7 +13,7 @@ from kraken_sim.measurements.machine import machine_warnings, matching_profile
 from kraken_sim.measurements.records import PassRecord
 from kraken_sim.predict.pipeline import Predictor
 from kraken_sim.profiles.load import load_profile
-from kraken_sim.scenario.spec import scenario_from
+from kraken_sim.scenario.spec import NAME_LIMIT, scenario_from
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -74,7 +74,8 @@ class Comparison:
         record = self.record
         layers = record.model.get("num_hidden_layers")
         sizes = (self.size, layers, record.num_devices, record.phase, record.batch_size)
-        return (*sizes, record.context_length, record.dtype, record.launch, self.condition)
+        state = (record.kernels, record.load)
+        return (*sizes, record.context_length, record.dtype, record.launch, self.condition, *state)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +148,11 @@ class ValidationResult:
                     "model": c.record.model,
                     "context_length": c.record.context_length,
                     "num_devices": c.record.num_devices,
+                    "phase": c.record.phase,
+                    "batch_size": c.record.batch_size,
+                    "dtype": c.record.dtype.value,
+                    "kernels": c.record.kernels.value,
+                    "load": c.record.load.value if c.record.load is not None else None,
                     "launch": c.record.launch.value,
                     "condition": c.condition,
                     "measured_s": c.measured_s,
@@ -230,7 +236,8 @@ def scenario_of_pass(record: PassRecord, collective: Mapping[str, Any], hardware
     """
     return scenario_from(
         {
-            "name": record.key,
+            # A model given by its sizes has a long key, a name is at most as long as a scenario allows.
+            "name": record.key[:NAME_LIMIT],
             "hardware": hardware,
             "model": record.model,
             "architecture": record.architecture,

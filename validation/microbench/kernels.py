@@ -58,7 +58,7 @@ def _two_calls(bench: Bench, target: Case) -> tuple[Call, Call]:
         (first, second), _ = attention.calls(bench, target, 2)
     elif isinstance(target, MemoryBoundCase):
         first, second = memory_bound.calls(
-            bench, target.function, target.num_tokens, target.hidden_size, target.dtype, 2
+            bench, target.function, target.num_tokens, target.hidden_size, target.dtype, 2, target.kernels
         )
     elif isinstance(target, AllReduceCase):
         elements = max(1, target.num_bytes // target.dtype.num_bytes)
@@ -98,7 +98,15 @@ def kernels_by_label(events: Iterable[dict[str, Any]]) -> dict[str, list[Profile
     return found
 
 
-def _kernel(event: dict[str, Any]) -> ProfiledKernel:
+def kernels_in_order(events: Iterable[dict[str, Any]], most: int) -> list[ProfiledKernel]:
+    """The first `most` kernels, copies and fills of a Chrome trace by their start, which counts from the first's."""
+    found = [event for event in events if event.get("cat") in ("kernel", "gpu_memcpy", "gpu_memset")]
+    found.sort(key=lambda event: float(event["ts"]))
+    begun = float(found[0]["ts"]) if found else 0.0
+    return [_kernel(event, (float(event["ts"]) - begun) * 1e-6) for event in found[:most]]
+
+
+def _kernel(event: dict[str, Any], start_s: float | None = None) -> ProfiledKernel:
     details = event.get("args", {})
     grid, block = details.get("grid", (0, 0, 0)), details.get("block", (0, 0, 0))
     return ProfiledKernel(
@@ -108,4 +116,5 @@ def _kernel(event: dict[str, Any]) -> ProfiledKernel:
         registers=details.get("registers per thread"),
         shared_memory_bytes=details.get("shared memory"),
         busy_s=float(event["dur"]) * 1e-6,
+        start_s=start_s,
     )

@@ -35,6 +35,7 @@ from kraken_sim.program.ops import DType
 from validation.microbench.bench import Bench, Outcome, SkipCase
 from validation.models import build_model
 from validation.models.communication import Group
+from validation.models.layers import Step
 from validation.timing import time_eager, time_graph, time_host, time_queued
 
 if TYPE_CHECKING:
@@ -130,11 +131,11 @@ def _host_layer(bench: Bench, detail: str) -> Measured:
     sizes = {"num_hidden_layers": _LAYERS, "hidden_size": 256, "num_attention_heads": 4, "vocab_size": 512}
     config = config_from_fields({"model_type": "gpt2", "max_position_embeddings": 64, **sizes})
     model = build_model(detail, config, dtype=kind, device=bench.device, world=Group())
-    x, cache = _small(bench, 16, 256), model.new_cache(1, 16)
+    x, step = _small(bench, 16, 256), Step(1, 16, cache=model.new_cache(1, 16))
 
     def layers() -> None:
         with torch.inference_mode():
-            model.run_layers(x, 1, cache)
+            model.run_layers(x, step)
 
     samples, count = _host(bench, layers, count=20)
     return [sample / _LAYERS for sample in samples], count * _LAYERS

@@ -1,4 +1,4 @@
-"""Kernels that stream activations: norm, GELU, add, copies, embedding."""
+"""Kernels that stream activations: norms, GELU, SiLU-mul, add, rotary positions, copies, embedding."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as nnf
 
-from kraken_sim.measurements.records import Launch, MemoryBoundCase
+from kraken_sim.measurements.records import CLASSIC_FUNCTIONS, KernelSet, Launch, MemoryBoundCase
 from validation.microbench.bench import Bench, Outcome, chain_length
+from validation.models import fused
 from validation.timing import time_eager, time_graph
 
 if TYPE_CHECKING:
@@ -18,14 +19,23 @@ if TYPE_CHECKING:
 
 _VOCAB_SIZE = 51_200
 _HEAD_DIM = 128
+_GROUP = 4
 _TYPICAL_BYTES_PER_S = 3e12
 _TYPICAL_OVERHEAD_S = 3e-6
 
 
 def calls(
-    bench: Bench, function: str, num_tokens: int, hidden_size: int, dtype: DType, count: int
+    bench: Bench,
+    function: str,
+    num_tokens: int,
+    hidden_size: int,
+    dtype: DType,
+    count: int,
+    kernels: KernelSet = KernelSet.PYTORCH,
 ) -> list[Callable[[], object]]:
     """`count` kernels over the same activations [T, d], warm as far as they fit into L2."""
+    if function not in CLASSIC_FUNCTIONS:
+        return [_llama_like(bench, function, num_tokens, hidden_size, dtype, kernels)] * count
     x = bench.inputs(dtype).take(num_tokens, hidden_size)
     if function == "norm":
         weight, bias = bench.weights(dtype).take(2, hidden_size)
@@ -41,6 +51,54 @@ def calls(
     if function == "kv_write":
         return [_kv_write(bench, num_tokens, hidden_size, dtype)] * count
     return [_embedding(bench, num_tokens, hidden_size, dtype) for _ in range(count)]
+
+
+def _llama_like(
+    bench: Bench, function: str, num_tokens: int, width: int, dtype: DType, kernels: KernelSet
+) -> Callable[[], object]:
+    """A small kernel of a Llama-like layer from a kernel set; two kernels where that set has two."""
+    composed, compiled = kernels is KernelSet.PYTORCH_COMPOSED, kernels is KernelSet.COMPILED
+    if function in ("rope", "rope_kv_write"):
+        return _rope(bench, num_tokens, width // _HEAD_DIM, dtype, kernels, write=function == "rope_kv_write")
+    if function == "silu_mul":
+        both = bench.inputs(dtype).take(num_tokens, 2 * width)
+        activation = fused.silu_mul_composed if composed else fused.silu_mul
+        return lambda: activation(both)
+    x = bench.inputs(dtype).take(num_tokens, width)
+    weight = bench.weights(dtype).take(width)
+    if function == "add_rms_norm":
+        other = bench.inputs(dtype).take(num_tokens, width)
+        if compiled:
+            return lambda: fused.add_rms_norm(x, other, weight)
+        return lambda: nnf.rms_norm(x + other, (width,), weight, fused.NORM_EPS)
+    if composed or compiled:
+        norm = fused.rms_norm_composed if composed else fused.rms_norm
+        return lambda: norm(x, weight)
+    return lambda: nnf.rms_norm(x, (width,), weight, fused.NORM_EPS)
+
+
+def _rope(
+    bench: Bench, num_tokens: int, num_heads: int, dtype: DType, kernels: KernelSet, *, write: bool
+) -> Callable[[], object]:
+    """Positions for `num_heads` query and key heads, four to one, and the cache write where `write`."""
+    groups = num_heads // (_GROUP + 1)
+    queries = num_heads - groups
+    qkv = bench.inputs(dtype).take(num_tokens, num_heads + groups, _HEAD_DIM)
+    cos, sin = bench.inputs(dtype).take(2, num_tokens, _HEAD_DIM)
+    turned, values = qkv[:, :num_heads], qkv[:, num_heads:]
+    cache = bench.outputs(dtype).take(num_tokens, 2, groups, _HEAD_DIM)
+    if not write:
+        if kernels is KernelSet.PYTORCH_COMPOSED:
+            return lambda: [fused.rotate(part, cos, sin) for part in turned.split((queries, groups), dim=1)]
+        return lambda: fused.rope(turned, cos, sin)
+    if kernels is KernelSet.COMPILED:
+        return lambda: fused.rope_store(qkv, cos, sin, cache)
+
+    def apart() -> None:
+        done = fused.rope(turned, cos, sin)
+        fused.store(cache, done[:, queries:], values)
+
+    return apart
 
 
 def _kv_write(bench: Bench, num_tokens: int, kv_width: int, dtype: DType) -> Callable[[], object]:
@@ -67,7 +125,7 @@ def run(bench: Bench, case: MemoryBoundCase) -> Outcome:
     num_bytes = 3 * case.num_tokens * case.hidden_size * case.dtype.num_bytes
     estimate = _TYPICAL_OVERHEAD_S + num_bytes / _TYPICAL_BYTES_PER_S
     length = chain_length(estimate, most=10 if not bench.clock.is_cuda else 40)
-    lead, *chain = calls(bench, case.function, case.num_tokens, case.hidden_size, case.dtype, length + 1)
+    lead, *chain = calls(bench, case.function, case.num_tokens, case.hidden_size, case.dtype, length + 1, case.kernels)
     repeats = 7
     if case.launch is Launch.GRAPH:
         samples = time_graph(bench.clock, chain, repeats, before=bench.flush, lead=[lead])

@@ -26,13 +26,14 @@ from kraken_sim.measurements.records import (
 from kraken_sim.measurements.schema import CPU_CONDITION, DEFAULT_CONDITION
 from kraken_sim.models.presets import PRESETS
 from kraken_sim.program.ops import DType
+from validation import model_grid
 from validation.microbench import launch, shapes
 from validation.microbench.pairs import pair_cases, sustained_chains
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-SUITES: Final = ("quick", "full", "passes")
+SUITES: Final = ("quick", "full", "passes", "llama-passes", "llama-microbench")
 QUICK_CONDITIONS: Final = (DEFAULT_CONDITION, "channels-4")
 
 SECONDS: Final = {
@@ -52,6 +53,8 @@ START_S: Final = 15.0
 """A guess at what a condition costs before its first case: importing torch, making contexts and communicators."""
 
 _BLOCK: Final = {"gemm": 48, "attention": 24, "memory_bound": 48, "all_reduce": 10, "pair": 8, "kernels": 160}
+_BLOCK_ORDER: Final = ("memory_bound", "attention", "gemm")
+_CPU_WIDTH: Final = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +69,9 @@ class Block:
 
     @property
     def kind(self) -> str:
-        """The kind that all cases share."""
-        return self.cases[0].kind
+        """The kind that all cases share; the kernels of passes are found where the passes run."""
+        first = self.cases[0]
+        return "pass" if isinstance(first, KernelsCase) and first.of.startswith("pass/") else first.kind
 
     @property
     def collective(self) -> bool:
@@ -76,7 +80,7 @@ class Block:
         if isinstance(first, LaunchCase):
             return first.condition is not None
         if isinstance(first, KernelsCase):
-            return first.of.startswith("all_reduce/")
+            return first.of.startswith(("all_reduce/", "pass/"))
         return first.collective
 
     def estimate_s(self, num_ranks: int) -> float:
@@ -110,7 +114,7 @@ def plan(suite: str, machine: Machine, conditions: Sequence[str]) -> list[Block]
     """All blocks of a suite, condition by condition; work of single devices goes with the first condition.
 
     Raises:
-        InputError: an unknown suite.
+        InputError: an unknown suite, or one that needs a single device.
     """
     if suite not in SUITES:
         raise InputError.single("suite", "unknown", suite, "quick")
@@ -118,6 +122,14 @@ def plan(suite: str, machine: Machine, conditions: Sequence[str]) -> list[Block]
     for index, condition in enumerate(conditions):
         if suite == "passes":
             blocks += _passes(machine, condition)
+        elif suite == "llama-passes":
+            if machine.num_devices > 1:
+                message = "measures models and shares of them on one device"
+                raise InputError.single("--suite", message, f"{suite} on {machine.num_devices}", "passes")
+            groups = model_grid.pass_groups(condition, cpu=machine.device_type == "cpu")
+            blocks += [Block(condition, group) for group in groups]
+        elif suite == "llama-microbench":
+            blocks += _llama_microbenchmarks(machine, condition)
         else:
             blocks += _microbenchmarks(suite, machine, condition, first=index == 0)
     return blocks
@@ -129,6 +141,28 @@ def _passes(machine: Machine, condition: str) -> list[Block]:
 
     cases = list_passes("passes", machine.num_devices, device_type=machine.device_type, condition=condition)
     return [Block(condition, group) for group in same_weights(cases)]
+
+
+def _llama_microbenchmarks(machine: Machine, condition: str) -> list[Block]:
+    """Kernels of Llama-like layers on one device; on CPUs the few rows of the narrowest."""
+    cpu = machine.device_type == "cpu"
+    kinds: list[list[Case]] = [[*model_grid.memory_bounds()], [*model_grid.attentions()], [*model_grid.gemms()]]
+    if cpu:
+        small = [case for case in kinds[0] if isinstance(case, MemoryBoundCase) and case.num_tokens == 1]
+        change = {"dtype": DType.FLOAT32, "launch": Launch.EAGER}
+        kinds = [[case.model_copy(update=change) for case in small if case.hidden_size <= _CPU_WIDTH], [], []]
+    turns = [_blocks(condition, [cases], _BLOCK[name]) for cases, name in zip(kinds, _BLOCK_ORDER, strict=True)]
+    blocks = [block for turn in zip_longest(*turns) for block in turn if block is not None]
+    return blocks if cpu else blocks + _kernel_blocks(condition, blocks, _looked_at)
+
+
+def _looked_at(case: Case) -> bool:
+    """Whether a kernel's name is worth a record: not of every number of rows."""
+    if isinstance(case, MemoryBoundCase):
+        return case.hidden_size in (4096, 5120) and case.num_tokens in (1, 2048)
+    if isinstance(case, GemmCase):
+        return case.m in (1, 16, 128, 2048)
+    return True
 
 
 def _microbenchmarks(suite: str, machine: Machine, condition: str, *, first: bool) -> list[Block]:
@@ -163,13 +197,15 @@ def _by_collective(cases: Sequence[Case]) -> list[list[Case]]:
     return [local, [case for case in cases if case not in local]]
 
 
-def _kernel_blocks(condition: str, blocks: Sequence[Block]) -> list[Block]:
+def _kernel_blocks(
+    condition: str, blocks: Sequence[Block], wanted: Callable[[Case], bool] = lambda _: True
+) -> list[Block]:
     """A look at the kernels of everything that ran from graphs, last: the profiler may slow what follows."""
     profiled = (GemmCase, AttentionCase, MemoryBoundCase, AllReduceCase)
     targets = [
         case
         for case in chain.from_iterable(block.cases for block in blocks)
-        if isinstance(case, profiled) and case.launch is Launch.GRAPH
+        if isinstance(case, profiled) and case.launch is Launch.GRAPH and wanted(case)
     ]
     alone: list[Case] = [KernelsCase(of=case.key) for case in targets if not case.collective]
     together: list[Case] = [KernelsCase(of=case.key) for case in targets if case.collective]

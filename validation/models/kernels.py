@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from validation.models.fused import LABEL
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -19,6 +21,15 @@ _OPERATORS: Mapping[str, str] = {
     "aten::addmm_": "gemm",
     "aten::mm": "gemm",
     "aten::native_layer_norm": "norm",
+    "aten::rms_norm": "norm",
+    "aten::silu": "silu",
+    "aten::mul": "mul",
+    "aten::neg": "neg",
+    "aten::cat": "cat",
+    "aten::pow": "pow",
+    "aten::mean": "mean",
+    "aten::rsqrt": "rsqrt",
+    "aten::_to_copy": "convert",
     "aten::gelu": "gelu",
     "aten::add": "add",
     "aten::add_": "add",
@@ -36,6 +47,10 @@ _KERNELS: tuple[tuple[str, str], ...] = (
     ("fmha", "attention"),
     ("layer_norm", "norm"),
     ("layernorm", "norm"),
+    ("rms_norm", "norm"),
+    ("rmsnorm", "norm"),
+    ("triton", "fused"),
+    ("silu", "silu"),
     ("gelu", "gelu"),
     ("indexselect", "embedding"),
     ("index_select", "embedding"),
@@ -78,7 +93,7 @@ def count_kernels(run: Callable[[], object], device: torch.device | str = "cpu")
 
 def record_gemms(run: Callable[[], object]) -> tuple[tuple[int, int, int], ...]:
     """(m, n, k) of the GEMMs that one call of `run` asks for, in launch order, whatever the device."""
-    gemms = [event for event in _operators(run) if _OPERATORS[event.name] == "gemm"]
+    gemms = [event for event in _operators(run) if _kind_of_operator(event.name) == "gemm"]
     return tuple(_gemm_shape(event) for event in gemms)
 
 
@@ -90,14 +105,19 @@ def _gemm_shape(event: FunctionEvent) -> tuple[int, int, int]:
 
 
 def _record_operators(run: Callable[[], object]) -> tuple[str, ...]:
-    return tuple(_OPERATORS[event.name] for event in _operators(run))
+    return tuple(_kind_of_operator(event.name) for event in _operators(run))
+
+
+def _kind_of_operator(name: str) -> str:
+    """The kind of an operator of the list; a fused function carries its own, anything else has none."""
+    return name.removeprefix(LABEL) if name.startswith(LABEL) else _OPERATORS.get(name, "")
 
 
 def _operators(run: Callable[[], object]) -> list[FunctionEvent]:
     """The operators of the list that are not part of another one, in the order they were called."""
     with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiler:
         run()
-    found = [event for event in _events(profiler) if event.name in _OPERATORS and not _inside(event)]
+    found = [event for event in _events(profiler) if _kind_of_operator(event.name) and not _inside(event)]
     return sorted(found, key=_start)
 
 
@@ -105,7 +125,7 @@ def _inside(event: FunctionEvent) -> bool:
     """Whether an operator is part of another one of the list, such as the bias copy inside a CPU's addmm."""
     parent = event.cpu_parent
     while parent is not None:
-        if parent.name in _OPERATORS:
+        if _kind_of_operator(parent.name):
             return True
         parent = parent.cpu_parent
     return False

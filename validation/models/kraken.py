@@ -30,7 +30,7 @@ from validation.models.communication import (
     sum_partials,
 )
 from validation.models.decoder import Decoder, Placement
-from validation.models.layers import STD, Block, KeyValueCache, Linear
+from validation.models.layers import STD, Block, Linear, Step
 from validation.models.sharding import check_shapes
 
 if TYPE_CHECKING:
@@ -45,20 +45,21 @@ class SubLayer(Block):
         super().__init__(config, tensor, slot, f"way{way}", residual_std)
         self.tensor = tensor
 
-    def attend(self, x: Tensor, batch: int, cache: KeyValueCache | None) -> tuple[Tensor, Tensor]:
-        """The attention's output y and the residual a = x + y, both [B*T, d]."""
-        normed = fan_out(self.attention_norm(x), self.tensor)
-        y = sum_partials(self.attention(normed, batch, cache), self.tensor)
-        return y, x + y
+    def attend(self, x: Tensor, step: Step) -> Tensor:
+        """The attention's output y, [B*T, d]."""
+        normed = fan_out(self.attention_norm(x, step.kernels), self.tensor)
+        return sum_partials(self.attention(normed, step), self.tensor)
 
-    def feed_forward(self, a: Tensor, u: Tensor) -> Tensor:
-        """The residual a plus FFN(LN2(u))."""
-        normed = fan_out(self.ffn_norm(u), self.tensor)
-        return a + sum_partials(self.ffn(normed), self.tensor)
+    def feed_forward(self, normed: Tensor, step: Step) -> Tensor:
+        """The FFN of a normed input, both [B*T, d]."""
+        return sum_partials(self.ffn(fan_out(normed, self.tensor), step.kernels), self.tensor)
 
 
 class KrakenLayer(nn.Module):
-    """This rank's sub-layers of one layer; with one of them 11 kernels in the first layer, later 13."""
+    """This rank's sub-layers of one layer.
+
+    With one of them 11 kernels in the first layer, later 13; rotary positions add one.
+    """
 
     def __init__(self, config: TransformerConfig, layout: KrakenLayout, index: int, residual_std: float) -> None:
         super().__init__()
@@ -71,22 +72,31 @@ class KrakenLayer(nn.Module):
         """The sub-layers with their type."""
         return [layer for layer in self.sublayers if isinstance(layer, SubLayer)]
 
-    def first(self, x: Tensor, batch: int, cache: KeyValueCache | None) -> list[Tensor]:
+    def first(self, x: Tensor, step: Step) -> list[Tensor]:
         """Layer 1: all sub-layers read the same x, nothing is received."""
-        outputs = []
-        for way in self.ways():
-            _, a = way.attend(x, batch, cache)
-            outputs.append(way.feed_forward(a, a))
-        return outputs
+        return [self._alone(way, x, way.attend(x, step), step) for way in self.ways()]
 
-    def forward(self, xs: list[Tensor], batch: int, cache: KeyValueCache | None, sums: SumOfWays) -> list[Tensor]:
+    def forward(self, xs: list[Tensor], step: Step, sums: SumOfWays) -> list[Tensor]:
         """Layer l > 1: the sum of all outputs is on its way while the sub-layers attend."""
         sums.send(xs)
-        attended = [way.attend(x, batch, cache) for way, x in zip(self.ways(), xs, strict=True)]
+        if sums.num_ways == 1:
+            return [self._alone(way, x, way.attend(x, step), step) for way, x in zip(self.ways(), xs, strict=True)]
+        attended = []
+        for way, x in zip(self.ways(), xs, strict=True):
+            y = way.attend(x, step)
+            attended.append((way, y, x + y))
         s = sums.receive()
-        return [
-            way.feed_forward(a, a if s is None else y + s) for way, (y, a) in zip(self.ways(), attended, strict=True)
-        ]
+        outputs = []
+        for way, y, a in attended:
+            _, normed = way.ffn_norm.after(y, s, step.kernels)
+            outputs.append(a + way.feed_forward(normed, step))
+        return outputs
+
+    @staticmethod
+    def _alone(way: SubLayer, x: Tensor, y: Tensor, step: Step) -> Tensor:
+        """A sub-layer that receives nothing: x, its attention's output y."""
+        a, normed = way.ffn_norm.after(x, y, step.kernels)
+        return a + way.feed_forward(normed, step)
 
 
 class SumOfWays:
@@ -183,12 +193,12 @@ class KrakenDecoder(Decoder):
     def overlap(self, value: bool) -> None:
         self.sums.overlap = value
 
-    def run_layers(self, x: Tensor, batch: int, cache: KeyValueCache | None) -> Tensor:
+    def run_layers(self, x: Tensor, step: Step) -> Tensor:
         """All layers, then the concat projection over all tokens."""
         layers = [layer for layer in self.layers if isinstance(layer, KrakenLayer)]
-        xs = layers[0].first(fan_out(x, self.layout.cross), batch, cache)
+        xs = layers[0].first(fan_out(x, self.layout.cross), step)
         for layer in layers[1:]:
-            xs = layer(xs, batch, cache, self.sums)
+            xs = layer(xs, step, self.sums)
         return sum_partials(self._concatenate(xs), self.world)
 
     def _concatenate(self, xs: list[Tensor]) -> Tensor:

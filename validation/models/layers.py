@@ -8,20 +8,24 @@ its bias is one addmm.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
+from kraken_sim.measurements.records import KernelSet
 from kraken_sim.models.counts import has_output_bias
-from validation.models.communication import Group, fan_out
+from validation.models import fused
+from validation.models.communication import Group, fan_out, needs_gradient
 from validation.models.sharding import padded_vocab_size, split_heads
 
 if TYPE_CHECKING:
     from kraken_sim.models.config import TransformerConfig
 
 STD = 0.02  # GPT-2's initial standard deviation, also of the Kraken paper
+ROTARY_BASE = 10_000.0  # Su et al., "RoFormer" (arXiv 2104.09864); its value changes no kernel
 
 
 class Linear(nn.Linear):
@@ -50,9 +54,57 @@ class KeyValueCache:
     def __init__(self, data: Tensor) -> None:
         self.data = data
 
-    def store(self, slot: int, keys_values: Tensor) -> None:
-        """Writes the prompt's keys and values, [B, T, 2, g, e], in one strided copy."""
-        self.data[slot, :, : keys_values.shape[1]].copy_(keys_values.detach())
+    def rows(self, slot: int, start: int, length: int) -> Tensor:
+        """[B, T, 2, g, e]: the place of `length` tokens of each sequence from position `start`."""
+        return self.data[slot, :, start : start + length]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One forward step: `length` new tokens of each of `batch` sequences, the first at position `start`.
+
+    `rotary` are the cosines and sines [T, e] of the new positions where the model has rotary ones. A step that does not
+    begin at position 0 needs the cache of what came before.
+    """
+
+    batch: int
+    length: int
+    start: int = 0
+    cache: KeyValueCache | None = None
+    kernels: KernelSet = KernelSet.PYTORCH
+    rotary: tuple[Tensor, Tensor] | None = None
+
+
+class Norm(nn.Module):
+    """LayerNorm with a bias, RMSNorm without (the models whose norms have no bias are those with an RMSNorm)."""
+
+    def __init__(self, width: int, *, bias: bool) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(width))
+        self.bias = nn.Parameter(torch.empty(width)) if bias else None
+
+    def forward(self, x: Tensor, kernels: KernelSet) -> Tensor:
+        """[R, d] to [R, d]."""
+        if self.bias is not None:
+            return nnf.layer_norm(x, self.weight.shape, self.weight, self.bias, fused.NORM_EPS)
+        if kernels is KernelSet.PYTORCH_COMPOSED:
+            return fused.rms_norm_composed(x, self.weight)
+        if kernels in (KernelSet.FUSED, KernelSet.COMPILED):
+            normed: Tensor = fused.rms_norm(x, self.weight)
+            return normed
+        return nnf.rms_norm(x, self.weight.shape, self.weight, fused.NORM_EPS)
+
+    def after(self, x: Tensor, delta: Tensor | None, kernels: KernelSet) -> tuple[Tensor, Tensor]:
+        """The residual x + delta (x where there is none) and its norm."""
+        if delta is None:
+            return x, self(x, kernels)
+        if kernels is KernelSet.COMPILED:
+            weights = (self.weight,) if self.bias is None else (self.weight, self.bias)
+            add_norm = fused.add_rms_norm if self.bias is None else fused.add_layer_norm
+            total, normed = add_norm(x, delta, *weights)
+            return total, normed
+        total = x + delta
+        return total, self(total, kernels)
 
 
 class SelfAttention(nn.Module):
@@ -63,11 +115,13 @@ class SelfAttention(nn.Module):
         heads = split_heads(config, tensor.rank, tensor.size)
         d, e = config.hidden_size, config.head_dim
         self.num_heads, self.num_kv_heads, self.head_dim = heads.num_heads, heads.num_kv_heads, e
-        self.slot = slot
+        self.slot, self.tensor = slot, tensor
         shard = f"{name}.{tensor.rank}"
         query_rows, kv_rows = heads.num_heads * e, 2 * heads.num_kv_heads * e
         self.qkv = Linear(d, query_rows + kv_rows, bias=config.attention_bias)
         self.qkv.row_shards = ((query_rows, shard), (kv_rows, f"{name}.kv{heads.first_kv_head}"))
+        self.query_norm = Norm(e, bias=False) if config.qk_norm else None
+        self.key_norm = Norm(e, bias=False) if config.qk_norm else None
         self.out = Linear(
             query_rows,
             d,
@@ -77,26 +131,121 @@ class SelfAttention(nn.Module):
             carries_bias=tensor.rank == 0,
         )
 
-    def context(self, x: Tensor, batch: int, cache: KeyValueCache | None) -> Tensor:
-        """[B*T, d] to [B*T, h*e]: QKV projection, cache write, attention. All reshapes are views."""
-        h, g = self.num_heads, self.num_kv_heads
+    def context(self, x: Tensor, step: Step) -> Tensor:
+        """[B*T, d] to [B*T, h*e]: QKV projection, norms and positions, cache write, attention."""
         qkv: Tensor = self.qkv(x)
-        qkv = qkv.view(batch, -1, h + 2 * g, self.head_dim)
-        if cache is not None:
-            cache.store(self.slot, qkv[:, :, h:].unflatten(2, (2, g)))
-        q, k, v = (part.transpose(1, 2) for part in qkv.split((h, g, g), dim=2))
-        context = nnf.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=h != g)
+        qkv = qkv.view(-1, self.num_heads + 2 * self.num_kv_heads, self.head_dim)
+        if step.kernels is KernelSet.COMPILED and step.cache is not None and step.rotary is not None:
+            q, from_cache = self._prepare_fused(qkv, step, step.cache, step.rotary), True
+        else:
+            q, *new = self._prepare(qkv, step)
+            from_cache = step.start > 0
+        if from_cache and step.cache is not None:
+            k, v = step.cache.rows(self.slot, 0, step.start + step.length).unbind(2)
+        else:
+            k, v = (y.unflatten(0, (step.batch, step.length)) for y in new)
+        q = q.unflatten(0, (step.batch, step.length))
+        grouped = self.num_heads != self.num_kv_heads
+        q, k, v = (y.transpose(1, 2) for y in (q, k, v))
+        context = nnf.scaled_dot_product_attention(q, k, v, is_causal=step.length > 1, enable_gqa=grouped)
         # Fused attention lays its output out as [B, T, h, e] when q comes so, hence no copy here.
-        return context.transpose(1, 2).reshape(x.shape[0], h * self.head_dim)
+        return context.transpose(1, 2).reshape(x.shape[0], self.num_heads * self.head_dim)
 
-    def forward(self, x: Tensor, batch: int, cache: KeyValueCache | None) -> Tensor:
+    def _prepare(self, qkv: Tensor, step: Step) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values [B*T, heads, e] of a projection; the last two also in the cache."""
+        h, g = self.num_heads, self.num_kv_heads
+        v = qkv[:, h + g :]
+        if step.kernels is KernelSet.PYTORCH_COMPOSED:
+            q, k = self._turn_composed(qkv, step)
+        else:
+            qk = qkv[:, : h + g]
+            if self.query_norm is not None and self.key_norm is not None:
+                qk = self._norm_heads(qk, self.query_norm, self.key_norm)
+            if step.rotary is not None:
+                qk = fused.rope(qk, *(_for_rows(table, step) for table in step.rotary))
+            q, k = qk.split((h, g), dim=1)
+        if step.cache is not None:
+            self._store(step.cache.rows(self.slot, step.start, step.length), qkv, k.detach(), v.detach(), step)
+        return q, k, v
+
+    def _turn_composed(self, qkv: Tensor, step: Step) -> list[Tensor]:
+        """Queries and keys, each normed and turned by operators of its own."""
+        parts = list(qkv.split((self.num_heads, self.num_kv_heads, self.num_kv_heads), dim=1)[:2])
+        if self.query_norm is not None and self.key_norm is not None:
+            norms = (self.query_norm, self.key_norm)
+            parts = [fused.rms_norm_composed(x, norm.weight) for x, norm in zip(parts, norms, strict=True)]
+        if step.rotary is not None:
+            cos, sin = (_for_rows(table, step) for table in step.rotary)
+            parts = [fused.rotate(x, cos, sin) for x in parts]
+        return parts
+
+    def _norm_heads(self, qk: Tensor, query_norm: Norm, key_norm: Norm) -> Tensor:
+        """Queries and keys [B*T, h + g, e] with an RMSNorm over each head: two kernels into one buffer."""
+        parts = qk.split((self.num_heads, self.num_kv_heads), dim=1)
+        norms = (query_norm, key_norm)
+        if needs_gradient(qk):
+            # Every rank's heads share these weights.
+            weights = [fan_out(norm.weight, self.tensor) for norm in norms]
+            return torch.cat([fused.head_norm(x, weight) for x, weight in zip(parts, weights, strict=True)], dim=1)
+        normed = torch.empty(qk.shape, dtype=qk.dtype, device=qk.device)
+        targets = normed.split((self.num_heads, self.num_kv_heads), dim=1)
+        for target, x, norm in zip(targets, parts, norms, strict=True):
+            fused.head_norm_into(target, x, norm.weight)
+        return normed
+
+    def _store(self, rows: Tensor, qkv: Tensor, k: Tensor, v: Tensor, step: Step) -> None:
+        if step.rotary is None:
+            # Keys and values lie side by side in the projection: one strided copy.
+            kv = qkv[:, self.num_heads :].detach()
+            rows.copy_(kv.view(step.batch, step.length, 2, self.num_kv_heads, self.head_dim))
+        elif step.kernels is KernelSet.PYTORCH_COMPOSED:
+            for place, x in enumerate((k, v)):
+                rows[:, :, place].copy_(x.unflatten(0, (step.batch, step.length)))
+        else:
+            for part, (keys, values) in _by_rows(rows, step, k, v):
+                fused.store(part, keys, values)
+
+    def _prepare_fused(self, qkv: Tensor, step: Step, cache: KeyValueCache, rotary: tuple[Tensor, Tensor]) -> Tensor:
+        """Rotated queries [B*T, h, e]; keys and values go into the cache alone."""
+        rows = cache.rows(self.slot, step.start, step.length)
+        cos, sin = rotary
+        done = []
+        for part, (x,) in _by_rows(rows, step, qkv):
+            if self.query_norm is not None and self.key_norm is not None:
+                weights = (self.query_norm.weight, self.key_norm.weight)
+                done.append(fused.norm_rope_store(x, cos, sin, part, *weights))
+            else:
+                done.append(fused.rope_store(x, cos, sin, part))
+        return done[0] if len(done) == 1 else torch.cat(done)
+
+    def forward(self, x: Tensor, step: Step) -> Tensor:
         """[B*T, d] to this rank's part of the output, [B*T, d]."""
-        y: Tensor = self.out(self.context(x, batch, cache))
+        y: Tensor = self.out(self.context(x, step))
         return y
 
 
+def _for_rows(table: Tensor, step: Step) -> Tensor:
+    """[T, e] for rows of T or of one token a sequence, as it is; else repeated: [B*T, e]."""
+    if step.batch == 1 or step.length == 1:
+        return table
+    return table.repeat(step.batch, 1)
+
+
+def _by_rows(rows: Tensor, step: Step, *tensors: Tensor) -> list[tuple[Tensor, tuple[Tensor, ...]]]:
+    """A cache's rows [B, T, ...] as [R, ...] with the same rows of tensors [B*T, ...]: all of them, or by sequence."""
+    if step.batch == 1:
+        return [(rows[0], tensors)]
+    if step.length == 1:
+        return [(rows[:, 0], tensors)]
+    parts = [x.chunk(step.batch) for x in tensors]
+    return [(rows[i], tuple(part[i] for part in parts)) for i in range(step.batch)]
+
+
 class FeedForward(nn.Module):
-    """W2 · gelu(W1 · x + b1) + b2 over this rank's share of the FFN width."""
+    """W2 · gelu(W1 · x + b1) + b2, or W2 · (silu(W_gate · x) * (W1 · x)), over this rank's share of the FFN width.
+
+    `up` holds the rows of the gate, if there is one, and then those of W1.
+    """
 
     def __init__(
         self,
@@ -110,7 +259,8 @@ class FeedForward(nn.Module):
         super().__init__()
         d, f = config.hidden_size, config.intermediate_size // tensor.size
         shard = f"{name}.{tensor.rank}"
-        self.up = Linear(d, f, bias=config.mlp_bias, shard=shard)
+        self.gated = config.gated_ffn
+        self.up = Linear(d, 2 * f if self.gated else f, bias=config.mlp_bias, shard=shard)
         self.down = Linear(
             f,
             d,
@@ -120,13 +270,18 @@ class FeedForward(nn.Module):
             carries_bias=tensor.rank == 0,
         )
 
-    def inner(self, x: Tensor) -> Tensor:
+    def inner(self, x: Tensor, kernels: KernelSet) -> Tensor:
         """[B*T, d] to [B*T, f]."""
-        return nnf.gelu(self.up(x))
+        if not self.gated:
+            return nnf.gelu(self.up(x))
+        if kernels is KernelSet.PYTORCH_COMPOSED:
+            return fused.silu_mul_composed(self.up(x))
+        y: Tensor = fused.silu_mul(self.up(x))
+        return y
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, kernels: KernelSet) -> Tensor:
         """[B*T, d] to this rank's part of the output, [B*T, d]."""
-        y: Tensor = self.down(self.inner(x))
+        y: Tensor = self.down(self.inner(x, kernels))
         return y
 
 
@@ -136,24 +291,53 @@ class Block(nn.Module):
     def __init__(self, config: TransformerConfig, tensor: Group, slot: int, name: str, residual_std: float) -> None:
         super().__init__()
         d, bias = config.hidden_size, config.norm_bias
-        self.attention_norm = nn.LayerNorm(d, bias=bias)
+        self.attention_norm = Norm(d, bias=bias)
         self.attention = SelfAttention(config, tensor, slot, name, residual_std)
-        self.ffn_norm = nn.LayerNorm(d, bias=bias)
+        self.ffn_norm = Norm(d, bias=bias)
         self.ffn = FeedForward(config, tensor, name, residual_std)
 
 
 class Embeddings(nn.Module):
-    """Token rows plus learned position rows, replicated on every rank."""
+    """Token rows plus learned position rows if the model has them, replicated on every rank."""
 
     def __init__(self, config: TransformerConfig, num_devices: int) -> None:
         super().__init__()
         self.tokens = nn.Embedding(padded_vocab_size(config.vocab_size, num_devices), config.hidden_size)
-        self.positions = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.positions: nn.Embedding | None = None
+        if config.position_embeddings:
+            self.positions = nn.Embedding(config.max_position_embeddings, config.hidden_size)
 
-    def forward(self, input_ids: Tensor) -> Tensor:
-        """Ids [B, T] to [B*T, d]: a gather and an add."""
-        tokens: Tensor = self.tokens(input_ids)
-        return (tokens + self.positions.weight[: input_ids.shape[1]]).flatten(0, 1)
+    def forward(self, input_ids: Tensor, start: int = 0) -> Tensor:
+        """Ids [B, T] of tokens from position `start` to [B*T, d]: a gather, and an add for learned positions."""
+        x: Tensor = self.tokens(input_ids)
+        if self.positions is not None:
+            x = x + self.positions.weight[start : start + input_ids.shape[1]]
+        return x.flatten(0, 1)
+
+
+class Rotary(nn.Module):
+    """Cosines and sines of all positions, [P, e] each, computed in float64 and kept in the model's dtype."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        shape = (config.max_position_embeddings, config.head_dim)
+        self.register_buffer("cos", torch.empty(shape), persistent=False)
+        self.register_buffer("sin", torch.empty(shape), persistent=False)
+        self.cos: Tensor
+        self.sin: Tensor
+
+    def fill(self) -> None:
+        """Computes the tables where they lie."""
+        positions, width = self.cos.shape
+        exponents = torch.arange(0, width, 2, dtype=torch.float64, device=self.cos.device) / width
+        places = torch.arange(positions, dtype=torch.float64, device=self.cos.device)
+        angles = torch.outer(places, ROTARY_BASE**-exponents).repeat(1, 2)
+        self.cos.copy_(angles.cos())
+        self.sin.copy_(angles.sin())
+
+    def forward(self, start: int, length: int) -> tuple[Tensor, Tensor]:
+        """The rows of `length` positions from `start`, without a kernel."""
+        return self.cos[start : start + length], self.sin[start : start + length]
 
 
 class LanguageModelHead(nn.Module):
@@ -162,7 +346,7 @@ class LanguageModelHead(nn.Module):
     def __init__(self, config: TransformerConfig, world: Group) -> None:
         super().__init__()
         self.world = world
-        self.norm = nn.LayerNorm(config.hidden_size, bias=config.norm_bias)
+        self.norm = Norm(config.hidden_size, bias=config.norm_bias)
         self.rows = padded_vocab_size(config.vocab_size, world.size) // world.size
         self.unembedding: Linear | None = None
         if not config.tie_word_embeddings:
@@ -175,9 +359,9 @@ class LanguageModelHead(nn.Module):
         table = fan_out(embeddings.tokens.weight, self.world)
         return table[self.world.rank * self.rows : (self.world.rank + 1) * self.rows]
 
-    def forward(self, x: Tensor, embeddings: Embeddings) -> Tensor:
+    def forward(self, x: Tensor, embeddings: Embeddings, kernels: KernelSet) -> Tensor:
         """[m, d] to [m, V/N]."""
-        normed: Tensor = self.norm(x)
+        normed: Tensor = self.norm(x, kernels)
         return nnf.linear(fan_out(normed, self.world), self.weight(embeddings))
 
 
@@ -193,8 +377,12 @@ def initialise(model: nn.Module, seed: int = 0) -> None:
                 _fill_linear(module, f"{seed}/{name}")
             elif isinstance(module, nn.Embedding):
                 module.weight.normal_(std=STD, generator=_generator(f"{seed}/{name}", module.weight.device))
-            elif isinstance(module, nn.LayerNorm):
-                module.reset_parameters()
+            elif isinstance(module, Norm):
+                module.weight.fill_(1.0)
+                if module.bias is not None:
+                    module.bias.zero_()
+            elif isinstance(module, Rotary):
+                module.fill()
 
 
 def _fill_linear(linear: Linear, name: str) -> None:

@@ -13,30 +13,31 @@ from torch import Tensor, nn
 
 from validation.models.communication import Group, fan_out, sum_partials
 from validation.models.decoder import StackedDecoder
-from validation.models.layers import FeedForward, KeyValueCache, SelfAttention
+from validation.models.layers import FeedForward, Norm, SelfAttention, Step
 
 if TYPE_CHECKING:
     from kraken_sim.models.config import TransformerConfig
 
 
 class ParallelLayer(nn.Module):
-    """9 kernels and 1 AllReduce."""
+    """9 kernels (a rotary one 10) and 1 AllReduce, with the kernels of torch."""
 
     def __init__(self, config: TransformerConfig, tensor: Group, slot: int, residual_std: float) -> None:
         super().__init__()
         self.tensor = tensor
-        self.norm = nn.LayerNorm(config.hidden_size, bias=config.norm_bias)
+        self.norm = Norm(config.hidden_size, bias=config.norm_bias)
         self.attention = SelfAttention(config, tensor, slot, "", residual_std)
         # W_out carries the one output bias that the two halves of the layer need.
         self.ffn = FeedForward(config, tensor, "", residual_std, output_bias=False)
 
-    def forward(self, x: Tensor, batch: int, cache: KeyValueCache | None) -> Tensor:
-        """[B*T, d] to [B*T, d]."""
-        normed = fan_out(self.norm(x), self.tensor)
-        y: Tensor = self.attention(normed, batch, cache)
+    def forward(self, x: Tensor, delta: Tensor | None, step: Step) -> tuple[Tensor, Tensor]:
+        """The residual and what is still to be added to it, both [B*T, d], before and after the layer."""
+        x, normed = self.norm.after(x, delta, step.kernels)
+        normed = fan_out(normed, self.tensor)
+        y: Tensor = self.attention(normed, step)
         # In place: out of place, addmm copies y first.
-        y.addmm_(self.ffn.inner(normed), self.ffn.down.weight.t())
-        return x + sum_partials(y, self.tensor)
+        y.addmm_(self.ffn.inner(normed, step.kernels), self.ffn.down.weight.t())
+        return x, sum_partials(y, self.tensor)
 
 
 class ParallelDecoder(StackedDecoder):

@@ -48,7 +48,9 @@ class Reference:
     def logits(self, input_ids: Tensor) -> Tensor:
         """Ids [B, T] to logits [B, V] of the last tokens."""
         w = self.weights
-        x = w["embeddings.tokens"][input_ids] + w["embeddings.positions"][: input_ids.shape[1]]
+        x = w["embeddings.tokens"][input_ids]
+        if self.config.position_embeddings:
+            x = x + w["embeddings.positions"][: input_ids.shape[1]]
         x = self._norm(self._layers(x)[:, -1], "final_norm")
         return x @ w.get("unembedding.weight", w["embeddings.tokens"]).T
 
@@ -81,23 +83,41 @@ class Reference:
         return self._linear(torch.cat(xs, dim=-1), "concat")
 
     def _linear(self, x: Tensor, name: str) -> Tensor:
-        return x @ self.weights[name + ".weight"].T + self.weights[name + ".bias"]
+        y = x @ self.weights[name + ".weight"].T
+        return y + self.weights[name + ".bias"] if name + ".bias" in self.weights else y
 
     def _norm(self, x: Tensor, name: str) -> Tensor:
+        """LayerNorm where the norm has a bias, RMSNorm where it has none."""
+        if name + ".bias" not in self.weights:
+            return x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt() * self.weights[name + ".weight"]
         centred = x - x.mean(-1, keepdim=True)
         scaled = centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt()
         return scaled * self.weights[name + ".weight"] + self.weights[name + ".bias"]
 
     def _ffn(self, x: Tensor, prefix: str) -> Tensor:
-        weights = self.weights
         inner = self._linear(x, prefix + "up")
-        inner = inner * 0.5 * (1 + torch.erf(inner / 2**0.5))
-        y = inner @ weights[prefix + "down.weight"].T
-        return y + weights[prefix + "down.bias"] if prefix + "down.bias" in weights else y
+        if self.config.gated_ffn:
+            gate = self._linear(x, prefix + "gate")
+            inner = gate / (1 + torch.exp(-gate)) * inner
+        else:
+            inner = inner * 0.5 * (1 + torch.erf(inner / 2**0.5))
+        return self._linear(inner, prefix + "down")
+
+    def _rotated(self, x: Tensor) -> Tensor:
+        """Each pair (x_i, x_{i + e/2}) of a head [B, T, heads, e] as a complex number, turned by t * base^(-2i/e)."""
+        half = self.config.head_dim // 2
+        frequencies = 10_000.0 ** (-torch.arange(half, dtype=torch.float64) / half)
+        angles = torch.arange(x.shape[1], dtype=torch.float64)[:, None] * frequencies
+        turned = torch.complex(x[..., :half], x[..., half:]) * torch.exp(1j * angles)[:, None]
+        return torch.cat([turned.real, turned.imag], dim=-1)
 
     def _attention(self, x: Tensor, layer: int, way: int) -> Tensor:
         p, (batch, length, _), e = f"layers.{layer}.{way}.", x.shape, self.config.head_dim
         q, k, v = (self._linear(x, p + name).view(batch, length, -1, e) for name in ("query", "key", "value"))
+        if self.config.qk_norm:
+            q, k = self._norm(q, p + "query_norm"), self._norm(k, p + "key_norm")
+        if not self.config.position_embeddings:
+            q, k = self._rotated(q), self._rotated(k)
         self.keys_values[layer, way] = torch.stack([k, v]).detach()
         shared = self.config.num_attention_heads // self.config.num_key_value_heads
         k, v = (y.repeat_interleave(shared, dim=2) for y in (k, v))

@@ -52,17 +52,9 @@ def check_shapes(config: TransformerConfig, tensor_size: int, path: str = "model
 
 
 def _unsupported(config: TransformerConfig, path: str) -> list[Problem]:
-    problems = []
-    if config.gated_ffn:
-        problems.append(Problem(f"{path}.gated_ffn", "these models have a GELU FFN only", True, "false"))
-    if not config.position_embeddings:
-        message = "these models have learned positions only"
-        problems.append(Problem(f"{path}.position_embeddings", message, False, "true"))
-    if config.qk_norm:
-        problems.append(Problem(f"{path}.qk_norm", "these models do not norm queries and keys", True, "false"))
     if config.lm_head_bias:
-        problems.append(Problem(f"{path}.lm_head_bias", "these models' logits have no bias", True, "false"))
-    return problems
+        return [Problem(f"{path}.lm_head_bias", "these models' logits have no bias", True, "false")]
+    return []
 
 
 def _indivisible(config: TransformerConfig, size: int, path: str) -> list[Problem]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from validation.models.communication import Group, fan_out, sum_partials
 from validation.models.decoder import StackedDecoder
-from validation.models.layers import Block, KeyValueCache
+from validation.models.layers import Block, Step
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
 
 
 class StandardLayer(Block):
-    """11 kernels and 2 AllReduces."""
+    """11 kernels (a rotary one 12) and 2 AllReduces, with the kernels of torch."""
 
     def __init__(self, config: TransformerConfig, tensor: Group, slot: int, residual_std: float) -> None:
         super().__init__(config, tensor, slot, "", residual_std)
         self.tensor = tensor
 
-    def forward(self, x: Tensor, batch: int, cache: KeyValueCache | None) -> Tensor:
-        """[B*T, d] to [B*T, d]."""
-        normed = fan_out(self.attention_norm(x), self.tensor)
-        x = x + sum_partials(self.attention(normed, batch, cache), self.tensor)
-        normed = fan_out(self.ffn_norm(x), self.tensor)
-        return x + sum_partials(self.ffn(normed), self.tensor)
+    def forward(self, x: Tensor, delta: Tensor | None, step: Step) -> tuple[Tensor, Tensor]:
+        """The residual and what is still to be added to it, both [B*T, d], before and after the layer."""
+        x, normed = self.attention_norm.after(x, delta, step.kernels)
+        delta = sum_partials(self.attention(fan_out(normed, self.tensor), step), self.tensor)
+        x, normed = self.ffn_norm.after(x, delta, step.kernels)
+        return x, sum_partials(self.ffn(fan_out(normed, self.tensor), step.kernels), self.tensor)
 
 
 class StandardDecoder(StackedDecoder):
-    """A GPT-2 like decoder over `world` ranks."""
+    """A GPT-2 like or Llama-like decoder over `world` ranks."""
 
     def __init__(self, config: TransformerConfig, world: Group) -> None:
         super().__init__(config, world, StandardLayer)

@@ -1,8 +1,9 @@
 """Whole models as plain dictionaries of tensors, and the part of them that a rank's model holds.
 
 Names: `embeddings.tokens`, `embeddings.positions`, `layers.{layer}.{way}.{part}.{weight|bias}` with the parts
-attention_norm, query, key, value, out, ffn_norm, up, down, then `concat.*` (Kraken), `final_norm.*` and
-`unembedding.weight` (untied). Standard and parallel models have way 0 only. Matrices are [outputs, inputs].
+attention_norm, query, key, value, query_norm, key_norm, out, ffn_norm, gate, up, down as far as the model has them,
+then `concat.*` (Kraken), `final_norm.*` and `unembedding.weight` (untied). Standard and parallel models have way 0
+only. Matrices are [outputs, inputs].
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from kraken_sim.models.counts import has_output_bias
 from validation.models.kraken import KrakenDecoder
 from validation.models.parallel import ParallelDecoder
 from validation.models.sharding import split_heads
@@ -25,25 +27,32 @@ if TYPE_CHECKING:
 
 
 def weight_shapes(architecture: str, config: TransformerConfig, num_ways: int = 1) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every weight of a whole model, biases included.
+    """Name and shape of every weight of a whole model, biases included where it has them.
 
     `config` is the shape of the model; of a Kraken, that of one sub-layer.
     """
     d = config.hidden_size
     shapes: dict[str, tuple[int, ...]] = {
         "embeddings.tokens": (config.vocab_size, d),
-        "embeddings.positions": (config.max_position_embeddings, d),
     }
+    if config.position_embeddings:
+        shapes["embeddings.positions"] = (config.max_position_embeddings, d)
     for layer in range(config.num_hidden_layers):
         for way in range(num_ways):
             block = _block_shapes(architecture, config)
             shapes |= {f"layers.{layer}.{way}.{name}": shape for name, shape in block.items()}
     if architecture == "kraken":
-        shapes |= {"concat.weight": (d, num_ways * d), "concat.bias": (d,)}
-    shapes |= {"final_norm.weight": (d,), "final_norm.bias": (d,)}
+        shapes["concat.weight"] = (d, num_ways * d)
+        if config.mlp_bias:
+            shapes["concat.bias"] = (d,)
+    shapes |= {f"final_norm.{part}": (d,) for part in _norm_parts(config)}
     if not config.tie_word_embeddings:
         shapes["unembedding.weight"] = (config.vocab_size, d)
     return shapes
+
+
+def _norm_parts(config: TransformerConfig) -> tuple[str, ...]:
+    return ("weight", "bias") if config.norm_bias else ("weight",)
 
 
 def _block_shapes(architecture: str, config: TransformerConfig) -> dict[str, tuple[int, ...]]:
@@ -51,13 +60,19 @@ def _block_shapes(architecture: str, config: TransformerConfig) -> dict[str, tup
     query, kv = config.num_attention_heads * e, config.num_key_value_heads * e
     matrices = {"query": (query, d), "key": (kv, d), "value": (kv, d), "out": (d, query), "up": (f, d)}
     matrices["down"] = (d, f)
+    if config.gated_ffn:
+        matrices["gate"] = (f, d)
     parallel = architecture == "parallel"
     norms = ["attention_norm"] if parallel else ["attention_norm", "ffn_norm"]
     shapes: dict[str, tuple[int, ...]] = {f"{name}.weight": shape for name, shape in matrices.items()}
+    has_bias = dict.fromkeys(("query", "key", "value"), config.attention_bias)
+    has_bias |= {"out": has_output_bias(config), "gate": config.mlp_bias, "up": config.mlp_bias}
     # A parallel layer has one output bias, which W_out carries.
-    biased = [name for name in matrices if not (parallel and name == "down")]
-    shapes |= {f"{name}.bias": (matrices[name][0],) for name in biased}
-    return shapes | {f"{name}.{part}": (d,) for name in norms for part in ("weight", "bias")}
+    has_bias["down"] = config.mlp_bias and not parallel
+    shapes |= {f"{name}.bias": (matrices[name][0],) for name in matrices if has_bias[name]}
+    if config.qk_norm:
+        shapes |= {"query_norm.weight": (e,), "key_norm.weight": (e,)}
+    return shapes | {f"{name}.{part}": (d,) for name in norms for part in _norm_parts(config)}
 
 
 def shard_weights(whole: Mapping[str, Tensor], model: Decoder) -> dict[str, Tensor]:
@@ -65,14 +80,15 @@ def shard_weights(whole: Mapping[str, Tensor], model: Decoder) -> dict[str, Tens
     state: dict[str, Tensor] = {}
     rows = model.embeddings.tokens.num_embeddings
     state["embeddings.tokens.weight"] = _pad_rows(whole["embeddings.tokens"], rows)
-    state["embeddings.positions.weight"] = whole["embeddings.positions"]
+    if model.embeddings.positions is not None:
+        state["embeddings.positions.weight"] = whole["embeddings.positions"]
     for placement in model.placements():
         prefix = f"layers.{placement.layer}.{placement.way}."
         block = {name[len(prefix) :]: x for name, x in whole.items() if name.startswith(prefix)}
         state |= {f"{placement.module}.{name}": x for name, x in _block(block, model).items()}
     if isinstance(model, KrakenDecoder):
         state |= _concat(whole, model)
-    state |= {f"head.norm.{part}": whole[f"final_norm.{part}"] for part in ("weight", "bias")}
+    state |= {f"head.norm.{part}": whole[f"final_norm.{part}"] for part in _norm_parts(model.config)}
     if model.head.unembedding is not None:
         padded = _pad_rows(whole["unembedding.weight"], rows)
         state["head.unembedding.weight"] = padded.chunk(model.world.size)[model.world.rank]
@@ -95,17 +111,23 @@ def _block(block: Mapping[str, Tensor], model: Decoder) -> dict[str, Tensor]:
     parallel = isinstance(model, ParallelDecoder)
     state = {}
     for part in ("weight", "bias"):
-        qkv = [block[f"query.{part}"][queries], block[f"key.{part}"][kv], block[f"value.{part}"][kv]]
-        state[f"attention.qkv.{part}"] = torch.cat(qkv)
-        state[f"ffn.up.{part}"] = block[f"up.{part}"][inner]
+        if f"query.{part}" in block:
+            qkv = [block[f"query.{part}"][queries], block[f"key.{part}"][kv], block[f"value.{part}"][kv]]
+            state[f"attention.qkv.{part}"] = torch.cat(qkv)
+        if f"up.{part}" in block:
+            rows = [block[f"{name}.{part}"][inner] for name in ("gate", "up") if f"{name}.{part}" in block]
+            state[f"ffn.up.{part}"] = torch.cat(rows)
+    for part in _norm_parts(config):
         state[("norm." if parallel else "attention_norm.") + part] = block[f"attention_norm.{part}"]
         if not parallel:
             state[f"ffn_norm.{part}"] = block[f"ffn_norm.{part}"]
+    if config.qk_norm:
+        state |= {f"attention.{name}.weight": block[f"{name}.weight"] for name in ("query_norm", "key_norm")}
     state["attention.out.weight"] = block["out.weight"][:, queries]
-    state["attention.out.bias"] = _on_first(block["out.bias"], tensor.rank)
     state["ffn.down.weight"] = block["down.weight"][:, inner]
-    if not parallel:
-        state["ffn.down.bias"] = _on_first(block["down.bias"], tensor.rank)
+    for name, module in (("out", "attention.out"), ("down", "ffn.down")):
+        if f"{name}.bias" in block:
+            state[f"{module}.bias"] = _on_first(block[f"{name}.bias"], tensor.rank)
     return state
 
 
@@ -116,7 +138,8 @@ def _concat(whole: Mapping[str, Tensor], model: KrakenDecoder) -> dict[str, Tens
     for i, way in enumerate(model.layout.ways):
         start = way * d + tensor.rank * width
         state[f"concat.{i}.weight"] = whole["concat.weight"][:, start : start + width]
-    state["concat.0.bias"] = _on_first(whole["concat.bias"], model.world.rank)
+    if "concat.bias" in whole:
+        state["concat.0.bias"] = _on_first(whole["concat.bias"], model.world.rank)
     return state
 
 
