@@ -13,12 +13,12 @@ from kraken_sim.costs.collectives.policy import Library, Transport
 from kraken_sim.errors import InputError
 from kraken_sim.measurements.records import (
     AllReduceRecord,
+    CardLoad,
     GemmRecord,
     KernelSet,
     KernelsRecord,
     Launch,
     LaunchRecord,
-    Load,
     NoteRecord,
     PairRecord,
     PassRecord,
@@ -142,7 +142,10 @@ def test_every_kind_of_record_survives_the_file(tmp_path: Path) -> None:
 def test_keys_of_different_cases_differ() -> None:
     records = [*one_of_each(), gemm(513), gemm(dtype=DType.BFLOAT16), gemm(launch=Launch.EAGER), gemm(epilogue="none")]
     one = next(record for record in one_of_each() if isinstance(record, PassRecord))
-    records += [one.model_copy(update={"kernels": KernelSet.COMPILED}), one.model_copy(update={"load": Load.RESTED})]
+    records += [
+        one.model_copy(update={"kernels": KernelSet.COMPILED}),
+        one.model_copy(update={"load": CardLoad.RESTED}),
+    ]
     assert len({record.key for record in records}) == len(records)
 
 
@@ -159,7 +162,7 @@ def test_a_pass_without_kernel_set_and_load_keeps_the_key_that_older_files_gave_
     assert one.key.endswith("/graph/overlap/kind=kraken,ways=2/preset=6.7B")
     assert "kernels" not in to_line(one)
     assert "load" not in to_line(one)
-    loaded = one.model_copy(update={"kernels": KernelSet.COMPILED, "load": Load.SUSTAINED})
+    loaded = one.model_copy(update={"kernels": KernelSet.COMPILED, "load": CardLoad.SUSTAINED})
     assert "/graph/overlap/compiled/sustained/" in loaded.key
 
 

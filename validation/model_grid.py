@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Final
 
 from kraken_sim.measurements.records import (
     AttentionCase,
+    CardLoad,
     GemmCase,
     KernelsCase,
     KernelSet,
     Launch,
-    Load,
     MemoryBoundCase,
     PassCase,
 )
@@ -95,27 +95,27 @@ def pass_groups(condition: str, *, cpu: bool = False) -> Iterator[tuple[Case, ..
 def _is_traced(shape: Shape, case: PassCase) -> bool:
     telling = shape.name in ("Llama-3.1-8B", "Llama-3.2-1B", "Qwen3-8B")
     point = (case.phase, case.batch_size, case.context_length)
-    return telling and case.launch is Launch.GRAPH and case.load is Load.SUSTAINED and point in SOME[1:]
+    return telling and case.launch is Launch.GRAPH and case.load is CardLoad.SUSTAINED and point in SOME[1:]
 
 
 def _passes(model: dict[str, object], dtype: DType, condition: str) -> Iterator[PassCase]:
     for kernels in (KernelSet.PYTORCH, KernelSet.COMPILED):
         yield from _graphs(model, dtype, condition, kernels, (*PREFILLS, *DECODES))
     for point in (*PREFILLS, *DECODES):
-        yield _pass(model, dtype, condition, KernelSet.FUSED, point, Launch.GRAPH, Load.SUSTAINED)
+        yield _pass(model, dtype, condition, KernelSet.FUSED, point, Launch.GRAPH, CardLoad.SUSTAINED)
     for point in SOME:
         yield _pass(model, dtype, condition, KernelSet.PYTORCH, point, Launch.GRAPH, None)
     yield from _graphs(model, dtype, condition, KernelSet.PYTORCH_COMPOSED, SOME)
     for kernels in (KernelSet.PYTORCH, KernelSet.PYTORCH_COMPOSED, KernelSet.COMPILED):
         for point in SOME:
-            yield _pass(model, dtype, condition, kernels, point, Launch.EAGER, Load.SUSTAINED)
+            yield _pass(model, dtype, condition, kernels, point, Launch.EAGER, CardLoad.SUSTAINED)
 
 
 def _graphs(
     model: dict[str, object], dtype: DType, condition: str, kernels: KernelSet, points: tuple[Point, ...]
 ) -> Iterator[PassCase]:
     # Not in turn: the load of one pass carries over to the next.
-    for load in (Load.SUSTAINED, Load.RESTED):
+    for load in (CardLoad.SUSTAINED, CardLoad.RESTED):
         for point in points:
             yield _pass(model, dtype, condition, kernels, point, Launch.GRAPH, load)
 
@@ -127,7 +127,7 @@ def _pass(
     kernels: KernelSet,
     point: Point,
     launch: Launch,
-    load: Load | None,
+    load: CardLoad | None,
 ) -> PassCase:
     phase, batch_size, context_length = point
     fields = {"phase": phase, "batch_size": batch_size, "context_length": context_length, "launch": launch}
@@ -142,7 +142,7 @@ def _cpu_passes(condition: str) -> Iterator[PassCase]:
     tiny = Shape("tiny", "qwen3", 2, 64, 4, 2, 16, 96, 101, max_position_embeddings=64).fields()
     for kernels in KernelSet:
         for point in (("prefill", 1, 16), ("decode", 2, 16)):
-            for load in Load:
+            for load in CardLoad:
                 yield _pass(tiny, DType.FLOAT32, condition, kernels, point, Launch.EAGER, load)
 
 

@@ -40,7 +40,7 @@ class KernelSet(StrEnum):
     COMPILED = "compiled"
 
 
-class Load(StrEnum):
+class CardLoad(StrEnum):
     """The state of the card: after a rest of 0.1 s, or under passes back to back for about a second."""
 
     RESTED = "rested"
@@ -386,7 +386,7 @@ class PassCase(Case):
     overlap: bool
     condition: str
     kernels: KernelSet = KernelSet.PYTORCH
-    load: Load | None = None
+    load: CardLoad | None = None
     """None: one pass after another, the device idle and the ranks met in between."""
 
     @property

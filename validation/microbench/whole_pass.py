@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kraken_sim.measurements.records import Launch, Load
+from kraken_sim.measurements.records import CardLoad, Launch
 from validation.microbench.bench import Bench, Outcome, SkipCase
 from validation.microbench.kernels import kernels_in_order
 from validation.nvml import open_sensors
@@ -75,9 +75,9 @@ class ModelBench:
             # The same on every rank: the slowest rank's time decides.
             slowest = max(self.bench.control.gather(min(first)))
             fields: dict[str, Any] = {}
-            if case.load is Load.SUSTAINED:
+            if case.load is CardLoad.SUSTAINED:
                 samples, fields = self._time_back_to_back(one, slowest, _LOAD_S[case.phase])
-            elif case.load is Load.RESTED:
+            elif case.load is CardLoad.RESTED:
                 samples = time_eager(self.bench.clock, [one.run], _RESTED_REPEATS, before=self._rest, warmup=1)
             else:
                 least, most = _REPEATS
