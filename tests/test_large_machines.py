@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
 from topology_support import GB, US, cluster, nvlink, nvswitch_box, pcie_box
 
+from kraken_sim.architectures.architecture import DeviceCount
 from kraken_sim.hardware.topology.graph import Link, LinkKind, Node, NodeKind
 from kraken_sim.hardware.topology.nodes import rails_of
 from kraken_sim.hardware.topology.reduction import nearest_host
 from kraken_sim.hardware.topology.ways import WaySearch
+from kraken_sim.profiles.topology_file import NodeCount
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -179,3 +182,11 @@ def test_all_nodes_being_equal_a_cluster_of_512_is_one_of_eight_with_more_nodes(
     assert large.across.network_bytes_per_s == small.across.network_bytes_per_s
     assert large.bandwidth_bytes_per_s == small.bandwidth_bytes_per_s
     assert large.latency_s == small.latency_s
+
+
+def test_a_scenario_may_have_as_many_ranks_as_a_machine_may_have_gpus() -> None:
+    for kind in (DeviceCount, NodeCount):
+        count = TypeAdapter[int](kind)
+        assert count.validate_python(4096) == 4096
+        with pytest.raises(ValidationError):
+            count.validate_python(4097)

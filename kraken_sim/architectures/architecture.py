@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from kraken_sim.models.config import TransformerConfig
     from kraken_sim.program.program import Program
 
-DEVICE_LIMIT = 1024
-"""No program has that many ranks; a larger number is a slip, and would only exhaust the machine."""
+DEVICE_LIMIT = 4096
+"""Most ranks of a program, as many as a machine may have GPUs; a larger number is a slip."""
 
 Size = Annotated[int, Field(strict=True, ge=1, le=SIZE_LIMIT)]
 DeviceCount = Annotated[int, Field(strict=True, ge=1, le=DEVICE_LIMIT)]
