@@ -114,11 +114,15 @@ def test_every_weights_gradient_is_that_of_one_process(runs: Runs, size: int, ca
         assert {name: error for name, error in errors.items() if error > 1e-12} == {}
 
 
-@pytest.mark.parametrize(
-    ("size", "case"),
-    [(size, case) for size, case in CASES if case.kernels is KernelSet.PYTORCH],
-    ids=[f"{size}-{case.name}" for size, case in CASES if case.kernels is KernelSet.PYTORCH],
-)
+# Rotary prompts of several sequences repeat the positions and write the cache sequence by sequence.
+SIMULATED = [
+    (size, case)
+    for size, case in CASES
+    if case.kernels is KernelSet.PYTORCH and (case.batch == 1 or case.config.position_embeddings)
+]
+
+
+@pytest.mark.parametrize(("size", "case"), SIMULATED, ids=[f"{size}-{case.name}" for size, case in SIMULATED])
 def test_models_launch_the_kernels_that_the_simulator_simulates(runs: Runs, size: int, case: worker.Case) -> None:
     ops = program_ops(case, size)
     kinds = tuple(kind for op in ops for kind in kinds_of(op, case.config))
@@ -349,7 +353,11 @@ def test_a_step_after_other_tokens_needs_their_cache_and_has_one_token() -> None
     ("kernels", "first", "layer"),
     [
         ("pytorch", ("norm", "gemm", "rope", "copy", "attention", "gemm", "add"), 12),
-        ("pytorch_composed", ("pow", "mean", "add", "rsqrt", "mul", "mul", "gemm"), 37),
+        (
+            "pytorch_composed",
+            ("pow", "mean", "add", "rsqrt", "mul", "mul", "gemm"),
+            33,
+        ),  # float32: half precision converts 4 times
         ("fused", ("norm", "gemm", "rope", "copy", "attention", "gemm", "add"), 12),
         ("compiled", ("norm", "gemm", "rope_store", "attention", "gemm", "add_norm", "gemm"), 9),
     ],
