@@ -136,3 +136,14 @@ def test_a_dry_run_prints_errors_and_writes_nothing(tmp_path: Path, capsys: pyte
     printed = capsys.readouterr().out
     assert [line.split()[1] for line in printed.splitlines()] == ["gemm", "attention", "collectives", "contention"]
     assert path.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("name", refit.WITH_NVLINK)
+def test_no_wire_that_nobody_measured_starts_or_steps_sooner_than_the_card_s_nvlink(name: str) -> None:
+    own, pair = (load_profile(profile).collectives for profile in (name, refit.PAIR))
+    for table in (own.base_s, own.step_s):
+        for protocol, nvlink_s in table["nvlink"].items():
+            assert table["pcie"].get(protocol, nvlink_s) >= nvlink_s
+    for protocol in ("ll", "simple"):
+        added_s = own.base_s["host"][protocol] - own.base_s["nvlink"][protocol]
+        assert added_s == pytest.approx(pair.base_s["host"][protocol] - pair.base_s["nvlink"][protocol], rel=2e-3)

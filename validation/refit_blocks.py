@@ -75,7 +75,9 @@ class Shipped:
         body = block_yaml(block, replace(text, overrides=sources))
         self.texts[name] = with_sections(self.texts[name], {block: body})
         self.profiles[name] = self._read(name)
-        self.refitted.setdefault(name, []).append(block)
+        blocks = self.refitted.setdefault(name, [])
+        if block not in blocks:
+            blocks.append(block)
 
 
 def _fitted(source: str, fit: Fit[Any, Any]) -> Provenance:
