@@ -1,7 +1,8 @@
 """`make fuzz`: the fuzzer again and again with fresh seeds; what fails is printed with how to repeat it.
 
-Each round is `tests/test_fuzz.py` with a multiple of its examples. A failure shows the file or the arguments that
-were drawn, and a line `@reproduce_failure(...)` that repeats it when put above the test.
+Each round is the tests of files, command lines and calls (`tests/test_fuzz*.py`) with a multiple of their examples.
+A failure shows the file or the arguments that were drawn, and a line
+`@reproduce_failure(...)` that repeats it when put above the test.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ _EXAMPLES: Final = re.compile(r"(\d+) passing, \d+ failing|(\d+) passing example
 
 def main(minutes: float, *options: str) -> int:
     """Fuzzes for some minutes; 1 where something failed. `options` go to pytest, such as `-k profile`."""
-    tests = [str(Path(__file__).with_name(name)) for name in ("test_fuzz.py", "test_fuzz_api.py")]
+    tests = [
+        str(Path(__file__).with_name(name)) for name in ("test_fuzz.py", "test_fuzz_commands.py", "test_fuzz_api.py")
+    ]
     command = [
         sys.executable,
         "-m",

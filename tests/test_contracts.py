@@ -162,6 +162,9 @@ def test_every_name_of_the_api_exists() -> None:
 
 
 PAGES = ("README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
+GUIDES = (*PAGES, "CONTRIBUTING.md", "validation/README.md", "validation/measurements/README.md")
+OTHER_COMMAND = re.compile(r"^ *(?:\.venv/bin/)?(make|torchrun|python|kraken-sim) (.*)", re.MULTILINE)
+"""Lines that are commands: those of pages that are not run, because they take minutes, GPUs, tables or a network."""
 
 
 def blocks_of(page: str, *languages: str) -> list[str]:
@@ -196,6 +199,54 @@ def test_every_command_of_a_page_runs_in_turn(page: str) -> None:
     for command in commands_of(page):
         arguments = command.split("#", maxsplit=1)[0].split()[1:]
         assert main(arguments) == 0, command
+
+
+def commands_not_run(name: str) -> list[tuple[str, str]]:
+    """Guides and the words after `name` of their command lines that no other test runs."""
+    return [
+        (page, match[2].split("#", maxsplit=1)[0].strip())
+        for page in GUIDES
+        for match in OTHER_COMMAND.finditer((ROOT / page).read_text(encoding="utf-8"))
+        if match[1] == name and match[0].strip() not in (commands_of(page) if page in PAGES else ())
+    ]
+
+
+def python_lines() -> dict[str, str]:
+    """By module or script that guides run with python or torchrun, what they write after it."""
+    found: dict[str, str] = {}
+    for name in ("python", "torchrun"):
+        for _, words in commands_not_run(name):
+            if match := re.search(r"(-m validation\.\w+|tests/\w+\.py)(.*)", words):
+                found[match[1]] = found.get(match[1], "") + match[2]
+    return found
+
+
+def test_every_target_of_make_that_guides_name_exists() -> None:
+    targets = {target for _, words in commands_not_run("make") for target in words.split()}
+    assert {"demo", "test", "check", "coverage", "fuzz", "bench"} <= targets
+    subprocess.run(["make", "--dry-run", *sorted(targets)], cwd=ROOT, check=True, capture_output=True)
+
+
+def test_every_option_of_commands_that_guides_name_and_no_test_runs_is_one() -> None:
+    known = options_of(build_parser())
+    lines = commands_not_run("kraken-sim")
+    assert lines
+    for page, words in lines:
+        verb = " ".join(word for word in words.split()[:2] if word in known or f"{words.split()[0]} {word}" in known)
+        assert verb in known, (page, words)
+        assert set(re.findall(r"--[a-z-]+", words)) <= set(known[verb]), (page, words)
+
+
+@pytest.mark.parametrize("module", python_lines())
+def test_what_guides_run_with_python_exists_and_has_the_options_they_name(module: str) -> None:
+    if module == "-m validation.measure":
+        pytest.importorskip("torch")
+    if module.startswith("tests/"):
+        assert (ROOT / module).exists()
+        return
+    command = [sys.executable, *module.split(), "--help"]
+    shown = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    assert set(re.findall(r"--[a-z-]+", python_lines()[module])) <= set(re.findall(r"--[a-z-]+", shown))
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks_of(page, "python")])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from fuzz_files import RICH, SIZED, SMALL, SWEEP, check_prediction
 from fuzz_promise import check_json, check_time, kept
+from fuzz_settings import examples
 from fuzz_trees import BEYOND_JSON, HOSTILE, mutated, plain
 from hypothesis import given
 from hypothesis import strategies as st
-from test_fuzz import RICH, SIZED, SMALL, SWEEP, check_prediction, examples
 
 import kraken_sim
 
