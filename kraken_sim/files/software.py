@@ -11,8 +11,8 @@ from typing import Final
 from kraken_sim.files.bounded import YAML_FILE, read_bytes
 from kraken_sim.files.shipped import data_dir
 
-_LIBRARIES: Final = ("networkx", "numpy", "scipy", "simpy")
-"""Whose arithmetic, order of events or search of rings results come from."""
+_LIBRARIES: Final = ("numpy", "simpy")
+"""Whose arithmetic and order of events results come from."""
 
 
 def digest(path: Path) -> str:
