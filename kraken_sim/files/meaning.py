@@ -4,7 +4,9 @@ Constants of a machine are fields of plain dataclasses. Each says in its metadat
 reads, checks or describes a file of them takes it from there:
 
     launch_s: float = field(metadata=means("Before the first CTA of a kernel.", 0.0, 1e-6, 1e-3))
-    prefill: Mapping[str, float] = field(metadata=table("Share of the peak.", keys=NUMBER, each=EFFICIENCY, least=1))
+    prefill: Mapping[str, float] = field(
+        metadata=holds(Table("Share of the peak.", keys=NUMBER, each=EFFICIENCY, least=1))
+    )
 
 A range holds what a measurement may find on any GPU of the past and the next ten years, with room on either side: it
 is there to catch a wrong sign, a wrong prefix or a wrong column, not to say what is good.

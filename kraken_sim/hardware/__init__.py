@@ -1,1 +1,1 @@
-"""Machines: device, topology, launch costs, and the profiles they are loaded from."""
+"""Metal and wires: a GPU and its launch costs, the graph of a machine, what a group of GPUs communicates over."""

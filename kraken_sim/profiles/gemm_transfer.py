@@ -13,27 +13,28 @@ if TYPE_CHECKING:
     from kraken_sim.hardware.device import Device
 
 MAX_MMA_EFFICIENCY = 0.93
-"""Share of the tensor-core peak that a GPU reaches when neither power nor clock holds it back; fitted, the largest of
-the shipped fits (A100)."""
+"""Share of the tensor-core peak that a GPU reaches when neither power nor clock holds it back; assumed, a little
+more than the largest of the shipped fits (A100, 0.92)."""
 
 PARTITIONED_L2_GENERATIONS = frozenset({"ampere", "hopper", "blackwell"})
 """Data-centre generations whose L2 is two partitions that may both hold a line (NVIDIA A100 and H100
 architecture whitepapers), so that cyclic reuse fits only part of the capacity."""
 
 _PARTITIONED_SHARE = 0.65
-"""Share of a partitioned L2 that cyclic reuse finds; assumed, between the fits of A100 (0.62) and H100 (0.69)."""
+"""Share of a partitioned L2 that cyclic reuse finds; assumed, near the fits of A100 (0.63) and H100 (0.65);
+those of H200 have 0.70 and 0.80."""
 
-_WHOLE_SHARE = 1.05  # datasheets say MB for MiB
-"""The same of an L2 in one piece; assumed: all of it, and datasheets say MB for MiB; the fit of L40S has 1.08."""
+_WHOLE_SHARE = 1.05
+"""The same of an L2 in one piece; assumed: all of it, and datasheets say MB for MiB; the fit of L40S has 1.07."""
 
 _RESIDENT_SOFTNESS = 0.03
 """Relative width of the transition from found to not found; assumed, as in the fit of L40S."""
 
 _PERSISTENT_QUANTISATION = 0.05
-"""How far waves are whole for persistent kernels; assumed, near the fit of H100 (0.04)."""
+"""How far waves are whole for persistent kernels; assumed; the fits of H100 and H200 have 0.02."""
 
 _PLAIN_QUANTISATION = 0.9
-"""The same for one tile a CTA; assumed, near the fit of A100 (0.95)."""
+"""The same for one tile a CTA; assumed, as in the fit of A100 (0.89)."""
 
 
 def carry_over_gemm(constants: GemmConstants, source: Device, target: Device) -> GemmConstants:

@@ -46,8 +46,8 @@ class Provenance:
 class HardwareProfile:
     """One machine.
 
-    `provenance` has an entry for every number of the profile's file, under its dotted path there, for
-    example `device.num_sms`, `topology.links.0.bandwidth` or `gemm.tile_efficiency.256x128`.
+    `provenance` has an entry for every number of the profile's file, under its dotted path there without the
+    `values` of a block, for example `device.num_sms`, `topology.links.0.bandwidth` or `collectives.base_s.nvlink.ll`.
     `serving_attention` is for the attention of serving engines, where it is known apart from the bare kernel;
     without `power` the clock stays where the kernels were measured.
     `time_factors` is for what-ifs: by block (gemm, attention, memory_bound, collectives), how much longer than by

@@ -52,7 +52,8 @@ SEARCHED_RANKS: Final = 32
 """Largest group whose order is improved by segment reversals; a limit of ours, for the time it takes."""
 
 _MOST_KEPT: Final = 100_000
-"""Ways and rings that are kept, then all are dropped; a limit of ours, some 50 MB, so that memory stays flat."""
+"""Ways and rings that are kept, then all are dropped; a limit of ours, so that memory stays flat: a way takes 0.7 kB
+behind one switch and 2.7 kB between nodes, measured with tracemalloc, so all of them 70 to 270 MB."""
 
 _MAX_RINGS: Final = 32
 """Most rings on what those before them leave; a limit of ours, as NCCL's search has one (MAXCHANNELS / 2 in
