@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 from kraken_sim.errors import InputError
 from kraken_sim.hardware.topology.graph import LinkKind, NodeKind
-from kraken_sim.hardware.topology.nodes import nodes_of, rails_of
+from kraken_sim.hardware.topology.islands import nodes_of
+from kraken_sim.hardware.topology.nodes import rails_of
 from kraken_sim.hardware.topology.topology import Topology
 from kraken_sim.hardware.topology.union_find import UnionFind
 

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 from kraken_sim.errors import InputError
 from kraken_sim.hardware.topology.graph import LinkKind, NodeKind
-from kraken_sim.hardware.topology.nodes import nodes_of
+from kraken_sim.hardware.topology.islands import nodes_of
 from kraken_sim.hardware.topology.reduction import nearest_host
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from kraken_sim.hardware.topology.graph import Arc
+    from kraken_sim.hardware.topology.islands import Islands
     from kraken_sim.hardware.topology.topology import Topology
     from kraken_sim.program.ops import CollectiveKind
 
@@ -67,7 +68,7 @@ class Group:
         return len(self.gpus)
 
     @cached_property
-    def nodes(self) -> list[tuple[str, ...]]:
+    def nodes(self) -> Islands:
         """The GPUs by the node of a cluster that they are on."""
         return nodes_of(self.topology, self.gpus)
 

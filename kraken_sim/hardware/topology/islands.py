@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from kraken_sim.hardware.topology.graph import Graph, Link
 
 _SWITCHES: Final = frozenset({NodeKind.NVSWITCH, NodeKind.NETWORK_SWITCH})
-_IN_NODE: Final = frozenset(LinkKind) - {LinkKind.NETWORK}
 
 Islands = tuple[tuple[str, ...], ...]
 """GPUs in parts; the parts and the GPUs of each in the order in which they hang below hosts and switches."""
@@ -43,24 +42,33 @@ def with_planes_merged(topology: Graph) -> tuple[Link, ...]:
 
 def nvlink_islands(topology: Graph, gpus: Sequence[str]) -> Islands:
     """The group in parts that NVLink joins; without NVLink each GPU is one."""
-    return _parts(topology, gpus, frozenset({LinkKind.NVLINK}))
-
-
-def node_islands(topology: Graph, gpus: Sequence[str]) -> Islands:
-    """The group in nodes: what hangs together without the network."""
-    return _parts(topology, gpus, _IN_NODE)
-
-
-def _parts(topology: Graph, gpus: Sequence[str], kinds: Collection[LinkKind]) -> Islands:
     group, joined = set(gpus), UnionFind()
     for link in topology.links:
         ends = (name for name in (link.a, link.b) if topology.kinds[name] is NodeKind.GPU)
-        if link.kind in kinds and group.issuperset(ends):
+        if link.kind is LinkKind.NVLINK and group.issuperset(ends):
             joined.join(link.a, link.b)
     parts: dict[str, list[str]] = defaultdict(list)
-    for name in sorted(gpus, key=topology.board_places.__getitem__):
+    for name in _as_they_hang(topology, gpus):
         parts[joined.find(name)].append(name)
     return tuple(tuple(part) for part in parts.values())
+
+
+def node_islands(topology: Graph, gpus: Sequence[str]) -> Islands:
+    """The group in nodes; see `nodes_of`."""
+    return nodes_of(topology, _as_they_hang(topology, gpus))
+
+
+def nodes_of(topology: Graph, gpus: Sequence[str]) -> Islands:
+    """The group in nodes, what hangs together without the network, in the order of `gpus`."""
+    component = topology.components
+    found: dict[str, list[str]] = defaultdict(list)
+    for gpu in gpus:
+        found[component[gpu]].append(gpu)
+    return tuple(map(tuple, found.values()))
+
+
+def _as_they_hang(topology: Graph, gpus: Sequence[str]) -> list[str]:
+    return sorted(gpus, key=topology.board_places.__getitem__)
 
 
 def together(nodes: Islands, islands: Islands) -> Islands:

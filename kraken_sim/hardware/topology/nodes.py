@@ -1,4 +1,4 @@
-"""Several machines joined by a network: which GPUs share a node, and through which NIC each of them leaves it."""
+"""Several machines joined by a network: through which NIC each GPU leaves its node, and what NICs send."""
 
 from __future__ import annotations
 
@@ -12,15 +12,6 @@ if TYPE_CHECKING:
 
     from kraken_sim.hardware.topology.graph import Graph, LinkKind
     from kraken_sim.hardware.topology.rings import RingFinder
-
-
-def nodes_of(topology: Graph, gpus: Sequence[str]) -> list[tuple[str, ...]]:
-    """The GPUs by node: what hangs together without the network; in the order of `gpus`."""
-    component = topology.components
-    found: dict[str, list[str]] = defaultdict(list)
-    for gpu in gpus:
-        found[component[gpu]].append(gpu)
-    return [tuple(members) for members in found.values()]
 
 
 def rails_of(finder: RingFinder, gpus: Sequence[str]) -> dict[str, str]:

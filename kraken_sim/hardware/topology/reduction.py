@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Final
 from kraken_sim.errors import InputError
 from kraken_sim.hardware.interconnect import Across, Interconnect, InterconnectKind
 from kraken_sim.hardware.topology.graph import Link, LinkKind, NodeKind, P2PLevel
-from kraken_sim.hardware.topology.nodes import network_bytes_per_s, nodes_of, rails_of
+from kraken_sim.hardware.topology.islands import nodes_of
+from kraken_sim.hardware.topology.nodes import network_bytes_per_s, rails_of
+from kraken_sim.hardware.topology.ring_search import pairs_around
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -62,7 +64,7 @@ def _across(finder: RingFinder, gpus: Sequence[str], p2p: bool) -> Across | None
     there = rails_of(finder, nodes[1])[nodes[1][0]]
     ways = (finder.route(first[0], rails[first[0]]), finder.route(rails[first[0]], there))
     used = list(dict.fromkeys(rails.values()))
-    flight_s = 2 * _latency(finder, ways[0]) + _latency(finder, ways[1])
+    flight_s = 2 * finder.latency_s(ways[0]) + finder.latency_s(ways[1])
     node = reduce_group(finder, first, p2p)
     return Across(len(nodes), node, network_bytes_per_s(topology, used), len(used), flight_s)
 
@@ -87,11 +89,11 @@ def _through_host(finder: RingFinder, order: Sequence[str]) -> Interconnect:
     # The order of hosts along the ring decides how often the link between sockets is crossed.
     turn = {host: index for index, host in enumerate(dict.fromkeys(hosts.values()))}
     ordered = sorted(order, key=lambda gpu: turn[hosts[gpu]])
-    pairs = list(zip(ordered, [*ordered[1:], ordered[0]], strict=True))
+    pairs = pairs_around(ordered)
     between = [_between_hosts(finder, hosts[a], hosts[b]) for a, b in pairs]
     loads = Counter(arc for way in (*ways, *between) for arc in way)
     rates = [finder.links_of((arc,))[0].total_bytes_per_s / load for arc, load in loads.items()]
-    latency = dict(zip(order, (_latency(finder, way) for way in ways), strict=True))
+    latency = dict(zip(order, map(finder.latency_s, ways), strict=True))
     links = finder.links_of(loads)
     return Interconnect(
         kind=InterconnectKind.HOST,
@@ -99,7 +101,7 @@ def _through_host(finder: RingFinder, order: Sequence[str]) -> Interconnect:
         bandwidth_bytes_per_s=min(rates),
         num_links=1,
         latency_s=max(
-            latency[a] + _latency(finder, way) + latency[b] for (a, b), way in zip(pairs, between, strict=True)
+            latency[a] + finder.latency_s(way) + latency[b] for (a, b), way in zip(pairs, between, strict=True)
         ),
         crosses_sockets=_crosses_sockets(links),
         pcie_gen=_pcie_gen(links),
@@ -127,10 +129,6 @@ def nearest_host(finder: RingFinder, gpu: str) -> str:
         f"{gpu} has no PCIe or C2C link to a host, so nothing can be staged through host memory",
         example='{from: "gpu*", to: host, kind: pcie, gen: 5}',
     )
-
-
-def _latency(finder: RingFinder, way: Iterable[Arc]) -> float:
-    return sum(link.latency_s for link in finder.links_of(way))
 
 
 def _crosses_sockets(links: Iterable[Link]) -> bool:

@@ -19,6 +19,11 @@ _TOLERANCE = 1e-9
 """Relative difference below which two rings are equally good: rounding errors; a limit of ours."""
 
 
+def pairs_around(order: Sequence[str]) -> list[tuple[str, str]]:
+    """Each rank of a ring with the next one, the last with the first."""
+    return list(zip(order, [*order[1:], order[0]], strict=True))
+
+
 @dataclass(frozen=True, slots=True)
 class Ways:
     """The way between each pair of ranks, its latency, and what each link direction can carry (bytes/s)."""
@@ -33,7 +38,7 @@ class Ways:
 
     def value(self, order: Sequence[str]) -> Value:
         """The value of a whole ring."""
-        pairs = list(zip(order, [*order[1:], order[0]], strict=True))
+        pairs = pairs_around(order)
         loads = Counter(arc for pair in pairs for arc in self.routes[pair])
         bandwidth = min(self.capacity[arc] / load for arc, load in loads.items())
         return bandwidth, -sum(self.latency_s[pair] for pair in pairs), sum(map(self.width, pairs))

@@ -35,7 +35,7 @@ from kraken_sim.hardware.topology.islands import (
     with_planes_merged,
     with_switches,
 )
-from kraken_sim.hardware.topology.ring_search import Ways, best_order, improved_order
+from kraken_sim.hardware.topology.ring_search import Ways, best_order, improved_order, pairs_around
 from kraken_sim.hardware.topology.union_find import UnionFind
 from kraken_sim.hardware.topology.ways import WaySearch
 
@@ -213,6 +213,10 @@ class RingFinder:
         """The links that a way uses."""
         return tuple(self._links[index] for index, _ in arcs)
 
+    def latency_s(self, arcs: Iterable[Arc]) -> float:
+        """Time of flight over all links of a way."""
+        return sum(link.latency_s for link in self.links_of(arcs))
+
     # Shape of the graph -----------------------------------------------------------------------------------
 
     def _tree_order(self, gpus: Sequence[str]) -> tuple[str, ...] | None:
@@ -269,7 +273,7 @@ class RingFinder:
     def _ring(self, order: Sequence[str]) -> Ring:
         arcs = self._ring_arcs(order, self._capacity)
         bandwidth, slowest = self._bottleneck(arcs, self._capacity)
-        hops = tuple(self._hop(a, b, way) for (a, b), way in zip(_pairs(order), arcs, strict=True))
+        hops = tuple(self._hop(a, b, way) for (a, b), way in zip(pairs_around(order), arcs, strict=True))
         return Ring(hops, bandwidth, self._links[slowest[0]])
 
     def _take(self, left: dict[Arc, float], arcs: Iterable[tuple[Arc, ...]], bandwidth: float) -> None:
@@ -279,7 +283,7 @@ class RingFinder:
 
     def _ring_arcs(self, order: Sequence[str], capacity: Mapping[Arc, float]) -> list[tuple[Arc, ...]]:
         known, ways = self._ways, []
-        for pair in _pairs(order):
+        for pair in pairs_around(order):
             found = known.get(pair) or self._found(*pair)
             ways.append(found.only or found.widest(capacity))
         return ways
@@ -314,7 +318,7 @@ class RingFinder:
             if len(gpus) > SEARCHED_RANKS or self._is_widest(grouped, capacity):
                 return grouped
         routes = {(a, b): self.route(a, b, capacity) for a in gpus for b in gpus if a != b}
-        latency = {pair: sum(link.latency_s for link in self.links_of(way)) for pair, way in routes.items()}
+        latency = {pair: self.latency_s(way) for pair, way in routes.items()}
         ways = Ways(routes, latency, capacity)
         return improved_order(gpus, ways, grouped) if grouped else best_order(gpus, ways)
 
@@ -344,10 +348,6 @@ class RingFinder:
                 break
             rings.append((order, bandwidth))
         return rings
-
-
-def _pairs(order: Sequence[str]) -> list[tuple[str, str]]:
-    return list(zip(order, [*order[1:], order[0]], strict=True))
 
 
 def _loads(ways: Iterable[Sequence[Arc]]) -> Counter[Arc]:
