@@ -42,10 +42,10 @@ class LinkState:
         self._share()
 
     def _share(self) -> None:
-        ops = frozenset(joint.op for joint in self.running if joint.op is not None)
+        ops = frozenset(joint.op for joint in self.running)
         table = self.speeds(ops) if len(ops) > 1 else {}
         for joint in self.running:
-            speed = table.get(joint.op, 1.0) if joint.op is not None else 1.0
+            speed = table.get(joint.op, 1.0)
             if speed != joint.link_speed:
                 joint.link_speed = speed
                 joint.refresh()
@@ -91,11 +91,11 @@ class JointCollective:
     """The shared progress of one collective over `num_ranks` ranks (one, when ranks are folded)."""
 
     env: simpy.Environment
+    op: Collective
     cost: CollectiveCost
     num_ranks: int
     finished: simpy.Event
-    op: Collective | None = None
-    links: LinkState | None = None
+    links: LinkState | None
     members: list[tuple[Member, CollectiveKernel]] = field(default_factory=list)
     started_ps: int | None = None
     remaining_s: float = 0.0

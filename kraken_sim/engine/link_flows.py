@@ -7,11 +7,12 @@ bytes begin or end to flow.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import simpy
 
-from kraken_sim.engine.clock import now_ps, to_ps, to_s
+from kraken_sim.engine.clock import now_ps, set_timer, to_ps, to_s
 from kraken_sim.engine.resident import DONE_S
 
 if TYPE_CHECKING:
@@ -73,12 +74,11 @@ class _Links:
             return
         for entry, speed in zip(self.moving, self.speeds([entry.flow for entry in self.moving]), strict=True):
             entry.speed = speed
-        timer = self._timer
         # At least one tick, or the rounding of a time to come could keep the clock where it is.
         delay_ps = max(1, to_ps(min(entry.remaining_s / entry.speed for entry in self.moving)))
-        self.env.timeout(delay_ps).callbacks.append(lambda _: self._expire(timer))
+        set_timer(self.env, delay_ps, partial(self._expire, self._timer))
 
-    def _expire(self, timer: int) -> None:
+    def _expire(self, timer: int, _: simpy.Event) -> None:
         if timer == self._timer:
             self._advance()
             self._settle()

@@ -91,7 +91,7 @@ def simulate_ranks(
         if key not in groups:
             cost = machine.collective_cost(op)
             members = op.num_devices if num_ranks > 1 else 1
-            groups[key] = JointCollective(env, cost, members, env.event(), op, links)
+            groups[key] = JointCollective(env, op, cost, members, env.event(), links)
         return groups[key].cost, groups[key]
 
     ranks = []

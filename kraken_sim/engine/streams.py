@@ -81,8 +81,6 @@ class StreamQueue:
     env: simpy.Environment
     items: deque[Enqueued] = field(default_factory=deque)
     closed: bool = False
-    ended: bool = False
-    """The stream has run all that will ever be enqueued."""
     item: Enqueued | None = None
     """The kernel or wait that the stream is at."""
     end_ps: int = 0
@@ -192,7 +190,6 @@ class Rank:
             queue.end_ps = asked_ps = now_ps(env)
             while not queue.items:
                 if queue.closed:
-                    queue.ended = True
                     return
                 yield queue.wait()
             item = queue.items.popleft()
