@@ -15,9 +15,10 @@ from kraken_sim.architectures.builder import ProgramBuilder
 from kraken_sim.architectures.workload import Workload
 from kraken_sim.costs.collectives.policy import CollectivePolicy, Library
 from kraken_sim.costs.links.sharing import interconnect_of
-from kraken_sim.engine.simulation import Machine, run
+from kraken_sim.engine.simulation import run
 from kraken_sim.models.layout import tensor_parallel
 from kraken_sim.models.presets import preset
+from kraken_sim.predict.pipeline import engine_machine
 from kraken_sim.predict.pricing import Pricing
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.program.ops import Collective, CollectiveKind, DType
@@ -40,25 +41,13 @@ def priced(profile: HardwareProfile, num_devices: int, policy: CollectivePolicy 
     return Pricing(profile, policy or CollectivePolicy(), num_devices=num_devices)
 
 
-def machine(profile: HardwareProfile, pricing: Pricing) -> Machine:
-    return Machine(
-        num_sms=profile.device.num_sms,
-        hbm_bandwidth_bytes_per_s=profile.device.hbm_bandwidth_bytes_per_s,
-        launch=profile.launch,
-        contention=profile.contention,
-        kernel_cost=pricing.kernel,
-        collective_cost=pricing.collective,
-        link_speeds=pricing.link_speeds,
-    )
-
-
 def program(build: ProgramBuilder, num_devices: int, repeat: int = 3) -> Program:
     return Program("test", num_devices, (Segment("layer", build.take(), repeat),))
 
 
 def timeline(profile: HardwareProfile, asked: Program, *, eager: bool = False, exact: bool = False) -> Timeline:
     """The folded timeline, or every rank of every repetition."""
-    return run(asked, machine(profile, priced(profile, asked.num_devices)), eager=eager, exact=exact)
+    return run(asked, engine_machine(profile, priced(profile, asked.num_devices)), eager=eager, exact=exact)
 
 
 def builder(num_devices: int = 4, tokens: int = 2048) -> ProgramBuilder:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kraken_sim.costs.collectives.policy import Library
-from kraken_sim.predict.what_if import without_cost, without_sms
+from kraken_sim.predict.ideal_overlap import ideal_overlap
+from kraken_sim.predict.what_if import without_sms
 from kraken_sim.units import format_seconds
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def explain_overlap(prediction: Prediction) -> OverlapAdvice:
     prepared, scenario = prediction.prepared, prediction.scenario
     actual_s = prediction.latency_s
     without_sms_s = prepared.run(without_sms(prepared.machine)).duration_s
-    free_s = prepared.run(without_cost(prepared.machine)).duration_s
+    free_s = ideal_overlap(prepared).duration_s
     blocking = scenario.model_copy(update={"runtime": scenario.runtime.model_copy(update={"overlap": False})})
     causes = OverlapCauses(
         free_s=free_s,

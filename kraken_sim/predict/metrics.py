@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from kraken_sim.engine.clock import PS_PER_S
@@ -12,14 +11,10 @@ from kraken_sim.program.ops import Attention, Gemm
 from kraken_sim.program.program import MAIN_STREAM, Category
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from kraken_sim.engine.timeline import Span, Timeline
 
 BLOCKS = ("gemm", "attention", "memory_bound", "collectives", "contention", "launch")
 """The blocks of constants of a profile that seconds are charged to."""
-
-_BLOCK_OF: Mapping[type, str] = MappingProxyType({Gemm: "gemm", Attention: "attention"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +112,7 @@ def _charge(found: Totals, span: Span, duration_s: float, slice_s: float, weight
     found.breakdown_s[span.category] += weighted_s
     if kind is SpanKind.COMPUTE:
         found.compute_slowdown_s += (duration_s - alone_s) * weight
-        block = _BLOCK_OF.get(type(span.op), "memory_bound")
+        block = block_of_op(span.op)
     else:
         found.exposed_s += weighted_s
         if kind is SpanKind.WAIT:

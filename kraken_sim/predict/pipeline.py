@@ -108,7 +108,7 @@ class Predictor:
             resolved=resolved,
             program=program,
             pricing=pricing,
-            machine=_engine_machine(profile, pricing),
+            machine=engine_machine(profile, pricing),
             memory=memory,
             num_parameters=shaped.num_parameters,
             described=self._describe(scenario, profile, communicates),
@@ -158,12 +158,14 @@ class Predictor:
         return shaped
 
     def _program(self, scenario: Scenario, shaped: Shaped) -> tuple[Program, bool]:
+        resolved, workload = shaped.resolved, _workload_of(scenario)
+
         def build() -> tuple[Program, bool]:
-            program = _program_of(scenario, shaped.resolved)
+            program = resolved.architecture.program(resolved.layout, resolved.config, workload)
             ops = (kernel.op for segment in program.segments for kernel in segment.kernels)
             return program, any(isinstance(op, Collective) for op in ops)
 
-        return shaped.programs.get(_workload_of(scenario), build)
+        return shaped.programs.get(workload, build)
 
     def _pricing(self, scenario: Scenario, profile: HardwareProfile) -> Pricing:
         """One pricing for each runtime; runtimes of a machine share what its kernels cost."""
@@ -186,12 +188,7 @@ def _workload_of(scenario: Scenario) -> Workload:
     )
 
 
-def _program_of(scenario: Scenario, resolved: ResolvedModel) -> Program:
-    """The program that the scenario's devices run."""
-    return resolved.architecture.program(resolved.layout, resolved.config, _workload_of(scenario))
-
-
-def _engine_machine(profile: HardwareProfile, pricing: Pricing) -> Machine:
+def engine_machine(profile: HardwareProfile, pricing: Pricing) -> Machine:
     """The profile as the engine sees it."""
     return Machine(
         num_sms=profile.device.num_sms,
