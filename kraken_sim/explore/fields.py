@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from pydantic import BeforeValidator, Field, ValidationError
@@ -16,10 +17,8 @@ from kraken_sim.profiles.load import is_path
 from kraken_sim.units import Dimension
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from pathlib import Path
+    from collections.abc import Callable, Iterable
 
-    from kraken_sim.files.strict_yaml import YamlDocument
     from kraken_sim.scenario.spec import ModelSpec
 
 
@@ -42,23 +41,35 @@ Amount = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 Source = Annotated[str, Field(strict=True, min_length=3, max_length=500)]
 
 
-def read_request(path: str | Path, model: type[Request]) -> tuple[Request, YamlDocument]:
+def read_request(
+    path: str | Path,
+    model: type[Request],
+    placed: Callable[[Request, Path], Request],
+    problems: Callable[[Request], Iterable[Problem]],
+) -> Request:
     """Reads a request file strictly.
 
-    Returns:
-        The request, and the document, whose `error` adds line numbers to problems found later.
+    Args:
+        path: the file.
+        model: what it is to hold.
+        placed: makes the paths in a request absolute, given the file's folder.
+        problems: what is wrong with a request beyond single fields.
 
     Raises:
-        InputError: the file cannot be read or is not strict YAML, or any field is wrong.
+        InputError: the file cannot be read, is not strict YAML, or holds any problem; all at once, with line numbers.
     """
     document = read_yaml(path)
     try:
-        return model.model_validate(document.data), document
+        request = model.model_validate(document.data)
     except ValidationError as error:
         raise document.error(problems_of(error, model)) from None
+    request = placed(request, Path(path).parent)
+    if found := list(problems(request)):
+        raise document.error(found)
+    return request
 
 
-def raise_if_any(problems: Iterable[Problem], source: str | None = None) -> None:
+def raise_if_any(problems: Iterable[Problem]) -> None:
     """Raises all problems as one error.
 
     Raises:
@@ -66,7 +77,7 @@ def raise_if_any(problems: Iterable[Problem], source: str | None = None) -> None
     """
     found = list(problems)
     if found:
-        raise InputError(found, source)
+        raise InputError(found)
 
 
 def absolute_hardware(hardware: str, folder: Path) -> str:

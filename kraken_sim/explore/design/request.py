@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from enum import StrEnum
 from itertools import product
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 from pydantic import Field
@@ -33,6 +32,7 @@ from kraken_sim.scenario.spec import DeviceCount, KindName, Phase, Scenario, Siz
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from kraken_sim.models.config import TransformerConfig
 
@@ -135,12 +135,7 @@ def load_design_request(path: str | Path) -> DesignRequest:
     Raises:
         InputError: every problem of the file at once, with line numbers.
     """
-    request, document = read_request(path, DesignRequest)
-    request = _with_absolute_paths(request, Path(path).parent)
-    problems = list(design_problems(request))
-    if problems:
-        raise document.error(problems)
-    return request
+    return read_request(path, DesignRequest, _with_absolute_paths, design_problems)
 
 
 def _with_absolute_paths(request: DesignRequest, folder: Path) -> DesignRequest:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import Field, model_validator
@@ -32,6 +31,7 @@ from kraken_sim.scenario.spec import CONTEXT_LIMIT, ArchitectureSpec, DeviceCoun
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 SHARE_TOLERANCE = 1e-6
 """How far the shares of a mix may miss 1 by rounding."""
@@ -185,12 +185,7 @@ def load_procure_request(path: str | Path) -> ProcureRequest:
     Raises:
         InputError: every problem of the file at once, with line numbers.
     """
-    request, document = read_request(path, ProcureRequest)
-    request = _with_absolute_paths(request, Path(path).parent)
-    problems = list(purchase_problems(request))
-    if problems:
-        raise document.error(problems)
-    return request
+    return read_request(path, ProcureRequest, _with_absolute_paths, purchase_problems)
 
 
 def check_request(request: ProcureRequest) -> None:
