@@ -8,14 +8,15 @@ so a kept one is what would have been built. Caches are bounded, and memory stay
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING
 
 from kraken_sim.architectures.workload import Workload
 from kraken_sim.engine.simulation import Machine
 from kraken_sim.models.counts import parameter_count
+from kraken_sim.predict.memo import Memo
 from kraken_sim.predict.prediction import Prediction
 from kraken_sim.predict.prepared import Described, Prepared
-from kraken_sim.predict.pricing import Pricing
+from kraken_sim.predict.pricing import MOST_PRICES, Pricing
 from kraken_sim.predict.uncertainty import block_residuals
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.profiles.placement import placed
@@ -23,36 +24,11 @@ from kraken_sim.program.ops import Collective
 from kraken_sim.scenario.resolve import check_context, check_memory, memory_of, resolve_model
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
-
     from kraken_sim.costs.types import KernelCost
     from kraken_sim.profiles.profile import HardwareProfile
-    from kraken_sim.program.ops import ComputeOp
     from kraken_sim.program.program import Program
     from kraken_sim.scenario.resolve import ResolvedModel
     from kraken_sim.scenario.spec import Scenario
-
-T = TypeVar("T")
-
-MOST_PARTS = 10_000
-"""Parts of a kind that are kept, then all of them are dropped; a limit of ours, so that memory stays flat."""
-
-
-@dataclass(slots=True)
-class Memo(Generic[T]):
-    """Values by key, each built once while it is kept."""
-
-    most: int = MOST_PARTS
-    values: dict[Hashable, T] = field(default_factory=dict)
-
-    def get(self, key: Hashable, build: Callable[[], T]) -> T:
-        """The value of `key`."""
-        value = self.values.get(key)
-        if value is None:
-            if len(self.values) >= self.most:
-                self.values.clear()
-            value = self.values[key] = build()
-        return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +51,7 @@ class Predictor:
     _profiles: Memo[HardwareProfile] = field(default_factory=lambda: Memo(64))
     _models: Memo[Shaped] = field(default_factory=lambda: Memo(500))
     _pricings: Memo[Pricing] = field(default_factory=lambda: Memo(256))
-    _kernels: Memo[dict[ComputeOp, KernelCost]] = field(default_factory=lambda: Memo(64))
+    _kernels: Memo[Memo[KernelCost]] = field(default_factory=lambda: Memo(64))
     _described: Memo[Described] = field(default_factory=lambda: Memo(128))
 
     def predict(self, scenario: Scenario, *, exact: bool = False) -> Prediction:
@@ -101,7 +77,7 @@ class Predictor:
         memory = memory_of(scenario, resolved)
         check_memory(memory, profile.device.hbm_capacity_bytes)
         program, communicates = self._program(scenario, shaped)
-        pricing = self._pricing(scenario, profile).under_sustained_load(program)
+        pricing = self._pricing(scenario, profile, program.num_devices).under_sustained_load(program)
         return Prepared(
             scenario=scenario,
             profile=profile,
@@ -167,12 +143,13 @@ class Predictor:
 
         return shaped.programs.get(workload, build)
 
-    def _pricing(self, scenario: Scenario, profile: HardwareProfile) -> Pricing:
-        """One pricing for each runtime; runtimes of a machine share what its kernels cost."""
+    def _pricing(self, scenario: Scenario, profile: HardwareProfile, num_devices: int) -> Pricing:
+        """One pricing for each runtime and number of devices; those of a machine share what its kernels cost."""
         policy = scenario.runtime.collective.policy()
-        kernels = self._kernels.get(scenario.hardware, dict)
+        kernels = self._kernels.get(scenario.hardware, lambda: Memo(MOST_PRICES))
         return self._pricings.get(
-            (scenario.hardware, scenario.placement, policy), lambda: Pricing(profile, policy, _kernels=kernels)
+            (scenario.hardware, scenario.placement, policy, num_devices),
+            lambda: Pricing(profile, policy, num_devices, _kernels=kernels),
         )
 
 

@@ -17,6 +17,7 @@ from kraken_sim.costs.memory_bound import memory_bound_cost
 from kraken_sim.costs.power import Load, clock_factor, settled_clock, slowdown
 from kraken_sim.costs.types import KernelCost
 from kraken_sim.hardware.interconnect import InterconnectKind
+from kraken_sim.predict.memo import Memo
 from kraken_sim.program.ops import Attention, Collective, Gemm
 from kraken_sim.program.program import MAIN_STREAM
 
@@ -45,15 +46,16 @@ class Pricing:
 
     profile: HardwareProfile
     policy: CollectivePolicy = field(default_factory=CollectivePolicy)
-    slowdown: float = 1.0
-    _kernels: dict[ComputeOp, KernelCost] = field(default_factory=dict)
-    """Without the slowdown; others on the same profile may share it."""
-    _collectives: dict[Collective, CollectiveCost] = field(default_factory=dict)
     num_devices: int = 0
-    _shared: dict[Collective, CollectiveCost] = field(default_factory=dict)
-    _link_speeds: dict[frozenset[Collective], Mapping[Collective, float]] = field(default_factory=dict)
-    _programs: dict[int, Pricing] = field(default_factory=dict)
-    """The same prices for programs on other numbers of devices."""
+    slowdown: float = 1.0
+    _kernels: Memo[KernelCost] = field(default_factory=lambda: Memo(MOST_PRICES))
+    """By op, without the slowdown; others on the same profile may share it."""
+    _collectives: Memo[CollectiveCost] = field(default_factory=lambda: Memo(MOST_PRICES))
+    """By op, alone on the machine."""
+    _shared: Memo[CollectiveCost] = field(default_factory=lambda: Memo(MOST_PRICES))
+    """By op, with the program's other groups that run it too."""
+    _link_speeds: Memo[Mapping[Collective, float]] = field(default_factory=lambda: Memo(MOST_PRICES))
+    """By the set of ops under way."""
     _program: Program | None = None
     """The program that the slowdown is of."""
     _own: dict[int, KernelCost] = field(default_factory=dict)
@@ -69,12 +71,7 @@ class Pricing:
 
     def at_boost(self, op: ComputeOp) -> KernelCost:
         """The cost of a compute kernel alone on the device at the clock that kernels were measured at."""
-        cost = self._kernels.get(op)
-        if cost is None:
-            if len(self._kernels) >= MOST_PRICES:
-                self._kernels.clear()
-            cost = self._kernels[op] = self._kernel(op)
-        return cost
+        return self._kernels.get(op, lambda: self._kernel(op))
 
     def _kernel(self, op: ComputeOp) -> KernelCost:
         profile = self.profile
@@ -91,29 +88,19 @@ class Pricing:
         """The cost of a collective, alone on the machine but for the program's other groups that run it too."""
         if not 1 < op.num_devices < self.num_devices:
             return self._alone(op)
-        cost = self._shared.get(op)
-        if cost is None:
-            if len(self._shared) >= MOST_PRICES:
-                self._shared.clear()
-            cost = self._shared[op] = self._side_by_side().shared(op, self._alone(op))
-        return cost
+        return self._shared.get(op, lambda: self._side_by_side().shared(op, self._alone(op)))
 
     def _alone(self, op: Collective) -> CollectiveCost:
-        cost = self._collectives.get(op)
-        if cost is None:
-            if len(self._collectives) >= MOST_PRICES:
-                self._collectives.clear()
-            topology = self.profile.topology
-            interconnect = interconnect_of(topology, topology.group(op.num_devices, op.stride), op.kind, self._p2p)
-            policy = self._policy(op.kind, interconnect)
-            cost = collective_cost(
-                op.kind, op.num_bytes, interconnect, self.profile.device, self.profile.collectives, policy
-            )
-            factor = self.profile.time_factors.get("collectives", 1.0)
-            if factor != 1.0:
-                cost = slower_collective(cost, factor)
-            self._collectives[op] = cost
-        return cost
+        return self._collectives.get(op, lambda: self._collective(op))
+
+    def _collective(self, op: Collective) -> CollectiveCost:
+        profile = self.profile
+        gpus = profile.topology.group(op.num_devices, op.stride)
+        interconnect = interconnect_of(profile.topology, gpus, op.kind, self._p2p)
+        policy = self._policy(op.kind, interconnect)
+        cost = collective_cost(op.kind, op.num_bytes, interconnect, profile.device, profile.collectives, policy)
+        factor = profile.time_factors.get("collectives", 1.0)
+        return cost if factor == 1.0 else slower_collective(cost, factor)
 
     def _policy(self, kind: CollectiveKind, interconnect: Interconnect) -> CollectivePolicy:
         """The policy as a group takes it.
@@ -130,13 +117,11 @@ class Pricing:
 
     def link_speeds(self, ops: frozenset[Collective]) -> Mapping[Collective, float]:
         """The pace of each of several collectives under way at once, relative to its `collective`."""
-        speeds = self._link_speeds.get(ops)
-        if speeds is None:
-            if len(self._link_speeds) >= MOST_PRICES:
-                self._link_speeds.clear()
-            running = {op: self._alone(op) for op in sorted(ops, key=_order)}
-            speeds = self._link_speeds[ops] = self._side_by_side().speeds(running)
-        return speeds
+
+        def build() -> Mapping[Collective, float]:
+            return self._side_by_side().speeds({op: self._alone(op) for op in sorted(ops, key=_order)})
+
+        return self._link_speeds.get(ops, build)
 
     @property
     def _p2p(self) -> bool:
@@ -146,27 +131,13 @@ class Pricing:
         profile = self.profile
         return SideBySide(profile.topology, profile.collectives, self.num_devices, p2p=self._p2p)
 
-    def for_program(self, program: Program) -> Pricing:
-        """The same prices, with the groups of a program's collectives side by side."""
-        if self.num_devices == program.num_devices:
-            return self
-        priced = self._programs.get(program.num_devices)
-        if priced is None:
-            priced = replace(
-                self, num_devices=program.num_devices, _collectives={}, _shared={}, _link_speeds={}, _programs={}
-            )
-            self._programs[program.num_devices] = priced
-        return priced
-
     def under_sustained_load(self, program: Program) -> Pricing:
-        """The prices `for_program` at the clock that the machine keeps while it runs again and again."""
-        if self.num_devices != program.num_devices:
-            return self.for_program(program).under_sustained_load(program)
+        """The prices at the clock that the machine keeps while it runs the program again and again."""
         power, device, launch = self.profile.power, self.profile.device, self.profile.launch
         if power is None:
             return self
         loads, transfers, dtypes, compute_s, other_s = [], [], set(), 0.0, 0.0
-        gap_s, kernels = launch.graph_node_gap_s + launch.kernel_switch_s, self._kernels
+        gap_s, kernels = launch.graph_node_gap_s + launch.kernel_switch_s, self._kernels.values
         own: dict[int, KernelCost] = {}
         for segment in program.segments:
             repeat = segment.repeat

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from kraken_sim.errors import InfeasibleError, InputError, KrakenSimError
 from kraken_sim.predict.columns import TEXT, prediction_columns, prediction_row
-from kraken_sim.predict.pipeline import Memo, Predictor
+from kraken_sim.predict.memo import Memo
+from kraken_sim.predict.pipeline import Predictor
 from kraken_sim.scenario.spec import Scenario, scenario_from, with_absolute_paths
 
 if TYPE_CHECKING:
