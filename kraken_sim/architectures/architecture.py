@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 
 from pydantic import Field
@@ -139,13 +139,5 @@ class Architecture(Generic[FieldsT, LayoutT]):
         """The same question with the layout's blocks in it: in the own fields, or in the model's sizes."""
         if self.written is not None:
             return replace(question, fields=self.written(question.fields, layout))
-        block = layout.block
-        config = replace(
-            question.config,
-            hidden_size=block.hidden_size,
-            num_attention_heads=block.num_attention_heads,
-            num_key_value_heads=block.num_key_value_heads,
-            head_dim=block.head_dim,
-            intermediate_size=block.intermediate_size,
-        )
-        return replace(question, config=config)
+        # A block's sizes have the names that the model's have.
+        return replace(question, config=replace(question.config, **asdict(layout.block)))

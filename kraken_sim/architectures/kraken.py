@@ -183,11 +183,15 @@ def _suffixes(layout: Layout) -> list[str]:
 def _first_layer(build: ProgramBuilder) -> None:
     """Nothing to receive yet: x is the shared embedding."""
     for suffix in _suffixes(build.layout):
-        build.norm("norm_attention" + suffix)
-        build.attention(suffix=suffix)
-        build.all_reduce("all_reduce_group_attention" + suffix, build.layout.group)
-        build.add("residual_attention" + suffix)
+        _attend(build, suffix)
         _feed_forward(build, suffix)
+
+
+def _attend(build: ProgramBuilder, suffix: str, gemms: Category = Category.GEMM) -> None:
+    build.norm("norm_attention" + suffix)
+    build.attention(gemms, suffix)
+    build.all_reduce("all_reduce_group_attention" + suffix, build.layout.group)
+    build.add("residual_attention" + suffix)
 
 
 def _feed_forward(build: ProgramBuilder, suffix: str) -> None:
@@ -206,10 +210,7 @@ def _layer(build: ProgramBuilder) -> None:
     if several:
         _send(build, copies, overlap=overlap)
     for suffix in _suffixes(layout):
-        build.norm("norm_attention" + suffix)
-        build.attention(gemms, suffix)
-        build.all_reduce("all_reduce_group_attention" + suffix, layout.group)
-        build.add("residual_attention" + suffix)
+        _attend(build, suffix, gemms)
     if overlap:
         build.wait("received", MAIN_STREAM, Category.OVERLAPPED_GEMM)
     if several and build.work.overlap_copies > 1:

@@ -107,7 +107,7 @@ def _problems(detail: ErrorDetails, model: type[BaseModel], *, guess: bool) -> I
         return
     choices = context["choices"].split(", ") if kind == "choice" else _choices(field)
     suggestion = closest(detail["input"], choices) if isinstance(detail["input"], str) and choices else None
-    value = None if kind in ("missing", "model_source") else _shown(detail["input"])
+    value = None if kind in ("missing", "model_source") else as_printed(detail["input"])
     yield Problem(path, words_of(detail, choices), value, _example(field), suggestion)
 
 
@@ -135,12 +135,10 @@ def words_of(detail: ErrorDetails, choices: Sequence[str] = ()) -> str:
     return f"{message}, not null" if detail["input"] is None and kind != "missing" else message
 
 
-def _shown(value: object) -> object:
-    """A value as an error may print it: scalars themselves, cut if long, of anything else its type."""
+def as_printed(value: object) -> object:
+    """A value of a file as a problem holds it: scalars themselves, texts cut, of anything else its type."""
     if isinstance(value, str):
         return value if len(value) <= 60 else value[:57] + "..."
-    if isinstance(value, int) and abs(value) > 10**18:
-        return "a very large number"
     if value is None or isinstance(value, (int, float)):
         return value
     return f"a {type(value).__name__}"
@@ -148,7 +146,7 @@ def _shown(value: object) -> object:
 
 def _given(data: object, name: str) -> object:
     """What the input held under `name`, when the input is still plain data."""
-    return _shown(data.get(name)) if isinstance(data, dict) else None
+    return as_printed(data.get(name)) if isinstance(data, dict) else None
 
 
 def _example(field: FieldInfo | None) -> str | None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from kraken_sim.errors import InputError, Problem, closest
 from kraken_sim.files.bounded import CONFIG_FILE, read_text
+from kraken_sim.files.problems import as_printed
 from kraken_sim.files.strict_json import parse_json
 from kraken_sim.models.config import TransformerConfig
 from kraken_sim.models.hf_unsupported import unsupported_features, unsupported_model_type
@@ -244,7 +245,7 @@ class _FieldReader:
         if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= SIZE_LIMIT:
             return value
         message = f"must be a whole number from 1 to {SIZE_LIMIT}"
-        self.problems.append(Problem(path, message, _shown(value), EXAMPLES[name]))
+        self.problems.append(Problem(path, message, as_printed(value), EXAMPLES[name]))
         return None
 
     def flag(self, name: str) -> bool | None:
@@ -252,7 +253,7 @@ class _FieldReader:
         value = self.fields.get(name) if value is None else value
         if value is None or isinstance(value, bool):
             return value
-        self.problems.append(Problem(self.where(name), "must be true or false", _shown(value), "true"))
+        self.problems.append(Problem(self.where(name), "must be true or false", as_printed(value), "true"))
         return None
 
     def check(self, sizes: dict[str, int | None], family: Family | None) -> None:
@@ -289,13 +290,6 @@ def closest_divisor(number: int, wanted: float) -> int:
 
 def _is_known(key: str) -> bool:
     return key in _FLAGS or any(key == name or key in others for name, others in SYNONYMS.items())
-
-
-def _shown(value: object) -> object:
-    """A value as an error may print it: long ones are cut."""
-    if isinstance(value, str):
-        return value if len(value) <= 60 else value[:57] + "..."
-    return value if isinstance(value, (int, float)) else f"a {type(value).__name__}"
 
 
 def _derive(sizes: dict[str, int | None], family: Family) -> None:

@@ -111,15 +111,13 @@ def profile_of(document: YamlDocument) -> HardwareProfile:
     """
     machine = _machine(document)
     blocks = _blocks(machine)
-    provenance = {path: where for path, where in machine.base.provenance.items() if path.startswith("device.")}
+    provenance = _provenance_of("device", machine.base)
     if machine.sheet.topology is None:
-        provenance |= {p: where for p, where in machine.base.provenance.items() if p.startswith("topology.")}
+        provenance |= _provenance_of("topology", machine.base)
     provenance |= machine.sheet.provenance
     for name, block in blocks.items():
         if block is None:
-            provenance |= {
-                path: where for path, where in machine.base.provenance.items() if path.startswith(f"{name}.")
-            }
+            provenance |= _provenance_of(name, machine.base)
         else:
             provenance |= {f"{name}.{path}": where for path, where in block.where_all().items()}
     return HardwareProfile(
@@ -130,6 +128,11 @@ def profile_of(document: YamlDocument) -> HardwareProfile:
         provenance=provenance,
         **{name: getattr(machine.base, name) if block is None else block.constants for name, block in blocks.items()},
     )
+
+
+def _provenance_of(part: str, profile: HardwareProfile) -> dict[str, Provenance]:
+    """Where the numbers of a profile's device, topology or block are from, by their dotted paths."""
+    return {path: where for path, where in profile.provenance.items() if path.startswith(f"{part}.")}
 
 
 def profile_from_datasheet(path: Path, name: str) -> CarriedOver:
@@ -296,7 +299,7 @@ def _carried_from(source: HardwareProfile) -> str:
 
 def _error(block: str, source: HardwareProfile) -> float | None:
     """The error of a block that is another machine's: that of a GPU left out, or its own widened."""
-    own = next((where for path, where in source.provenance.items() if path.startswith(f"{block}.")), None)
+    own = next(iter(_provenance_of(block, source).values()), None)
     known = own.residual if own is not None else None
     widened = None if known is None else min(WIDENING * known, 1.0)
     return max(LEFT_OUT_ERRORS.get(block, 0.0), widened or 0.0) or None

@@ -12,12 +12,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from kraken_sim.files.model import FileModel
-from kraken_sim.files.problems import problems_of
 from kraken_sim.profiles.blocks import Reading
-from kraken_sim.profiles.schema import BLOCKS, ProfileFile, device_schema, read_device, read_topology
+from kraken_sim.profiles.schema import BLOCKS, ProfileFile, device_schema, read_device, read_outline, read_topology
 from kraken_sim.profiles.topology_file import Text, TopologyFile
 
 if TYPE_CHECKING:
@@ -66,12 +65,7 @@ def parse_datasheet(document: YamlDocument) -> Datasheet:
         InputError: everything that is wrong with the file, each problem with its path and line.
     """
     reading = Reading()
-    data = document.data if isinstance(document.data, dict) else {}
-    try:
-        file = DatasheetFile.model_validate(document.data)
-    except ValidationError as error:
-        file = None
-        reading.problems += problems_of(error, DatasheetFile)
+    file, data = read_outline(DatasheetFile, document, reading)
     base = data.get("base")
     for part in ("device", "topology"):
         if base is None and data.get(part) is None:

@@ -7,7 +7,7 @@ so a new constant of a cost model needs no change here.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from pydantic import Field, ValidationError
 
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
     from kraken_sim.files.strict_yaml import YamlDocument
     from kraken_sim.hardware.topology.topology import Topology
+
+Outline = TypeVar("Outline", bound=FileModel)
 
 BLOCKS: Final[Mapping[str, type]] = {
     "launch": LaunchCosts,
@@ -83,12 +85,7 @@ def parse_profile(document: YamlDocument) -> HardwareProfile:
         InputError: Everything that is wrong with the file, each problem with its path and line.
     """
     reading = Reading()
-    data = document.data if isinstance(document.data, dict) else {}
-    try:
-        file = ProfileFile.model_validate(document.data)
-    except ValidationError as error:
-        file = None
-        reading.problems += problems_of(error, ProfileFile)
+    file, data = read_outline(ProfileFile, document, reading)
     device = read_device(data.get("device"), reading)
     present = [name for name in BLOCKS if name in data or name not in OPTIONAL_BLOCKS]
     blocks = {name: _read_block(data.get(name), name, BLOCKS[name], reading) for name in present}
@@ -104,6 +101,18 @@ def parse_profile(document: YamlDocument) -> HardwareProfile:
         provenance=reading.provenance,
         **constants,
     )
+
+
+def read_outline(
+    model: type[Outline], document: YamlDocument, reading: Reading
+) -> tuple[Outline | None, dict[str, Any]]:
+    """The outline of a file, None where `reading` got problems of it; and the file's content by its top-level keys."""
+    data = document.data if isinstance(document.data, dict) else {}
+    try:
+        return model.model_validate(document.data), data
+    except ValidationError as error:
+        reading.problems += problems_of(error, model)
+        return None, data
 
 
 def read_device(raw: object, reading: Reading, *, complete: bool = True) -> dict[str, Any]:
