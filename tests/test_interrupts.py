@@ -7,24 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING
 
 import pytest
+from process_support import ENOUGH_S, wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
-
-ENOUGH_S = 60.0
-"""For a loaded machine; an idle one takes a second or two."""
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = ENOUGH_S) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it took too long"
-        time.sleep(0.02)
 
 
 def long_sweep(folder: Path) -> list[str]:
@@ -80,11 +69,15 @@ def test_a_stopped_parallel_sweep_leaves_no_process_and_keeps_its_work(how: sign
 
 @pytest.mark.parametrize(("how", "word"), [(signal.SIGTERM, "terminated"), (signal.SIGINT, "interrupted")])
 def test_any_command_that_is_stopped_says_one_line(how: signal.Signals, word: str, tmp_path: Path) -> None:
-    # Stopped while it reads or simulates, wherever it happens to be.
+    # Stopped while it reads or simulates, wherever it happens to be; but not before the command listens to signals.
     code = (
-        "import os, signal, sys, threading\nfrom kraken_sim.cli import main\n"
-        "stop = lambda: os.kill(os.getpid(), int(sys.argv[1]))\n"
-        "threading.Timer(0.4, stop).start()\nsys.exit(main(sys.argv[2:]))"
+        "import os, signal, sys, threading, time\nfrom kraken_sim.cli import main\n"
+        "def stop():\n"
+        "    while signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:\n"
+        "        time.sleep(0.01)\n"
+        "    time.sleep(0.4)\n"
+        "    os.kill(os.getpid(), int(sys.argv[1]))\n"
+        "threading.Thread(target=stop, daemon=True).start()\nsys.exit(main(sys.argv[2:]))"
     )
     arguments = ["paper", "--grid", "paper_grid_interconnects", "--json", str(tmp_path / "paper.json")]
     done = subprocess.run(

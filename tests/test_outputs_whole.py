@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import stat
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from process_support import files_limited_to
 
 from kraken_sim.cli import main
 from kraken_sim.files.whole import write_whole
@@ -65,13 +65,8 @@ def test_a_full_disk_is_an_error_that_says_so_and_leaves_nothing(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = COMMANDS[command](tmp_path)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    try:
-        # A limit on the size of files fails as a full disk does: with an OSError in the middle of a write.
-        resource.setrlimit(resource.RLIMIT_FSIZE, (500, hard))
+    with files_limited_to(500):
         assert main(arguments) == 2
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "cannot be written: File too large" in capsys.readouterr().err
     assert list((tmp_path / "out").iterdir()) == []
 
@@ -80,13 +75,8 @@ def test_a_file_that_cannot_be_replaced_is_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "r.json"
     path.write_bytes(b"before")
     path.chmod(0o640)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (500, hard))
-        with pytest.raises(OSError, match="too large"):
-            write_whole(path, b"x" * 1000)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with files_limited_to(500), pytest.raises(OSError, match="too large"):
+        write_whole(path, b"x" * 1000)
     assert path.read_bytes() == b"before"
     write_whole(path, b"after")
     assert (path.read_bytes(), stat.S_IMODE(path.stat().st_mode)) == (b"after", 0o640)

@@ -6,16 +6,15 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
 import sys
-import time
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import joblib
 import pyarrow.parquet as pq
 import pytest
 from joblib.parallel import ThreadingBackend
+from process_support import module_command, running, wait_for
 
 from kraken_sim.cli import main
 from kraken_sim.errors import InputError
@@ -23,9 +22,10 @@ from kraken_sim.explore.sweep import runners
 from kraken_sim.explore.sweep.plan import Plan, load_plan
 from kraken_sim.explore.sweep.store import opened
 from kraken_sim.explore.sweep.sweep import run_to_file
+from kraken_sim.profiles.load import profile_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
 QUESTION = """
@@ -50,13 +50,6 @@ def plan(question: Path) -> Plan:
     return load_plan(question)
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it took too long"
-        time.sleep(0.01)
-
-
 def parts_in(folder: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in folder.glob("*.part")}
 
@@ -71,10 +64,10 @@ def test_a_killed_sweep_goes_on_where_it_was_and_ends_in_the_same_file(
     out, parts = tmp_path / "killed.parquet", tmp_path / "killed.parquet.parts"
     command = [sys.executable, "-m", "kraken_sim.cli", "sweep", str(question), "--out", str(out), "--jobs", "1"]
     for enough in (3, 9):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        wait_for(partial(has_parts, parts, enough))
-        os.kill(process.pid, signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
+        with running(command) as (process,):
+            wait_for(partial(has_parts, parts, enough))
+            os.kill(process.pid, signal.SIGKILL)
+            assert process.wait() == -signal.SIGKILL
         assert not out.exists()
     kept = parts_in(parts)
     assert 9 <= len(kept) < plan.num_chunks
@@ -115,8 +108,6 @@ def test_unfinished_results_of_another_sweep_are_kept_apart(tmp_path: Path, plan
 
 
 def test_a_changed_profile_is_another_sweep(tmp_path: Path) -> None:
-    from kraken_sim.profiles.load import profile_path
-
     profile, file = tmp_path / "mine.yaml", tmp_path / "q.yaml"
     text = profile_path("h200-sxm-x8").read_text(encoding="utf-8")
     profile.write_text(text, encoding="utf-8")
@@ -171,22 +162,10 @@ def test_a_dask_cluster_that_loses_a_worker_loses_no_point(tmp_path: Path, plan:
     out, alone = tmp_path / "dask.parquet", tmp_path / "alone.parquet"
     environment = {**os.environ, "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "10"}
     scheduler_file = tmp_path / "scheduler.json"
-    quiet: dict[str, Any] = {
-        "stdout": subprocess.DEVNULL,
-        "stderr": subprocess.DEVNULL,
-        "env": environment,
-        "cwd": tmp_path,
-    }
     where = ["--scheduler-file", str(scheduler_file), "--no-dashboard"]
-    scheduler, *workers = [
-        subprocess.Popen([sys.executable, "-m", f"distributed.cli.{module}", *where, *options], **quiet)
-        for module, options in (
-            ("dask_scheduler", ["--host", "127.0.0.1", "--port", "0"]),
-            ("dask_worker", ["--nthreads", "1", "--no-nanny"]),
-            ("dask_worker", ["--nthreads", "1", "--no-nanny"]),
-        )
-    ]
-    try:
+    scheduler = module_command("distributed.cli.dask_scheduler", *where, "--host", "127.0.0.1", "--port", "0")
+    worker = module_command("distributed.cli.dask_worker", *where, "--nthreads", "1", "--no-nanny")
+    with running(scheduler, worker, worker, env=environment, cwd=tmp_path) as (_, *workers):
         wait_for(scheduler_file.exists)
         address = json.loads(scheduler_file.read_text(encoding="utf-8"))["address"].replace("tcp://", "dask://")
         wait_for_workers(address.replace("dask://", "tcp://"), 2)
@@ -200,10 +179,6 @@ def test_a_dask_cluster_that_loses_a_worker_loses_no_point(tmp_path: Path, plan:
         run_to_file(plan, out, cluster=address, progress=kill_one)
         assert killed == [-signal.SIGKILL]
         assert workers[1].poll() is None
-    finally:
-        for process in (*workers, scheduler):
-            process.kill()
-            process.wait()
     run_to_file(plan, alone, jobs=1)
     assert out.read_bytes() == alone.read_bytes()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -12,12 +11,14 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from process_support import files_limited_to
 
 from kraken_sim import sweep
 from kraken_sim.errors import InputError
 from kraken_sim.explore.sweep.parts import sealed, unsealed
 from kraken_sim.explore.sweep.plan import Plan, load_plan
-from kraken_sim.explore.sweep.store import opened
+from kraken_sim.explore.sweep.runners import run_chunks
+from kraken_sim.explore.sweep.store import Store, opened
 from kraken_sim.explore.sweep.sweep import run_to_file
 from kraken_sim.profiles.load import load_profile
 
@@ -66,20 +67,11 @@ def config_in(folder: Path, **changes: Any) -> Path:
 
 
 def half_done(plan: Plan, out: Path) -> None:
-    """Parts of all chunks but the last."""
-    whole = out.with_name("whole.parquet")
-    with opened(out, plan) as store, opened(whole, plan) as other:
-        run = {n: data for n, _, data in _chunks(plan)}
-        for chunk in range(plan.num_chunks - 1):
-            store.add(chunk, run[chunk])
-        assert other.missing() == list(range(plan.num_chunks))
-    run_to_file(plan, whole, jobs=1)
-
-
-def _chunks(plan: Plan) -> Any:
-    from kraken_sim.explore.sweep.runners import run_chunks
-
-    return run_chunks(plan, range(plan.num_chunks), jobs=1)
+    """Parts of all chunks but the last, and beside them the whole file."""
+    with opened(out, plan) as store:
+        for chunk, _, data in run_chunks(plan, range(plan.num_chunks - 1), jobs=1):
+            store.add(chunk, data)
+    run_to_file(plan, out.with_name("whole.parquet"), jobs=1)
 
 
 def test_a_changed_base_of_a_datasheet_is_another_sweep_and_another_machine(tmp_path: Path) -> None:
@@ -156,8 +148,6 @@ def test_a_part_that_is_damaged_while_the_sweep_runs_is_computed_again(
 ) -> None:
     plan, out = load_plan(written(tmp_path)), tmp_path / "r.parquet"
     half_done(plan, out)
-    from kraken_sim.explore.sweep.store import Store
-
     add = Store.add
 
     def add_and_damage(self: Store, chunk: int, data: bytes) -> None:
@@ -205,14 +195,8 @@ def test_a_full_disk_is_an_error_that_says_so_and_the_work_goes_on(tmp_path: Pat
     file, out = written(tmp_path), tmp_path / "r.parquet"
     plan = load_plan(file)
     half_done(plan, out)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    try:
-        # A limit on the size of files fails as a full disk does: with an OSError in the middle of a write.
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, hard))
-        with pytest.raises(InputError, match="what is done is kept"):
-            run_to_file(plan, out, jobs=1)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with files_limited_to(1_000), pytest.raises(InputError, match="what is done is kept"):
+        run_to_file(plan, out, jobs=1)
     with opened(out, plan) as store:
         assert store.missing() == [plan.num_chunks - 1]
     run_to_file(plan, out, jobs=1)
