@@ -5,9 +5,15 @@ from typing import TYPE_CHECKING
 import pytest
 from measurement_support import header, pass_record
 
+from kraken_sim.measurements.records import PassRecord
 from kraken_sim.measurements.schema import MeasurementFile, read_measurements
 from validation.accuracy import MEASUREMENTS
-from validation.accuracy_elsewhere import elsewhere_section, pairs_of_runs, repeatability_section
+from validation.accuracy_elsewhere import (
+    elsewhere_section,
+    llama_section,
+    pairs_of_runs,
+    repeatability_section,
+)
 from validation.accuracy_table import markdown_table
 
 if TYPE_CHECKING:
@@ -27,9 +33,25 @@ def test_repeatability_is_the_second_run_over_the_first() -> None:
 
 
 def test_runs_are_paired_by_name(tmp_path: Path) -> None:
-    for name in ("x-passes.jsonl", "x-passes-again.jsonl", "y-passes.jsonl"):
-        (tmp_path / name).touch()
-    assert [(a.name, b.name) for a, b in pairs_of_runs(tmp_path)] == [("x-passes.jsonl", "x-passes-again.jsonl")]
+    for name in ("x-passes", "x-passes-again", "y-passes", "z-passes", "z-passes-2", "z-passes-2-again"):
+        (tmp_path / f"{name}.jsonl").touch()
+    assert [(a.stem, b.stem) for a, b in pairs_of_runs(tmp_path)] == [
+        ("x-passes", "x-passes-again"),
+        ("z-passes-2", "z-passes-2-again"),
+    ]
+
+
+def test_every_second_run_of_the_measured_passes_repeats_some_of_its_first() -> None:
+    for paths in pairs_of_runs(MEASUREMENTS):
+        section = repeatability_section(*map(read_measurements, paths))
+        assert section.lines, paths
+
+
+def test_passes_of_llama_like_models_are_compared_by_their_kernels_and_load() -> None:
+    file = read_measurements(MEASUREMENTS / "h200-sxm-x1-llama-passes-2-again.jsonl")
+    section = llama_section([file])
+    assert sum(line.count for line in section.lines) == len(file.select(PassRecord))
+    assert {line.labels[0] for line in section.lines} == {record.kernels for record in file.select(PassRecord)}
 
 
 def test_every_pass_of_the_other_machines_is_compared() -> None:

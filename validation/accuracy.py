@@ -2,7 +2,7 @@
 
 Calibration reads microbenchmarks only, so every whole pass is new to the profile it is compared with. Errors are
 predicted / measured - 1. Microbenchmarks are judged on the records that a fit did not see, public tables of kernels
-(where they are at hand) on all rows. No torch here.
+(where they are at hand) on the shapes that no fit has seen. No torch here.
 """
 
 from __future__ import annotations
@@ -27,7 +27,13 @@ from kraken_sim.profiles.load import load_profile
 from kraken_sim.report.validation_html import parity_figure, speedup_figure
 from kraken_sim.validate.passes import ValidationResult, validate_passes
 from validation.accuracy_causes import bias_section, explained_section, gemm_section
-from validation.accuracy_elsewhere import elsewhere_section, pairs_of_runs, repeatability_section
+from validation.accuracy_elsewhere import (
+    LLAMA_SUITE,
+    elsewhere_section,
+    llama_section,
+    pairs_of_runs,
+    repeatability_section,
+)
 from validation.accuracy_passes import (
     eager_section,
     graph_section,
@@ -103,8 +109,8 @@ def microbench_section(errors: Iterable[ClassError]) -> Section:
     note = (
         "The fits run anew on 70 % of the shapes of each kind of record, CUDA graphs only; these are the other 30 %, "
         "which a fit has seen in no form: number format, chain, start order, channels, transport. What a "
-        "kernel's record means is settled before: large GEMMs count at the clock of a card at rest. Two constants of "
-        "pairs are not fitted here but read off timelines, without holding pairs out."
+        "kernel's record means is settled before: large GEMMs count at the clock of a card at rest. The "
+        "dispatch time of pairs is not fitted here but read off timelines, without holding pairs out."
     )
     return Section("microbench", "Microbenchmarks held out of the fits", ("kernel", "class"), lines, note=note)
 
@@ -133,8 +139,11 @@ def _elsewhere(passes: Path) -> list[Section]:
     others = [path for path in found_files if path.name != passes.name]
     if not others:
         return []
-    runs = [(read_measurements(first), read_measurements(again)) for first, again in pairs_of_runs(passes.parent)]
-    found = [elsewhere_section([read_measurements(path) for path in others])]
+    files = {path: read_measurements(path) for path in others}
+    llama = [file for file in files.values() if file.header.suite == LLAMA_SUITE]
+    found = [elsewhere_section([file for file in files.values() if file not in llama])]
+    found += [llama_section(llama)] if llama else []
+    runs = [(files[first], files[again]) for first, again in pairs_of_runs(passes.parent)]
     return found + [repeatability_section(first, again) for first, again in runs]
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from kraken_sim.measurements.records import Launch, PassRecord
 from kraken_sim.validate.passes import validate_passes
@@ -12,12 +13,18 @@ from validation.accuracy_table import Line, Section, line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from kraken_sim.measurements.schema import MeasurementFile
+    from kraken_sim.validate.passes import Comparison
 
 AGAIN = "-again"
 """What the name of a second run of the same passes ends in."""
+
+LLAMA_SUITE: Final = "llama-passes"
+"""Suite of the passes of Llama- and Qwen-like models, which have a table of their own."""
+
+IDLE_BEFORE: Final = "idle before"
+"""The load of a card that did nothing between two passes."""
 
 
 def elsewhere_section(files: Sequence[MeasurementFile]) -> Section:
@@ -46,6 +53,30 @@ def _lines(file: MeasurementFile) -> Iterator[Line]:
             yield line((*labels, str(architecture)), [c.error for c in own])
 
 
+def llama_section(files: Sequence[MeasurementFile]) -> Section:
+    """Errors of the passes of Llama- and Qwen-like models, those of all files together.
+
+    Raises:
+        InputError: a file holds no passes, or no shipped profile fits its machine.
+    """
+    comparisons = [comparison for file in files for comparison in validate_passes(file).comparisons]
+    groups = grouped(comparisons, _conditions)
+    lines = sorted(
+        (line(labels, [c.error for c in some]) for labels, some in groups.items()), key=lambda item: item.labels
+    )
+    note = (
+        "Models of a few layers in fp16 and bf16, batches of 1 to 64. The predicted program has the kernels of set "
+        "`pytorch`; passes of other sets are held against the same prediction and show what their kernels change."
+    )
+    labels = ("kernels", "launch", "load", "phase")
+    return Section("llama", "Llama- and Qwen-like passes on one GPU", labels, tuple(lines), note=note)
+
+
+def _conditions(comparison: Comparison) -> tuple[str, ...]:
+    record = comparison.record
+    return record.kernels, record.launch, record.load or IDLE_BEFORE, record.phase
+
+
 def repeatability_section(first: MeasurementFile, again: MeasurementFile) -> Section:
     """The second run over the first, minus one: what no prediction can know."""
     before = {record.key: record.time_s.median for record in first.select(PassRecord)}
@@ -59,7 +90,7 @@ def repeatability_section(first: MeasurementFile, again: MeasurementFile) -> Sec
             ]
             if errors:
                 lines.append(line((str(launch), "all" if tokens is None else str(tokens)), errors))
-    title = f"The same passes on two starts of a machine, {first.header.device_name}"
+    title = f"The same passes on two starts of a machine, {Path(first.source).stem}"
     return Section("repeatability", title, ("launch", "tokens"), tuple(lines), note=_spread_note(first, again))
 
 
@@ -78,5 +109,5 @@ def _spread_note(first: MeasurementFile, again: MeasurementFile) -> str:
 
 def pairs_of_runs(folder: Path) -> list[tuple[Path, Path]]:
     """Files of passes in a folder that were measured twice."""
-    again = sorted(folder.glob(f"*passes{AGAIN}.jsonl"))
+    again = sorted(folder.glob(f"*passes*{AGAIN}.jsonl"))
     return [(path.with_name(path.name.replace(AGAIN, "")), path) for path in again]

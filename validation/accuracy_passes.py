@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from statistics import fmean, median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from kraken_sim.measurements.records import Launch
 from kraken_sim.predict.ideal_overlap import ideal_overlap
@@ -14,10 +14,12 @@ from kraken_sim.validate.passes import Comparison, ValidationResult, scenario_of
 from validation.accuracy_table import Bar, Line, Section, line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from kraken_sim.profiles.profile import HardwareProfile
     from kraken_sim.validate.passes import Speedup
+
+GroupT = TypeVar("GroupT")
 
 GRAPH_BAR = Bar(mean=0.04, worst=0.10)
 EAGER_BAR = Bar(mean=0.12)
@@ -49,11 +51,9 @@ def launched(result: ValidationResult, launch: Launch) -> ValidationResult:
     return replace(result, comparisons=tuple(c for c in result.comparisons if c.record.launch is launch))
 
 
-def grouped(
-    comparisons: Iterable[Comparison], key: Callable[[Comparison], Hashable]
-) -> dict[Hashable, list[Comparison]]:
+def grouped(comparisons: Iterable[Comparison], key: Callable[[Comparison], GroupT]) -> dict[GroupT, list[Comparison]]:
     """Comparisons by `key`, groups in order of appearance."""
-    groups: dict[Hashable, list[Comparison]] = defaultdict(list)
+    groups: dict[GroupT, list[Comparison]] = defaultdict(list)
     for comparison in comparisons:
         groups[key(comparison)].append(comparison)
     return dict(groups)
