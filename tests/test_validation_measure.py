@@ -28,7 +28,13 @@ from kraken_sim.measurements.records import (  # noqa: E402
     PairRecord,
     SustainedCase,
 )
-from kraken_sim.measurements.schema import CONDITIONS, CPU_CONDITION, DEFAULT_CONDITION, read_measurements  # noqa: E402
+from kraken_sim.measurements.schema import (  # noqa: E402
+    CONDITIONS,
+    CPU_CONDITION,
+    DEFAULT_CONDITION,
+    condition_named,
+    read_measurements,
+)
 from kraken_sim.models.presets import PRESETS  # noqa: E402 - torch decides whether any of this can be imported
 from kraken_sim.program.ops import DType  # noqa: E402
 from validation import measure  # noqa: E402
@@ -53,6 +59,7 @@ SOME = (
     r"gemm/.*/(1|16)x768x768|all_reduce/.*/(1024|16384)$|pair/.*/65536/(gemm|norm)"
     r"|launch/(gloo|round_trip|host_kernel/add)"
 )
+HOST_SOME = (("host_layer", "standard"), ("host_layer", "llama"), ("round_trip", ""))
 
 
 def all_cases(suite: str, machine: Machine) -> list[Any]:
@@ -68,7 +75,7 @@ def cpu_bench() -> Bench:
     return Bench(Clock(torch.device("cpu")), Control(), CPU_CONDITION, l2_bytes=1 << 20, free_bytes=1 << 30)
 
 
-@pytest.mark.parametrize("suite", ["quick", "full"])
+@pytest.mark.parametrize("suite", ["quick", "full", "host"])
 @pytest.mark.parametrize("machine", [Machine("cuda", 2), Machine("cuda", 1), Machine("cpu", 2), Machine("cuda", 8)])
 def test_no_two_cases_of_a_suite_share_a_key(suite: str, machine: Machine) -> None:
     keys = Counter(case.key for case in all_cases(suite, machine))
@@ -80,6 +87,19 @@ def test_no_two_cases_of_a_suite_share_a_key(suite: str, machine: Machine) -> No
 def test_no_two_cases_of_a_suite_of_one_device_share_a_key(suite: str, machine: Machine) -> None:
     keys = Counter(case.key for case in all_cases(suite, machine))
     assert keys.most_common(1)[0][1] == 1
+
+
+@pytest.mark.parametrize("machine", [Machine("cuda", 2), Machine("cuda", 1), Machine("cpu", 2)])
+def test_the_host_suite_measures_the_same_in_two_processes(machine: Machine) -> None:
+    first, again = default_conditions("host", machine, CONDITIONS)
+    blocks = plan("host", machine, [first, again])
+    by_process = [
+        {(case.quantity, case.detail) for block in blocks if block.condition == name for case in block.cases}  # type: ignore[attr-defined]
+        for name in (first, again)
+    ]
+    assert by_process[0] == by_process[1] >= {("host_kernel", "gemm"), ("host_layer", "standard")}
+    assert (("host_all_reduce", "blocking") in by_process[0]) == (machine.num_devices > 1)
+    assert condition_named(first) == condition_named(again) == CONDITIONS[first]
 
 
 def test_passes_of_one_device_are_refused_on_two() -> None:
@@ -305,7 +325,8 @@ def test_the_worst_link_of_a_topology() -> None:
 
 def run_measure(out: Path, num_ranks: int, *more: str) -> subprocess.CompletedProcess[str]:
     launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={num_ranks}"] if num_ranks > 1 else []
-    command = [sys.executable, *launcher, "-m", "validation.measure", "--suite", "quick", "--out", str(out), *more]
+    suite = () if "--suite" in more else ("--suite", "quick")
+    command = [sys.executable, *launcher, "-m", "validation.measure", *suite, "--out", str(out), *more]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=110, check=False)
 
@@ -359,6 +380,16 @@ def test_measured_times_are_physical(two_ranks: tuple[Path, MeasurementFile, str
         "round_trip",
         "host_kernel",
     }
+
+
+def test_a_laptop_measures_its_host(tmp_path: Path) -> None:
+    """A layer and a round trip in each of two processes, neither of which takes the other's for done."""
+    out = tmp_path / "host.jsonl"
+    assert run_measure(out, 1, "--suite", "host", "--only", "host_layer|round_trip").returncode == 0
+    found = read_measurements(out)
+    wanted = {(name, detail, process) for name, detail in HOST_SOME for process in (1, 2)}
+    assert {(record.quantity, record.detail, record.process) for record in found.select(LaunchRecord)} == wanted
+    assert all(0 < record.time_s[1] < 1 for record in found.select(LaunchRecord))
 
 
 @pytest.mark.parametrize(

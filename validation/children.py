@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from kraken_sim.measurements.schema import CONDITIONS
+from kraken_sim.measurements.schema import condition_named
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +27,7 @@ class Child:
 
     def __init__(self, condition: str) -> None:
         self.condition = condition
-        environment = {**os.environ, **CONDITIONS[condition].environment}
+        environment = {**os.environ, **condition_named(condition).environment}
         root = str(Path(__file__).resolve().parents[1])
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environment.get("PYTHONPATH")]))
         self._process = subprocess.Popen(

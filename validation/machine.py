@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 import torch.distributed as dist
 
-from kraken_sim.measurements.schema import CONDITIONS, Clocks, Header, Host, MachineTopology
+from kraken_sim.measurements.schema import Clocks, Header, Host, MachineTopology, condition_named
 from validation import nvml as sensors
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def describe(device_type: str, num_devices: int, suite: str, conditions: Sequenc
 
 
 def _collective(condition: str) -> dict[str, Any] | None:
-    found = CONDITIONS[condition].collective
+    found = condition_named(condition).collective
     return dict(found) if found is not None else None
 
 

@@ -325,11 +325,15 @@ class LaunchCase(Case):
     detail: str = ""
     condition: str | None = None
     """Set where a collective is involved."""
+    process: int = Field(default=1, ge=1)
+    """Which of several processes, one after the other, where the same is measured in each: hosts differ from process to
+    process."""
 
     @property
     def key(self) -> str:
         """Names this case."""
-        return "/".join(filter(None, ("launch", self.condition, self.quantity, self.detail)))
+        process = f"process-{self.process}" if self.process > 1 else ""
+        return "/".join(filter(None, ("launch", self.condition, process, self.quantity, self.detail)))
 
 
 class LaunchRecord(LaunchCase, Timed):

@@ -92,6 +92,14 @@ CONDITIONS: Final[Mapping[str, Condition]] = MappingProxyType(
 )
 """Every named condition, most telling first."""
 
+AGAIN: Final = "-again"
+"""Behind the name of a condition: the same in another process, for what differs from process to process."""
+
+
+def condition_named(name: str) -> Condition:
+    """The condition of a name, `AGAIN` behind it or not; a KeyError where there is none."""
+    return CONDITIONS[name.removesuffix(AGAIN)]
+
 
 class Host(FileModel):
     """The computer around the devices."""

@@ -3,7 +3,9 @@
 Host time of one call, the device kept busy (eager mode):
     host_kernel/<name>        one functional call
     host_module/<name>        the same through torch.nn
+    host_kernel/generated     a call of a kernel that torch.compile has generated
     host_layer/standard       one decoder layer of a model on one device, of several in turn
+    host_layer/llama          the same of a Llama-like one: rotary, cache write and SiLU-mul are generated kernels
     host_event/<record|wait|stream_switch>
     host_all_reduce/<blocking|side_stream>   side_stream with its events and stream switch
     host_graph_launch/nodes=<n>
@@ -33,7 +35,7 @@ import torch.nn.functional as nnf
 from kraken_sim.models.hf import config_from_fields
 from kraken_sim.program.ops import DType
 from validation.microbench.bench import Bench, Outcome, SkipCase
-from validation.models import build_model
+from validation.models import build_model, fused
 from validation.models.communication import Group
 from validation.models.layers import Step
 from validation.timing import time_eager, time_graph, time_host, time_queued
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from kraken_sim.measurements.records import LaunchCase
+    from kraken_sim.models.config import TransformerConfig
 
     Call = Callable[[], object]
     Measured = tuple[list[float], int]
@@ -53,6 +56,8 @@ _SHORT: Final = 20
 _LONG: Final = 120
 _SPIN_CYCLES: Final = (2_000, 20_000)
 _LAYERS: Final = 8
+_TOKENS: Final = 16
+_WIDTH: Final = 256
 GRAPH_SIZES: Final = (1, 100, 500)
 
 LOCAL: Final = (
@@ -75,6 +80,16 @@ LOCAL_CUDA: Final = (
     ("graph_end", ""),
     ("queued_chain", ""),
     ("queued_edge", ""),
+)
+HOST: Final = (
+    *LOCAL,
+    ("host_layer", "llama"),
+)
+"""What the host suite measures on CPUs too."""
+
+HOST_CUDA: Final = (
+    ("host_kernel", "generated"),
+    *((name, detail) for name, detail in LOCAL_CUDA if name in ("host_event", "host_graph_launch", "graph_start")),
 )
 COLLECTIVE: Final = (("host_all_reduce", "blocking"), ("host_all_reduce", "side_stream"))
 
@@ -111,6 +126,7 @@ def _host_kernel(bench: Bench, detail: str) -> Measured:
         "gelu": lambda: nnf.gelu(x),
         "attention": lambda: nnf.scaled_dot_product_attention(q, q, q, is_causal=True),
         "copy": lambda: target.copy_(x),
+        "generated": lambda: fused.silu_mul(x),
     }
     return _host(bench, calls[detail])
 
@@ -128,21 +144,31 @@ def _host_module(bench: Bench, detail: str) -> Measured:
 def _host_layer(bench: Bench, detail: str) -> Measured:
     """Small enough that the device never holds the host up, deep enough that no layer is warm from the call before."""
     kind = torch.float16 if bench.clock.is_cuda else torch.float32
-    sizes = {"num_hidden_layers": _LAYERS, "hidden_size": 256, "num_attention_heads": 4, "vocab_size": 512}
-    config = config_from_fields({"model_type": "gpt2", "max_position_embeddings": 64, **sizes})
-    model = build_model(detail, config, dtype=kind, device=bench.device, world=Group())
-    x, step = _small(bench, 16, 256), Step(1, 16, cache=model.new_cache(1, 16))
+    model = build_model("standard", _layer_config(detail), dtype=kind, device=bench.device, world=Group())
+    rotary = None if model.rotary is None else model.rotary(0, _TOKENS)
+    x, step = _small(bench, _TOKENS, _WIDTH), Step(1, _TOKENS, cache=model.new_cache(1, _TOKENS), rotary=rotary)
 
     def layers() -> None:
         with torch.inference_mode():
             model.run_layers(x, step)
 
-    samples, count = _host(bench, layers, count=20)
+    # On a CPU the layers compute, which takes long and says nothing about launches.
+    samples, count = _host(bench, layers, count=20 if bench.clock.is_cuda else 2)
     return [sample / _LAYERS for sample in samples], count * _LAYERS
 
 
+def _layer_config(detail: str) -> TransformerConfig:
+    """A narrow GPT-2-like model (`standard`) or a Llama-like one."""
+    sizes = {"num_hidden_layers": _LAYERS, "num_attention_heads": 4, "vocab_size": 512, "max_position_embeddings": 64}
+    fields: dict[str, dict[str, object]] = {
+        "standard": {"model_type": "gpt2"},
+        "llama": {"model_type": "llama", "num_key_value_heads": 2, "intermediate_size": 2 * _WIDTH},
+    }
+    return config_from_fields({**fields[detail], **sizes, "hidden_size": _WIDTH})
+
+
 def _host(bench: Bench, call: Call, count: int = 200, gate_s: float = 8e-3) -> Measured:
-    for _ in range(20):
+    for _ in range(min(20, count)):
         call()
     bench.clock.synchronize()
     return time_host(bench.clock, call, count, REPEATS, gate_s=gate_s), count

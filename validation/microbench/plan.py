@@ -23,7 +23,7 @@ from kraken_sim.measurements.records import (
     MemoryBoundCase,
     SustainedCase,
 )
-from kraken_sim.measurements.schema import CPU_CONDITION, DEFAULT_CONDITION
+from kraken_sim.measurements.schema import AGAIN, CPU_CONDITION, DEFAULT_CONDITION
 from kraken_sim.models.presets import PRESETS
 from kraken_sim.program.ops import DType
 from validation import model_grid
@@ -33,7 +33,7 @@ from validation.microbench.pairs import pair_cases, sustained_chains
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-SUITES: Final = ("quick", "full", "passes", "llama-passes", "llama-microbench")
+SUITES: Final = ("quick", "full", "passes", "llama-passes", "llama-microbench", "host")
 QUICK_CONDITIONS: Final = (DEFAULT_CONDITION, "channels-4")
 
 SECONDS: Final = {
@@ -102,7 +102,10 @@ class Machine:
 
 
 def default_conditions(suite: str, machine: Machine, known: Iterable[str]) -> list[str]:
-    """The conditions of a suite, in order; one condition where nothing can be collective."""
+    """The conditions of a suite, in order: one where nothing can be collective; of the host's suite two processes."""
+    if suite == "host":
+        first = CPU_CONDITION if machine.device_type == "cpu" else DEFAULT_CONDITION
+        return [first, first + AGAIN]
     if machine.device_type == "cpu":
         return [CPU_CONDITION]
     if machine.num_devices == 1 or not machine.has_collectives:
@@ -128,6 +131,8 @@ def plan(suite: str, machine: Machine, conditions: Sequence[str]) -> list[Block]
                 raise InputError.single("--suite", message, f"{suite} on {machine.num_devices}", "passes")
             groups = model_grid.pass_groups(condition, cpu=machine.device_type == "cpu")
             blocks += [Block(condition, group) for group in groups]
+        elif suite == "host":
+            blocks += _host(machine, condition, process=index + 1)
         elif suite == "llama-microbench":
             blocks += _llama_microbenchmarks(machine, condition)
         else:
@@ -141,6 +146,17 @@ def _passes(machine: Machine, condition: str) -> list[Block]:
 
     cases = list_passes("passes", machine.num_devices, device_type=machine.device_type, condition=condition)
     return [Block(condition, group) for group in same_weights(cases)]
+
+
+def _host(machine: Machine, condition: str, process: int) -> list[Block]:
+    """What launching costs this host, in one process."""
+    cpu = machine.device_type == "cpu"
+    names = launch.HOST if cpu else launch.HOST + launch.HOST_CUDA
+    cases: list[Case] = [LaunchCase(quantity=name, detail=detail, process=process) for name, detail in names]
+    blocks = [Block(condition, tuple(cases))]
+    if machine.num_devices > 1 and machine.has_collectives:
+        blocks.append(Block(condition, tuple(_collective_launches(condition, cpu=cpu))))
+    return blocks
 
 
 def _llama_microbenchmarks(machine: Machine, condition: str) -> list[Block]:
