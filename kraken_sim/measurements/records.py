@@ -282,6 +282,77 @@ class PairRecord(PairCase, Timed):
     collective_alone_span_s: Quartiles | None = None
 
 
+class DecodeAttentionOp(FileModel):
+    """Attention of one token of each of `batch` sequences over caches of their own."""
+
+    op: Literal["decode_attention"]
+    batch: Positive
+    kv_len: Positive
+    num_heads: Positive
+    num_kv_heads: Positive
+    head_dim: Positive
+
+    def __str__(self) -> str:
+        shape = f"b{self.batch}kv{self.kv_len}h{self.num_heads}g{self.num_kv_heads}d{self.head_dim}"
+        return f"decode_attention-{shape}"
+
+
+class ChainedMemoryBound(FileModel):
+    """A kernel of a `MemoryBoundCase` in a chain of unlike kernels; add_norm: the sum of two and its LayerNorm."""
+
+    op: Literal[
+        "norm", "add_norm", "rms_norm", "add_rms_norm", "add", "gelu", "silu_mul", "rope", "rope_kv_write", "kv_write"
+    ]
+    num_tokens: Positive
+    hidden_size: Positive
+    kernels: KernelSet = KernelSet.PYTORCH
+
+    def __str__(self) -> str:
+        made_of = "" if self.kernels is KernelSet.PYTORCH else f"/{self.kernels}"
+        return f"{self.op}{made_of}-{self.num_tokens}x{self.hidden_size}"
+
+
+class FlushOp(FileModel):
+    """A kernel that reads two and a half times the size of L2, so that nothing of before is left there."""
+
+    op: Literal["flush"]
+
+    def __str__(self) -> str:
+        return "flush"
+
+
+ChainedOp = Annotated[
+    GemmOp | AttentionOp | DecodeAttentionOp | ChainedMemoryBound | FlushOp, Field(discriminator="op")
+]
+
+
+class ChainCase(Case):
+    """Unlike kernels one after another, round by round, as parts of a layer: what they cost beyond each alone.
+
+    GEMMs have no bias, their weights and the caches of decode attention are fresh each round. A kernel reads what
+    the one before it has just written, where the shapes fit. `operands` are the others: a norm's parameters, the
+    residual of an add, the angles of rotary positions; fresh: nobody has read them for long; kept: the same each
+    round.
+    """
+
+    kind: Literal["chain"] = "chain"
+    compute: tuple[ChainedOp, ...] = Field(min_length=1)
+    operands: Literal["fresh", "kept"]
+    dtype: DType
+    launch: Launch
+
+    @property
+    def key(self) -> str:
+        """Names this case."""
+        return f"chain/{self.launch}/{self.dtype}/{self.operands}/{'+'.join(map(str, self.compute))}"
+
+
+class ChainRecord(ChainCase, Timed):
+    """`time_s` is the period of a round of the chain."""
+
+    time_s: Quartiles
+
+
 class SustainedCase(Case):
     """A chain of kernels that runs for `duration_s` after `idle_before_s` of rest, on every device at once."""
 
@@ -438,6 +509,7 @@ Record = Annotated[
     | MemoryBoundRecord
     | AllReduceRecord
     | PairRecord
+    | ChainRecord
     | SustainedRecord
     | LaunchRecord
     | KernelsRecord

@@ -27,13 +27,13 @@ from kraken_sim.measurements.schema import AGAIN, CPU_CONDITION, DEFAULT_CONDITI
 from kraken_sim.models.presets import PRESETS
 from kraken_sim.program.ops import DType
 from validation import model_grid
-from validation.microbench import launch, shapes
+from validation.microbench import chains, launch, shapes
 from validation.microbench.pairs import pair_cases, sustained_chains
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-SUITES: Final = ("quick", "full", "passes", "llama-passes", "llama-microbench", "host")
+SUITES: Final = ("quick", "full", "passes", "llama-passes", "llama-microbench", "chains", "host")
 QUICK_CONDITIONS: Final = (DEFAULT_CONDITION, "channels-4")
 
 SECONDS: Final = {
@@ -43,6 +43,7 @@ SECONDS: Final = {
     "memory_bound": 0.02,
     "all_reduce": 0.07,
     "pair": 0.15,
+    "chain": 0.03,
     "sustained": 0.3,
     "kernels": 0.01,
     "pass": 1.2,
@@ -52,7 +53,15 @@ SECONDS: Final = {
 START_S: Final = 15.0
 """A guess at what a condition costs before its first case: importing torch, making contexts and communicators."""
 
-_BLOCK: Final = {"gemm": 48, "attention": 24, "memory_bound": 48, "all_reduce": 10, "pair": 8, "kernels": 160}
+_BLOCK: Final = {
+    "gemm": 48,
+    "attention": 24,
+    "memory_bound": 48,
+    "all_reduce": 10,
+    "pair": 8,
+    "chain": 48,
+    "kernels": 160,
+}
 _BLOCK_ORDER: Final = ("memory_bound", "attention", "gemm")
 _CPU_WIDTH: Final = 2048
 
@@ -135,6 +144,8 @@ def plan(suite: str, machine: Machine, conditions: Sequence[str]) -> list[Block]
             blocks += _host(machine, condition, process=index + 1)
         elif suite == "llama-microbench":
             blocks += _llama_microbenchmarks(machine, condition)
+        elif suite == "chains":
+            blocks += _chains(machine, condition) if index == 0 else []
         else:
             blocks += _microbenchmarks(suite, machine, condition, first=index == 0)
     return blocks
@@ -170,6 +181,17 @@ def _llama_microbenchmarks(machine: Machine, condition: str) -> list[Block]:
     turns = [_blocks(condition, [cases], _BLOCK[name]) for cases, name in zip(kinds, _BLOCK_ORDER, strict=True)]
     blocks = [block for turn in zip_longest(*turns) for block in turn if block is not None]
     return blocks if cpu else blocks + _kernel_blocks(condition, blocks, _looked_at)
+
+
+def _chains(machine: Machine, condition: str) -> list[Block]:
+    """Chains of unlike kernels, and what the other suites leave out of the kernels alone."""
+    if machine.device_type == "cpu":
+        return _blocks(condition, [[*chains.cpu_cases()]], _BLOCK["chain"])
+    kinds: dict[str, list[Case]] = {"chain": [*chains.chain_cases()], "memory_bound": [*chains.memory_bounds()]}
+    kinds |= {"attention": [*chains.attentions()], "gemm": [*chains.gemms()]}
+    turns = [_blocks(condition, [cases], _BLOCK[name]) for name, cases in kinds.items()]
+    blocks = [block for turn in zip_longest(*turns) for block in turn if block is not None]
+    return blocks + _kernel_blocks(condition, blocks, _looked_at)
 
 
 def _looked_at(case: Case) -> bool:

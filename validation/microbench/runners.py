@@ -10,6 +10,7 @@ import torch
 from kraken_sim.measurements.records import (
     AllReduceRecord,
     AttentionRecord,
+    ChainRecord,
     GemmRecord,
     KernelsRecord,
     LaunchRecord,
@@ -19,7 +20,7 @@ from kraken_sim.measurements.records import (
     PassRecord,
     SustainedRecord,
 )
-from validation.microbench import all_reduce, attention, gemm, launch, memory_bound, pair, sustained
+from validation.microbench import all_reduce, attention, chain, gemm, launch, memory_bound, pair, sustained
 from validation.microbench.bench import Outcome, SkipCase
 from validation.timing import quartiles
 
@@ -35,6 +36,7 @@ RUN: Final[Mapping[str, Callable[[Bench, Any], Outcome]]] = {
     "memory_bound": memory_bound.run,
     "all_reduce": all_reduce.run,
     "pair": pair.run,
+    "chain": chain.run,
     "sustained": sustained.run,
     "launch": launch.run,
 }
@@ -46,6 +48,7 @@ _RECORDS: Final[Mapping[str, Any]] = {
     "memory_bound": MemoryBoundRecord,
     "all_reduce": AllReduceRecord,
     "pair": PairRecord,
+    "chain": ChainRecord,
     "sustained": SustainedRecord,
     "launch": LaunchRecord,
     "kernels": KernelsRecord,
