@@ -15,7 +15,7 @@ from kraken_sim.calibration.memory_bound import (
     kind_class,
     memory_bound_periods,
 )
-from kraken_sim.costs.memory_bound import MemoryBoundOp, memory_bound_cost
+from kraken_sim.costs.memory_bound import MemoryBoundOp, kind_of, memory_bound_cost, stream_of
 from kraken_sim.errors import InputError
 from kraken_sim.hardware.device import Device
 from kraken_sim.program.ops import Copy, DType, Elementwise, Embedding, Norm
@@ -96,6 +96,26 @@ def test_kernels_without_constants_of_their_own_cost_what_their_kind_does() -> N
     assert memory_bound_cost(Elementwise("gelu", 1_000_000, 1, FP16), H200, constants).busy_s > 2.0 * (
         memory_bound_cost(as_add, H200, constants).busy_s
     )
+
+
+def test_a_norm_that_takes_in_the_add_before_it_moves_a_tensor_less_than_both_apart() -> None:
+    rows, width = 4096, 8192
+    tensor = rows * width * FP16.num_bytes
+    apart = (Elementwise("add", rows * width, 2, FP16), Norm(rows, width, FP16))
+    together = Norm(rows, width, FP16, fused=True, adds=1, writes_sum=True)
+    assert stream_of(together).num_bytes == sum(stream_of(op).num_bytes for op in apart) - tensor
+
+
+def test_a_kernel_that_narrows_writes_fewer_bytes() -> None:
+    assert Elementwise("quantize", 1000, 1, DType.FLOAT32, output_dtype=FP16).moved_bytes == 1000 * (4 + 2)
+
+
+def test_a_norms_kernel_is_torchs_or_an_engines_and_its_functions_own() -> None:
+    assert kind_of(Norm(1, 8, FP16)) == "norm"
+    assert kind_of(Norm(1, 8, FP16, "rms_norm")) == "rms_norm"
+    assert kind_of(Norm(1, 8, FP16, "rms_norm", fused=True)) == kind_of(Norm(1, 8, FP16, fused=True)) == "fused_norm"
+    assert kind_of(Elementwise("rope_kv_write", 8, 1, FP16)) == "rope_kv_write"
+    assert kind_of(Elementwise("silu", 8, 1, FP16)) == "elementwise"
 
 
 def test_a_strided_copy_runs_in_smaller_ctas() -> None:

@@ -103,6 +103,7 @@ def test_long_passes_are_slower_per_token_than_the_same_work_at_the_boost_clock(
     asked = {"model": {"preset": "13B"}, "num_devices": 2, "context_length": 2048, "hardware": "h200-sxm-x2"}
     cool = simulate(asked, profile=replace(profile, power=None)).latency_s
     assert 1.02 * cool < simulate(asked, profile=profile).latency_s < 1.3 * cool
+    assert simulate(asked | {"runtime": {"load": "rested"}}, profile=profile).latency_s == cool
 
 
 def run_of(loads: tuple[Load, ...], idle_s: float = 1.0, truth: PowerConstants = TRUTH) -> SustainedSample:

@@ -12,6 +12,7 @@ import torch.distributed as dist
 
 from kraken_sim.measurements.records import KernelSet, PassCase
 from kraken_sim.models.config import TransformerConfig
+from validation.model_grid import TWIN_SETS
 from validation.models import build_model
 from validation.models.kernels import record_gemms, record_kernels
 from validation.models.kraken import KrakenDecoder
@@ -96,7 +97,7 @@ def cases(size: int) -> list[Case]:
         Case("standard-qwen2-batch2", "standard", QWEN2, batch=2),
     ]
     if size == 2:
-        others = [kernels for kernels in KernelSet if kernels is not KernelSet.PYTORCH]
+        others = TWIN_SETS[1:]
         common += [
             Case(f"{kind}-{name}-{kernels}", kind, config, size, batch=2, gradients=False, kernels=kernels)
             for kind in ("standard", "parallel", "kraken")

@@ -140,11 +140,14 @@ def _pass(
 def _cpu_passes(condition: str) -> Iterator[PassCase]:
     """Tiny ones, which show that all of it runs."""
     tiny = Shape("tiny", "qwen3", 2, 64, 4, 2, 16, 96, 101, max_position_embeddings=64).fields()
-    for kernels in KernelSet:
+    for kernels in TWIN_SETS:
         for point in (("prefill", 1, 16), ("decode", 2, 16)):
             for load in CardLoad:
                 yield _pass(tiny, DType.FLOAT32, condition, kernels, point, Launch.EAGER, load)
 
+
+TWIN_SETS: Final = (KernelSet.PYTORCH, KernelSet.PYTORCH_COMPOSED, KernelSet.FUSED, KernelSet.COMPILED)
+"""The kernel sets that the models of `validation.models` have."""
 
 ROWS: Final = (1, 4, 16, 64, 128, 512, 2048, 8192)
 WIDTHS: Final = (2048, 3072, 4096, 8192)

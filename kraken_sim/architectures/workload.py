@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from kraken_sim.program.kernel_sets import KernelSet
 from kraken_sim.program.ops import DType
 
 
@@ -21,7 +22,8 @@ class Phase(StrEnum):
 class Workload:
     """One forward step: `batch_size` sequences with `context_length` tokens in the prompt or the cache.
 
-    `overlap_copies` is how often Kraken copies the activation a layer around its AllReduce: before it, then after.
+    `kernels` says which kernels a layer's small operations are, `overlap_copies` how often Kraken copies the activation
+    a layer around its AllReduce: before it, then after.
     """
 
     batch_size: int
@@ -30,6 +32,7 @@ class Workload:
     dtype: DType = DType.FLOAT16
     overlap: bool = True
     overlap_copies: int = 1
+    kernels: KernelSet = KernelSet.PYTORCH
 
     @property
     def q_len(self) -> int:

@@ -25,11 +25,26 @@ if TYPE_CHECKING:
 
 MemoryBoundOp = Norm | Elementwise | Copy | Embedding
 
-NORM, ELEMENTWISE, GELU, COPY, STRIDED_COPY, EMBEDDING = (
-    "norm", "elementwise", "gelu", "copy", "strided_copy", "embedding",
+NORM, RMS_NORM, FUSED_NORM, ELEMENTWISE, GELU, SILU_MUL, ROPE, ROPE_KV_WRITE, QUANTIZE = (
+    "norm", "rms_norm", "fused_norm", "elementwise", "gelu", "silu_mul", "rope", "rope_kv_write", "quantize",
 )  # fmt: skip
-KINDS = (NORM, ELEMENTWISE, GELU, COPY, STRIDED_COPY, EMBEDDING)
-STAND_INS: Mapping[str, str] = MappingProxyType({GELU: ELEMENTWISE, STRIDED_COPY: COPY})
+COPY, STRIDED_COPY, EMBEDDING = "copy", "strided_copy", "embedding"
+KINDS = (
+    NORM, ELEMENTWISE, GELU, COPY, STRIDED_COPY, EMBEDDING,
+    RMS_NORM, FUSED_NORM, SILU_MUL, ROPE, ROPE_KV_WRITE, QUANTIZE,
+)  # fmt: skip
+STAND_INS: Mapping[str, str] = MappingProxyType(
+    {
+        GELU: ELEMENTWISE,
+        STRIDED_COPY: COPY,
+        RMS_NORM: NORM,
+        FUSED_NORM: NORM,
+        SILU_MUL: ELEMENTWISE,
+        ROPE: ELEMENTWISE,
+        ROPE_KV_WRITE: ELEMENTWISE,
+        QUANTIZE: ELEMENTWISE,
+    }
+)
 """Kernels that a profile may leave out, and the one whose constants they then have."""
 
 _POINTWISE_ELEMENTS_PER_CTA = 1024
@@ -78,7 +93,7 @@ _KERNEL: Final = Table("One kernel.", own={**_OWN, **_INSTEAD}, required=tuple(_
 class MemoryBoundConstants:
     """Constants of the memory-bound kernels of one GPU; the mapping is left out of its hash.
 
-    gelu and strided_copy may be left out: they are then priced as elementwise and copy.
+    The kernels of `STAND_INS` may be left out: they are then priced as their stand-ins.
     """
 
     hbm_efficiency: float = field(
@@ -149,8 +164,8 @@ def memory_bound_cost(op: MemoryBoundOp, device: Device, constants: MemoryBoundC
     """A memory-bound kernel whose input the previous kernel of the pass has just written.
 
     Args:
-        op: Norm (x read, y written), Elementwise (inputs read, outputs written), Copy, or Embedding (rows of the
-            table from HBM, the rest through L2).
+        op: Norm (x and what is added read, y and maybe the sum written), Elementwise (inputs read, outputs written),
+            Copy, or Embedding (rows of the table from HBM, the rest through L2).
         device: Datasheet of the GPU.
         constants: Constants of the GPU.
 
@@ -186,9 +201,9 @@ def memory_bound_cost(op: MemoryBoundOp, device: Device, constants: MemoryBoundC
 def kind_of(op: MemoryBoundOp) -> str:
     """The kernel that runs `op`, one of `KINDS`."""
     if isinstance(op, Norm):
-        return NORM
+        return FUSED_NORM if op.fused else RMS_NORM if op.function == RMS_NORM else NORM
     if isinstance(op, Elementwise):
-        return GELU if op.function == GELU else ELEMENTWISE
+        return op.function if STAND_INS.get(op.function) == ELEMENTWISE else ELEMENTWISE
     if isinstance(op, Copy):
         return STRIDED_COPY if op.strided else COPY
     return EMBEDDING
@@ -197,11 +212,10 @@ def kind_of(op: MemoryBoundOp) -> str:
 def stream_of(op: MemoryBoundOp) -> Stream:
     """CTAs and bytes of `op`; norms run one CTA a row, embeddings one for each part of a row."""
     if isinstance(op, Norm):
-        return Stream(op.num_tokens, 2.0 * op.num_tokens * op.hidden_size * op.dtype.num_bytes, 0.0)
+        rows = 2.0 + op.adds + op.writes_sum
+        return Stream(op.num_tokens, rows * op.num_tokens * op.hidden_size * op.dtype.num_bytes, 0.0)
     if isinstance(op, Elementwise):
-        operands = op.num_inputs + op.num_outputs
-        num_bytes = float(operands) * op.num_elements * op.dtype.num_bytes
-        return Stream(ceil(op.num_elements / _POINTWISE_ELEMENTS_PER_CTA), num_bytes, 0.0)
+        return Stream(ceil(op.num_elements / _POINTWISE_ELEMENTS_PER_CTA), op.moved_bytes, 0.0)
     if isinstance(op, Copy):
         part = _STRIDED_BYTES_PER_CTA if op.strided else _COPY_BYTES_PER_CTA
         return Stream(ceil(op.num_bytes / part), 2.0 * op.num_bytes, 0.0)

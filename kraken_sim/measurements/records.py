@@ -6,12 +6,13 @@ times as quartiles, in seconds. Field names follow `kraken_sim.program.ops` and 
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple
 
 from pydantic import Field
 
 from kraken_sim.files.model import FileModel
+from kraken_sim.program.kernel_sets import CardLoad as CardLoad
+from kraken_sim.program.kernel_sets import KernelSet as KernelSet
 from kraken_sim.program.ops import DType
 from kraken_sim.scenario.spec import Launch as Launch
 
@@ -25,26 +26,6 @@ class Quartiles(NamedTuple):
     q1: Seconds
     median: Seconds
     q3: Seconds
-
-
-class KernelSet(StrEnum):
-    """Which kernels a layer's small operations are; `validation.models.fused` makes them.
-
-    pytorch: one for each op of the simulator's program; pytorch_composed: those that torch's operators launch one by
-    one; fused: as pytorch, the RMSNorm generated instead of torch's; compiled: neighbours fused by torch.compile.
-    """
-
-    PYTORCH = "pytorch"
-    PYTORCH_COMPOSED = "pytorch_composed"
-    FUSED = "fused"
-    COMPILED = "compiled"
-
-
-class CardLoad(StrEnum):
-    """The state of the card: after a rest of 0.1 s, or under passes back to back for about a second."""
-
-    RESTED = "rested"
-    SUSTAINED = "sustained"
 
 
 class Case(FileModel):

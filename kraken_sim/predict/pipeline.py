@@ -77,7 +77,7 @@ class Predictor:
         memory = memory_of(scenario, resolved)
         check_memory(memory, profile.device.hbm_capacity_bytes)
         program, communicates = self._program(scenario, shaped)
-        pricing = self._pricing(scenario, profile, program.num_devices).under_sustained_load(program)
+        pricing = self._pricing(scenario, profile, program.num_devices).under_load(program, scenario.runtime.load)
         return Prepared(
             scenario=scenario,
             profile=profile,
@@ -162,6 +162,7 @@ def _workload_of(scenario: Scenario) -> Workload:
         dtype=scenario.dtype,
         overlap=scenario.runtime.overlap,
         overlap_copies=scenario.runtime.overlap_copies,
+        kernels=scenario.runtime.kernels,
     )
 
 

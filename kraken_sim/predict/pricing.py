@@ -18,6 +18,7 @@ from kraken_sim.costs.power import Load, clock_factor, settled_clock, slowdown
 from kraken_sim.costs.types import KernelCost
 from kraken_sim.hardware.interconnect import InterconnectKind
 from kraken_sim.predict.memo import Memo
+from kraken_sim.program.kernel_sets import CardLoad
 from kraken_sim.program.ops import Attention, Collective, Gemm
 from kraken_sim.program.program import MAIN_STREAM
 
@@ -130,6 +131,10 @@ class Pricing:
     def _side_by_side(self) -> SideBySide:
         profile = self.profile
         return SideBySide(profile.topology, profile.collectives, self.num_devices, p2p=self._p2p)
+
+    def under_load(self, program: Program, load: CardLoad) -> Pricing:
+        """The prices on a card in that state; a rested one has the clock that kernels were measured at."""
+        return self if load is CardLoad.RESTED else self.under_sustained_load(program)
 
     def under_sustained_load(self, program: Program) -> Pricing:
         """The prices at the clock that the machine keeps while it runs the program again and again."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
 
 
 class DType(StrEnum):
@@ -23,6 +24,9 @@ class DType(StrEnum):
     def num_bytes(self) -> int:
         """Bytes per element."""
         return 4 if self is DType.FLOAT32 else 2
+
+
+NormFunction = Literal["layer_norm", "rms_norm"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,22 +67,42 @@ class Attention:
 
 @dataclass(frozen=True, slots=True)
 class Norm:
-    """LayerNorm over `hidden_size` for `num_tokens` rows: reads x once, writes y once."""
+    """A norm over `hidden_size` for `num_tokens` rows: reads x once, writes y once.
+
+    `fused` marks an engine's or a compiler's kernel instead of torch's own. It may take in the adds before it: `adds`
+    tensors more are read and summed first, and with `writes_sum` the sum is written as well.
+    """
 
     num_tokens: int
     hidden_size: int
     dtype: DType
+    function: NormFunction = "layer_norm"
+    fused: bool = False
+    adds: int = 0
+    writes_sum: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Elementwise:
-    """A pointwise kernel (`function` is gelu, add, ...) that streams its operands through HBM once."""
+    """A pointwise kernel (`function` is gelu, add, ...) that streams its operands through HBM once.
+
+    Outputs have the inputs' number format unless `output_dtype` says another.
+    """
 
     function: str
     num_elements: int
     num_inputs: int
     dtype: DType
     num_outputs: int = 1
+    output_dtype: DType | None = None
+
+    @property
+    def moved_bytes(self) -> float:
+        """Bytes that are read and written."""
+        written = self.dtype if self.output_dtype is None else self.output_dtype
+        return float(self.num_elements) * (
+            self.num_inputs * self.dtype.num_bytes + self.num_outputs * written.num_bytes
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from kraken_sim.files.strict_yaml import read_yaml
 from kraken_sim.models.hf import FAMILIES
 from kraken_sim.profiles.load import is_path
 from kraken_sim.profiles.placement import Placement
+from kraken_sim.program.kernel_sets import CardLoad, KernelSet
 from kraken_sim.program.ops import DType
 from kraken_sim.scenario.collective import CollectiveSpec
 
@@ -135,6 +136,16 @@ class RuntimeSpec(FileModel):
     """How the software runs the model."""
 
     launch: Launch = Field(default=Launch.GRAPH, description="CUDA graph, or eager launches from the host.")
+    kernels: KernelSet = Field(
+        default=KernelSet.PYTORCH,
+        description="Which kernels an engine runs for a layer's small operations.",
+        examples=["serving"],
+    )
+    load: CardLoad = Field(
+        default=CardLoad.SUSTAINED,
+        description="Passes back to back, or a lone one on a rested card at its boost clock.",
+        examples=["rested"],
+    )
     overlap: StrictBool = Field(
         default=True, description="Kraken: run the AllReduce beside the attention, or block on it."
     )
