@@ -58,6 +58,16 @@ class Sensors:
             return None
         return clock * 1e6, self._power_w(), float(temperature if temperature is not None else 0.0)
 
+    def energy_j(self) -> float | None:
+        """What the card has used since its driver was loaded; None where it does not count."""
+        millijoules = attempt(self.nvml.nvmlDeviceGetTotalEnergyConsumption, self.handle)
+        return float(millijoules) * 1e-3 if millijoules is not None else None
+
+    def memory_clock_hz(self) -> float | None:
+        """Clock of the memory; None where the card does not answer."""
+        clock = attempt(self.nvml.nvmlDeviceGetClockInfo, self.handle, self.nvml.NVML_CLOCK_MEM)
+        return float(clock) * 1e6 if clock is not None else None
+
     def _power_w(self) -> float:
         values = attempt(self.nvml.nvmlDeviceGetFieldValues, self.handle, [_INSTANT_POWER_FIELD])
         if values and values[0].nvmlReturn == 0:

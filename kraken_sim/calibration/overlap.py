@@ -52,7 +52,7 @@ def sustained_samples(measurements: MeasurementFile, profile: HardwareProfile) -
     for record in measurements.select(SustainedRecord):
         ops = sustained_ops(record)
         peak_flops = profile.device.peak_flops.get(record.dtype)
-        if peak_flops is None:
+        if peak_flops is None or record.quantization is not None or record.pause_share or record.load_before_s:
             continue
         flops = sum(op.flops for op in ops if isinstance(op, Gemm))
         rounds = record.chunk_rounds_per_s or tuple(rate / flops for rate in record.chunk_flops)

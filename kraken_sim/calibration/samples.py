@@ -142,8 +142,8 @@ def _chain_op(op: PairedOp, dtype: DType) -> ComputeOp:
     if isinstance(op, GemmOp):
         return Gemm(op.m, op.n, op.k, dtype)
     if isinstance(op, AttentionOp):
-        heads, length = (op.num_heads, op.num_kv_heads), op.q_len
-        return Attention(op.batch, length, length, *heads, op.head_dim, True, dtype)
+        heads, kv_len = (op.num_heads, op.num_kv_heads), op.kv_len or op.q_len
+        return Attention(op.batch, op.q_len, kv_len, *heads, op.head_dim, op.kv_len is None, dtype)
     elements = op.num_tokens * op.hidden_size
     if op.op == "norm":
         return Norm(op.num_tokens, op.hidden_size, dtype)

@@ -189,7 +189,7 @@ class GemmOp(FileModel):
 
 
 class AttentionOp(FileModel):
-    """A causal prefill attention in the compute side of a pair."""
+    """A causal prefill attention in the compute side of a pair or in a load; with `kv_len` a decode over a cache."""
 
     op: Literal["attention"]
     batch: Positive
@@ -197,9 +197,11 @@ class AttentionOp(FileModel):
     num_heads: Positive
     num_kv_heads: Positive
     head_dim: Positive
+    kv_len: Positive | None = None
 
     def __str__(self) -> str:
-        return f"attention-b{self.batch}q{self.q_len}h{self.num_heads}g{self.num_kv_heads}d{self.head_dim}"
+        cache = "" if self.kv_len is None else f"kv{self.kv_len}"
+        return f"attention-b{self.batch}q{self.q_len}{cache}h{self.num_heads}g{self.num_kv_heads}d{self.head_dim}"
 
 
 class PairedMemoryBound(FileModel):
@@ -346,13 +348,29 @@ class SustainedCase(Case):
     duration_s: float
     dtype: DType
     device_index: int
+    launch: Launch = Launch.EAGER
+    """graph: rounds of the chain in CUDA graphs, so that short kernels do not wait for the host."""
+    quantization: Literal["fp8"] | None = None
+    """GEMMs of float8_e4m3fn operands, without bias."""
+    load_before_s: Annotated[float, Field(ge=0.0)] = 0.0
+    """The same chain for so long before the rest."""
+    chunk_s: Annotated[float, Field(gt=0.0)] = 0.1
+    """Longest chunk whose rate is read."""
+    pause_ctas: Annotated[int, Field(ge=0)] = 0
+    """CTAs of a spinning kernel behind each round,"""
+    pause_share: Annotated[float, Field(ge=0.0)] = 0.0
+    """and how long it spins, over the time of a round."""
 
     @property
     def key(self) -> str:
         """Names this case."""
         shapes = "+".join(["x".join(map(str, shape)) for shape in self.shapes] + [str(op) for op in self.compute])
         times = f"idle{self.idle_before_s:g}/run{self.duration_s:g}"
-        return f"sustained/{self.dtype}/{times}/device{self.device_index}/{shapes}"
+        parts = ["sustained", str(self.quantization or self.dtype), times, f"device{self.device_index}", shapes]
+        parts += ["graph"] if self.launch is Launch.GRAPH else []
+        parts += [f"after{self.load_before_s:g}"] if self.load_before_s else []
+        parts += [f"pause{self.pause_ctas}x{self.pause_share:g}"] if self.pause_share else []
+        return "/".join(parts)
 
 
 class SustainedRecord(SustainedCase):
@@ -367,6 +385,47 @@ class SustainedRecord(SustainedCase):
     chunk_flops: tuple[float, ...]
     chunk_rounds_per_s: tuple[float, ...] = ()
     samples: tuple[tuple[float, float, float, float], ...] = ()
+    energy_j: tuple[tuple[float, float], ...] = ()
+    """(seconds from the start, J used since the first entry), where the card's counter moved."""
+    pause_s: Seconds = 0.0
+    """How long the spinning kernel behind each round was told to spin."""
+
+
+class WakeCase(Case):
+    """A graph of a few rounds of a chain on a device that has rested: what its first launch waits for."""
+
+    kind: Literal["wake"] = "wake"
+    compute: tuple[PairedOp, ...]
+    rounds: Positive
+    rest_s: Annotated[float, Field(ge=0.0)]
+    wait: Literal["sleep", "spin", "device"]
+    """Who rests: both, the host asleep; the device, the host spins; the host, the device runs a kernel of one CTA."""
+    dtype: DType
+
+    @property
+    def key(self) -> str:
+        """Names this case."""
+        chain = "+".join(map(str, self.compute))
+        return f"wake/{self.dtype}/{self.wait}/rest{self.rest_s:g}/{chain}/x{self.rounds}"
+
+
+class WakeRecord(WakeCase, Timed):
+    """Times of a repeat, medians of its rounds, and the card's state before and after.
+
+    `time_s`: from an event before the graph's launch to one behind it. `inside_s`: between events in the graph, at its
+    start and its end. `host_s`: what the launch took of the host. `round_s`: each round of the graph, or the mean of
+    several, medians.
+
+    Clocks in Hz and power in W are those of a repeat of its own, read at the end of the rest and behind the graph.
+    """
+
+    time_s: Quartiles
+    inside_s: Quartiles
+    host_s: Quartiles
+    round_s: tuple[Seconds, ...] = ()
+    sm_clock_hz: tuple[float, float] | None = None
+    memory_clock_hz: tuple[float, float] | None = None
+    power_w: tuple[float, float] | None = None
 
 
 class LaunchCase(Case):
@@ -492,6 +551,7 @@ Record = Annotated[
     | PairRecord
     | ChainRecord
     | SustainedRecord
+    | WakeRecord
     | LaunchRecord
     | KernelsRecord
     | PassRecord

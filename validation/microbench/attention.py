@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from kraken_sim.measurements.records import AttentionOp
     from kraken_sim.program.ops import DType
 
 _WARM_BUFFERS = 2
@@ -47,6 +48,13 @@ def prefill_call(q: Tensor, k: Tensor, v: Tensor) -> Callable[[], object]:
     """One causal attention over such views."""
     grouped = q.shape[1] != k.shape[1]
     return lambda: nnf.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
+
+
+def decode_calls(bench: Bench, op: AttentionOp, kv_len: int, dtype: DType, count: int) -> list[Callable[[], object]]:
+    """`count` decode attentions of a load, each over a cache of its own as far as that matters for L2."""
+    fields = op.model_dump(exclude={"op", "kv_len"})
+    case = AttentionCase(**fields, kv_len=kv_len, causal=False, dtype=dtype, launch=Launch.GRAPH)
+    return calls(bench, case, count)[0]
 
 
 def _decode_views(bench: Bench, case: AttentionCase, count: int) -> list[tuple[Tensor, Tensor, Tensor]]:

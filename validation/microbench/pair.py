@@ -43,9 +43,11 @@ class Marks:
     collective_end: Any
 
 
-def compute_chains(bench: Bench, ops: Sequence[PairedOp], dtype: DType, count: int) -> list[Call]:
+def compute_chains(
+    bench: Bench, ops: Sequence[PairedOp], dtype: DType, count: int, quantization: str | None = None
+) -> list[Call]:
     """`count` runs of a chain; weights differ from run to run as long as that matters for L2."""
-    columns = [_op_calls(bench, op, dtype, count) for op in ops]
+    columns = [_op_calls(bench, op, dtype, count, quantization) for op in ops]
 
     def chain(index: int) -> Call:
         calls = [column[index] for column in columns]
@@ -59,9 +61,13 @@ def compute_chains(bench: Bench, ops: Sequence[PairedOp], dtype: DType, count: i
     return [chain(index) for index in range(count)]
 
 
-def _op_calls(bench: Bench, op: PairedOp, dtype: DType, count: int) -> list[Call]:
+def _op_calls(bench: Bench, op: PairedOp, dtype: DType, count: int, quantization: str | None) -> list[Call]:
     if isinstance(op, GemmOp):
+        if quantization is not None:
+            return gemm.fp8_calls(bench, op.m, op.n, op.k, dtype, count)
         return gemm.calls(bench, op.m, op.n, op.k, dtype, "bias", count)
+    if isinstance(op, AttentionOp) and op.kv_len is not None:
+        return attention.decode_calls(bench, op, op.kv_len, dtype, count)
     if isinstance(op, AttentionOp):
         views = attention.prefill_views(bench, op.batch, op.q_len, op.num_heads, op.num_kv_heads, op.head_dim, dtype)
         return [attention.prefill_call(*views)] * count

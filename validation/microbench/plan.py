@@ -22,18 +22,19 @@ from kraken_sim.measurements.records import (
     LaunchCase,
     MemoryBoundCase,
     SustainedCase,
+    WakeCase,
 )
 from kraken_sim.measurements.schema import AGAIN, CPU_CONDITION, DEFAULT_CONDITION
 from kraken_sim.models.presets import PRESETS
 from kraken_sim.program.ops import DType
 from validation import model_grid
-from validation.microbench import chains, launch, shapes
+from validation.microbench import chains, launch, loads, shapes
 from validation.microbench.pairs import pair_cases, sustained_chains
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-SUITES: Final = ("quick", "full", "passes", "llama-passes", "llama-microbench", "chains", "host")
+SUITES: Final = ("quick", "full", "passes", "llama-passes", "llama-microbench", "chains", "host", "power")
 QUICK_CONDITIONS: Final = (DEFAULT_CONDITION, "channels-4")
 
 SECONDS: Final = {
@@ -45,6 +46,7 @@ SECONDS: Final = {
     "pair": 0.15,
     "chain": 0.03,
     "sustained": 0.3,
+    "wake": 0.15,
     "kernels": 0.01,
     "pass": 1.2,
 }
@@ -62,8 +64,11 @@ _BLOCK: Final = {
     "chain": 48,
     "kernels": 160,
 }
+_REST_BLOCK: Final = 8
 _BLOCK_ORDER: Final = ("memory_bound", "attention", "gemm")
 _CPU_WIDTH: Final = 2048
+_WAKE_REPEATS: Final = 5
+"""About how often a rest is repeated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +99,16 @@ class Block:
 
     def estimate_s(self, num_ranks: int) -> float:
         """Roughly how long it takes."""
-        sustained = [case.idle_before_s + case.duration_s for case in self.cases if isinstance(case, SustainedCase)]
+        sustained = [
+            case.load_before_s + case.idle_before_s + case.duration_s
+            for case in self.cases
+            if isinstance(case, SustainedCase)
+        ]
         if sustained:
             return max(sustained) + SECONDS["sustained"]
+        rests_s = sum(_WAKE_REPEATS * case.rest_s for case in self.cases if isinstance(case, WakeCase))
         rounds = len(self.cases) if self.collective else -(-len(self.cases) // num_ranks)
-        return SECONDS[self.kind] * rounds
+        return SECONDS[self.kind] * rounds + rests_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +156,8 @@ def plan(suite: str, machine: Machine, conditions: Sequence[str]) -> list[Block]
             blocks += _llama_microbenchmarks(machine, condition)
         elif suite == "chains":
             blocks += _chains(machine, condition) if index == 0 else []
+        elif suite == "power":
+            blocks += _power(machine, condition)
         else:
             blocks += _microbenchmarks(suite, machine, condition, first=index == 0)
     return blocks
@@ -192,6 +204,15 @@ def _chains(machine: Machine, condition: str) -> list[Block]:
     turns = [_blocks(condition, [cases], _BLOCK[name]) for name, cases in kinds.items()]
     blocks = [block for turn in zip_longest(*turns) for block in turn if block is not None]
     return blocks + _kernel_blocks(condition, blocks, _looked_at)
+
+
+def _power(machine: Machine, condition: str) -> list[Block]:
+    """Loads and rests of one device, each sustained load a block of its own."""
+    cpu = machine.device_type == "cpu"
+    cases: list[Case] = [*(loads.cpu_loads() if cpu else (*loads.sustained_loads(), *loads.wakes()))]
+    apart = [case for case in cases if not isinstance(case, WakeCase)]
+    rests = [case for case in cases if isinstance(case, WakeCase)]
+    return [*_blocks(condition, [apart], 1), *_blocks(condition, [rests], _REST_BLOCK)]
 
 
 def _looked_at(case: Case) -> bool:

@@ -19,8 +19,9 @@ from kraken_sim.measurements.records import (
     PairRecord,
     PassRecord,
     SustainedRecord,
+    WakeRecord,
 )
-from validation.microbench import all_reduce, attention, chain, gemm, launch, memory_bound, pair, sustained
+from validation.microbench import all_reduce, attention, chain, gemm, launch, memory_bound, pair, sustained, wake
 from validation.microbench.bench import Outcome, SkipCase
 from validation.timing import quartiles
 
@@ -38,6 +39,7 @@ RUN: Final[Mapping[str, Callable[[Bench, Any], Outcome]]] = {
     "pair": pair.run,
     "chain": chain.run,
     "sustained": sustained.run,
+    "wake": wake.run,
     "launch": launch.run,
 }
 """What measures a case of each kind that runs by itself; kernels and passes run in groups."""
@@ -50,6 +52,7 @@ _RECORDS: Final[Mapping[str, Any]] = {
     "pair": PairRecord,
     "chain": ChainRecord,
     "sustained": SustainedRecord,
+    "wake": WakeRecord,
     "launch": LaunchRecord,
     "kernels": KernelsRecord,
     "pass": PassRecord,

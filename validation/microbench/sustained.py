@@ -1,29 +1,42 @@
-"""A chain of kernels for seconds: its rate from chunk to chunk, and clock, power and temperature meanwhile."""
+"""A chain of kernels for seconds: its rate from chunk to chunk, and clock, power and temperature meanwhile.
+
+The sensors of a Hopper card give a new reading every 100 ms; its energy counter tells the average between two.
+"""
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from dataclasses import dataclass, field
 from itertools import cycle, pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from kraken_sim.measurements.records import Launch
 from validation.microbench import gemm
 from validation.microbench.bench import Bench, Outcome
 from validation.microbench.pair import compute_chains
+from validation.microbench.spin import spin_call
 from validation.nvml import Sensors, open_sensors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from kraken_sim.measurements.records import SustainedCase
 
+    Call = Callable[[], object]
+    Calls = Sequence[tuple[float, Call]]
+    """Calls in turn, each with how many rounds it is."""
+
 _FIRST_CHUNK_S = 2e-3
 _CHUNK_GROWTH = 1.2
-_LONGEST_CHUNK_S = 0.1
-_SAMPLE_EVERY_S = 0.015
+_SAMPLE_EVERY_S = 0.01
 _MOST_SAMPLES = 120
 _BUFFERS = 12
+_GRAPH_S = 0.5e-3
+"""A graph of rounds lasts at least so long, so that the host stays ahead."""
+_MOST_ROUNDS = 240
+"""Of a graph."""
 
 
 @dataclass(slots=True)
@@ -32,6 +45,8 @@ class Sampler:
 
     sensors: Sensors
     samples: list[tuple[float, float, float, float]] = field(default_factory=list)
+    energy: list[tuple[float, float]] = field(default_factory=list)
+    """(time, J) where the card's energy counter was found to have moved."""
     _stop: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
 
@@ -48,57 +63,108 @@ class Sampler:
 
     def _run(self) -> None:
         while not self._stop.wait(_SAMPLE_EVERY_S):
-            reading = self.sensors.read()
+            reading, joules = self.sensors.read(), self.sensors.energy_j()
+            now = time.perf_counter()
             if reading is not None:
-                self.samples.append((time.perf_counter(), *reading))
+                self.samples.append((now, *reading))
+            if joules is not None and (not self.energy or joules > self.energy[-1][1]):
+                self.energy.append((now, joules))
 
 
 def run(bench: Bench, case: SustainedCase) -> Outcome:
     """Rest, then run the chain for as long as the case says."""
-    sequence = _sequence(bench, case)
-    for _, call in sequence[: max(1, len(case.shapes))]:
-        call()
+    pause_s = 0.0
+    if case.launch is Launch.GRAPH:
+        sequence, rate, pause_s = _graphs(bench, case)
+    else:
+        sequence, rate = _calls(bench, case)
     bench.clock.synchronize()
-    round_flops = sum(2.0 * m * n * k for m, n, k in case.shapes)
-    if not case.shapes:
-        round_flops = _pretended_flops(bench, sequence)
-        sequence = [(round_flops, call) for _, call in sequence]
+    if case.load_before_s:
+        _chunks(bench, sequence, rate, case.load_before_s, case.chunk_s)
     sensors = open_sensors(bench.device)
     sampler = Sampler(sensors) if sensors is not None else None
     time.sleep(case.idle_before_s)
     if sampler is not None:
         sampler.start()
     try:
-        begun, ends, rates = _chunks(bench, sequence, case.duration_s)
+        begun, ends, rounds = _chunks(bench, sequence, rate, case.duration_s, case.chunk_s)
     finally:
         if sampler is not None:
             sampler.stop()
-    samples = [(at - begun, *rest) for at, *rest in sampler.samples] if sampler is not None else []
-    step = -(-len(samples) // _MOST_SAMPLES) or 1
-    rounds = [rate / round_flops for rate in rates]
-    flops = [rate if case.shapes else 0.0 for rate in rates]
-    fields = {"chunk_end_s": ends, "chunk_flops": flops, "chunk_rounds_per_s": rounds}
-    return Outcome({}, {**fields, "samples": samples[::step]})
+    round_flops = sum(2.0 * m * n * k for m, n, k in case.shapes)
+    fields: dict[str, Any] = {"chunk_end_s": ends, "chunk_rounds_per_s": rounds}
+    fields["chunk_flops"] = [rate * round_flops for rate in rounds]
+    if sampler is not None:
+        samples = [(at - begun, *rest) for at, *rest in sampler.samples]
+        fields["samples"] = samples[:: -(-len(samples) // _MOST_SAMPLES) or 1]
+        fields["energy_j"] = [(at - begun, joules - sampler.energy[0][1]) for at, joules in sampler.energy]
+    return Outcome({}, {**fields, "pause_s": pause_s})
 
 
-def _sequence(bench: Bench, case: SustainedCase) -> list[tuple[float, Callable[[], object]]]:
-    """Calls in turn with the FLOPs of each; buffers differ from round to round."""
+def _calls(bench: Bench, case: SustainedCase) -> tuple[Calls, float]:
+    """Kernels in turn, launched one by one, each with its part of a round; and about how many rounds a second."""
     if case.compute:
-        return [(0.0, chain) for chain in compute_chains(bench, case.compute, case.dtype, _BUFFERS)]
+        sequence = [(1.0, chain) for chain in compute_chains(bench, case.compute, case.dtype, _BUFFERS)]
+        sequence[0][1]()
+        return sequence, 1.0 / _round_s(bench, [call for _, call in sequence])
     columns = [gemm.calls(bench, m, n, k, case.dtype, "bias", _BUFFERS) for m, n, k in case.shapes]
-    return [
-        (2.0 * m * n * k, calls[index])
+    round_flops = sum(2.0 * m * n * k for m, n, k in case.shapes)
+    sequence = [
+        (2.0 * m * n * k / round_flops, calls[index])
         for index in range(_BUFFERS)
         for (m, n, k), calls in zip(case.shapes, columns, strict=True)
     ]
-
-
-def _pretended_flops(bench: Bench, sequence: list[tuple[float, Callable[[], object]]]) -> float:
-    """FLOPs of a round if the device ran at the rate that `_chunks` starts from; they only size the chunks."""
-    start = _mark(bench)
-    for _, call in sequence:
+    for _, call in sequence[: len(case.shapes)]:
         call()
-    return _first_rate(bench) * _seconds(bench, start, _mark(bench)) / len(sequence)
+    return sequence, _first_rate(bench) / round_flops
+
+
+def _graphs(bench: Bench, case: SustainedCase) -> tuple[Calls, float, float]:
+    """Graphs of whole rounds, about how many rounds a second, and the pause behind each."""
+    rounds = compute_chains(bench, case.compute, case.dtype, _BUFFERS, case.quantization)
+    rounds[0]()
+    busy_s, pause_s = _round_s(bench, [_captured(bench, rounds)]) / len(rounds), 0.0
+    if case.pause_share:
+        pause_s = case.pause_share * busy_s
+        spin = spin_call(bench.device, case.pause_ctas, pause_s)
+        spin()
+        rounds = [_both(call, spin) for call in rounds]
+    count = min(_MOST_ROUNDS, math.ceil(_GRAPH_S / (busy_s + pause_s)))
+    around = cycle(rounds)
+    groups = [[next(around) for _ in range(count)] for _ in range(math.ceil(len(rounds) / count))]
+    sequence = [(float(count), _captured(bench, group)) for group in groups]
+    return sequence, 1.0 / (busy_s + pause_s), pause_s
+
+
+def _both(first: Call, second: Call) -> Call:
+    def run_both() -> None:
+        first()
+        second()
+
+    return run_both
+
+
+def _captured(bench: Bench, calls: Sequence[Call]) -> Call:
+    """The calls as one graph; on a CPU one after the other."""
+
+    def body() -> None:
+        for call in calls:
+            call()
+
+    if not bench.clock.is_cuda:
+        return body
+    graph = bench.clock.capture(body)
+    return lambda: graph.replay()
+
+
+def _round_s(bench: Bench, calls: Sequence[Call]) -> float:
+    """About how long a call takes."""
+    for call in calls:
+        call()
+    start = _mark(bench)
+    for call in calls:
+        call()
+    return max(1e-7, _seconds(bench, start, _mark(bench)) / len(calls))
 
 
 def _first_rate(bench: Bench) -> float:
@@ -106,16 +172,15 @@ def _first_rate(bench: Bench) -> float:
 
 
 def _chunks(
-    bench: Bench, sequence: list[tuple[float, Callable[[], object]]], duration_s: float
+    bench: Bench, sequence: Calls, rate: float, duration_s: float, chunk_s: float
 ) -> tuple[float, list[float], list[float]]:
-    """Host time of the start, end of each chunk since then, FLOP/s within it.
+    """Host time of the start, end of each chunk since then, rounds a second within it.
 
-    Chunks grow geometrically: the clock falls within milliseconds and settles over seconds. Two chunks are in
-    flight, so that the device never waits for the host.
+    Chunks grow geometrically up to `chunk_s`: the clock falls within milliseconds and settles over seconds. Two
+    chunks are in flight, so that the device never waits for the host.
     """
-    marks, flops, host_times = [], [0.0], []
+    marks, amounts = [], [0.0]
     work = cycle(sequence)
-    rate = _first_rate(bench)
     target_s, elapsed_s = _FIRST_CHUNK_S, 0.0
     begun = time.perf_counter()
     marks.append(_mark(bench))
@@ -126,16 +191,15 @@ def _chunks(
             call()
             done += amount
         marks.append(_mark(bench))
-        flops.append(done)
-        host_times.append(time.perf_counter())
+        amounts.append(done)
         if len(marks) > 2:
             elapsed_s = _seconds(bench, marks[0], marks[-2])
-            rate = flops[-2] / max(1e-9, _seconds(bench, marks[-3], marks[-2]))
-        target_s = min(_LONGEST_CHUNK_S, target_s * _CHUNK_GROWTH)
+            rate = amounts[-2] / max(1e-9, _seconds(bench, marks[-3], marks[-2]))
+        target_s = min(chunk_s, target_s * _CHUNK_GROWTH)
     bench.clock.synchronize()
     ends = [_seconds(bench, marks[0], mark) for mark in marks[1:]]
     spans = [_seconds(bench, a, b) for a, b in pairwise(marks)]
-    rates = [amount / span for amount, span in zip(flops[1:], spans, strict=True)]
+    rates = [amount / max(1e-9, span) for amount, span in zip(amounts[1:], spans, strict=True)]
     return begun, ends, rates
 
 
