@@ -28,6 +28,9 @@ OUTPUTS: Final = (
     "[red]x",
     "/nonexistent/x",
     "\x1b[2J",
+    "config.json",
+    "machine.yaml",
+    "measured.jsonl",
 )
 NAMES: Final = (
     "small.yaml",
@@ -105,20 +108,20 @@ def verbs() -> list[tuple[str, ...]]:
 
 
 @functools.cache
-def options_of(verb: tuple[str, ...]) -> tuple[str, ...]:
-    """The options that a verb has."""
+def options_of(verb: tuple[str, ...]) -> dict[str, bool]:
+    """The options that a verb has, and whether they take a value."""
     parser: Any = build_parser(verb)
     for word in verb:
         inner = parser._subparsers and parser._subparsers._group_actions[0].choices
         if not inner or word not in inner:
-            return ("--html",)
+            return {"--html": True}
         parser = inner[word]
-    return tuple(
-        name
+    return {
+        name: action.nargs != 0
         for action in parser._actions
         for name in action.option_strings
         if name not in ("-h", "--help", "--cluster")
-    )
+    }
 
 
 def value_of(option: str) -> st.SearchStrategy[str]:
@@ -145,9 +148,10 @@ def command_lines(draw: st.DrawFn) -> list[str]:
             "-e",
             "1M",
         ]
-    for option in draw(st.lists(st.sampled_from(options_of(verb) or ("-x",)), max_size=3)):
+    options = options_of(verb) or {"-x": False}
+    for option in draw(st.lists(st.sampled_from(sorted(options)), max_size=3)):
         words.append(option)
-        if draw(st.integers(0, 9)) > 0 and option not in ("--exact", "--yes", "--version"):
+        if options[option] and draw(st.integers(0, 9)) > 0:
             words.append(draw(value_of(option)))
     return words
 
@@ -162,12 +166,14 @@ def test_a_command_line_ends_with_an_exit_code_and_a_message(words: list[str]) -
             for name, content in files_for_commands().items():
                 Path(name).write_text(content, encoding="utf-8")
             answer = kept(lambda: run_command(words))
+            changed = [name for name, text in files_for_commands().items() if Path(name).read_bytes() != text.encode()]
         finally:
             os.chdir(before)
     assert isinstance(answer, tuple)
     code, out, err = answer
     assert code in (0, 2, 3), (code, out, err)
     assert "\x1b" not in out + err
+    assert not changed or "--force" in words, changed
     if code:
         check_words(err or out)
 

@@ -14,6 +14,7 @@ from kraken_sim.cli.parser import Parser
 from kraken_sim.cli.streams import Terminated, finish, prepare, put, say, terminable
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Collection, Mapping, Sequence
 
 VERBS: Final[Mapping[str, str]] = {
@@ -81,6 +82,15 @@ def _run(arguments: Sequence[str]) -> int:
         return error.exit_code
 
 
+def _do(args: argparse.Namespace) -> None:
+    from kraken_sim.cli.output import check_targets
+    from kraken_sim.files.bounded import noting_reads
+
+    with noting_reads():
+        check_targets(args)
+        args.handler(args)
+
+
 def _answer(arguments: Sequence[str]) -> int:
     parser = build_parser(arguments)
     try:
@@ -95,6 +105,6 @@ def _answer(arguments: Sequence[str]) -> int:
     elif args.command is None:
         parser.print_help()
     else:
-        args.handler(args)
+        _do(args)
     finish()
     return 0 if args.version or args.command is not None else 2

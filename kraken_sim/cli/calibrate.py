@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from kraken_sim.cli.inputs import measurement_file
 from kraken_sim.cli.output import note, print_report, profile_target, write_profile
+from kraken_sim.cli.parser import add_force
 
 if TYPE_CHECKING:
     import argparse
@@ -19,6 +20,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--base", metavar="PROFILE", required=True, help="where datasheet and topology come from")
     parser.add_argument("--out", metavar="FILE", required=True, help="the profile to write")
     parser.add_argument("--name", metavar="NAME", help="the profile's name (default: that of the file)")
+    add_force(parser)
     parser.set_defaults(handler=_calibrate)
 
 
@@ -33,6 +35,6 @@ def _calibrate(args: argparse.Namespace) -> None:
     out = profile_target(args.out)
     base = load_profile(args.base)
     result = fit(measurement_file(args.measurements), base, args.name or out.stem)
-    write_profile(out, calibrated_yaml(result, complete_text(args.base)))
+    write_profile(out, calibrated_yaml(result, complete_text(args.base)), force=args.force)
     print_report(calibration_report(result))
     note(f"profile: {out}")

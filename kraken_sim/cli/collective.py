@@ -81,11 +81,11 @@ def _collective(args: argparse.Namespace) -> None:
 
         put(collective_text(table))
     if args.json is not None:
-        write_json(args.json, table.as_dict())
+        write_json(args, table.as_dict())
     if args.html is not None:
         from kraken_sim.report.collective_html import collective_html
 
-        write_page(args.html, collective_html(table))
+        write_page(args, collective_html(table))
         note(f"report: {args.html}")
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from kraken_sim.cli.streams import printable, put, say, writing
 from kraken_sim.errors import InputError
+from kraken_sim.files.ours import check_replaceable, signed_json, signed_page, signed_yaml
 from kraken_sim.files.whole import write_whole
 
 if TYPE_CHECKING:
@@ -46,34 +47,61 @@ def note(text: str) -> None:
     say(text)
 
 
-def write_file(path: Path, text: str, option: str) -> None:
+TARGETS: Final = ("json", "html", "out")
+"""Options that name a file to write."""
+
+
+def check_targets(args: argparse.Namespace) -> None:
+    """What a command is to write replaces nothing that somebody would miss; before anything is worked out.
+
+    Raises:
+        InputError: see `check_replaceable`.
+    """
+    for name in TARGETS:
+        path = getattr(args, name, None)
+        # A sweep says of its own file whose it is.
+        if path not in (None, "-") and args.command != "sweep":
+            check_replaceable(Path(path), f"--{name}", force=args.force)
+
+
+def write_file(path: Path, text: str, option: str, *, force: bool) -> None:
     """A text file, whole or not at all, its folder made where missing; `option` is what asked for it.
 
     Raises:
-        InputError: the file can't be written.
+        InputError: the file can't be written, or one of others is there and `force` is not given.
     """
+    check_replaceable(path, option, force=force)
     try:
         write_whole(path, text.encode("utf-8", errors="backslashreplace"))
     except OSError as error:
         raise InputError.single(option, f"cannot be written: {error.strerror or error}", str(path)) from None
 
 
-def write_page(path: str, text: str) -> None:
-    """An HTML file, of `--html`, without characters that a browser would obey.
+def write_page(args: argparse.Namespace, text: str) -> None:
+    """The HTML file of `--html`, without characters that a browser would obey.
 
     Raises:
-        InputError: the file can't be written.
+        InputError: see `write_file`.
     """
-    write_file(Path(path), printable(text), "--html")
+    write_file(Path(args.html), signed_page(printable(text)), "--html", force=args.force)
 
 
-def write_json(path: str, data: Any) -> None:
-    """JSON to a file, or to standard output for `-`."""
-    text = json.dumps(data, indent=2) + "\n"
-    if path == "-":
+def write_json(args: argparse.Namespace, data: Any) -> None:
+    """The JSON file of `--json`, or to standard output for `-`.
+
+    Raises:
+        InputError: see `write_file`.
+    """
+    text = as_json(signed_json(data))
+    if args.json == "-":
         put(text)
     else:
-        write_file(Path(path), text, "--json")
+        write_file(Path(args.json), text, "--json", force=args.force)
+
+
+def as_json(data: Any) -> str:
+    """The text of a JSON file."""
+    return json.dumps(data, indent=2) + "\n"
 
 
 def write_outputs(
@@ -86,9 +114,9 @@ def write_outputs(
     if args.json != "-":
         print_report(report())
     if args.json is not None:
-        write_json(args.json, data())
+        write_json(args, data())
     if args.html is not None:
-        write_page(args.html, page())
+        write_page(args, page())
         note(f"report: {args.html}")
 
 
@@ -104,14 +132,14 @@ def profile_target(path: str) -> Path:
     return target
 
 
-def write_profile(target: Path, text: str) -> None:
+def write_profile(target: Path, text: str, *, force: bool) -> None:
     """Checks a profile's text by reading it, then writes it whole.
 
     Raises:
-        InputError: the text is no right profile, or the file can't be written.
+        InputError: the text is no right profile, or as of `write_file`.
     """
     from kraken_sim.files.strict_yaml import parse_yaml
     from kraken_sim.profiles.schema import parse_profile
 
     parse_profile(parse_yaml(text, str(target)))
-    write_file(target, text, "--out")
+    write_file(target, signed_yaml(text), "--out", force=force)

@@ -34,7 +34,13 @@ class Parser(argparse.ArgumentParser):
             say(message.removesuffix("\n"))
 
 
+def add_force(parser: Parser) -> None:
+    """`--force`, for what writes files; `output.write_file` obeys it."""
+    parser.add_argument("--force", action="store_true", help="replace a file that kraken-sim did not write")
+
+
 def add_outputs(parser: Parser) -> None:
-    """`--json` and `--html`, as most verbs have them; `output.write_outputs` serves them."""
+    """`--json`, `--html` and `--force`, as most verbs have them; `output.write_outputs` serves them."""
     parser.add_argument("--json", metavar="FILE", help="write the result as JSON; - for standard output, no tables")
     parser.add_argument("--html", metavar="FILE", help="write a report that opens in any browser")
+    add_force(parser)

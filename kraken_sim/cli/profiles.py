@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kraken_sim.cli.output import note, print_report, profile_target, write_page, write_profile
-from kraken_sim.cli.parser import Parser
+from kraken_sim.cli.parser import Parser, add_force
 from kraken_sim.cli.streams import put
 from kraken_sim.errors import InputError
 
@@ -23,6 +23,7 @@ def add_arguments(parser: Parser) -> None:
     show = verbs.add_parser("show", help="one machine, each number with its source")
     show.add_argument("profile", metavar="PROFILE", help="a profile's name, or its file")
     show.add_argument("--html", metavar="FILE", help="draw the machine: nodes, links, the best ring")
+    add_force(show)
     show.set_defaults(handler=_show_profile)
 
     check = verbs.add_parser("check", help="all problems of a profile's file at once")
@@ -32,6 +33,7 @@ def add_arguments(parser: Parser) -> None:
     new = verbs.add_parser("new", help="a profile from a datasheet alone, constants carried over from the nearest GPU")
     new.add_argument("--from", metavar="DATASHEET", required=True, dest="datasheet", help="name, device and topology")
     new.add_argument("--out", metavar="FILE", required=True, help="the profile to write")
+    add_force(new)
     new.set_defaults(handler=_new_profile)
 
 
@@ -54,7 +56,7 @@ def _show_profile(args: argparse.Namespace) -> None:
         return
     from kraken_sim.report.topology import topology_html
 
-    write_page(args.html, topology_html(profile))
+    write_page(args, topology_html(profile))
     note(f"drawing: {args.html}")
 
 
@@ -74,5 +76,5 @@ def _new_profile(args: argparse.Namespace) -> None:
 
     out = profile_target(args.out)
     carried = profile_from_datasheet(Path(args.datasheet), out.stem)
-    write_profile(out, carried.text)
+    write_profile(out, carried.text, force=args.force)
     put(f"{out}: constants carried over from {', '.join(carried.sources)}\n")

@@ -9,6 +9,7 @@ from kraken_sim.cli.inputs import named_scenario
 from kraken_sim.cli.output import note, write_outputs
 from kraken_sim.cli.parser import add_outputs
 from kraken_sim.errors import InputError
+from kraken_sim.files.ours import check_replaceable
 
 if TYPE_CHECKING:
     import argparse
@@ -49,14 +50,16 @@ def _run(args: argparse.Namespace) -> None:
     explained = {} if advice is None else {"overlap": advice.as_dict()}
     write_outputs(args, lambda: {**prediction.as_dict(), **explained}, report, page)
     if args.trace is not None:
-        _write_traces(prediction, args.trace)
+        _write_traces(prediction, Path(args.trace), force=args.force)
 
 
-def _write_traces(prediction: Prediction, folder: str) -> None:
-    from kraken_sim.report.trace import write_traces
+def _write_traces(prediction: Prediction, folder: Path, *, force: bool) -> None:
+    from kraken_sim.report.trace import trace_files, write_traces
 
+    for path in trace_files(prediction, folder):
+        check_replaceable(path, "--trace", force=force)
     try:
-        files = write_traces(prediction, Path(folder))
+        files = write_traces(prediction, folder)
     except OSError as error:
-        raise InputError.single("--trace", f"cannot be written: {error.strerror}", folder) from None
+        raise InputError.single("--trace", f"cannot be written: {error.strerror}", str(folder)) from None
     note(f"traces: {', '.join(str(file) for file in files)}")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kraken_sim.cli.output import write_json
+from kraken_sim.cli.output import as_json
+from kraken_sim.cli.streams import put
 
 if TYPE_CHECKING:
     import argparse
@@ -21,7 +22,7 @@ def add_arguments(parser: Parser) -> None:
 
 def _schema(args: argparse.Namespace) -> None:
     """Prints one schema."""
-    write_json("-", _schema_of(args.kind))
+    put(as_json(_schema_of(args.kind)))
 
 
 def _schema_of(kind: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from kraken_sim.cli.inputs import shipped_path
 from kraken_sim.cli.output import note, print_report
+from kraken_sim.cli.parser import add_force
 from kraken_sim.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--jobs", metavar="N", type=int, help="processes (default: as many as cores)")
     parser.add_argument("--cluster", metavar="URL", help="run on dask://host:port or ray://host:port instead")
     parser.add_argument("--yes", action="store_true", help="run however many points there are")
+    add_force(parser)
     parser.set_defaults(handler=_sweep)
 
 
@@ -47,7 +49,7 @@ def _sweep(args: argparse.Namespace) -> None:
     check(plan, yes=args.yes)
     began = time.monotonic()
     with _progress(plan.num_points) as progress:
-        done = run_to_file(plan, out, jobs=args.jobs, cluster=args.cluster, progress=progress)
+        done = run_to_file(plan, out, jobs=args.jobs, cluster=args.cluster, progress=progress, force=args.force)
     print_report(sweep_report(plan, done, out, time.monotonic() - began))
 
 

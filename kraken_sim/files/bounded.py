@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import stat
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -60,6 +61,8 @@ _REASONS: Final = {
 }
 _SHOWN: Final = 100
 """Characters of a path that an error shows."""
+_READ: Final[ContextVar[set[tuple[int, int]] | None]] = ContextVar("read", default=None)
+"""Device and inode of every file that was read since `noting_reads` began."""
 
 
 @contextlib.contextmanager
@@ -103,7 +106,8 @@ def _opened(path: str | Path, limit: Limit) -> BinaryIO:
         _check(os.stat(path), limit)
         file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
         try:
-            _check(os.fstat(file.fileno()), limit)
+            status = os.fstat(file.fileno())
+            _check(status, limit)
         except _UnreadableError:
             file.close()
             raise
@@ -111,7 +115,35 @@ def _opened(path: str | Path, limit: Limit) -> BinaryIO:
         raise _UnreadableError(_reason(error)) from None
     except ValueError:
         raise _UnreadableError("no file can have such a name") from None
+    note_read(status)
     return file
+
+
+@contextlib.contextmanager
+def noting_reads() -> Iterator[None]:
+    """Within, `was_read` knows which files were read."""
+    token = _READ.set(set())
+    try:
+        yield
+    finally:
+        _READ.reset(token)
+
+
+def note_read(status: os.stat_result) -> None:
+    """A file is part of the answer, also where what it holds was known before."""
+    read = _READ.get()
+    if read is not None:
+        read.add((status.st_dev, status.st_ino))
+
+
+def was_read(path: Path) -> bool:
+    """Whether a file was read since `noting_reads` began, under this name or another one.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    status = path.stat()
+    return (status.st_dev, status.st_ino) in (_READ.get() or ())
 
 
 def read_bytes(path: str | Path, limit: Limit, field: str = "", example: str | None = None) -> bytes:

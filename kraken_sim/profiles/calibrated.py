@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from kraken_sim.errors import InputError, closest
-from kraken_sim.files.bounded import YAML_FILE, read_text, real_path
+from kraken_sim.files.bounded import YAML_FILE, note_read, read_text, real_path
 from kraken_sim.files.shipped import data_dir
 from kraken_sim.files.strict_yaml import read_yaml
 from kraken_sim.profiles.datasheet import is_datasheet
@@ -77,6 +77,7 @@ def file_version(path: Path) -> tuple[Path, int, int]:
         status = real.stat()
     except (OSError, ValueError):
         raise InputError.single("hardware", "there is no such profile file", str(path)) from None
+    note_read(status)
     return real, status.st_mtime_ns, status.st_size
 
 

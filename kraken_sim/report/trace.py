@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from kraken_sim.costs.collectives.tuning import TREE
 from kraken_sim.engine.timeline import SpanKind
+from kraken_sim.files.ours import GENERATOR, signature
 from kraken_sim.files.whole import write_whole
 from kraken_sim.program.ops import Collective, CollectiveKind, DType
 
@@ -59,6 +60,12 @@ _MOST_WRITTEN = 10_000
 """Texts of events that are kept for their copies, then all are dropped; a limit of ours, so that memory stays flat."""
 
 
+def trace_files(prediction: Prediction, folder: Path) -> dict[Path, int]:
+    """The files that `write_traces` writes, each with its rank."""
+    ranks = sorted({span.rank for span in prediction.timeline.simulated})
+    return {folder / f"rank{rank}.pt.trace.json": rank for rank in ranks}
+
+
 def write_traces(prediction: Prediction, folder: Path) -> list[Path]:
     """Write one trace a simulated rank and return the files; folded ranks share rank 0's timeline.
 
@@ -67,18 +74,17 @@ def write_traces(prediction: Prediction, folder: Path) -> list[Path]:
     ranks = defaultdict[int, list["Span"]](list)
     for span in prediction.timeline.simulated:
         ranks[span.rank].append(span)
-    files = []
-    for rank, spans in sorted(ranks.items()):
-        path = folder / f"rank{rank}.pt.trace.json"
-        timeline = replace(prediction.timeline, simulated=tuple(spans))
+    files = trace_files(prediction, folder)
+    for path, rank in files.items():
+        timeline = replace(prediction.timeline, simulated=tuple(ranks[rank]))
         write_whole(path, (text.encode() for text in _document(prediction, timeline, rank)))
-        files.append(path)
-    return files
+    return list(files)
 
 
 def _document(prediction: Prediction, timeline: Timeline, rank: int) -> Iterator[str]:
     """The text of a trace, event by event."""
     document = {
+        GENERATOR: signature(),
         "schemaVersion": 1,
         "distributedInfo": {"backend": "nccl", "rank": rank, "world_size": prediction.resolved.num_devices},
         "traceName": prediction.scenario.name,

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from kraken_sim.errors import InputError
 from kraken_sim.explore.sweep.parts import sealed, unsealed
 from kraken_sim.explore.sweep.rows import result_columns
+from kraken_sim.files.ours import check_replaceable
 from kraken_sim.files.whole import move_into_place, sync, write_whole
 from kraken_sim.predict.columns import FLOAT, INT, TEXT
 
@@ -41,7 +42,7 @@ ROW_GROUP = 20_000
 """Rows that are written at once, at least: a limit of ours, some MB of memory."""
 _CONVERTED: Final[Mapping[str, Callable[[Any], Any]]] = {TEXT: str, FLOAT: float}
 """What becomes of values before Arrow takes them, which refuses whole numbers that a float only comes near."""
-_REPLACES = "another --out, or delete the file"
+_REPLACES = "another --out, or --force to replace the file"
 
 
 def columns_of(plan: Plan) -> list[tuple[str, str]]:
@@ -84,10 +85,11 @@ def decode(data: bytes) -> pa.Table:
 
 @dataclass(slots=True)
 class Store:
-    """Where one sweep's results go; make it with `opened`."""
+    """Where one sweep's results go; make it with `opened`. `force` replaces a file that is not this sweep's."""
 
     out: Path
     plan: Plan
+    force: bool = False
 
     @property
     def parts(self) -> Path:
@@ -107,13 +109,23 @@ class Store:
         """The final file is there.
 
         Raises:
-            InputError: there is a file, and it is not this sweep's.
+            InputError: there is a file, and it is not this sweep's and not to be replaced.
         """
         if not os.path.exists(self.out):
             return False
         if not self.out.is_file():
             message = "is a folder" if self.out.is_dir() else "is no regular file, but a device or a pipe"
             raise InputError.single("--out", message, str(self.out), "results.parquet")
+        try:
+            self._check_finished()
+        except InputError:
+            if not self.force:
+                raise
+            check_replaceable(self.out, "--out", force=True)
+            return False
+        return True
+
+    def _check_finished(self) -> None:
         found = _fingerprint_of(self.out)
         if found is None:
             raise InputError.single("--out", "is a file that no sweep wrote", str(self.out), _REPLACES)
@@ -121,7 +133,6 @@ class Store:
             message = "holds the results of another sweep (or another version, or changed files)"
             raise InputError.single("--out", message, str(self.out), _REPLACES)
         read_results(self.out)
-        return True
 
     def missing(self) -> list[int]:
         """Chunks that have no part yet, or a damaged one."""
@@ -201,13 +212,13 @@ class Store:
 
 
 @contextlib.contextmanager
-def opened(out: Path, plan: Plan) -> Iterator[Store]:
-    """The place of one sweep's results, held against other processes.
+def opened(out: Path, plan: Plan, *, force: bool = False) -> Iterator[Store]:
+    """The place of one sweep's results, held against other processes; `force` replaces a finished file of others.
 
     Raises:
         InputError: the place can't be written, holds another sweep, or another process is writing it.
     """
-    store = Store(out, plan)
+    store = Store(out, plan, force)
     if store.is_complete():
         yield store
         return

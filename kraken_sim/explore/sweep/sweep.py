@@ -105,6 +105,7 @@ def run_to_file(
     jobs: int | None = None,
     cluster: str | None = None,
     progress: Callable[[int, int], None] | None = None,
+    force: bool = False,
 ) -> SweepRun:
     """Run what is missing of a sweep and write the final file.
 
@@ -114,12 +115,13 @@ def run_to_file(
         jobs: see `sweep`.
         cluster: see `sweep`.
         progress: called with the points done so far and those done before this run.
+        force: replace a file that is not this sweep's.
 
     Raises:
         InputError: see `sweep`.
     """
     check_jobs(jobs)
-    with opened(out, plan) as store:
+    with opened(out, plan, force=force) as store:
         if store.is_complete():
             return SweepRun(plan.num_points, plan.num_points, 0, 0)
         missing = store.missing()
