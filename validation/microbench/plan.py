@@ -196,14 +196,28 @@ def _llama_microbenchmarks(machine: Machine, condition: str) -> list[Block]:
 
 
 def _chains(machine: Machine, condition: str) -> list[Block]:
-    """Chains of unlike kernels, and what the other suites leave out of the kernels alone."""
+    """Chains of unlike kernels, and what the other suites leave out of the kernels alone.
+
+    The gap between nodes comes first, and again after streams were forked and after the profiler ran, since either may
+    leave something behind in the process.
+    """
     if machine.device_type == "cpu":
         return _blocks(condition, [[*chains.cpu_cases()]], _BLOCK["chain"])
     kinds: dict[str, list[Case]] = {"chain": [*chains.chain_cases()], "memory_bound": [*chains.memory_bounds()]}
     kinds |= {"attention": [*chains.attentions()], "gemm": [*chains.gemms()]}
     turns = [_blocks(condition, [cases], _BLOCK[name]) for name, cases in kinds.items()]
     blocks = [block for turn in zip_longest(*turns) for block in turn if block is not None]
-    return blocks + _kernel_blocks(condition, blocks, _looked_at)
+    kernels = _kernel_blocks(condition, blocks, _looked_at)
+    before, forked, profiled = (_gaps(condition, detail) for detail in ("", "after forks", "after the profiler"))
+    return [*before, *blocks, *forked, *kernels, *profiled]
+
+
+def _gaps(condition: str, detail: str) -> list[Block]:
+    names = ("graph_chain", "graph_node_gap")
+    cases = [LaunchCase(quantity=name, detail=detail) for name in names]
+    if detail == "after forks":
+        cases.insert(0, LaunchCase(quantity="graph_edge"))
+    return _blocks(condition, [cases], len(cases))
 
 
 def _power(machine: Machine, condition: str) -> list[Block]:
