@@ -82,7 +82,9 @@ def test_no_two_cases_of_a_suite_share_a_key(suite: str, machine: Machine) -> No
     assert keys.most_common(1)[0][1] == 1
 
 
-@pytest.mark.parametrize("suite", ["llama-passes", "llama-microbench", "chains", "power"])
+@pytest.mark.parametrize(
+    "suite", ["llama-passes", "llama-microbench", "chains", "power", "fp8-passes", "fp8-microbench"]
+)
 @pytest.mark.parametrize("machine", [Machine("cuda", 1), Machine("cpu", 1)])
 def test_no_two_cases_of_a_suite_of_one_device_share_a_key(suite: str, machine: Machine) -> None:
     keys = Counter(case.key for case in all_cases(suite, machine))

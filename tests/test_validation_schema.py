@@ -38,6 +38,7 @@ from kraken_sim.measurements.schema import (
     to_text,
 )
 from kraken_sim.program.ops import DType
+from kraken_sim.program.quantization import ActivationScheme, Quantization
 from validation.store import append, resume
 
 if TYPE_CHECKING:
@@ -146,6 +147,9 @@ def test_keys_of_different_cases_differ() -> None:
         one.model_copy(update={"kernels": KernelSet.COMPILED}),
         one.model_copy(update={"load": CardLoad.RESTED}),
     ]
+    for record in (one, gemm()):
+        fp8 = record.model_copy(update={"quantization": Quantization.FP8})
+        records += [fp8, *(fp8.model_copy(update={"activation_scheme": scheme}) for scheme in ActivationScheme)]
     assert len({record.key for record in records}) == len(records)
 
 
@@ -162,6 +166,7 @@ def test_a_pass_without_kernel_set_and_load_keeps_the_key_that_older_files_gave_
     assert one.key.endswith("/graph/overlap/kind=kraken,ways=2/preset=6.7B")
     assert "kernels" not in to_line(one)
     assert "load" not in to_line(one)
+    assert "quantization" not in to_line(one)
     loaded = one.model_copy(update={"kernels": KernelSet.COMPILED, "load": CardLoad.SUSTAINED})
     assert "/graph/overlap/compiled/sustained/" in loaded.key
 

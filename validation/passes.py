@@ -33,6 +33,7 @@ from kraken_sim.scenario.resolve import memory_of, resolve_model
 from kraken_sim.scenario.spec import scenario_from
 from validation.models import build_model
 from validation.models.kraken import KrakenDecoder
+from validation.models.quantized import quantize_layers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -137,7 +138,7 @@ def _models(
 
 def weights_key(case: PassCase) -> str:
     """Equal for passes that one set of weights can serve."""
-    parts = (case.model, case.architecture, case.num_devices, case.dtype)
+    parts = (case.model, case.architecture, case.num_devices, case.dtype, case.quantization, case.activation_scheme)
     return "/".join(str(sorted(part.items())) if isinstance(part, dict) else str(part) for part in parts)
 
 
@@ -163,13 +164,16 @@ def build_pass_model(case: PassCase, device: torch.device | str) -> Decoder:
         InputError: the case's shapes do not fit together or do not fit the ranks.
     """
     _, resolved = _resolve(case)
-    return build_model(
+    model = build_model(
         resolved.kind,
         _config_of(resolved),
         num_ways=resolved.layout.blocks_per_layer,
         dtype=getattr(torch, case.dtype.value),
         device=device,
     )
+    if case.quantization is not None:
+        quantize_layers(list(getattr(model, "layers", [model])), case.quantization, case.activation_scheme)
+    return model
 
 
 @contextmanager

@@ -114,7 +114,7 @@ def _problems(detail: ErrorDetails, model: type[BaseModel], *, guess: bool) -> I
 def words_of(detail: ErrorDetails, choices: Sequence[str] = ()) -> str:
     """What one error of pydantic says, in this package's words."""
     kind, context = detail["type"], detail.get("ctx", {})
-    if kind == "enum":
+    if kind == "enum" or (kind == "literal_error" and choices):
         return f"must be one of {', '.join(choices) or context['expected']}"
     if kind == "greater_than_equal":
         return f"must be at least {context['ge']}"
@@ -159,10 +159,13 @@ def _example(field: FieldInfo | None) -> str | None:
 
 
 def _choices(field: FieldInfo | None) -> list[str]:
-    """Values of the enumeration a field takes; none for other fields."""
+    """Values of the enumeration, or the members of one, that a field takes; none for other fields."""
     for annotation in _members(field.annotation if field else None):
         if isinstance(annotation, type) and issubclass(annotation, StrEnum):
             return [str(member) for member in annotation]
+        members = typing.get_args(annotation)
+        if members and all(isinstance(member, StrEnum) for member in members):
+            return [str(member) for member in members]
     return []
 
 

@@ -14,6 +14,7 @@ from kraken_sim.files.model import FileModel
 from kraken_sim.program.kernel_sets import CardLoad as CardLoad
 from kraken_sim.program.kernel_sets import KernelSet as KernelSet
 from kraken_sim.program.ops import DType
+from kraken_sim.program.quantization import ActivationScheme, Quantization
 from kraken_sim.scenario.spec import Launch as Launch
 
 Positive = Annotated[int, Field(ge=1)]
@@ -40,6 +41,11 @@ class Case(FileModel):
         raise NotImplementedError
 
 
+def _formats(dtype: DType, quantization: Quantization | None, scheme: ActivationScheme | None) -> str:
+    """Number formats as part of a key."""
+    return "-".join([str(dtype), *(str(part) for part in (quantization, scheme) if part is not None)])
+
+
 class Timed(FileModel):
     """What every record of repeated runs keeps.
 
@@ -53,7 +59,12 @@ class Timed(FileModel):
 
 
 class GemmCase(Case):
-    """y[m, n] = x[m, k] · W[n, k]ᵀ, with a bias, without, or accumulated onto y."""
+    """y[m, n] = x[m, k] · W[n, k]ᵀ, with a bias, without, or accumulated onto y.
+
+    Of a quantised one `dtype` is that of y, and its inputs come quantised: fp8 with one scale a tensor (activation
+    scheme static) or one a row of x and of W (dynamic), fp8_block with one for 128 of x and for 128 x 128 of W.
+    `exact_sums` says that partial sums are not kept in the tensor cores' short format.
+    """
 
     kind: Literal["gemm"] = "gemm"
     m: Positive
@@ -63,11 +74,16 @@ class GemmCase(Case):
     epilogue: Literal["bias", "none", "accumulate"] = "bias"
     launch: Launch
     origin: Literal["preset", "odd"] = "preset"
+    quantization: Quantization | None = None
+    activation_scheme: ActivationScheme | None = None
+    exact_sums: bool = False
 
     @property
     def key(self) -> str:
         """Names this case."""
-        return f"gemm/{self.launch}/{self.dtype}/{self.epilogue}/{self.m}x{self.n}x{self.k}"
+        formats = _formats(self.dtype, self.quantization, self.activation_scheme)
+        sums = "/exact_sums" if self.exact_sums else ""
+        return f"gemm/{self.launch}/{formats}{sums}/{self.epilogue}/{self.m}x{self.n}x{self.k}"
 
 
 class GemmRecord(GemmCase, Timed):
@@ -116,6 +132,7 @@ MemoryBoundFunction = Literal[
     "rope",
     "rope_kv_write",
     "silu_mul",
+    "quantize",
 ]
 CLASSIC_FUNCTIONS: Final = frozenset({"norm", "gelu", "add", "copy", "kv_write", "embedding"})
 """Those that GPT-2-like models run, one kernel each of torch's own."""
@@ -129,7 +146,8 @@ class MemoryBoundCase(Case):
     position rows added. rms_norm: one input; add_rms_norm: the sum of two and its RMSNorm, both written; rope: queries
     and keys, `hidden_size` wide together, of a projection [T, h + 2g, e] with e = 128 and h = 4g; rope_kv_write: the
     same, keys and values into a cache; silu_mul: SiLU(a) * b of rows 2 * `hidden_size` wide. `kernels` says what they
-    are made of.
+    are made of. With a `quantization` the output is quantised too, in the same kernel; quantize does nothing else, in
+    two kernels where one scale a tensor is found first.
     """
 
     kind: Literal["memory_bound"] = "memory_bound"
@@ -139,12 +157,15 @@ class MemoryBoundCase(Case):
     dtype: DType
     launch: Launch
     kernels: KernelSet = KernelSet.PYTORCH
+    quantization: Quantization | None = None
+    activation_scheme: ActivationScheme | None = None
 
     @property
     def key(self) -> str:
         """Names this case."""
         function = self.function if self.kernels is KernelSet.PYTORCH else f"{self.function}/{self.kernels}"
-        return f"memory_bound/{self.launch}/{self.dtype}/{function}/{self.num_tokens}x{self.hidden_size}"
+        formats = _formats(self.dtype, self.quantization, self.activation_scheme)
+        return f"memory_bound/{self.launch}/{formats}/{function}/{self.num_tokens}x{self.hidden_size}"
 
 
 class MemoryBoundRecord(MemoryBoundCase, Timed):
@@ -501,6 +522,8 @@ class PassCase(Case):
     overlap: bool
     condition: str
     kernels: KernelSet = KernelSet.PYTORCH
+    quantization: Quantization | None = None
+    activation_scheme: ActivationScheme | None = None
     load: CardLoad | None = None
     """None: one pass after another, the device idle and the ranks met in between."""
 
@@ -512,7 +535,8 @@ class PassCase(Case):
         mode = "overlap" if self.overlap else "blocking"
         mode += "" if self.kernels is KernelSet.PYTORCH else f"/{self.kernels}"
         mode += "" if self.load is None else f"/{self.load}"
-        work = f"{self.phase}/b{self.batch_size}t{self.context_length}/{self.dtype}/{self.launch}/{mode}"
+        formats = _formats(self.dtype, self.quantization, self.activation_scheme)
+        work = f"{self.phase}/b{self.batch_size}t{self.context_length}/{formats}/{self.launch}/{mode}"
         return f"pass/{self.condition}/{self.num_devices}/{work}/{architecture}/{model}"
 
 

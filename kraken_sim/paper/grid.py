@@ -37,7 +37,7 @@ from kraken_sim.files.shipped import data_dir
 from kraken_sim.files.strict_yaml import YamlDocument, read_yaml
 from kraken_sim.models.presets import preset_fields
 from kraken_sim.profiles.load import profile_path
-from kraken_sim.program.ops import DType
+from kraken_sim.program.ops import ComputeDType, DType
 from kraken_sim.scenario.spec import RuntimeSpec
 from kraken_sim.units import Dimension
 
@@ -198,7 +198,7 @@ class Grid(_SetupSpec):
     context_lengths: Annotated[tuple[Count, ...], NotEmpty] = Field(examples=["[128, 2048]"])
     num_devices: Annotated[tuple[Count, ...], NotEmpty] = Field(examples=["[4, 8]"])
     batch_size: Count = 1
-    dtype: DType = DType.FLOAT16
+    dtype: ComputeDType = DType.FLOAT16
     reported: Reported | None = None
     assumptions: tuple[Assumption, ...] = ()
     interconnects: tuple[InterconnectSpec, ...] = ()

@@ -17,13 +17,26 @@ class DType(StrEnum):
     FLOAT16 = "float16"
     BFLOAT16 = "bfloat16"
     FLOAT32 = "float32"
+    FLOAT8_E4M3 = "float8_e4m3fn"
+    FLOAT4_E2M1 = "float4_e2m1fn"
 
     __hash__ = str.__hash__  # Enum's own is written in Python, and ops are looked up by the million
 
     @property
     def num_bytes(self) -> int:
-        """Bytes per element."""
+        """Bytes per element, of a pair where two share one."""
+        if self in (DType.FLOAT8_E4M3, DType.FLOAT4_E2M1):
+            return 1
         return 4 if self is DType.FLOAT32 else 2
+
+    @property
+    def bytes_per_element(self) -> float:
+        """Bytes per element, without the scales that a quantised format comes with."""
+        return 0.5 if self is DType.FLOAT4_E2M1 else float(self.num_bytes)
+
+
+ComputeDType = Literal[DType.FLOAT16, DType.BFLOAT16, DType.FLOAT32]
+"""Formats of activations; the others are what weights and inputs of GEMMs are quantised to."""
 
 
 NormFunction = Literal["layer_norm", "rms_norm"]

@@ -25,7 +25,7 @@ from kraken_sim.models.hf import FAMILIES
 from kraken_sim.profiles.load import is_path
 from kraken_sim.profiles.placement import Placement
 from kraken_sim.program.kernel_sets import CardLoad, KernelSet
-from kraken_sim.program.ops import DType
+from kraken_sim.program.ops import ComputeDType, DType
 from kraken_sim.scenario.collective import CollectiveSpec
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ class Scenario(FileModel):
     context_length: Annotated[int, Field(strict=True, ge=1, le=CONTEXT_LIMIT)] = Field(
         description="Tokens of each sequence: the prompt's, or those its cache holds.", examples=[2048]
     )
-    dtype: DType = Field(default=DType.FLOAT16, description="Number format of weights and activations.")
+    dtype: ComputeDType = Field(default=DType.FLOAT16, description="Number format of weights and activations.")
     runtime: RuntimeSpec = Field(default_factory=RuntimeSpec)
 
 

@@ -19,7 +19,17 @@ from kraken_sim.files.problems import fields_error, problems_of
 from kraken_sim.predict.pricing import Pricing
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.profiles.profile import HardwareProfile
-from kraken_sim.program.ops import Attention, CollectiveKind, Copy, DType, Elementwise, Embedding, Gemm, Norm
+from kraken_sim.program.ops import (
+    Attention,
+    CollectiveKind,
+    ComputeDType,
+    Copy,
+    DType,
+    Elementwise,
+    Embedding,
+    Gemm,
+    Norm,
+)
 from kraken_sim.scenario.collective import CollectiveFields
 
 if TYPE_CHECKING:
@@ -28,7 +38,7 @@ if TYPE_CHECKING:
 
 
 class _Op(FileModel):
-    dtype: DType = DType.FLOAT16
+    dtype: ComputeDType = DType.FLOAT16
 
 
 class GemmSpec(_Op):
@@ -102,7 +112,7 @@ class EmbeddingSpec(_Op):
 class CollectiveOpSpec(CollectiveFields):
     """A collective of `bytes`, counted as nccl-tests counts its size (`kraken_sim.program.ops.Collective`)."""
 
-    dtype: DType = DType.FLOAT16
+    dtype: ComputeDType = DType.FLOAT16
     op: CollectiveKind
     bytes: Count
     num_devices: Count

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 ALIGN_GATE_S = 300e-6
 """Longer than the ranks' hosts drift apart within one repeat."""
 _ALIGNMENT_BYTES = 2048
+_DRAWN_AT_ONCE = 1 << 26
 
 
 class SkipCase(Exception):  # noqa: N818 - not an error: the case does not fit this machine
@@ -42,7 +43,11 @@ class Arena:
 
     def __init__(self, num_bytes: int, dtype: torch.dtype, device: torch.device) -> None:
         self._data = torch.empty(num_bytes // dtype.itemsize, dtype=dtype, device=device)
-        self._data.normal_()
+        if dtype.itemsize > 1:
+            self._data.normal_()
+        else:  # torch draws no random numbers of fewer bits
+            for part in self._data.split(_DRAWN_AT_ONCE):
+                part.copy_(torch.randn(part.shape, device=device))
         self._next = 0
 
     @property
@@ -138,7 +143,7 @@ class Bench:
         largest = {"weights": 6 << 30, "inputs": 2 << 30, "outputs": 2 << 30}[name]
         if not self.clock.is_cuda:
             return largest >> 6
-        if dtype is DType.BFLOAT16:
+        if dtype in (DType.BFLOAT16, DType.FLOAT8_E4M3):
             largest >>= 2
         share = 0.4 if name == "weights" else 0.15
         return min(largest, int(self.free_bytes * share)) & ~0xFFF

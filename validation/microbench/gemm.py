@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from kraken_sim.measurements.records import GemmCase, Launch
+from validation.microbench import scaled_gemm
 from validation.microbench.bench import Bench, Outcome, SkipCase, chain_length
 from validation.timing import time_eager, time_graph
 
@@ -66,12 +67,22 @@ def fp8_calls(bench: Bench, m: int, n: int, k: int, dtype: DType, count: int) ->
     return [call(weights[index % distinct]) for index in range(count)]
 
 
+def calls_of(bench: Bench, case: GemmCase, count: int) -> list[Callable[[], object]]:
+    """`count` of a case's GEMMs on cold weights."""
+    if case.quantization is None:
+        return calls(bench, case.m, case.n, case.k, case.dtype, case.epilogue, count)
+    shape = (case.m, case.n, case.k)
+    return scaled_gemm.calls(
+        bench, shape, case.dtype, case.quantization, case.activation_scheme, count, exact_sums=case.exact_sums
+    )
+
+
 def run(bench: Bench, case: GemmCase) -> Outcome:
     """Time a chain of one GEMM."""
     estimate = estimate_s(case.m, case.n, case.k)
     length = chain_length(estimate, most=20 if not bench.clock.is_cuda else 40)
     repeats = 7 if estimate < 2e-3 else 5
-    lead, *chain = calls(bench, case.m, case.n, case.k, case.dtype, case.epilogue, length + 1)
+    lead, *chain = calls_of(bench, case, length + 1)
     if case.launch is Launch.GRAPH:
         samples = time_graph(bench.clock, chain, repeats, before=bench.flush, lead=[lead])
     else:

@@ -53,13 +53,11 @@ def profile(bench: Bench, targets: Sequence[Case]) -> dict[str, list[ProfiledKer
 
 def _two_calls(bench: Bench, target: Case) -> tuple[Call, Call]:
     if isinstance(target, GemmCase):
-        first, second = gemm.calls(bench, target.m, target.n, target.k, target.dtype, target.epilogue, 2)
+        first, second = gemm.calls_of(bench, target, 2)
     elif isinstance(target, AttentionCase):
         (first, second), _ = attention.calls(bench, target, 2)
     elif isinstance(target, MemoryBoundCase):
-        first, second = memory_bound.calls(
-            bench, target.function, target.num_tokens, target.hidden_size, target.dtype, 2, target.kernels
-        )
+        first, second = memory_bound.calls_of(bench, target, 2)
     elif isinstance(target, AllReduceCase):
         elements = max(1, target.num_bytes // target.dtype.num_bytes)
         data = bench.outputs(target.dtype).take(elements)

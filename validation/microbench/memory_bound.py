@@ -8,14 +8,17 @@ import torch
 import torch.nn.functional as nnf
 
 from kraken_sim.measurements.records import CLASSIC_FUNCTIONS, KernelSet, Launch, MemoryBoundCase
-from validation.microbench.bench import Bench, Outcome, chain_length
-from validation.models import fused
+from kraken_sim.program.quantization import ActivationScheme, Quantization
+from validation.microbench.bench import Bench, Outcome, SkipCase, chain_length
+from validation.models import fused, quantized
 from validation.timing import time_eager, time_graph
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from kraken_sim.program.ops import DType
+
+Formats = tuple[Quantization | None, ActivationScheme | None]
 
 _VOCAB_SIZE = 51_200
 _HEAD_DIM = 128
@@ -32,8 +35,14 @@ def calls(
     dtype: DType,
     count: int,
     kernels: KernelSet = KernelSet.PYTORCH,
+    formats: Formats = (None, None),
 ) -> list[Callable[[], object]]:
-    """`count` kernels over the same activations [T, d], warm as far as they fit into L2."""
+    """`count` kernels over the same activations [T, d], warm as far as they fit into L2.
+
+    `formats` say what the output is quantised to, and by which scheme.
+    """
+    if formats[0] is not None:
+        return [_quantizing(bench, function, num_tokens, hidden_size, dtype, formats)] * count
     if function not in CLASSIC_FUNCTIONS:
         return [_llama_like(bench, function, num_tokens, hidden_size, dtype, kernels)] * count
     x = bench.inputs(dtype).take(num_tokens, hidden_size)
@@ -75,6 +84,31 @@ def _llama_like(
         norm = fused.rms_norm_composed if composed else fused.rms_norm
         return lambda: norm(x, weight)
     return lambda: nnf.rms_norm(x, (width,), weight, fused.NORM_EPS)
+
+
+def _quantizing(
+    bench: Bench, function: str, num_tokens: int, width: int, dtype: DType, formats: Formats
+) -> Callable[[], object]:
+    """A quantisation to fp8, alone or at the end of a generated kernel."""
+    quantization, scheme = formats
+    if quantization is Quantization.FP8_BLOCK and function == "quantize":
+        x = bench.inputs(dtype).take(num_tokens, width)
+        return lambda: quantized.quantize_by_block(x)
+    if quantization is not Quantization.FP8 or scheme is None:
+        raise SkipCase(f"no kernel quantises to {quantization} here")
+    quantizer = quantized.Quantizer(scheme, torch.tensor(1.0 / 64, device=bench.device))
+    x = bench.inputs(dtype).take(num_tokens, 2 * width if function == "silu_mul" else width)
+    if function == "quantize":
+        return lambda: quantizer(x)
+    if function == "silu_mul":
+        return lambda: quantizer.silu_mul(x)
+    weight = bench.weights(dtype).take(width)
+    if function == "rms_norm":
+        return lambda: quantizer.norm(x, weight)
+    if function == "add_rms_norm":
+        other = bench.inputs(dtype).take(num_tokens, width)
+        return lambda: quantizer.add_norm(x, other, weight)
+    raise SkipCase(f"{function} does not quantise")
 
 
 def _rope(
@@ -120,12 +154,18 @@ def _embedding(bench: Bench, num_tokens: int, hidden_size: int, dtype: DType) ->
     return lambda: nnf.embedding(ids, table) + positions
 
 
+def calls_of(bench: Bench, case: MemoryBoundCase, count: int) -> list[Callable[[], object]]:
+    """`count` of a case's kernels."""
+    formats = (case.quantization, case.activation_scheme)
+    return calls(bench, case.function, case.num_tokens, case.hidden_size, case.dtype, count, case.kernels, formats)
+
+
 def run(bench: Bench, case: MemoryBoundCase) -> Outcome:
     """Time a chain of one kernel."""
     num_bytes = 3 * case.num_tokens * case.hidden_size * case.dtype.num_bytes
     estimate = _TYPICAL_OVERHEAD_S + num_bytes / _TYPICAL_BYTES_PER_S
     length = chain_length(estimate, most=10 if not bench.clock.is_cuda else 40)
-    lead, *chain = calls(bench, case.function, case.num_tokens, case.hidden_size, case.dtype, length + 1, case.kernels)
+    lead, *chain = calls_of(bench, case, length + 1)
     repeats = 7
     if case.launch is Launch.GRAPH:
         samples = time_graph(bench.clock, chain, repeats, before=bench.flush, lead=[lead])

@@ -27,14 +27,18 @@ from kraken_sim.measurements.records import (
 from kraken_sim.measurements.schema import AGAIN, CPU_CONDITION, DEFAULT_CONDITION
 from kraken_sim.models.presets import PRESETS
 from kraken_sim.program.ops import DType
-from validation import model_grid
+from validation import fp8_grid, model_grid
 from validation.microbench import chains, launch, loads, shapes
 from validation.microbench.pairs import pair_cases, sustained_chains
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-SUITES: Final = ("quick", "full", "passes", "llama-passes", "llama-microbench", "chains", "host", "power")
+SUITES: Final = (
+    *("quick", "full", "passes", "llama-passes", "llama-microbench", "chains", "host", "power"),
+    *("fp8-passes", "fp8-microbench"),
+)
+ONE_DEVICE: Final = ("llama-passes", "fp8-passes")
 QUICK_CONDITIONS: Final = (DEFAULT_CONDITION, "channels-4")
 
 SECONDS: Final = {
@@ -144,16 +148,14 @@ def plan(suite: str, machine: Machine, conditions: Sequence[str]) -> list[Block]
     for index, condition in enumerate(conditions):
         if suite == "passes":
             blocks += _passes(machine, condition)
-        elif suite == "llama-passes":
-            if machine.num_devices > 1:
-                message = "measures models and shares of them on one device"
-                raise InputError.single("--suite", message, f"{suite} on {machine.num_devices}", "passes")
-            groups = model_grid.pass_groups(condition, cpu=machine.device_type == "cpu")
-            blocks += [Block(condition, group) for group in groups]
+        elif suite in ONE_DEVICE:
+            blocks += _passes_of_one_device(suite, machine, condition)
         elif suite == "host":
             blocks += _host(machine, condition, process=index + 1)
         elif suite == "llama-microbench":
             blocks += _llama_microbenchmarks(machine, condition)
+        elif suite == "fp8-microbench":
+            blocks += _fp8_microbenchmarks(machine, condition)
         elif suite == "chains":
             blocks += _chains(machine, condition) if index == 0 else []
         elif suite == "power":
@@ -180,6 +182,34 @@ def _host(machine: Machine, condition: str, process: int) -> list[Block]:
     if machine.num_devices > 1 and machine.has_collectives:
         blocks.append(Block(condition, tuple(_collective_launches(condition, cpu=cpu))))
     return blocks
+
+
+def _passes_of_one_device(suite: str, machine: Machine, condition: str) -> list[Block]:
+    if machine.num_devices > 1:
+        message = "measures models and shares of them on one device"
+        raise InputError.single("--suite", message, f"{suite} on {machine.num_devices}", "passes")
+    grid = fp8_grid if suite == "fp8-passes" else model_grid
+    return [Block(condition, group) for group in grid.pass_groups(condition, cpu=machine.device_type == "cpu")]
+
+
+def _fp8_microbenchmarks(machine: Machine, condition: str) -> list[Block]:
+    """GEMMs on fp8 operands and kernels that quantise, in turn; on CPUs small ones."""
+    gemms: list[Case] = [*fp8_grid.gemms()]
+    kernels: list[Case] = [*fp8_grid.memory_bounds()]
+    if machine.device_type == "cpu":
+        small = [case for case in [*gemms, *kernels] if _is_small_on_a_cpu(case)]
+        return _blocks(
+            condition, [[case.model_copy(update={"launch": Launch.EAGER}) for case in small]], _BLOCK["gemm"]
+        )
+    turns = [_blocks(condition, [gemms], _BLOCK["gemm"]), _blocks(condition, [kernels], _BLOCK["memory_bound"])]
+    blocks = [block for turn in zip_longest(*turns) for block in turn if block is not None]
+    return blocks + _kernel_blocks(condition, blocks, _looked_at)
+
+
+def _is_small_on_a_cpu(case: Case) -> bool:
+    if isinstance(case, GemmCase):
+        return case.m == 1 and case.n * case.k <= _CPU_WIDTH**2
+    return isinstance(case, MemoryBoundCase) and case.num_tokens == 1
 
 
 def _llama_microbenchmarks(machine: Machine, condition: str) -> list[Block]:

@@ -20,6 +20,7 @@ _OPERATORS: Mapping[str, str] = {
     "aten::addmm": "gemm",
     "aten::addmm_": "gemm",
     "aten::mm": "gemm",
+    "aten::_scaled_mm": "gemm",
     "aten::native_layer_norm": "norm",
     "aten::rms_norm": "norm",
     "aten::silu": "silu",

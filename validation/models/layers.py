@@ -19,6 +19,7 @@ from kraken_sim.measurements.records import KernelSet
 from kraken_sim.models.counts import has_output_bias
 from validation.models import fused
 from validation.models.communication import Group, fan_out, needs_gradient
+from validation.models.quantized import Quantized, quantizer_of
 from validation.models.sharding import padded_vocab_size, split_heads
 
 if TYPE_CHECKING:
@@ -94,6 +95,20 @@ class Norm(nn.Module):
             return normed
         return nnf.rms_norm(x, self.weight.shape, self.weight, fused.NORM_EPS)
 
+    def before(
+        self, linear: nn.Module, x: Tensor, delta: Tensor | None, kernels: KernelSet
+    ) -> tuple[Tensor, Tensor | Quantized]:
+        """As `after`, the norm quantised where the linear layer that it feeds takes it so."""
+        quantizer = quantizer_of(linear)
+        if quantizer is None:
+            return self.after(x, delta, kernels)
+        if self.bias is not None or not quantizer.fuses(kernels):
+            total, normed = self.after(x, delta, kernels)
+            return total, quantizer(normed)
+        if delta is None:
+            return x, quantizer.norm(x, self.weight)
+        return quantizer.add_norm(x, delta, self.weight)
+
     def after(self, x: Tensor, delta: Tensor | None, kernels: KernelSet) -> tuple[Tensor, Tensor]:
         """The residual x + delta (x where there is none) and its norm."""
         if delta is None:
@@ -131,7 +146,7 @@ class SelfAttention(nn.Module):
             carries_bias=tensor.rank == 0,
         )
 
-    def context(self, x: Tensor, step: Step) -> Tensor:
+    def context(self, x: Tensor | Quantized, step: Step) -> Tensor:
         """[B*T, d] to [B*T, h*e]: QKV projection, norms and positions, cache write, attention."""
         qkv: Tensor = self.qkv(x)
         qkv = qkv.view(-1, self.num_heads + 2 * self.num_kv_heads, self.head_dim)
@@ -218,9 +233,10 @@ class SelfAttention(nn.Module):
                 done.append(fused.rope_store(x, cos, sin, part))
         return done[0] if len(done) == 1 else torch.cat(done)
 
-    def forward(self, x: Tensor, step: Step) -> Tensor:
+    def forward(self, x: Tensor | Quantized, step: Step) -> Tensor:
         """[B*T, d] to this rank's part of the output, [B*T, d]."""
-        y: Tensor = self.out(self.context(x, step))
+        context, quantizer = self.context(x, step), quantizer_of(self.out)
+        y: Tensor = self.out(context if quantizer is None else quantizer(context))
         return y
 
 
@@ -270,7 +286,7 @@ class FeedForward(nn.Module):
             carries_bias=tensor.rank == 0,
         )
 
-    def inner(self, x: Tensor, kernels: KernelSet) -> Tensor:
+    def inner(self, x: Tensor | Quantized, kernels: KernelSet) -> Tensor:
         """[B*T, d] to [B*T, f]."""
         if not self.gated:
             return nnf.gelu(self.up(x))
@@ -279,10 +295,19 @@ class FeedForward(nn.Module):
         y: Tensor = fused.silu_mul(self.up(x))
         return y
 
-    def forward(self, x: Tensor, kernels: KernelSet) -> Tensor:
+    def forward(self, x: Tensor | Quantized, kernels: KernelSet) -> Tensor:
         """[B*T, d] to this rank's part of the output, [B*T, d]."""
-        y: Tensor = self.down(self.inner(x, kernels))
+        y: Tensor = self.down(self._inner_for_down(x, kernels))
         return y
+
+    def _inner_for_down(self, x: Tensor | Quantized, kernels: KernelSet) -> Tensor | Quantized:
+        """`inner`, quantised where the down projection takes it so."""
+        quantizer = quantizer_of(self.down)
+        if quantizer is None:
+            return self.inner(x, kernels)
+        if self.gated and quantizer.fuses(kernels):
+            return quantizer.silu_mul(self.up(x))
+        return quantizer(self.inner(x, kernels))
 
 
 class Block(nn.Module):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from validation.models.communication import Group, fan_out, sum_partials
 from validation.models.decoder import StackedDecoder
 from validation.models.layers import Block, Step
+from validation.models.quantized import Quantized
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,16 +25,22 @@ if TYPE_CHECKING:
 class StandardLayer(Block):
     """11 kernels (a rotary one 12) and 2 AllReduces, with the kernels of torch."""
 
+    quantizable = True
+
     def __init__(self, config: TransformerConfig, tensor: Group, slot: int, residual_std: float) -> None:
         super().__init__(config, tensor, slot, "", residual_std)
         self.tensor = tensor
 
     def forward(self, x: Tensor, delta: Tensor | None, step: Step) -> tuple[Tensor, Tensor]:
         """The residual and what is still to be added to it, both [B*T, d], before and after the layer."""
-        x, normed = self.attention_norm.after(x, delta, step.kernels)
-        delta = sum_partials(self.attention(fan_out(normed, self.tensor), step), self.tensor)
-        x, normed = self.ffn_norm.after(x, delta, step.kernels)
-        return x, sum_partials(self.ffn(fan_out(normed, self.tensor), step.kernels), self.tensor)
+        x, normed = self.attention_norm.before(self.attention.qkv, x, delta, step.kernels)
+        delta = sum_partials(self.attention(self._fan_out(normed), step), self.tensor)
+        x, normed = self.ffn_norm.before(self.ffn.up, x, delta, step.kernels)
+        return x, sum_partials(self.ffn(self._fan_out(normed), step.kernels), self.tensor)
+
+    def _fan_out(self, x: Tensor | Quantized) -> Tensor | Quantized:
+        """To this rank's heads or share of the FFN; what is quantised has no gradient."""
+        return x if isinstance(x, Quantized) else fan_out(x, self.tensor)
 
 
 class StandardDecoder(StackedDecoder):

@@ -25,7 +25,7 @@ from kraken_sim.explore.procure.sla import Sla, sla_preset
 from kraken_sim.files.model import FileModel, Name, NotEmpty
 from kraken_sim.files.problems import fields_error
 from kraken_sim.profiles.load import load_profile
-from kraken_sim.program.ops import DType
+from kraken_sim.program.ops import ComputeDType, DType
 from kraken_sim.scenario.resolve import resolve_model
 from kraken_sim.scenario.spec import CONTEXT_LIMIT, ArchitectureSpec, DeviceCount, ModelSpec, RuntimeSpec, Scenario
 
@@ -96,7 +96,7 @@ class WorkloadSpec(FileModel):
     output_tokens: Tokens | None = Field(
         default=None, description="Of one answer; not used before generations are simulated.", examples=[256]
     )
-    dtype: DType = DType.FLOAT16
+    dtype: ComputeDType = DType.FLOAT16
     runtime: RuntimeSpec = Field(default_factory=RuntimeSpec)
 
 
