@@ -21,7 +21,7 @@ from kraken_sim.calibration.samples import all_reduce_samples, attention_samples
 from kraken_sim.calibration.split import Fit, each_left_out, shape_of, split, split_again
 from kraken_sim.measurements.schema import MeasurementFile, read_measurements
 from kraken_sim.profiles.load import load_profile
-from kraken_sim.program.ops import Attention, Copy, DType, Gemm
+from kraken_sim.program.ops import Attention, Copy, DType, Elementwise, Gemm, Norm
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -108,6 +108,13 @@ def test_a_form_is_no_shape() -> None:
     assert shape_of(attention) == shape_of(replace(attention, causal=False))
     # a copy between slices is another kernel
     assert shape_of(Copy(64)) != shape_of(Copy(64, strided=True))
+
+
+def test_a_plain_kernel_stays_on_its_side_when_ops_learn_to_tell_more_apart() -> None:
+    assert shape_of(Norm(8, 16, DType.FLOAT16)) == ("Norm", 8, 16)
+    assert shape_of(Elementwise("gelu", 64, 1, DType.FLOAT16)) == ("Elementwise", "gelu", 64, 1, 1)
+    assert shape_of(Norm(8, 16, DType.FLOAT16, adds=1)) != shape_of(Norm(8, 16, DType.FLOAT16))
+    assert shape_of(Norm(8, 16, DType.FLOAT16, function="rms_norm")) != shape_of(Norm(8, 16, DType.FLOAT16))
 
 
 def test_errors_of_a_fit_are_those_of_what_it_held_out() -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from hashlib import blake2b
 from statistics import fmean
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
@@ -41,6 +41,10 @@ MOST_OF_FEW: Final = 0.5
 
 FORMS: Final = frozenset({"dtype", "accumulate", "causal"})
 """Fields of an op that say how it is run, not what it works on."""
+
+REFINEMENTS: Final = frozenset({"function", "fused", "adds", "writes_sum", "output_dtype", "quantization"})
+"""Fields of an op that count where they are not at their default: a plain kernel's shape stays on its side of the split
+when ops learn to tell more kernels apart."""
 
 
 def split(
@@ -100,7 +104,12 @@ def _samples(groups: Mapping[str, list[Sample]], keys: Iterable[str]) -> list[Sa
 
 def shape_of(op: ComputeOp) -> Key:
     """What an op works on, whatever its form."""
-    return (type(op).__name__, *(getattr(op, item.name) for item in fields(op) if item.name not in FORMS))
+    values = ((item, getattr(op, item.name)) for item in fields(op) if item.name not in FORMS)
+    return (type(op).__name__, *(value for item, value in values if not _plain(item, value)))
+
+
+def _plain(item: Field[object], value: object) -> bool:
+    return item.name in REFINEMENTS and value == item.default
 
 
 @dataclass(frozen=True, slots=True)
