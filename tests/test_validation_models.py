@@ -11,19 +11,20 @@ import pytest
 from layout_support import layout_of, program_of
 
 from kraken_sim.architectures.kraken import kraken_layout
-from kraken_sim.architectures.workload import Workload
+from kraken_sim.architectures.workload import Phase, Workload
 from kraken_sim.errors import InputError
-from kraken_sim.measurements.records import KernelSet
 from kraken_sim.models.counts import parameter_count
 from kraken_sim.models.layout import whole_layer
 from kraken_sim.models.presets import preset
-from kraken_sim.program.ops import Attention, Collective, Copy, Elementwise, Embedding, Gemm, Norm
+from kraken_sim.program.kernel_sets import KernelSet
+from kraken_sim.program.ops import Attention, Collective, Copy, DType, Elementwise, Embedding, Gemm, Norm
 
 torch = pytest.importorskip("torch")
 
 import torch.multiprocessing as mp  # noqa: E402
 import validation_worker as worker  # noqa: E402
 
+from validation.model_grid import TWIN_SETS  # noqa: E402
 from validation.models import build_model  # noqa: E402
 from validation.models.communication import Group  # noqa: E402
 from validation.models.kernels import count_kernels, record_kernels  # noqa: E402
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
     from kraken_sim.models.config import TransformerConfig
     from kraken_sim.program.ops import Op
+    from kraken_sim.program.program import Kernel
 
 pytestmark = pytest.mark.torch
 
@@ -114,22 +116,37 @@ def test_every_weights_gradient_is_that_of_one_process(runs: Runs, size: int, ca
         assert {name: error for name, error in errors.items() if error > 1e-12} == {}
 
 
-# Rotary prompts of several sequences repeat the positions and write the cache sequence by sequence.
-SIMULATED = [
-    (size, case)
-    for size, case in CASES
-    if case.kernels is KernelSet.PYTORCH and (case.batch == 1 or case.config.position_embeddings)
-]
-
-
-@pytest.mark.parametrize(("size", "case"), SIMULATED, ids=[f"{size}-{case.name}" for size, case in SIMULATED])
+@BY_NAME
 def test_models_launch_the_kernels_that_the_simulator_simulates(runs: Runs, size: int, case: worker.Case) -> None:
-    ops = program_ops(case, size)
-    kinds = tuple(kind for op in ops for kind in kinds_of(op, case.config))
-    gemms = [(op.m, op.n, op.k) for op in ops if isinstance(op, Gemm)]
+    kernels = program_kernels(case, size)
+    gemms = [(op.m, op.n, op.k) for op in (kernel.op for kernel in kernels) if isinstance(op, Gemm)]
     for rank in runs(size):
-        assert tuple(rank[case.name]["kernels"]) == kinds
+        assert tuple(rank[case.name]["kernels"]) == kinds_of(kernels, case.config)
         assert [tuple(gemm) for gemm in rank[case.name]["gemms"]] == gemms
+
+
+@pytest.mark.parametrize("kernels", TWIN_SETS)
+@pytest.mark.parametrize("model_type", ["gpt2", "llama", "qwen3"])
+@pytest.mark.parametrize("architecture", ["standard", "parallel", "kraken"])
+def test_a_decode_step_launches_the_kernels_that_the_simulator_simulates(
+    architecture: str, model_type: str, kernels: KernelSet
+) -> None:
+    config = {"gpt2": worker.GQA, "llama": worker.LLAMA, "qwen3": worker.QWEN3}[model_type]
+    case = worker.Case("decode", architecture, config, ways=2, batch=2, dtype="float32", kernels=kernels)
+    model = build_model(architecture, config, num_ways=2, dtype=torch.float32)
+    model.kernels = kernels
+    cache = model.new_cache(2, 10)
+    with torch.inference_mode():
+        model(torch.zeros(2, 9, dtype=torch.long), cache)
+        seen = record_kernels(lambda: model(torch.zeros(2, 1, dtype=torch.long), cache, start=9))
+    assert seen == kinds_of(program_kernels(case, 1, Phase.DECODE), config)
+
+
+def test_a_kernel_set_that_no_model_here_has_is_refused() -> None:
+    model = build_model("standard", TINY)
+    model.kernels = KernelSet.SERVING_FUSED
+    with pytest.raises(InputError, match="serving"):
+        model(torch.zeros(1, 3, dtype=torch.long))
 
 
 @pytest.mark.parametrize("overlap", [True, False])
@@ -141,25 +158,42 @@ def test_a_pass_computes_what_its_model_computes(runs: Runs, overlap: bool) -> N
 
 
 @cache
-def program_ops(case: worker.Case, size: int) -> tuple[Op, ...]:
-    """The ops of the simulator's program for a case."""
+def program_kernels(case: worker.Case, size: int, phase: Phase = Phase.PREFILL) -> tuple[Kernel, ...]:
+    """The kernels of the simulator's program for a case: a prefill of as many sequences as the worker looks at."""
     config, kind = case.config, case.architecture
     layout = kraken_layout(whole_layer(config), case.ways, size) if kind == "kraken" else layout_of(kind, config, size)
-    program = program_of(kind, layout, config, Workload(batch_size=case.batch, context_length=9))
-    return tuple(kernel.op for kernel in program.kernels())
+    batch = case.batch if config.position_embeddings or phase is Phase.DECODE else 1
+    dtype = DType.FLOAT32 if case.dtype == "float64" else DType(case.dtype)
+    work = Workload(batch, context_length=9, phase=phase, dtype=dtype, kernels=case.kernels)
+    return tuple(program_of(kind, layout, config, work).kernels())
 
 
-def kinds_of(op: Op, config: TransformerConfig) -> tuple[str, ...]:
-    """How the profiler's kinds name an op.
+def kinds_of(kernels: tuple[Kernel, ...], config: TransformerConfig) -> tuple[str, ...]:
+    """How the profiler's kinds name the kernels of a program, on a CPU.
 
-    One difference is known: the simulator adds position rows behind every embedding, a rotary model has none to add.
+    Two differences are known: the simulator adds position rows behind every embedding, a rotary model has none to add;
+    and what torch.compile makes two or three kernels of on a GPU is one label on a CPU.
     """
+    together = any(kernel.name.startswith("rope_kv_write") for kernel in kernels)
+    found: list[str] = []
+    for kernel in kernels:
+        name = kernel.name.partition(".")[0]
+        if together and name in ("rope_kv_write", "rope_q", "norm_k", "norm_rope_q"):
+            found += [] if name != "rope_kv_write" else ["norm_rope_store" if config.qk_norm else "rope_store"]
+        else:
+            found += _kinds(kernel.op, config)
+    return tuple(found)
+
+
+def _kinds(op: Op, config: TransformerConfig) -> list[str]:
     if isinstance(op, Elementwise):
-        return (op.function,)
+        return [op.function]
+    if isinstance(op, Norm) and op.adds:
+        return ["add_norm"]
     if isinstance(op, Embedding):
-        return ("embedding", "add") if config.position_embeddings else ("embedding",)
+        return ["embedding", "add"] if config.position_embeddings else ["embedding"]
     names = {Gemm: "gemm", Attention: "attention", Norm: "norm", Copy: "copy", Collective: "all_reduce"}
-    return (names[type(op)],)
+    return [names[type(op)]]
 
 
 @pytest.mark.parametrize(
@@ -360,6 +394,7 @@ def test_a_step_after_other_tokens_needs_their_cache_and_has_one_token() -> None
         ),  # float32: half precision converts 4 times
         ("fused", ("norm", "gemm", "rope", "copy", "attention", "gemm", "add"), 12),
         ("compiled", ("norm", "gemm", "rope_store", "attention", "gemm", "add_norm", "gemm"), 9),
+        ("serving", ("norm", "gemm", "rope", "copy", "attention", "gemm", "add_norm", "gemm"), 10),
     ],
 )
 def test_a_kernel_set_has_its_kernels_a_layer(kernels: str, first: tuple[str, ...], layer: int) -> None:

@@ -65,8 +65,8 @@ def llama_section(files: Sequence[MeasurementFile]) -> Section:
         (line(labels, [c.error for c in some]) for labels, some in groups.items()), key=lambda item: item.labels
     )
     note = (
-        "Models of a few layers in fp16 and bf16, batches of 1 to 64. The predicted program has the kernels of set "
-        "`pytorch`; passes of other sets are held against the same prediction and show what their kernels change."
+        "Models of a few layers in fp16 and bf16, batches of 1 to 64, each predicted with its own kernel set and the "
+        "state of its card."
     )
     labels = ("kernels", "launch", "load", "phase")
     return Section("llama", "Llama- and Qwen-like passes on one GPU", labels, tuple(lines), note=note)

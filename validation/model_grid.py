@@ -19,6 +19,7 @@ from kraken_sim.measurements.records import (
     MemoryBoundCase,
     PassCase,
 )
+from kraken_sim.program.kernel_sets import RULES
 from kraken_sim.program.ops import DType
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ def _cpu_passes(condition: str) -> Iterator[PassCase]:
                 yield _pass(tiny, DType.FLOAT32, condition, kernels, point, Launch.EAGER, load)
 
 
-TWIN_SETS: Final = (KernelSet.PYTORCH, KernelSet.PYTORCH_COMPOSED, KernelSet.FUSED, KernelSet.COMPILED)
+TWIN_SETS: Final = tuple(kernels for kernels in KernelSet if not RULES[kernels].all_reduce_norm)
 """The kernel sets that the models of `validation.models` have."""
 
 ROWS: Final = (1, 4, 16, 64, 128, 512, 2048, 8192)

@@ -8,23 +8,43 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from kraken_sim.program.ops import Attention, Collective, CollectiveKind, Copy, Elementwise, Embedding, Gemm, Norm
+from kraken_sim.architectures.small_kernels import (
+    HeadShapes,
+    activation_kernels,
+    add_norm,
+    attention_preparation,
+    norm_kernels,
+)
+from kraken_sim.architectures.workload import Phase
+from kraken_sim.program.kernel_sets import RULES, KernelRules
+from kraken_sim.program.ops import Attention, Collective, CollectiveKind, Copy, Elementwise, Embedding, Gemm
 from kraken_sim.program.program import MAIN_STREAM, Category, Kernel, Program, RecordEvent, Segment, Step, WaitEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
+    from kraken_sim.architectures.small_kernels import SmallKernel
     from kraken_sim.architectures.workload import Workload
     from kraken_sim.models.config import TransformerConfig
     from kraken_sim.models.layout import Block, Layout
     from kraken_sim.program.ops import Op
 
 
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A block's output that is still to be added to the residual; with `num_devices` still to be summed over them."""
+
+    name: str
+    all_reduce: str = ""
+    num_devices: int = 1
+
+
 @dataclass(slots=True)
 class ProgramBuilder:
     """Collects the steps of one segment; every method appends what its name says.
 
-    Kernels have the shapes of a device's share of one block, unless an argument says otherwise.
+    Kernels have the shapes of a device's share of one block, unless an argument says otherwise. The small ones between
+    GEMMs are those of the workload's kernel set.
     """
 
     config: TransformerConfig
@@ -32,14 +52,22 @@ class ProgramBuilder:
     work: Workload
     steps: list[Step] = field(default_factory=list)
     share: Block = field(init=False)
+    rules: KernelRules = field(init=False)
+    pending: dict[str, Pending] = field(default_factory=dict, init=False)
+    """By suffix, what a norm of the same suffix is to take in."""
 
     def __post_init__(self) -> None:
-        self.share = self.layout.share
+        self.share, self.rules = self.layout.share, RULES[self.work.kernels]
 
     @property
     def width(self) -> int:
         """The width d of the residual stream."""
         return self.share.hidden_size
+
+    @property
+    def activation_bytes(self) -> int:
+        """Bytes of a [T, d] activation."""
+        return self.work.num_tokens * self.width * self.work.dtype.num_bytes
 
     def kernel(self, name: str, op: Op, category: Category, stream: int = MAIN_STREAM) -> None:
         """One kernel."""
@@ -64,10 +92,50 @@ class ProgramBuilder:
         work = self.work
         self.kernel("embedding", Embedding(work.num_tokens, self.width, work.dtype), Category.OTHER)
 
-    def norm(self, name: str, num_tokens: int | None = None, hidden_size: int | None = None) -> None:
-        """A LayerNorm over [T, d] unless the arguments say otherwise."""
-        rows = self.work.num_tokens if num_tokens is None else num_tokens
-        self.kernel(name, Norm(rows, hidden_size or self.width, self.work.dtype), Category.NORM)
+    def small(self, kernels: Iterable[SmallKernel], suffix: str = "") -> None:
+        """Kernels of a set on the main stream."""
+        for found in kernels:
+            self.kernel(found.name + suffix, found.op, found.category)
+
+    def norm(self, name: str, suffix: str = "") -> None:
+        """The model's norm over [T, d], with what it takes in of the residual of that suffix."""
+        pending = self.pending.pop(suffix, None)
+        work, function = self.work, self.config.norm_function
+        if pending is None:
+            self.small(norm_kernels(name, work.num_tokens, self.width, work.dtype, function, self.rules), suffix)
+            return
+        norm = add_norm(work.num_tokens, self.width, work.dtype, function)
+        if pending.num_devices == 1:
+            self.kernel(f"add_{name}{suffix}", norm, Category.NORM)
+            return
+        op = Collective(CollectiveKind.ALL_REDUCE, self.activation_bytes, pending.num_devices, norm=norm)
+        self.kernel(f"{pending.all_reduce}_add_{name}{suffix}", op, Category.ALL_REDUCE)
+
+    def residual(self, name: str, suffix: str = "", *, all_reduce: str = "", num_devices: int = 1) -> None:
+        """A block's output, summed over `num_devices`, is added to the residual: here, or by the norm that follows.
+
+        A norm takes it in that has the same suffix; the last one is left to `settle`.
+        """
+        fused = self._takes_in_norm(num_devices)
+        if not fused:
+            self.all_reduce(all_reduce + suffix, num_devices)
+        if self.rules.add_in_norm:
+            self.pending[suffix] = Pending(name, all_reduce, num_devices if fused else 1)
+        else:
+            self.add(name + suffix)
+
+    def _takes_in_norm(self, num_devices: int) -> bool:
+        """Whether an AllReduce of an activation is one kernel with the add and norm behind it."""
+        if not self.rules.all_reduce_norm or self.config.norm_function != "rms_norm":
+            return False
+        return num_devices > 1 and self.activation_bytes <= dict(self.work.all_reduce_norm_bytes).get(num_devices, -1)
+
+    def settle(self) -> None:
+        """The sums that no norm takes in."""
+        for suffix, pending in self.pending.items():
+            self.all_reduce(pending.all_reduce + suffix, pending.num_devices)
+            self.add(pending.name + suffix)
+        self.pending.clear()
 
     def gemm(
         self,
@@ -107,24 +175,26 @@ class ProgramBuilder:
 
     def all_reduce(self, name: str, num_devices: int, stream: int = MAIN_STREAM, stride: int = 1) -> None:
         """The sum of a [T, d] activation over `num_devices`; nothing on one device."""
-        num_bytes = self.work.num_tokens * self.width * self.work.dtype.num_bytes
-        self.collective(name, CollectiveKind.ALL_REDUCE, num_bytes, num_devices, stream, stride)
+        self.collective(name, CollectiveKind.ALL_REDUCE, self.activation_bytes, num_devices, stream, stride)
 
     def attention(self, gemms: Category = Category.GEMM, suffix: str = "") -> None:
-        """QKV projection, rotary embedding if any, cache write, attention, output projection."""
+        """QKV projection, what lies between it and attention, attention, output projection."""
         work, share = self.work, self.share
-        kv_width = share.num_key_value_heads * share.head_dim
         q_width = share.num_attention_heads * share.head_dim
         copies = Category.OVERLAPPED_GEMM if gemms is Category.OVERLAPPED_GEMM else Category.OTHER
-        self.gemm("gemm_qkv" + suffix, q_width + 2 * kv_width, self.width, gemms)
-        if self.config.qk_norm:
-            for name, heads in (("norm_q", share.num_attention_heads), ("norm_k", share.num_key_value_heads)):
-                self.norm(name + suffix, work.num_tokens * heads, share.head_dim)
-        if not self.config.position_embeddings:
-            elements = work.num_tokens * (q_width + kv_width)
-            self.kernel("rope" + suffix, Elementwise("rope", elements, 1, work.dtype), Category.OTHER)
-        # The keys and values of one token lie side by side: a slice of many tokens is strided, of one it is not.
-        self.copy("kv_cache" + suffix, work.num_tokens * 2 * kv_width, copies, strided=work.num_tokens > 1)
+        self.gemm("gemm_qkv" + suffix, q_width + 2 * share.num_key_value_heads * share.head_dim, self.width, gemms)
+        heads = HeadShapes(
+            work.num_tokens, share.num_attention_heads, share.num_key_value_heads, share.head_dim, work.dtype
+        )
+        between = attention_preparation(
+            heads,
+            self.rules,
+            qk_norm=self.config.qk_norm,
+            rotary=not self.config.position_embeddings,
+            decode=work.phase is Phase.DECODE,
+            copies=copies,
+        )
+        self.small(between, suffix)
         attention = Attention(
             batch=work.batch_size,
             q_len=work.q_len,
@@ -143,15 +213,15 @@ class ProgramBuilder:
         width, gated = self.share.intermediate_size, self.config.gated_ffn
         self.gemm("gemm_up" + suffix, 2 * width if gated else width, self.width)
         elements = self.work.num_tokens * width
-        function, inputs = ("silu_mul", 2) if gated else ("gelu", 1)
-        activation = Elementwise(function, elements, inputs, self.work.dtype)
-        self.kernel(function + suffix, activation, Category.OTHER)
+        self.small(activation_kernels(elements, self.work.dtype, self.rules, gated=gated), suffix)
         self.gemm("gemm_down" + suffix, self.width, width, accumulate=accumulate)
 
     def lm_head(self) -> None:
         """Final norm and unembedding of each sequence's last token, weights sharded over the vocabulary."""
+        self.settle()
         work, rows = self.work, self.layout.vocabulary_share(self.config.vocab_size)
-        self.kernel("norm_final", Norm(work.batch_size, self.width, work.dtype), Category.NORM)
+        function = self.config.norm_function
+        self.small(norm_kernels("norm_final", work.batch_size, self.width, work.dtype, function, self.rules))
         self.gemm("lm_head", rows, self.width, Category.LM_HEAD, m=work.batch_size)
 
 
@@ -163,11 +233,11 @@ def equal_layers(
     build.embedding()
     start = build.take()
     layer(build)
-    steps = build.take()
+    first, depth = build.take(), config.num_hidden_layers
+    layers = [Segment("layer", first, depth)]
+    if build.pending and depth > 1:
+        # The first layer's norm has nothing to take in, the others' what the layer before leaves.
+        layer(build)
+        layers = [Segment("layer_first", first), Segment("layer", build.take(), depth - 1)]
     build.lm_head()
-    segments = (
-        Segment("embedding", start),
-        Segment("layer", steps, config.num_hidden_layers),
-        Segment("head", build.take()),
-    )
-    return Program(name, layout.num_devices, segments)
+    return Program(name, layout.num_devices, (Segment("embedding", start), *layers, Segment("head", build.take())))

@@ -183,41 +183,55 @@ def _suffixes(layout: Layout) -> list[str]:
 def _first_layer(build: ProgramBuilder) -> None:
     """Nothing to receive yet: x is the shared embedding."""
     for suffix in _suffixes(build.layout):
-        _attend(build, suffix)
+        build.norm("norm_attention", suffix)
+        build.attention(suffix=suffix)
+        _attention_sum(build, suffix)
         _feed_forward(build, suffix)
 
 
-def _attend(build: ProgramBuilder, suffix: str, gemms: Category = Category.GEMM) -> None:
-    build.norm("norm_attention" + suffix)
-    build.attention(gemms, suffix)
-    build.all_reduce("all_reduce_group_attention" + suffix, build.layout.group)
-    build.add("residual_attention" + suffix)
+def _attention_sum(build: ProgramBuilder, suffix: str) -> None:
+    """The sum x + y of a sub-layer that receives nothing, which the norm of its FFN reads."""
+    name = "all_reduce_group_attention"
+    build.residual("residual_attention", suffix, all_reduce=name, num_devices=build.layout.group)
 
 
 def _feed_forward(build: ProgramBuilder, suffix: str) -> None:
-    build.norm("norm_ffn" + suffix)
+    build.norm("norm_ffn", suffix)
     build.ffn(suffix)
-    build.all_reduce("all_reduce_group_ffn" + suffix, build.layout.group)
-    build.add("residual_ffn" + suffix)
+    build.residual("residual_ffn", suffix, all_reduce="all_reduce_group_ffn", num_devices=build.layout.group)
 
 
 def _layer(build: ProgramBuilder) -> None:
-    """A layer that receives the sum of the previous layer's outputs."""
+    """A layer that receives the sum of the previous layer's outputs.
+
+    Where a norm makes the sum that it reads, x exists only behind the attention's norm, and is sent from there.
+    """
     layout, several = build.layout, build.layout.blocks_per_layer > 1
     overlap = build.work.overlap and layout.exchange > 1
     gemms = Category.OVERLAPPED_GEMM if overlap else Category.GEMM
     copies = Category.OVERLAPPED_GEMM if overlap else Category.OTHER
+    suffixes, sums_in_norm = _suffixes(layout), bool(build.pending)
+    for suffix in suffixes if sums_in_norm else ():
+        build.norm("norm_attention", suffix)
     if several:
         _send(build, copies, overlap=overlap)
-    for suffix in _suffixes(layout):
-        _attend(build, suffix, gemms)
+    for suffix in suffixes:
+        if not sums_in_norm:
+            build.norm("norm_attention", suffix)
+        build.attention(gemms, suffix)
+        if several:
+            # The norm of the FFN reads y + s, so x + y is made while s is under way.
+            build.all_reduce("all_reduce_group_attention" + suffix, layout.group)
+            build.add("residual_attention" + suffix)
+        else:
+            _attention_sum(build, suffix)
     if overlap:
         build.wait("received", MAIN_STREAM, Category.OVERLAPPED_GEMM)
     if several and build.work.overlap_copies > 1:
         build.copy("receive_copy", build.work.num_tokens * build.width, copies)
-    for suffix in _suffixes(layout):
+    for suffix in suffixes:
         if several:
-            build.add("receive" + suffix)
+            build.residual("receive", suffix)
         _feed_forward(build, suffix)
 
 
@@ -242,6 +256,7 @@ def _send(build: ProgramBuilder, copies: Category, *, overlap: bool) -> None:
 
 def _concat(build: ProgramBuilder) -> None:
     """W_concat maps the concatenated outputs back to one width: row parallel, then a blocking AllReduce."""
+    build.settle()
     layout = build.layout
     for index, suffix in enumerate(_suffixes(layout)):
         build.gemm("gemm_concat" + suffix, build.width, layout.concat_slice, accumulate=index > 0)

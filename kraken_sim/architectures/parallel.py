@@ -36,8 +36,7 @@ def _layer(build: ProgramBuilder) -> None:
     build.norm("norm")
     build.attention()
     build.ffn(accumulate=True)
-    build.all_reduce("all_reduce", build.layout.num_devices)
-    build.add("residual")
+    build.residual("residual", all_reduce="all_reduce", num_devices=build.layout.num_devices)
 
 
 PARALLEL: Final[Architecture[ArchitectureFields, Layout]] = Architecture(

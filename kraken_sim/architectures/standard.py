@@ -35,12 +35,10 @@ def _layer(build: ProgramBuilder) -> None:
     devices = build.layout.num_devices
     build.norm("norm_attention")
     build.attention()
-    build.all_reduce("all_reduce_attention", devices)
-    build.add("residual_attention")
+    build.residual("residual_attention", all_reduce="all_reduce_attention", num_devices=devices)
     build.norm("norm_ffn")
     build.ffn()
-    build.all_reduce("all_reduce_ffn", devices)
-    build.add("residual_ffn")
+    build.residual("residual_ffn", all_reduce="all_reduce_ffn", num_devices=devices)
 
 
 STANDARD: Final[Architecture[ArchitectureFields, Layout]] = Architecture(

@@ -23,7 +23,8 @@ class Workload:
     """One forward step: `batch_size` sequences with `context_length` tokens in the prompt or the cache.
 
     `kernels` says which kernels a layer's small operations are, `overlap_copies` how often Kraken copies the activation
-    a layer around its AllReduce: before it, then after.
+    a layer around its AllReduce: before it, then after. `all_reduce_norm_bytes` has the largest AllReduce that takes in
+    the add and the norm behind it, by the number of devices in its group, where the kernel set fuses them.
     """
 
     batch_size: int
@@ -33,6 +34,7 @@ class Workload:
     overlap: bool = True
     overlap_copies: int = 1
     kernels: KernelSet = KernelSet.PYTORCH
+    all_reduce_norm_bytes: tuple[tuple[int, int], ...] = ()
 
     @property
     def q_len(self) -> int:

@@ -274,7 +274,7 @@ def _flops(op: MemoryBoundOp) -> float:
 
 
 def _check(op: MemoryBoundOp) -> None:
-    names = ("num_tokens", "hidden_size", "num_elements", "num_inputs", "num_outputs", "num_bytes")
+    names = ("num_tokens", "hidden_size", "num_elements", "num_inputs", "num_bytes")
     sizes = {name: getattr(op, name) for name in names if hasattr(op, name)}
     problems = [Problem(name, "must be positive", size, "1") for name, size in sizes.items() if not size > 0]
     if problems:

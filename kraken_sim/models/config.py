@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,3 +36,8 @@ class TransformerConfig:
     attention_output_bias: bool | None = None
     qk_norm: bool = False
     lm_head_bias: bool = False
+
+    @property
+    def norm_function(self) -> Literal["layer_norm", "rms_norm"]:
+        """What its norms are: an RMSNorm has no bias, and the LayerNorms of the families known here have one."""
+        return "layer_norm" if self.norm_bias else "rms_norm"

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class KernelSet(StrEnum):
@@ -32,3 +38,49 @@ class CardLoad(StrEnum):
     SUSTAINED = "sustained"
 
     __hash__ = str.__hash__  # faster than Enum's
+
+
+class Positions(StrEnum):
+    """How rotary positions and the write into the cache, which lie between the QKV projection and attention, run."""
+
+    APART = "apart"
+    """One kernel for queries and keys, another for the cache."""
+    COMPILED = "compiled"
+    """torch.compile's two: keys turned on their way into the cache with the values, then queries."""
+    IN_ATTENTION = "in_attention"
+    """One kernel before a prefill's attention; in decode the attention kernel does both (TensorRT-LLM)."""
+
+
+@dataclass(frozen=True, slots=True)
+class KernelRules:
+    """What a kernel set is.
+
+    `composed`: RMSNorm, rotary positions and SiLU-mul out of torch's operators, one kernel each. `generated_norm`: an
+    RMSNorm is an engine's or a compiler's kernel and not torch's. `add_in_norm`: a sum that a norm reads is made by it.
+    `all_reduce_norm`: where an AllReduce comes before these two, its kernel does all three, within an engine's limits.
+    """
+
+    composed: bool = False
+    generated_norm: bool = False
+    add_in_norm: bool = False
+    positions: Positions = Positions.APART
+    all_reduce_norm: bool = False
+
+
+RULES: Mapping[KernelSet, KernelRules] = MappingProxyType(
+    {
+        KernelSet.PYTORCH: KernelRules(),
+        KernelSet.PYTORCH_COMPOSED: KernelRules(composed=True),
+        KernelSet.FUSED: KernelRules(generated_norm=True),
+        KernelSet.COMPILED: KernelRules(generated_norm=True, add_in_norm=True, positions=Positions.COMPILED),
+        KernelSet.SERVING: KernelRules(generated_norm=True, add_in_norm=True),
+        KernelSet.SERVING_FUSED: KernelRules(
+            generated_norm=True, add_in_norm=True, positions=Positions.IN_ATTENTION, all_reduce_norm=True
+        ),
+    }
+)
+"""The kernel sets. Sources: pytorch, pytorch_composed, fused and compiled are what the models of validation/models
+launch (the composed ones those of Hugging Face's modeling_llama.py); serving is the order of vLLM's
+model_executor/models/llama.py with its fused_add_rms_norm, rotary_embedding, reshape_and_cache and silu_and_mul;
+serving_fused adds vLLM's compilation/passes/fusion/allreduce_rms_fusion.py and the attention op of TensorRT-LLM
+(docs/source/features/attention.md)."""

@@ -99,7 +99,8 @@ class Norm:
 class Elementwise:
     """A pointwise kernel (`function` is gelu, add, ...) that streams its operands through HBM once.
 
-    Outputs have the inputs' number format unless `output_dtype` says another.
+    Outputs have the inputs' number format unless `output_dtype` says another. A reduction, whose output is small, has
+    no outputs.
     """
 
     function: str
@@ -161,13 +162,15 @@ class Collective:
     next. So `num_bytes` is always the larger of a rank's two buffers.
 
     `stride` is the distance between the ranks of a group: 1 for neighbours 0..n-1, g for every g-th rank; all groups
-    of a program do the same at once.
+    of a program do the same at once. `norm` is what the kernel of an AllReduce does with the sum before it ends: it
+    adds the residual, writes that, and writes its norm.
     """
 
     kind: CollectiveKind
     num_bytes: int
     num_devices: int
     stride: int = 1
+    norm: Norm | None = None
 
 
 ComputeOp = Gemm | Attention | Norm | Elementwise | Copy | Embedding

@@ -234,6 +234,14 @@ def scenario_of_pass(record: PassRecord, collective: Mapping[str, Any], hardware
     Raises:
         InputError: the record is not of a scenario's shape.
     """
+    runtime = {
+        "launch": record.launch.value,
+        "kernels": record.kernels.value,
+        "overlap": record.overlap,
+        "collective": collective,
+    }
+    if record.load is not None:
+        runtime["load"] = record.load.value
     return scenario_from(
         {
             # A model given by its sizes has a long key, a name is at most as long as a scenario allows.
@@ -246,6 +254,6 @@ def scenario_of_pass(record: PassRecord, collective: Mapping[str, Any], hardware
             "batch_size": record.batch_size,
             "context_length": record.context_length,
             "dtype": record.dtype.value,
-            "runtime": {"launch": record.launch.value, "overlap": record.overlap, "collective": collective},
+            "runtime": runtime,
         }
     )

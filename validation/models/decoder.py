@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kraken_sim.errors import InputError
-from kraken_sim.measurements.records import KernelSet
+from kraken_sim.program.kernel_sets import RULES, KernelSet
 from validation.models.layers import STD, Embeddings, KeyValueCache, LanguageModelHead, Rotary, Step
 from validation.models.sharding import check_shapes, split_heads
 
@@ -69,7 +69,8 @@ class Decoder(nn.Module):
             all_positions: whether to return the logits of every token (for a training loss).
 
         Raises:
-            InputError: more tokens than the model has positions, or several tokens after others.
+            InputError: more tokens than the model has positions, several tokens after others, or a kernel set that is
+                not made here.
         """
         batch, length = input_ids.shape
         self._check(length, start, cache)
@@ -87,6 +88,9 @@ class Decoder(nn.Module):
         if start and (cache is None or length > 1):
             message = "a step after other tokens has one token and the cache of those before"
             raise InputError.single("start", message, start, "0")
+        if RULES[self.kernels].all_reduce_norm:
+            message = "these models have no AllReduce that takes in a norm"
+            raise InputError.single("kernels", message, self.kernels.value, "serving")
 
     def new_cache(self, batch: int, length: int) -> KeyValueCache:
         """An empty cache for `batch` sequences of at most `length` tokens, like the weights in device and dtype."""

@@ -2,16 +2,17 @@
 
     op              pytorch                      pytorch_composed             compiled
     RMSNorm         torch's F.rms_norm           8 pointwise and reductions   with the add before it, one
-    rotary          one over queries and keys    5 for queries, 5 for keys    } one or two, with the norm of
-    cache write     one                          keys, values: 2              } queries and keys if any
+    rotary          one over queries and keys    5 for queries, 5 for keys    } two, three with the norms of
+    cache write     one                          keys, values: 2              } queries and keys
     SiLU(a) * b     one                          2                            one
     residual add    one                          one                          in the norm after it
 
 `pytorch` is one kernel for each op of the simulator's program: torch's own where it has one, else a function of this
 module through torch.compile. `pytorch_composed` is what a model written in torch's operators launches without a
 compiler, such as Hugging Face's. `fused` is `pytorch` with a generated RMSNorm, as engines have one. `compiled` is what
-torch.compile makes of neighbours. GEMMs, attention, embedding, LayerNorm and GELU are torch's in all sets, but that
-`compiled` takes the residual add into a LayerNorm too.
+torch.compile makes of neighbours. `serving` is `compiled` with the rotary positions and cache write of `pytorch`, as
+vLLM runs them. GEMMs, attention, embedding, LayerNorm and GELU are torch's in all sets, but that the last two take the
+residual add into a LayerNorm too.
 
 On CUDA the functions are compiled for any number of rows (one row apart); elsewhere they run as they are written,
 each under a label of the profiler that stands for its kernel.

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from kraken_sim.errors import InputError
+from kraken_sim.program.kernel_sets import RULES
 from validation.models.communication import (
     SideStreamSum,
     exchange,
@@ -38,6 +39,10 @@ if TYPE_CHECKING:
     from validation.models.communication import Group, KrakenLayout
 
 
+Output = tuple[Tensor, Tensor | None]
+"""A sub-layer's output: the residual, and what is still to be added to it."""
+
+
 class SubLayer(Block):
     """One way of one layer."""
 
@@ -45,10 +50,9 @@ class SubLayer(Block):
         super().__init__(config, tensor, slot, f"way{way}", residual_std)
         self.tensor = tensor
 
-    def attend(self, x: Tensor, step: Step) -> Tensor:
-        """The attention's output y, [B*T, d]."""
-        normed = fan_out(self.attention_norm(x, step.kernels), self.tensor)
-        return sum_partials(self.attention(normed, step), self.tensor)
+    def attend(self, normed: Tensor, step: Step) -> Tensor:
+        """The attention's output y of a normed input, both [B*T, d]."""
+        return sum_partials(self.attention(fan_out(normed, self.tensor), step), self.tensor)
 
     def feed_forward(self, normed: Tensor, step: Step) -> Tensor:
         """The FFN of a normed input, both [B*T, d]."""
@@ -72,31 +76,49 @@ class KrakenLayer(nn.Module):
         """The sub-layers with their type."""
         return [layer for layer in self.sublayers if isinstance(layer, SubLayer)]
 
-    def first(self, x: Tensor, step: Step) -> list[Tensor]:
+    def first(self, x: Tensor, step: Step) -> list[Output]:
         """Layer 1: all sub-layers read the same x, nothing is received."""
-        return [self._alone(way, x, way.attend(x, step), step) for way in self.ways()]
+        return [self._alone(way, x, way.attention_norm(x, step.kernels), step) for way in self.ways()]
 
-    def forward(self, xs: list[Tensor], step: Step, sums: SumOfWays) -> list[Tensor]:
+    def forward(self, outputs: list[Output], step: Step, sums: SumOfWays) -> list[Output]:
         """Layer l > 1: the sum of all outputs is on its way while the sub-layers attend."""
+        normed: list[Tensor | None] = [None] * len(outputs)
+        if RULES[step.kernels].add_in_norm:
+            pairs = zip(self.ways(), outputs, strict=True)
+            after = [way.attention_norm.after(a, f, step.kernels) for way, (a, f) in pairs]
+            xs, normed = [x for x, _ in after], [n for _, n in after]
+        else:
+            xs = [_sum(output) for output in outputs]
         sums.send(xs)
-        if sums.num_ways == 1:
-            return [self._alone(way, x, way.attend(x, step), step) for way, x in zip(self.ways(), xs, strict=True)]
         attended = []
-        for way, x in zip(self.ways(), xs, strict=True):
-            y = way.attend(x, step)
+        for way, x, early in zip(self.ways(), xs, normed, strict=True):
+            n = way.attention_norm(x, step.kernels) if early is None else early
+            if sums.num_ways == 1:
+                return [self._alone(way, x, n, step)]
+            y = way.attend(n, step)
             attended.append((way, y, x + y))
         s = sums.receive()
-        outputs = []
+        results = []
         for way, y, a in attended:
-            _, normed = way.ffn_norm.after(y, s, step.kernels)
-            outputs.append(a + way.feed_forward(normed, step))
-        return outputs
+            _, n = way.ffn_norm.after(y, s, step.kernels)
+            results.append(_output(a, way.feed_forward(n, step), step))
+        return results
 
     @staticmethod
-    def _alone(way: SubLayer, x: Tensor, y: Tensor, step: Step) -> Tensor:
-        """A sub-layer that receives nothing: x, its attention's output y."""
-        a, normed = way.ffn_norm.after(x, y, step.kernels)
-        return a + way.feed_forward(normed, step)
+    def _alone(way: SubLayer, x: Tensor, normed: Tensor, step: Step) -> Output:
+        """A sub-layer that receives nothing: x and its norm."""
+        a, n = way.ffn_norm.after(x, way.attend(normed, step), step.kernels)
+        return _output(a, way.feed_forward(n, step), step)
+
+
+def _output(a: Tensor, f: Tensor, step: Step) -> Output:
+    """A sub-layer's output a + f, summed unless the next norm is to do it."""
+    return (a, f) if RULES[step.kernels].add_in_norm else (a + f, None)
+
+
+def _sum(output: Output) -> Tensor:
+    a, f = output
+    return a if f is None else a + f
 
 
 class SumOfWays:
@@ -196,10 +218,10 @@ class KrakenDecoder(Decoder):
     def run_layers(self, x: Tensor, step: Step) -> Tensor:
         """All layers, then the concat projection over all tokens."""
         layers = [layer for layer in self.layers if isinstance(layer, KrakenLayer)]
-        xs = layers[0].first(fan_out(x, self.layout.cross), step)
+        outputs = layers[0].first(fan_out(x, self.layout.cross), step)
         for layer in layers[1:]:
-            xs = layer(xs, step, self.sums)
-        return sum_partials(self._concatenate(xs), self.world)
+            outputs = layer(outputs, step, self.sums)
+        return sum_partials(self._concatenate([_sum(output) for output in outputs]), self.world)
 
     def _concatenate(self, xs: list[Tensor]) -> Tensor:
         """This rank's part of W_concat · [x_1, ..., x_ways]."""

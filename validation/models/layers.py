@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from kraken_sim.measurements.records import KernelSet
 from kraken_sim.models.counts import has_output_bias
+from kraken_sim.program.kernel_sets import RULES, KernelSet, Positions
 from validation.models import fused
 from validation.models.communication import Group, fan_out, needs_gradient
 from validation.models.quantized import Quantized, quantizer_of
@@ -88,9 +88,9 @@ class Norm(nn.Module):
         """[R, d] to [R, d]."""
         if self.bias is not None:
             return nnf.layer_norm(x, self.weight.shape, self.weight, self.bias, fused.NORM_EPS)
-        if kernels is KernelSet.PYTORCH_COMPOSED:
+        if RULES[kernels].composed:
             return fused.rms_norm_composed(x, self.weight)
-        if kernels in (KernelSet.FUSED, KernelSet.COMPILED):
+        if RULES[kernels].generated_norm:
             normed: Tensor = fused.rms_norm(x, self.weight)
             return normed
         return nnf.rms_norm(x, self.weight.shape, self.weight, fused.NORM_EPS)
@@ -113,7 +113,7 @@ class Norm(nn.Module):
         """The residual x + delta (x where there is none) and its norm."""
         if delta is None:
             return x, self(x, kernels)
-        if kernels is KernelSet.COMPILED:
+        if RULES[kernels].add_in_norm:
             weights = (self.weight,) if self.bias is None else (self.weight, self.bias)
             add_norm = fused.add_rms_norm if self.bias is None else fused.add_layer_norm
             total, normed = add_norm(x, delta, *weights)
@@ -150,7 +150,8 @@ class SelfAttention(nn.Module):
         """[B*T, d] to [B*T, h*e]: QKV projection, norms and positions, cache write, attention."""
         qkv: Tensor = self.qkv(x)
         qkv = qkv.view(-1, self.num_heads + 2 * self.num_kv_heads, self.head_dim)
-        if step.kernels is KernelSet.COMPILED and step.cache is not None and step.rotary is not None:
+        together = RULES[step.kernels].positions is Positions.COMPILED
+        if together and step.cache is not None and step.rotary is not None:
             q, from_cache = self._prepare_fused(qkv, step, step.cache, step.rotary), True
         else:
             q, *new = self._prepare(qkv, step)
@@ -170,7 +171,7 @@ class SelfAttention(nn.Module):
         """Queries, keys and values [B*T, heads, e] of a projection; the last two also in the cache."""
         h, g = self.num_heads, self.num_kv_heads
         v = qkv[:, h + g :]
-        if step.kernels is KernelSet.PYTORCH_COMPOSED:
+        if RULES[step.kernels].composed:
             q, k = self._turn_composed(qkv, step)
         else:
             qk = qkv[:, : h + g]
@@ -213,7 +214,7 @@ class SelfAttention(nn.Module):
             # Keys and values lie side by side in the projection: one strided copy.
             kv = qkv[:, self.num_heads :].detach()
             rows.copy_(kv.view(step.batch, step.length, 2, self.num_kv_heads, self.head_dim))
-        elif step.kernels is KernelSet.PYTORCH_COMPOSED:
+        elif RULES[step.kernels].composed:
             for place, x in enumerate((k, v)):
                 rows[:, :, place].copy_(x.unflatten(0, (step.batch, step.length)))
         else:
@@ -290,7 +291,7 @@ class FeedForward(nn.Module):
         """[B*T, d] to [B*T, f]."""
         if not self.gated:
             return nnf.gelu(self.up(x))
-        if kernels is KernelSet.PYTORCH_COMPOSED:
+        if RULES[kernels].composed:
             return fused.silu_mul_composed(self.up(x))
         y: Tensor = fused.silu_mul(self.up(x))
         return y
