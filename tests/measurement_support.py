@@ -132,11 +132,14 @@ def _all_reduces(truth: HardwareProfile, times: Any) -> list[AllReduceRecord]:
     return records
 
 
-def launch_record(quantity: str, detail: str, microseconds: float, condition: str | None = None) -> LaunchRecord:
+def launch_record(
+    quantity: str, detail: str, microseconds: float, condition: str | None = None, process: int = 1
+) -> LaunchRecord:
     """One cost around kernels."""
     seconds = microseconds * 1e-6
     times = (0.99 * seconds, seconds, 1.01 * seconds)
-    return LaunchRecord(quantity=quantity, detail=detail, condition=condition, time_s=times, **TIMED)
+    fields: dict[str, Any] = {"condition": condition, "process": process, "time_s": times}
+    return LaunchRecord(quantity=quantity, detail=detail, **fields, **TIMED)
 
 
 def _launch(truth: HardwareProfile) -> list[LaunchRecord]:
@@ -144,6 +147,7 @@ def _launch(truth: HardwareProfile) -> list[LaunchRecord]:
     return [
         *(launch_record("host_kernel", name, 6.0) for name in ("add", "copy", "attention", "gelu", "gemm", "norm")),
         *(launch_record("host_module", name, 6.0) for name in ("linear", "layer_norm")),
+        launch_record("host_layer", "standard", 66.0),
         launch_record("host_event", "record", 1.0),
         launch_record("host_event", "wait", 2.0),
         launch_record("graph_node_gap", "", gap_us),

@@ -191,7 +191,7 @@ def measured(shipped: Shipped, name: str, public: str, folder: Path) -> None:
         power=None,
     )
     shipped.profiles[name] = replace(profile, serving_attention=serving)
-    found = calibrate(read_measurements(folder / f"{name}-microbench.jsonl"), base)
+    found = calibrate(read_measurements(folder / f"{name}-microbench.jsonl"), base, always=True)
     for block, fitted in found.blocks.items():
         if block == "power":
             continue

@@ -142,6 +142,16 @@ def fit_all_reduce(
     return Fit(constants, tuple(held_out), tuple(case.sample for case in fitted), _kept(groups, initial))
 
 
+def all_reduce_periods(
+    samples: Sequence[AllReduceSample],
+    interconnects: Mapping[tuple[int, str], Interconnect],
+    device: Device,
+    constants: CollectiveConstants,
+) -> list[float]:
+    """Predicted `period_s` of each sample, seconds."""
+    return [_case(sample, interconnects, device, constants).predict_s(constants) for sample in samples]
+
+
 def all_reduce_shape(sample: AllReduceSample) -> Key:
     """What an AllReduce is a measurement of: its bytes on so many devices, whatever runs them and how."""
     return collective_shape(sample.num_devices, sample.num_bytes)

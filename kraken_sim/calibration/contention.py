@@ -127,6 +127,14 @@ def _with(constants: ContentionConstants, names: Sequence[str], values: NDArray[
     return replace(constants, **changes)
 
 
+def errors_of_pairs(
+    samples: Sequence[PairSample], profile: HardwareProfile, constants: ContentionConstants
+) -> list[float]:
+    """Predicted / measured - 1 of every pair with constants of contention other than the profile's."""
+    found: list[float] = pair_errors([_prepare(sample, profile) for sample in samples], profile, constants).tolist()
+    return found
+
+
 def pair_errors(
     pairs: Sequence[_Prepared], profile: HardwareProfile, constants: ContentionConstants
 ) -> NDArray[np.float64]:

@@ -6,11 +6,14 @@ the samples of one type of record.
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, Final
 
 from kraken_sim.calibration import attention, collectives, contention, gemm, memory_bound, power
+from kraken_sim.calibration.base_errors import BaseErrors, Judgement, base_errors_of
+from kraken_sim.calibration.errors import class_errors
+from kraken_sim.calibration.kept import CALIBRATED, common_provenance, kept_provenance, labelled
 from kraken_sim.calibration.launch import launch_costs
 from kraken_sim.calibration.overlap import pair_samples, sustained_samples
 from kraken_sim.calibration.samples import (
@@ -57,7 +60,9 @@ class CalibrationResult:
     """A profile whose constants come from measurements.
 
     `blocks` are those that the measurements changed; `kept` says, for each other block and for single constants of
-    these, why they are the base's.
+    these, why they are the base's. `judged` holds the refits against the base, `records` how many records told a launch
+    cost, `classes` the errors of all that was held out, by class, with the constants that went into the profile.
+    A `dry_run` was measured on CPUs: it shows that all of it runs, and its numbers say nothing of the profile's device.
     """
 
     source: str
@@ -65,12 +70,30 @@ class CalibrationResult:
     profile: HardwareProfile
     blocks: Mapping[str, FittedBlock]
     kept: Mapping[str, str]
+    judged: Mapping[str, Judgement]
+    records: Mapping[str, int]
+    classes: Mapping[str, tuple[ClassError, ...]]
     warnings: tuple[str, ...] = ()
+    dry_run: bool = False
 
     @property
     def errors(self) -> list[ClassError]:
         """The errors of all blocks."""
-        return [error for block in self.blocks.values() for error in block.errors]
+        return [error for errors in self.classes.values() for error in errors]
+
+    @property
+    def kept_blocks(self) -> dict[str, str]:
+        """Whole blocks that are the base's, and why."""
+        return {name: why for name, why in self.kept.items() if name in CALIBRATED}
+
+    @property
+    def texts(self) -> dict[str, BlockText]:
+        """The changed blocks as the profile's file has them: numbers that are the base's say so, and why."""
+        read = frozenset(self.records)
+        return {
+            name: labelled(name, block.text, self.base, self.kept, read if name == "launch" else frozenset())
+            for name, block in self.blocks.items()
+        }
 
 
 @dataclass(slots=True)
@@ -81,8 +104,13 @@ class _Calibration:
     base: HardwareProfile
     machine: str
     profile: HardwareProfile
+    always: bool = False
+    """Refits go in however they did against the base."""
     blocks: dict[str, FittedBlock] = field(default_factory=dict)
     kept: dict[str, str] = field(default_factory=dict)
+    judged: dict[str, Judgement] = field(default_factory=dict)
+    records: dict[str, int] = field(default_factory=dict)
+    classes: dict[str, tuple[ClassError, ...]] = field(default_factory=dict)
 
     @property
     def gap_s(self) -> float:
@@ -101,41 +129,72 @@ class _Calibration:
         name: str,
         fit: Fit[Any, Any],
         what: str,
-        errors: tuple[ClassError, ...],
+        judge: BaseErrors,
         overrides: Mapping[str, Provenance] | None = None,
     ) -> None:
-        """Puts a fitted block into the profile, and what it says about itself: `what` it was fitted to."""
+        """Puts a fitted block into the profile unless the base is better on what was held out of the fit.
+
+        Args:
+            name: of the block.
+            fit: the block's.
+            what: it was fitted to.
+            judge: how the base does on the same records, and how these are classed.
+            overrides: sources of single constants.
+        """
+        before = judge.errors if fit.held_out else []
+        was = fmean(abs(error) for _, error in before) if before else None
+        adopted = self.always or was is None or fit.residual is None or fit.residual < was
+        self.judged[name] = Judgement(judge.records, was, fit.residual, adopted)
+        self.classes[name] = class_errors(judge.kernel, fit.held_out if adopted else before, judge.class_of)
+        if not adopted:
+            errors = f"{100 * (fit.residual or 0.0):.2f} % against {100 * (was or 0.0):.2f} %"
+            few = what.partition(";")[0].partition(" (")[0]
+            self.kept[name] = f"a refit to {few} is no better on held-out shapes, {errors}"
+            return
         source = f"fit to {self.machine}, {what}{held_out_text(fit)}"
         provenance = Provenance(ProvenanceKind.FITTED, source, fit.residual)
-        self.found(name, BlockText(fit.constants, provenance, overrides or {}), errors)
+        self.found(name, BlockText(fit.constants, provenance, overrides or {}), self.classes[name])
         self.kept |= {f"{name}.{path}": why for path, why in fit.kept.items()}
 
 
-def calibrate(measurements: MeasurementFile, base: HardwareProfile, name: str | None = None) -> CalibrationResult:
+def calibrate(
+    measurements: MeasurementFile, base: HardwareProfile, name: str | None = None, *, always: bool = False
+) -> CalibrationResult:
     """Fits what a file's microbenchmarks tell; the rest stays as in `base`.
+
+    A refit whose error on held-out shapes is larger than the base's on the same shapes is not taken.
 
     Args:
         measurements: a file of `validation.measure`; whole passes in it are not read.
         base: the profile of the same kind of device: datasheet, topology, and where fits start.
         name: the new profile's name; default: the base's.
+        always: take refits even so, where the base is only where they start.
 
     Raises:
         InputError: the file is another machine's, or holds nothing to fit.
     """
     warnings = machine_warnings(measurements, base)
     named = replace(base, name=name or base.name)
-    work = _Calibration(measurements, base, machine_text(measurements), named)
+    work = _Calibration(measurements, base, machine_text(measurements), named, always)
     # The gap between nodes is part of every period, so the launch costs come first.
     for fit in (_launch, _gemm, _attention, _memory_bound, _collectives, _switches, _contention, _power):
         fit(work)
-    if not work.blocks:
+    if not work.blocks and not work.judged:
         message = "holds no microbenchmarks, so there is nothing to fit; measure them with --suite full"
         raise InputError.single("", message, source=measurements.source)
-    kept = {path: where for path, where in base.provenance.items() if path.split(".")[0] not in work.blocks}
-    if base.serving_attention is None and work.profile.serving_attention is not None:
-        kept |= {f"serving_{path}": where for path, where in base.provenance.items() if path.startswith("attention.")}
-    profile = replace(work.profile, provenance=kept | _provenance(work.blocks))
-    return CalibrationResult(measurements.source, base, profile, work.blocks, work.kept, tuple(warnings))
+    result = CalibrationResult(
+        source=measurements.source,
+        base=base,
+        profile=work.profile,
+        blocks=work.blocks,
+        kept=work.kept,
+        judged=work.judged,
+        records=work.records,
+        classes=work.classes,
+        warnings=tuple(warnings),
+        dry_run=measurements.header.device_type != "cuda",
+    )
+    return replace(result, profile=replace(work.profile, provenance=_provenance(result)))
 
 
 def machine_text(measurements: MeasurementFile) -> str:
@@ -161,7 +220,7 @@ def unchanged(base: HardwareProfile, name: str, constants: Any) -> dict[str, Pro
     known = {path.removeprefix(prefix): where for path, where in base.provenance.items() if path.startswith(prefix)}
     if block is None or not known:
         return {}
-    (common, _), *_ = Counter(known.values()).most_common(1)
+    common = common_provenance(base, name)
     before = dict(numbers_of(block))
     return {
         path: known[path]
@@ -170,12 +229,21 @@ def unchanged(base: HardwareProfile, name: str, constants: Any) -> dict[str, Pro
     }
 
 
-def _provenance(blocks: Mapping[str, FittedBlock]) -> dict[str, Provenance]:
-    """Where the numbers of the new blocks are from, by their paths in the profile."""
-    result: dict[str, Provenance] = {}
-    for name, block in blocks.items():
-        result |= {f"{name}.{path}": where for path, where in block.text.where_all().items()}
-    return result
+def _provenance(result: CalibrationResult) -> dict[str, Provenance]:
+    """Where the numbers of the new profile are from, by their paths in it."""
+    base, kept = result.base, result.kept_blocks
+    found: dict[str, Provenance] = {}
+    for path, where in base.provenance.items():
+        block = path.split(".")[0]
+        if block in kept and where == common_provenance(base, block):
+            found[path] = kept_provenance(where, base.name, kept[block])
+        elif block not in result.blocks:
+            found[path] = where
+        if block == "attention" and base.serving_attention is None and block in result.blocks:
+            found[f"serving_{path}"] = where
+    for name, text in result.texts.items():
+        found |= {f"{name}.{path}": where for path, where in text.where_all().items()}
+    return found
 
 
 def _launch(work: _Calibration) -> None:
@@ -186,8 +254,8 @@ def _launch(work: _Calibration) -> None:
     known = {path.split(".")[1]: where for path, where in work.base.provenance.items() if path.startswith("launch.")}
     provenance = Provenance(ProvenanceKind.MEASURED, f"medians of launch records; {work.machine}")
     work.found("launch", BlockText(fit.constants, provenance, known | dict(fit.sources)))
-    missing = [item.name for item in fields(fit.constants) if item.name not in fit.sources]
-    work.kept |= {f"launch.{name}": "no records of it" for name in missing if name != SWITCH}
+    work.records |= fit.records
+    work.kept |= {f"launch.{name}": why for name, why in fit.missing.items()}
 
 
 def _gemm(work: _Calibration) -> None:
@@ -195,8 +263,12 @@ def _gemm(work: _Calibration) -> None:
     if len(samples) < gemm.MIN_SAMPLES:
         work.kept["gemm"] = _too_few(len(samples), gemm.MIN_SAMPLES, "GEMMs")
         return
-    fit = gemm.fit_gemm(samples, work.base.device, work.base.gemm, graph_node_gap_s=work.gap_s)
-    work.fitted("gemm", fit, f"{len(samples)} GEMMs at the boost clock", fit.class_errors("gemm", gemm.rows_class))
+    device, start = work.base.device, work.base.gemm
+    fit = gemm.fit_gemm(samples, device, start, graph_node_gap_s=work.gap_s)
+    judge = base_errors_of(
+        "gemm", gemm.rows_class, len(samples), fit, lambda held: gemm.gemm_periods(held, device, start, work.gap_s)
+    )
+    work.fitted("gemm", fit, f"{len(samples)} GEMMs at the boost clock", judge)
 
 
 def _attention(work: _Calibration) -> None:
@@ -204,11 +276,18 @@ def _attention(work: _Calibration) -> None:
     if len(samples) < attention.MIN_SAMPLES:
         work.kept["attention"] = _too_few(len(samples), attention.MIN_SAMPLES, "attention kernels")
         return
-    fit = attention.fit_attention(samples, work.base.device, work.base.attention, graph_node_gap_s=work.gap_s)
-    errors = fit.class_errors("attention", attention.phase_class)
-    work.fitted("attention", fit, f"{len(samples)} attention kernels", errors)
+    device, start = work.base.device, work.base.attention
+    fit = attention.fit_attention(samples, device, start, graph_node_gap_s=work.gap_s)
+    judge = base_errors_of(
+        "attention",
+        attention.phase_class,
+        len(samples),
+        fit,
+        lambda held: attention.attention_periods(held, device, start, work.gap_s),
+    )
+    work.fitted("attention", fit, f"{len(samples)} attention kernels", judge)
     # What a serving engine adds to the kernel is not in these records: its own fit stays for that.
-    if work.base.serving_attention is None:
+    if "attention" in work.blocks and work.base.serving_attention is None:
         work.profile = replace(work.profile, serving_attention=work.base.attention)
 
 
@@ -217,10 +296,16 @@ def _memory_bound(work: _Calibration) -> None:
     if len(samples) < memory_bound.MIN_SAMPLES:
         work.kept["memory_bound"] = _too_few(len(samples), memory_bound.MIN_SAMPLES, "memory-bound kernels")
         return
-    start = work.base.memory_bound
-    fit = memory_bound.fit_memory_bound(samples, work.base.device, start, graph_node_gap_s=work.gap_s)
-    errors = fit.class_errors("memory-bound", memory_bound.kind_class)
-    work.fitted("memory_bound", fit, f"{len(samples)} memory-bound kernels", errors)
+    device, start = work.base.device, work.base.memory_bound
+    fit = memory_bound.fit_memory_bound(samples, device, start, graph_node_gap_s=work.gap_s)
+    judge = base_errors_of(
+        "memory-bound",
+        memory_bound.kind_class,
+        len(samples),
+        fit,
+        lambda held: memory_bound.memory_bound_periods(held, device, start, work.gap_s),
+    )
+    work.fitted("memory_bound", fit, f"{len(samples)} memory-bound kernels", judge)
 
 
 def _collectives(work: _Calibration) -> None:
@@ -228,14 +313,21 @@ def _collectives(work: _Calibration) -> None:
     if len(samples) < MIN_ALL_REDUCE:
         work.kept["collectives"] = _too_few(len(samples), MIN_ALL_REDUCE, "AllReduces")
         return
-    initial = nccl_of(work.measurements, work.base.collectives)
+    device, initial = work.base.device, nccl_of(work.measurements, work.base.collectives)
     interconnects = _interconnects(work.base, samples)
-    fit = collectives.fit_all_reduce(samples, interconnects, work.base.device, initial)
+    fit = collectives.fit_all_reduce(samples, interconnects, device, initial)
+    judge = base_errors_of(
+        "all_reduce",
+        collectives.condition_class,
+        len(samples),
+        fit,
+        lambda held: collectives.all_reduce_periods(held, interconnects, device, initial),
+    )
     what = (
         f"{len(samples)} AllReduces in CUDA graphs; rates of links and kernels that were not measured are the base "
         "profile's"
     )
-    work.fitted("collectives", fit, what, fit.class_errors("all_reduce", collectives.condition_class))
+    work.fitted("collectives", fit, what, judge)
 
 
 def _switches(work: _Calibration) -> None:
@@ -251,6 +343,7 @@ def _switches(work: _Calibration) -> None:
     overrides = {**launch.text.overrides, SWITCH: Provenance(ProvenanceKind.MEASURED, source)}
     constants = replace(work.profile.launch, kernel_switch_s=fit.kernel_switch_s)
     work.found("launch", BlockText(constants, launch.text.provenance, overrides))
+    work.records[SWITCH] = fit.num_chains
 
 
 def _contention(work: _Calibration) -> None:
@@ -260,12 +353,19 @@ def _contention(work: _Calibration) -> None:
         return
     fit = contention.fit_contention(samples, work.profile)
     conditions = sorted({sample.condition for sample in samples})
-    errors = fit.class_errors("pair", lambda s: (conditions.index(s.condition), s.condition))
+    held = [sample for sample, _ in fit.held_out]
+    before = contention.errors_of_pairs(held, work.profile, work.base.contention)
+    judge = BaseErrors(
+        "pair",
+        lambda s: (conditions.index(s.condition), s.condition),
+        len(samples),
+        list(zip(held, before, strict=True)),
+    )
     what = f"{len(samples)} pairs of compute and AllReduce"
     if fit.held_out:
         ideal = contention.ideal_error(sample for sample, _ in fit.held_out)
         what += f" (error if overlap were free {100 * ideal:.1f} %)"
-    work.fitted("contention", fit, what, errors)
+    work.fitted("contention", fit, what, judge)
 
 
 def _power(work: _Calibration) -> None:
@@ -278,8 +378,10 @@ def _power(work: _Calibration) -> None:
         return
     texts = {**fit.kept, "repeats": power.REPEATS_MEAN}
     known = {name: work.base.provenance.get(f"power.{name}", _assumed(why)) for name, why in texts.items()}
-    errors = fit.class_errors("sustained", power.load_class)
-    work.fitted("power", fit, f"{len(samples)} sustained loads", errors, known)
+    # Without a power block the clock never falls, which no fit needs to beat.
+    before = power.load_errors(fit.fitted, work.base.device, start) if work.base.power is not None else []
+    judge = BaseErrors("sustained", power.load_class, len(samples), before)
+    work.fitted("power", fit, f"{len(samples)} sustained loads", judge, known)
 
 
 def nccl_of(measurements: MeasurementFile, constants: CollectiveConstants) -> CollectiveConstants:

@@ -136,6 +136,13 @@ def fit_power(
     return Fit(constants, tuple(errors), tuple(usable), kept)
 
 
+def load_errors(
+    samples: Sequence[SustainedSample], device: Device, constants: PowerConstants
+) -> list[tuple[SustainedSample, float]]:
+    """Predicted / measured - 1 of the rate of each chunk, chain by chain."""
+    return [(sample, error) for sample in samples for error in _rate_errors(sample, device, constants)]
+
+
 def _fit(
     fitted: Sequence[SustainedSample], samples: Sequence[SustainedSample], device: Device, initial: PowerConstants
 ) -> tuple[PowerConstants, dict[str, str]]:

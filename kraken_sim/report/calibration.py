@@ -1,22 +1,101 @@
-"""What a calibration found, as a table of errors on records that no fit saw."""
+"""What a calibration found, as tables: what moved and what was kept, and errors on records that no fit saw."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
+
+from kraken_sim.calibration.kept import CALIBRATED, Change, changes_of
+from kraken_sim.units import Dimension, dimension_of_field, format_quantity
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from kraken_sim.calibration.fit_profile import CalibrationResult
 
+MOST_CHANGES: Final = 5
+"""Constants of a block that the table shows, those that moved most; a choice of ours, launch costs are all shown."""
+
 
 def calibration_report(result: CalibrationResult) -> RenderableType:
-    """Errors by kernel and class, what was kept from the base, and warnings."""
-    return Group(_errors(result), _notes(result))
+    """What became of every block, errors by kernel and class, what was kept from the base, and warnings."""
+    return Group(_changes(result), _errors(result), _notes(result))
+
+
+def _changes(result: CalibrationResult) -> Table:
+    table = Table(title=f"{result.base.name} -> {result.profile.name}", title_justify="left")
+    table.add_column("block")
+    table.add_column("constant")
+    table.add_column("old -> new", justify="right")
+    table.add_column("records", justify="right")
+    table.add_column("held-out error", justify="right")
+    table.add_column("what became of it")
+    for name in CALIBRATED:
+        table.add_section()
+        if name == "launch":
+            _launch_rows(table, result)
+        else:
+            _block_rows(table, result, name)
+    return table
+
+
+def _launch_rows(table: Table, result: CalibrationResult) -> None:
+    if "launch" in result.kept_blocks:
+        table.add_row("launch", "all", "", "", "", f"kept: {result.kept['launch']}")
+        return
+    moved = {change.path: change for change in changes_of("launch", result.base, result.profile)}
+    first = "launch"
+    for item in result.profile.launch.__dataclass_fields__:
+        count = result.records.get(item)
+        why = result.kept.get(f"launch.{item}")
+        value = getattr(result.profile.launch, item)
+        change = moved.get(item)
+        text = _arrow(change) if change is not None else _number(item, value)
+        fate = f"kept: {why}" if why is not None else "measured" if count else "kept"
+        table.add_row(first, item, text, "" if count is None else str(count), "", fate)
+        first = ""
+
+
+def _block_rows(table: Table, result: CalibrationResult, name: str) -> None:
+    judged = result.judged.get(name)
+    errors = ""
+    if judged is not None:
+        errors = " -> ".join(
+            "none" if error is None else f"{100 * error:.2f} %" for error in (judged.before, judged.after)
+        )
+    why = result.kept.get(name)
+    fate = f"kept: {why}" if why is not None else "refitted" if name in result.blocks else "kept"
+    table.add_row(name, "all", "", "" if judged is None else str(judged.records), errors, fate)
+    if name not in result.blocks:
+        return
+    moved = changes_of(name, result.base, result.profile)
+    for change in moved[:MOST_CHANGES]:
+        table.add_row("", change.path, _arrow(change), "", "", "")
+    if len(moved) > MOST_CHANGES:
+        table.add_row("", f"and {len(moved) - MOST_CHANGES} more", "", "", "", "")
+    reasons: dict[str, list[str]] = {}
+    for path, reason in result.kept.items():
+        if path.startswith(f"{name}."):
+            reasons.setdefault(reason, []).append(path.partition(".")[2])
+    for reason, parts in reasons.items():
+        table.add_row("", "\n".join(parts), "", "", "", f"kept: {reason}")
+
+
+def _arrow(change: Change) -> str:
+    old = "none" if change.old is None else _number(change.path, change.old)
+    return f"{old} -> {_number(change.path, change.new)}"
+
+
+def _number(path: str, value: float) -> str:
+    """A number with its unit, which the innermost field of its path names."""
+    for part in reversed(path.split(".")):
+        dimension = dimension_of_field(part)
+        if dimension is not Dimension.DIMENSIONLESS:
+            return format_quantity(value, dimension)
+    return f"{value:.4g}"
 
 
 def _errors(result: CalibrationResult) -> Table:
@@ -38,8 +117,6 @@ def _errors(result: CalibrationResult) -> Table:
 
 def _notes(result: CalibrationResult) -> Text:
     text = Text(f"{result.profile.name}, from {result.base.name} and {result.source}\n")
-    for block, reason in result.kept.items():
-        text.append(f"{block} is that of {result.base.name}: {reason}\n", style="yellow")
     for warning in result.warnings:
         text.append(f"warning: {warning}\n", style="yellow")
     return text
