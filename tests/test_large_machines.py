@@ -13,6 +13,7 @@ from topology_support import GB, US, cluster, nvlink, nvswitch_box, pcie_box
 
 from kraken_sim.architectures.architecture import DeviceCount
 from kraken_sim.hardware.topology.graph import Link, LinkKind, Node, NodeKind
+from kraken_sim.hardware.topology.islands import node_islands, rail_orders
 from kraken_sim.hardware.topology.nodes import rails_of
 from kraken_sim.hardware.topology.reduction import nearest_host
 from kraken_sim.hardware.topology.ways import WaySearch
@@ -78,6 +79,9 @@ def test_the_widest_shortest_way_is_the_one_that_a_plain_search_finds(
     assert (ways is None) == (not plain)
     if ways is not None:
         assert ways.widest(capacity) == max(plain, key=lambda way: min(capacity[arc] for arc in way))
+        back = WaySearch(links, kinds, wanted).ways(target, source)
+        assert back is not None
+        assert ways.reversed().widest(capacity) == back.widest(capacity)
 
 
 @given(graphs(), st.data())
@@ -155,6 +159,7 @@ def _mesh_of_bridges(num_gpus: int) -> Topology:
     "build",
     [
         lambda: cluster(512),
+        lambda: cluster(64, gpus=64, rails=64),
         lambda: cluster(2048, gpus=2, rails=2),
         lambda: nvswitch_box(4096),
         lambda: nvswitch_box(4096, 18, planes=2),
@@ -162,7 +167,7 @@ def _mesh_of_bridges(num_gpus: int) -> Topology:
         lambda: pcie_box(4096, 1024),
         lambda: _mesh_of_bridges(4096),
     ],
-    ids=["rails", "small nodes", "nvswitch", "planes", "box", "sockets", "bridges"],
+    ids=["rails", "racks", "small nodes", "nvswitch", "planes", "box", "sockets", "bridges"],
 )
 def test_four_thousand_gpus_are_reduced_in_seconds(build: Callable[[], Topology]) -> None:
     start = time.process_time()
@@ -171,6 +176,23 @@ def test_four_thousand_gpus_are_reduced_in_seconds(build: Callable[[], Topology]
     machine.interconnect(4096, p2p=False)
     assert time.process_time() - start < GPU_LIMIT_S
     assert found.num_devices == 4096
+
+
+@pytest.mark.parametrize("nodes", [2, 3, 4])
+@pytest.mark.parametrize(("gpus", "rails"), [(2, 1), (4, 2), (8, 8), (16, 16)])
+def test_rings_between_nodes_carry_what_the_better_of_both_packings_does(nodes: int, gpus: int, rails: int) -> None:
+    finder = cluster(nodes, gpus=gpus, rails=rails).finder
+    islands = node_islands(finder.topology, finder.topology.gpus)
+    packings = [finder._packed(rail_orders(islands, both_ways=both)) for both in (False, True)]
+    best = max(sum(bandwidth for _, bandwidth in rings) for rings in packings)
+    assert sum(bandwidth for _, bandwidth in finder.all_rings(finder.topology.gpus)) == best
+
+
+def test_a_group_without_nvlink_is_a_tree_only_where_all_its_links_are() -> None:
+    box, bridged = pcie_box(4), _mesh_of_bridges(4)
+    assert box.finder._tree_order(box.gpus) is not None
+    assert bridged.finder._tree_order(bridged.gpus) is None
+    assert bridged.finder._tree_order(bridged.gpus[:2]) is not None  # the bridge alone
 
 
 def test_all_nodes_being_equal_a_cluster_of_512_is_one_of_eight_with_more_nodes() -> None:

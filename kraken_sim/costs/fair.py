@@ -41,12 +41,12 @@ def max_min_rates(flows: Sequence[Flow], capacity: Mapping[Hashable, float]) -> 
         ValueError: A flow has neither a limit nor a resource that can be full.
     """
     rates = [0.0] * len(flows)
-    left = dict(capacity)
     users: dict[Hashable, set[int]] = defaultdict(set)
     for index, flow in enumerate(flows):
         for resource, share in flow.usage.items():
-            if share > 0.0 and resource in left:
+            if share > 0.0 and resource in capacity:
                 users[resource].add(index)
+    left = {resource: capacity[resource] for resource in users}
     active = set(range(len(flows)))
     level = 0.0
     while active:

@@ -33,6 +33,10 @@ class DirectedLink:
     kind: LinkKind
     bytes_per_s: float
 
+    def __hash__(self) -> int:
+        # The ends tell nearly all of them apart, and sums over links hash each of them often.
+        return hash((self.source, self.target))
+
     def __str__(self) -> str:
         return f"{self.source} -> {self.target} ({self.kind})"
 

@@ -12,7 +12,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from kraken_sim.hardware.topology.graph import LinkKind, NodeKind
-from kraken_sim.hardware.topology.union_find import UnionFind
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -42,14 +41,22 @@ def with_planes_merged(topology: Graph) -> tuple[Link, ...]:
 
 def nvlink_islands(topology: Graph, gpus: Sequence[str]) -> Islands:
     """The group in parts that NVLink joins; without NVLink each GPU is one."""
-    group, joined = set(gpus), UnionFind()
-    for link in topology.links:
-        ends = (name for name in (link.a, link.b) if topology.kinds[name] is NodeKind.GPU)
-        if link.kind is LinkKind.NVLINK and group.issuperset(ends):
-            joined.join(link.a, link.b)
+    left, home = set(gpus), dict[str, str]()
+    while left:
+        first = left.pop()
+        todo, seen = [first], {first}
+        while todo:
+            for link in topology.links_of[todo.pop()]:
+                if link.kind is LinkKind.NVLINK:
+                    for name in {link.a, link.b} - seen:
+                        if topology.kinds[name] is not NodeKind.GPU or name in left:
+                            seen.add(name)
+                            todo.append(name)
+        left -= seen
+        home |= dict.fromkeys(seen, first)
     parts: dict[str, list[str]] = defaultdict(list)
     for name in _as_they_hang(topology, gpus):
-        parts[joined.find(name)].append(name)
+        parts[home[name]].append(name)
     return tuple(tuple(part) for part in parts.values())
 
 

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from kraken_sim.hardware.topology.graph import Arc, Graph
+    from kraken_sim.hardware.topology.islands import Islands
     from kraken_sim.hardware.topology.ways import ShortestWays
 
 EXACT_RANKS: Final = 8
@@ -149,8 +150,10 @@ class RingFinder:
         if len(nodes) > 1:
             islands = nvlink_islands(self.topology, gpus)
             grouped = together(nodes, tuple(map(self._within, islands)))
-            packings = (self._packed(rail_orders(grouped, both_ways=both)) for both in (False, True))
-            return max(packings, key=lambda rings: sum(bandwidth for _, bandwidth in rings))
+            one_way = self._packed(rail_orders(grouped))
+            if _sum(one_way) >= self._most_out_of_nodes(nodes):
+                return one_way
+            return max(one_way, self._packed(rail_orders(grouped, both_ways=True)), key=_sum)
         ring = self._ring(self._search(gpus, self._capacity))
         if not _all_nvlink(ring.hops):
             return [(ring.order, ring.bandwidth_bytes_per_s)]
@@ -168,8 +171,9 @@ class RingFinder:
         return ways.widest(self._capacity if capacity is None else capacity)
 
     def _found(self, source: str, target: str) -> ShortestWays:
+        back = self._ways.get((target, source))
         for search in self._searches:
-            ways = search.ways(source, target)
+            ways = search.ways(source, target) if back is None else back.reversed()
             if ways is not None:
                 if len(self._ways) >= _MOST_KEPT:
                     self._ways.clear()
@@ -224,16 +228,33 @@ class RingFinder:
 
         Where NVLink alone connects the group, its other links carry nothing and do not count.
         """
-        for kinds in (_NVLINK, _ALL):
-            reached = self._depth_first(gpus[0], kinds)
-            if not set(reached).issuperset(gpus):
+        for kinds, part_of, trees in self._parts:
+            parts = {part_of.get(name) for name in gpus}
+            if len(parts) > 1 or None in parts:
                 continue
-            degrees = {name: sum(1 for _ in self._steps(name, kinds)) for name in reached}
-            tree = sum(degrees.values()) == 2 * (len(reached) - 1)
-            leaves = all(degrees[name] <= 1 for name in reached if self._kinds[name] is NodeKind.GPU)
+            if not trees.issuperset(parts):
+                return None
             wanted = set(gpus)
-            return tuple(name for name in reached if name in wanted) if tree and leaves else None
+            return tuple(name for name in self._depth_first(gpus[0], kinds) if name in wanted)
         return None
+
+    @cached_property
+    def _parts(self) -> list[tuple[frozenset[LinkKind], Mapping[str, str], set[str]]]:
+        """The parts of the machine joined by NVLink, then by all links: of each node, and those that are trees."""
+        return [(kinds, *self._joined_by(kinds)) for kinds in (_NVLINK, _ALL)]
+
+    def _joined_by(self, kinds: frozenset[LinkKind]) -> tuple[Mapping[str, str], set[str]]:
+        links = [link for link in self._links if link.kind in kinds]
+        joined, degrees = UnionFind(), Counter(name for link in links for name in (link.a, link.b))
+        for link in links:
+            joined.join(link.a, link.b)
+        part_of = {name: joined.find(name) for name in degrees}
+        num_nodes, num_ends = Counter(part_of.values()), Counter[str]()
+        for name, degree in degrees.items():
+            num_ends[part_of[name]] += degree
+        trees = {part for part, count in num_nodes.items() if num_ends[part] == 2 * (count - 1)}
+        inner = {part_of[name] for name, degree in degrees.items() if degree > 1 and self._kinds[name] is NodeKind.GPU}
+        return part_of, trees - inner
 
     def _steps(self, name: str, kinds: frozenset[LinkKind]) -> Iterator[tuple[str, Arc]]:
         return ((other, arc) for other, arc in self._neighbours[name] if self._links[arc[0]].kind in kinds)
@@ -256,16 +277,30 @@ class RingFinder:
             return tuple(island)
         return self._tree_order(island) or self._search(island, self._capacity)
 
+    def _most_out_of_nodes(self, nodes: Islands) -> float:
+        """The most that rings through all nodes can carry together: each leaves every node over its network."""
+        component = self.topology.components
+        out: dict[str, float] = defaultdict(float)
+        for link in self._links:
+            if link.kind is LinkKind.NETWORK:
+                for name in (link.a, link.b):
+                    out[component[name]] += link.total_bytes_per_s
+        return min(out[component[members[0]]] for members in nodes)
+
     def _packed(self, orders: Iterable[tuple[str, ...]]) -> list[tuple[tuple[str, ...], float]]:
         """Rings one after the other on what those before them leave; the ones that find nothing are left out."""
         left = dict(self._capacity)
         rings: list[tuple[tuple[str, ...], float]] = []
+        nothing = -1.0
         for order in orders:
-            arcs = self._ring_arcs(order, left)
+            arcs = self._ring_arcs(order, left, nothing)
+            if len(arcs) < len(order):
+                continue
             bandwidth, _slowest = self._bottleneck(arcs, left)
-            if not rings or bandwidth > rings[0][1] * _TOLERANCE:
+            if bandwidth > nothing:
                 rings.append((order, bandwidth))
                 self._take(left, arcs, bandwidth)
+                nothing = rings[0][1] * _TOLERANCE
         return rings
 
     # Value of a ring --------------------------------------------------------------------------------------
@@ -281,11 +316,17 @@ class RingFinder:
         for arc, load in _loads(arcs).items():
             left[arc] = max(0.0, left[arc] - bandwidth * load)
 
-    def _ring_arcs(self, order: Sequence[str], capacity: Mapping[Arc, float]) -> list[tuple[Arc, ...]]:
+    def _ring_arcs(
+        self, order: Sequence[str], capacity: Mapping[Arc, float], nothing: float = -1.0
+    ) -> list[tuple[Arc, ...]]:
+        """The ways along a ring, up to the first on which a link has `nothing` or less."""
         known, ways = self._ways, []
         for pair in pairs_around(order):
             found = known.get(pair) or self._found(*pair)
-            ways.append(found.only or found.widest(capacity))
+            way = found.only or found.widest(capacity)
+            if min(map(capacity.__getitem__, way)) <= nothing:
+                break
+            ways.append(way)
         return ways
 
     def _bottleneck(self, arcs: Iterable[tuple[Arc, ...]], capacity: Mapping[Arc, float]) -> tuple[float, Arc]:
@@ -348,6 +389,10 @@ class RingFinder:
                 break
             rings.append((order, bandwidth))
         return rings
+
+
+def _sum(rings: Iterable[tuple[tuple[str, ...], float]]) -> float:
+    return sum(bandwidth for _, bandwidth in rings)
 
 
 def _loads(ways: Iterable[Sequence[Arc]]) -> Counter[Arc]:

@@ -36,6 +36,14 @@ class ShortestWays:
         self.only = self._first(onward) if all(len(steps) == 1 for steps in onward.values()) else None
         """The way, where there is no other."""
 
+    def reversed(self) -> ShortestWays:
+        """The same ways in the other direction."""
+        onward: dict[str, list[OneHop]] = {}
+        for name, steps in self._onward.items():
+            for other, (index, forward) in steps:
+                onward.setdefault(other, []).append((name, (index, not forward)))
+        return ShortestWays(self._target, self._source, _in_order(onward))
+
     def widest(self, capacity: Mapping[Arc, float]) -> Way:
         """The one whose narrowest link is the widest; of several, the one whose links are declared first."""
         if self.only is not None:
@@ -183,6 +191,11 @@ def _onward(
                 if other not in seen:
                     seen.add(other)
                     todo.append(other)
+    return _in_order(onward)
+
+
+def _in_order(onward: dict[str, list[OneHop]]) -> dict[str, list[OneHop]]:
+    """The same with the arcs of each node in the links' order."""
     for steps in onward.values():
         steps.sort(key=lambda step: step[1])
     return onward
