@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 OPTIONS = {
     "": ["--version"],
     "run": ["--exact", "--force", "--html", "--json", "--trace", "SCENARIO"],
-    "compare": ["--force", "--html", "--json", "SCENARIO"],
+    "compare": ["--force", "--html", "--json", "--kernels", "SCENARIO"],
     "paper": ["--force", "--grid", "--html", "--json"],
     "profiles": ["VERB"],
     "profiles list": [],

@@ -2,27 +2,47 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from layout_support import kraken_of, layout_of, program_of
 
+from kraken_sim import compare, simulate, sweep
 from kraken_sim.architectures.workload import Phase, Workload
+from kraken_sim.cli import main
+from kraken_sim.costs.collectives.custom import custom_all_reduce
+from kraken_sim.costs.collectives.policy import CollectivePolicy, Library
+from kraken_sim.errors import InputError
 from kraken_sim.measurements.records import KernelsRecord, PassRecord
 from kraken_sim.measurements.schema import read_measurements
 from kraken_sim.models.hf import config_from_fields
 from kraken_sim.models.presets import preset
 from kraken_sim.predict.pipeline import Predictor
+from kraken_sim.predict.pricing import Pricing
+from kraken_sim.profiles.load import load_profile
 from kraken_sim.program.kernel_sets import KernelSet
-from kraken_sim.program.ops import Attention, Collective, Copy, DType, Elementwise, Embedding, Gemm, Norm
+from kraken_sim.program.ops import (
+    Attention,
+    Collective,
+    CollectiveKind,
+    Copy,
+    DType,
+    Elementwise,
+    Embedding,
+    Gemm,
+    Norm,
+)
+from kraken_sim.report.html import render_html
 from kraken_sim.validate.passes import scenario_of_pass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from kraken_sim.predict.prediction import Prediction
     from kraken_sim.program.ops import Op
     from kraken_sim.program.program import Program
 
@@ -226,3 +246,121 @@ def test_no_set_moves_fewer_bytes_than_its_tensors_have(kernels: str) -> None:
     # Sums in norms 8, apart 10; composed norms 18 tensors each (with fp32 inside) but for rows of one number.
     least = {"pytorch": 10, "fused": 10, "pytorch_composed": 6 + 2 * 18}.get(kernels, 8)
     assert moved / tensor == pytest.approx(least, rel=0.001)
+
+
+QUESTION: Final[dict[str, object]] = {
+    "hardware": "h200-sxm-x8",
+    "model": {
+        "model_type": "llama",
+        "num_hidden_layers": 4,
+        "hidden_size": 4096,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "intermediate_size": 14_336,
+        "vocab_size": 32_000,
+    },
+    "num_devices": 4,
+    "context_length": 128,
+    "dtype": "bfloat16",
+}
+
+
+def ask(kernels: str = "serving_fused", **fields: Any) -> Prediction:
+    return simulate({**QUESTION, "runtime": {"kernels": kernels}, **fields})
+
+
+def test_all_reduces_take_in_their_norms_up_to_the_engines_limit() -> None:
+    # The last layer's AllReduce has no norm of all its tokens behind it. 256 tokens of 4096 are 2 MiB, vLLM's limit.
+    assert [ask(context_length=tokens).norms_in_all_reduces for tokens in (128, 256, 257)] == [(7, 8), (7, 8), (0, 8)]
+    legacy = {"kernels": "serving_fused", "collective": {"selection": "tensorrt_llm_legacy"}}
+    # TensorRT-LLM's table goes on to 512 tokens.
+    assert [ask(context_length=t, runtime=legacy).norms_in_all_reduces for t in (512, 513)] == [(7, 8), (0, 8)]
+
+
+def test_one_device_has_no_all_reduce_and_so_nothing_to_refuse() -> None:
+    found = ask(hardware="a100-sxm4-80gb-x8", num_devices=1)
+    assert found.norms_in_all_reduces == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({"hardware": "a100-sxm4-80gb-x8"}, "is ampere"),
+        ({"hardware": "l40s-x8"}, "is ada"),
+        ({"hardware": "h100-pcie-x4"}, "needs NVLink.*pcie"),
+        ({"model": {"preset": "1.3B"}}, "LayerNorms"),
+        ({"dtype": "float32"}, "16 bits"),
+    ],
+)
+def test_what_cannot_norm_in_its_all_reduces_is_refused_with_the_nearest_set(fields: dict[str, Any], why: str) -> None:
+    with pytest.raises(InputError, match=f"runtime.kernels: .*{why}.*kernels: serving"):
+        ask(**fields)
+    ask("serving", **fields)
+
+
+def test_an_all_reduce_with_a_norm_takes_more_than_its_kernel_and_less_than_the_two_apart() -> None:
+    profile = load_profile("h200-sxm-x8")
+    policy = CollectivePolicy(Library.CUSTOM, algorithm="one_shot")
+    pricing = Pricing(profile, policy, num_devices=4)
+    for tokens in (1, 16, 128):
+        norm = Norm(tokens, 4096, DType.BFLOAT16, "rms_norm", fused=True, adds=1, writes_sum=True)
+        alone = Collective(CollectiveKind.ALL_REDUCE, tokens * 4096 * 2, 4)
+        fused = pricing.collective(replace(alone, norm=norm))
+        kernel = custom_all_reduce(
+            alone.num_bytes, "one_shot_tensorrt_llm", profile.topology.interconnect(4), profile.collectives
+        )
+        assert kernel.busy_s < fused.busy_s < kernel.busy_s + pricing.kernel(norm).busy_s
+        assert fused.busy_s == pytest.approx(fused.latency_s + fused.transfer_s)
+        assert fused.link_bytes == kernel.link_bytes
+
+
+def test_above_an_engines_one_shot_size_two_shots_are_taken() -> None:
+    pricing = Pricing(load_profile("h200-sxm-x8"), num_devices=2)
+    norm = Norm(1, 4096, DType.BFLOAT16, "rms_norm", fused=True, adds=1, writes_sum=True)
+    sizes = {32 << 20: "one_shot", (32 << 20) + 4096: "two_shot"}
+    for num_bytes, algorithm in sizes.items():
+        op = Collective(CollectiveKind.ALL_REDUCE, num_bytes, 2, norm=norm)
+        assert pricing.collective(op).algorithm == algorithm
+
+
+def test_a_comparison_of_sets_says_what_each_is_worth_and_what_it_does_to_a_gain() -> None:
+    found = compare(QUESTION, kernels=["pytorch", "serving_fused"])
+    assert found.kernel_sets == ("pytorch", "serving_fused")
+    asked = [(p.resolved.kind, p.scenario.runtime.kernels) for p in found]
+    assert asked == [(kind, kernels) for kernels in found.kernel_sets for kind in ("standard", "parallel", "kraken")]
+    times = [p.latency_s for p in found]
+    assert found.speedups_percent == pytest.approx([100 * (times[i // 3 * 3] / t - 1) for i, t in enumerate(times)])
+    assert found.kernels_speedups_percent == pytest.approx([100 * (times[i % 3] / t - 1) for i, t in enumerate(times)])
+    assert found.records[4]["kernels"] == "serving_fused"
+    page = render_html(found)
+    assert page.count("One layer: kraken, serving_fused") == 1
+    assert "against standard with pytorch kernels" in page
+
+
+def test_an_unknown_set_gets_a_suggestion() -> None:
+    with pytest.raises(InputError, match="did you mean 'serving'"):
+        compare(QUESTION, kernels=["servin"])
+    with pytest.raises(InputError, match=r"runtime\.kernels.*must be one of"):
+        ask("vllm")
+
+
+def test_kernel_sets_and_the_state_of_the_card_can_be_swept() -> None:
+    runtime = {"kernels": ["pytorch", "serving"], "load": ["sustained", "rested"]}
+    rows = sweep({**QUESTION, "hardware": "h200-sxm-x2", "num_devices": 2, "runtime": runtime}, jobs=1).records
+    assert [(row["runtime.kernels"], row["runtime.load"]) for row in rows] == [
+        ("pytorch", "sustained"), ("pytorch", "rested"), ("serving", "sustained"), ("serving", "rested"),
+    ]  # fmt: skip
+    assert rows[1]["latency_s"] <= rows[0]["latency_s"]
+
+
+def test_the_command_line_compares_sets(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", "kraken-6.7b-on-two-h200", "--kernels", "pytorch,compiled", "--json", "-"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["kernels"] for row in rows] == ["pytorch"] * 3 + ["compiled"] * 3
+    assert rows[3]["speedup_percent"] == rows[0]["kernels_speedup_percent"] == 0.0
+    assert main(["compare", "kraken-6.7b-on-two-h200", "--kernels", "pytorch, compiled"]) == 0
+    shown = capsys.readouterr().out
+    assert "kraken, compiled" in shown
+    assert "against pytorch" in shown
+    assert main(["compare", "kraken-6.7b-on-two-h200", "--kernels", "pytorch,"]) == 2
+    assert "--kernels" in capsys.readouterr().err

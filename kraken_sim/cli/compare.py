@@ -1,4 +1,4 @@
-"""`kraken-sim compare`: the three architectures on one scenario."""
+"""`kraken-sim compare`: the architectures, and kernel sets, on one scenario."""
 
 from __future__ import annotations
 
@@ -19,15 +19,21 @@ if TYPE_CHECKING:
 def add_arguments(parser: Parser) -> None:
     """What may be given."""
     parser.add_argument("scenario", metavar="SCENARIO", help="a scenario; its architecture is replaced in turn")
+    parser.add_argument(
+        "--kernels", metavar="SETS", help="kernel sets to compare, such as pytorch,serving; default: the scenario's"
+    )
     add_outputs(parser)
     parser.set_defaults(handler=_compare)
 
 
 def _compare(args: argparse.Namespace) -> None:
-    """Predicts a scenario as each architecture."""
+    """Predicts a scenario as each architecture, with each kernel set."""
     from kraken_sim.predict.api import compare as predictions_of
+    from kraken_sim.predict.api import kernel_set_named
 
-    predictions = predictions_of(named_scenario(args.scenario))
+    names = [] if args.kernels is None else args.kernels.split(",")
+    kernels = [kernel_set_named(name.strip(), "--kernels") for name in names]
+    predictions = predictions_of(named_scenario(args.scenario), kernels=kernels)
 
     def report() -> RenderableType:
         from kraken_sim.report.text import comparison_report
@@ -40,10 +46,10 @@ def _compare(args: argparse.Namespace) -> None:
         return render_html(predictions)
 
     def data() -> list[dict[str, Any]]:
-        speedups = predictions.speedups_percent
+        speedups = zip(predictions.speedups_percent, predictions.kernels_speedups_percent, strict=True)
         return [
-            {**prediction.as_dict(), "speedup_percent": speedup}
-            for prediction, speedup in zip(predictions, speedups, strict=True)
+            {**prediction.as_dict(), "speedup_percent": speedup, "kernels_speedup_percent": by_kernels}
+            for prediction, (speedup, by_kernels) in zip(predictions, speedups, strict=True)
         ]
 
     write_outputs(args, data, report, page)

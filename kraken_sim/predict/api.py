@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kraken_sim.architectures.registry import BASELINE, kinds
-from kraken_sim.errors import InputError, check_is
+from kraken_sim.errors import InputError, check_is, closest
 from kraken_sim.predict.columns import prediction_columns, prediction_row
 from kraken_sim.predict.pipeline import Predictor
 from kraken_sim.predict.records import Records
 from kraken_sim.profiles.profile import HardwareProfile
-from kraken_sim.scenario.spec import as_scenario, with_architecture
+from kraken_sim.program.kernel_sets import KernelSet
+from kraken_sim.scenario.spec import as_scenario, with_architecture, with_kernels
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from kraken_sim.predict.prediction import Prediction
     from kraken_sim.scenario.spec import Scenario
@@ -46,43 +47,92 @@ def _check_profile(profile: object) -> None:
 
 
 class Predictions(list["Prediction"]):
-    """Predictions of one question, each against the first."""
+    """Predictions of one question: every architecture with one kernel set, then with the next."""
+
+    @property
+    def kernel_sets(self) -> tuple[KernelSet, ...]:
+        """The kernel sets, in the order in which they were asked."""
+        return tuple(dict.fromkeys(prediction.scenario.runtime.kernels for prediction in self))
 
     @property
     def speedups_percent(self) -> list[float]:
-        """How much faster each answers than the first."""
-        return [100.0 * (self[0].latency_s / prediction.latency_s - 1.0) for prediction in self]
+        """How much faster each answers than the first one with the same kernel set."""
+        first: dict[KernelSet, Prediction] = {}
+        for prediction in self:
+            first.setdefault(prediction.scenario.runtime.kernels, prediction)
+        return [_faster_percent(first[prediction.scenario.runtime.kernels], prediction) for prediction in self]
+
+    @property
+    def kernels_speedups_percent(self) -> list[float]:
+        """How much faster each answers than the same architecture with the first kernel set."""
+        first: dict[str, Prediction] = {}
+        for prediction in self:
+            first.setdefault(prediction.resolved.kind, prediction)
+        return [_faster_percent(first[prediction.resolved.kind], prediction) for prediction in self]
 
     @property
     def records(self) -> Records:
-        """One flat row for each prediction: its architecture, the columns of a sweep, the speed-up over the first."""
+        """One flat row for each: architecture, kernel set, the columns of a sweep, the speed-ups."""
         names = [name for name, _ in prediction_columns()]
         return Records(
             {
                 "architecture": prediction.resolved.kind,
+                "kernels": prediction.scenario.runtime.kernels.value,
                 **dict(zip(names, prediction_row(prediction), strict=True)),
                 "speedup_percent": speedup,
+                "kernels_speedup_percent": by_kernels,
             }
-            for prediction, speedup in zip(self, self.speedups_percent, strict=True)
+            for prediction, speedup, by_kernels in zip(
+                self, self.speedups_percent, self.kernels_speedups_percent, strict=True
+            )
         )
 
 
-def compare(scenario: Scenario | Mapping[str, object], profile: HardwareProfile | None = None) -> Predictions:
+def _faster_percent(base: Prediction, prediction: Prediction) -> float:
+    return 100.0 * (base.latency_s / prediction.latency_s - 1.0)
+
+
+def compare(
+    scenario: Scenario | Mapping[str, object],
+    profile: HardwareProfile | None = None,
+    *,
+    kernels: Sequence[KernelSet | str] = (),
+) -> Predictions:
     """The same model, machine and workload in every architecture, standard first.
 
     One that the question does not fit is left out, unless it is the scenario's own.
 
+    Args:
+        scenario: a `Scenario`, or a mapping of its shape.
+        profile: the machine, instead of the one that the scenario names.
+        kernels: kernel sets to ask for in turn, instead of the scenario's.
+
     Raises:
-        InputError, InfeasibleError: see `simulate`.
+        InputError, InfeasibleError: see `simulate`; or a kernel set that there is not.
     """
     _check_profile(profile)
     scenario = as_scenario(scenario)
     predictor = Predictor(profile)
     predictions = Predictions()
-    for kind in kinds():
-        try:
-            predictions.append(predictor.predict(with_architecture(scenario, kind)))
-        except InputError:
-            if kind in (BASELINE, scenario.architecture.kind):
-                raise
+    for kernel_set in dict.fromkeys(map(kernel_set_named, kernels)) or (scenario.runtime.kernels,):
+        asked = with_kernels(scenario, kernel_set)
+        for kind in kinds():
+            try:
+                predictions.append(predictor.predict(with_architecture(asked, kind)))
+            except InputError:
+                if kind in (BASELINE, scenario.architecture.kind):
+                    raise
     return predictions
+
+
+def kernel_set_named(name: KernelSet | str, path: str = "kernels") -> KernelSet:
+    """The kernel set of that name; errors call its field `path`.
+
+    Raises:
+        InputError: there is none.
+    """
+    known = [kernels.value for kernels in KernelSet]
+    if name not in known:
+        guess = closest(name, known) if isinstance(name, str) else None
+        raise InputError.single(path, f"must be one of {', '.join(known)}", name, known[0], guess)
+    return KernelSet(name)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from kraken_sim.architectures.workload import Workload
 from kraken_sim.engine.simulation import Machine
 from kraken_sim.models.counts import parameter_count
+from kraken_sim.predict.kernel_choice import all_reduce_norm_bytes
 from kraken_sim.predict.memo import Memo
 from kraken_sim.predict.prediction import Prediction
 from kraken_sim.predict.prepared import Described, Prepared
@@ -76,7 +77,8 @@ class Predictor:
         profile = self._placed(scenario, resolved.num_devices)
         memory = memory_of(scenario, resolved)
         check_memory(memory, profile.device.hbm_capacity_bytes)
-        program, communicates = self._program(scenario, shaped)
+        workload = _workload_of(scenario, all_reduce_norm_bytes(scenario, resolved, profile))
+        program, communicates = self._program(workload, shaped)
         pricing = self._pricing(scenario, profile, program.num_devices).under_load(program, scenario.runtime.load)
         return Prepared(
             scenario=scenario,
@@ -133,8 +135,8 @@ class Predictor:
         check_context(scenario, shaped.resolved)
         return shaped
 
-    def _program(self, scenario: Scenario, shaped: Shaped) -> tuple[Program, bool]:
-        resolved, workload = shaped.resolved, _workload_of(scenario)
+    def _program(self, workload: Workload, shaped: Shaped) -> tuple[Program, bool]:
+        resolved = shaped.resolved
 
         def build() -> tuple[Program, bool]:
             program = resolved.architecture.program(resolved.layout, resolved.config, workload)
@@ -153,8 +155,8 @@ class Predictor:
         )
 
 
-def _workload_of(scenario: Scenario) -> Workload:
-    """What the scenario asks of its devices."""
+def _workload_of(scenario: Scenario, norm_bytes: tuple[tuple[int, int], ...]) -> Workload:
+    """What the scenario asks of its devices, whose AllReduces take in a norm up to `norm_bytes`."""
     return Workload(
         batch_size=scenario.batch_size,
         context_length=scenario.context_length,
@@ -163,6 +165,7 @@ def _workload_of(scenario: Scenario) -> Workload:
         overlap=scenario.runtime.overlap,
         overlap_copies=scenario.runtime.overlap_copies,
         kernels=scenario.runtime.kernels,
+        all_reduce_norm_bytes=norm_bytes,
     )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kraken_sim.architectures.workload import Phase
 from kraken_sim.predict import metrics
 from kraken_sim.predict.uncertainty import interval_of
+from kraken_sim.program.ops import Collective, CollectiveKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -125,6 +126,13 @@ class Prediction:
         """Time the compute stream waited for the host to launch its next kernel."""
         return self.totals.host_wait_s
 
+    @property
+    def norms_in_all_reduces(self) -> tuple[int, int]:
+        """How many AllReduces of the step do the add and the norm behind them too, and how many there are."""
+        ops = [kernel.op for kernel in self.prepared.program.kernels()]
+        reduces = [op for op in ops if isinstance(op, Collective) and op.kind is CollectiveKind.ALL_REDUCE]
+        return sum(op.norm is not None for op in reduces), len(reduces)
+
     def as_dict(self) -> dict[str, Any]:
         """The same under the same names, for JSON; without the timeline's spans."""
         cost = self.overlap_cost
@@ -136,6 +144,8 @@ class Prediction:
             "phase": self.scenario.phase.value,
             "batch_size": self.scenario.batch_size,
             "context_length": self.scenario.context_length,
+            "kernels": self.scenario.runtime.kernels.value,
+            "load": self.scenario.runtime.load.value,
             **self.resolved.reports(),
             "num_parameters": self.num_parameters,
             "memory_bytes": {

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from kraken_sim.costs.attention import attention_cost
 from kraken_sim.costs.collectives import collective_cost
 from kraken_sim.costs.collectives.algorithms import algorithm_named
+from kraken_sim.costs.collectives.norm_fusion import norm_all_reduce_cost
 from kraken_sim.costs.collectives.policy import CollectivePolicy, Transport
 from kraken_sim.costs.collectives.selection import policy_for
 from kraken_sim.costs.gemm import gemm_cost
@@ -99,7 +100,13 @@ class Pricing:
         gpus = profile.topology.group(op.num_devices, op.stride)
         interconnect = interconnect_of(profile.topology, gpus, op.kind, self._p2p)
         policy = self._policy(op.kind, interconnect)
-        cost = collective_cost(op.kind, op.num_bytes, interconnect, profile.device, profile.collectives, policy)
+        if op.norm is None:
+            cost = collective_cost(op.kind, op.num_bytes, interconnect, profile.device, profile.collectives, policy)
+        else:
+            row = memory_bound_cost(replace(op.norm, adds=0, writes_sum=False), profile.device, profile.memory_bound)
+            cost = norm_all_reduce_cost(
+                op.num_bytes, row, interconnect, profile.device, profile.collectives, self.policy
+            )
         factor = profile.time_factors.get("collectives", 1.0)
         return cost if factor == 1.0 else slower_collective(cost, factor)
 
@@ -169,8 +176,8 @@ class Pricing:
         return replace(self, slowdown=max(1.0, factor), _program=program, _own=own)
 
 
-def _order(op: Collective) -> tuple[int, int, int, str]:
-    return op.num_bytes, op.num_devices, op.stride, op.kind
+def _order(op: Collective) -> tuple[int, int, int, str, bool]:
+    return op.num_bytes, op.num_devices, op.stride, op.kind, op.norm is None
 
 
 def load_of(cost: KernelCost, num_sms: int, repeat: int = 1) -> Load:

@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 
 from kraken_sim.engine.timeline import SpanKind
 from kraken_sim.program.program import MAIN_STREAM, Category
+from kraken_sim.report.labels import prediction_labels
 from kraken_sim.units import format_seconds
 
 if TYPE_CHECKING:
@@ -32,12 +33,13 @@ STREAM_NAMES = {0: "compute stream", 1: "communication stream"}
 
 
 def render_html(predictions: Sequence[Prediction]) -> str:
-    """The report as a string."""
+    """The report as a string; architectures are told apart by their kernel sets where there are several."""
+    names = prediction_labels(predictions)
     parts = [_figure(breakdown_figure(predictions), first=True)]
     layers = [steady_layer(prediction) for prediction in predictions]
     longest_s = max((spans[-1].end_s - spans[0].start_s for spans in layers if spans), default=0.0)
-    for prediction, spans in zip(predictions, layers, strict=True):
-        parts.append(f"<h2>One layer: {html.escape(prediction.resolved.kind)}</h2>")
+    for name, prediction, spans in zip(names, predictions, layers, strict=True):
+        parts.append(f"<h2>One layer: {html.escape(name)}</h2>")
         parts.append(f"<p>{html.escape(_layer_caption(prediction, spans))}</p>")
         parts.append(_figure(layer_figure(spans, longest_s), first=False))
     title = html.escape(predictions[0].scenario.name)
@@ -59,13 +61,16 @@ def _summary(prediction: Prediction, base: Prediction) -> str:
     scenario = prediction.scenario
     metric = "TTFT" if prediction.ttft_s is not None else "TPOT"
     text = (
-        f"{prediction.resolved.kind} on {prediction.resolved.num_devices} x {scenario.hardware}: "
+        f"{prediction.resolved.kind} on {prediction.resolved.num_devices} x {scenario.hardware}, "
+        f"{scenario.runtime.kernels} kernels: "
         f"{metric} {format_seconds(prediction.latency_s)}, "
         f"exposed communication {format_seconds(prediction.exposed_communication_s)}, "
         f"hidden {format_seconds(prediction.hidden_communication_s)}"
     )
     if prediction is not base:
         text += f", {100 * (base.latency_s / prediction.latency_s - 1):+.1f} % against {base.resolved.kind}"
+        if base.scenario.runtime.kernels is not scenario.runtime.kernels:
+            text += f" with {base.scenario.runtime.kernels} kernels"
     return text
 
 
@@ -77,7 +82,7 @@ def _figure(figure: Any, *, first: bool) -> str:
 
 def breakdown_figure(predictions: Sequence[Prediction]) -> Any:
     """Stacked bars, one an architecture, in milliseconds."""
-    names = [prediction.resolved.kind for prediction in predictions]
+    names = prediction_labels(predictions)
     figure = go.Figure()
     for category, colour in COLOURS.items():
         values = [1e3 * prediction.breakdown_s[category.value] for prediction in predictions]
@@ -88,7 +93,7 @@ def breakdown_figure(predictions: Sequence[Prediction]) -> Any:
         barmode="stack",
         template="plotly_white",
         height=140 + 60 * len(names),
-        margin={"l": 90, "r": 20, "t": 35, "b": 45},
+        margin={"l": 30 + 8 * max(map(len, names)), "r": 20, "t": 35, "b": 45},
         xaxis_title="ms",
         yaxis={"autorange": "reversed"},
         legend={"traceorder": "normal"},

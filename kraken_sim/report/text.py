@@ -12,6 +12,8 @@ from rich.text import Text
 
 from kraken_sim.engine.timeline import SpanKind
 from kraken_sim.predict.explain import overlap_sentences
+from kraken_sim.program.kernel_sets import RULES
+from kraken_sim.report.labels import prediction_labels
 from kraken_sim.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
+    from kraken_sim.predict.api import Predictions
     from kraken_sim.predict.explain import OverlapAdvice
     from kraken_sim.predict.prediction import Prediction
     from kraken_sim.scenario.resolve import ResolvedModel
@@ -87,7 +90,8 @@ def headline(prediction: Prediction) -> Text:
     text.append(
         f"{resolved.kind}, {prediction.num_parameters / 1e9:.2f} B parameters, "
         f"{resolved.num_devices} x {scenario.hardware}, batch {scenario.batch_size}, "
-        f"{scenario.context_length} tokens, {scenario.dtype}, {scenario.runtime.launch} launch\n"
+        f"{scenario.context_length} tokens, {scenario.dtype}, {scenario.runtime.launch} launch, "
+        f"{scenario.runtime.kernels} kernels, {scenario.runtime.load} load\n"
     )
     text.append(_shape_line(resolved))
     memory = prediction.memory
@@ -110,25 +114,26 @@ def _shape_line(resolved: ResolvedModel) -> str:
     return f"{name}: {said}\n" if said else ""
 
 
-def breakdown_table(predictions: Sequence[Prediction]) -> Table:
+def breakdown_table(predictions: Sequence[Prediction], *, shares: bool = True) -> Table:
     """The paper's categories side by side, in time and share."""
     table = Table(title="Where the time goes", title_justify="left")
     table.add_column("category")
-    for prediction in predictions:
-        table.add_column(prediction.resolved.kind, justify="right")
-        table.add_column("share", justify="right")
+    for name in prediction_labels(predictions):
+        table.add_column(name, justify="right")
+        if shares:
+            table.add_column("share", justify="right")
     for category in predictions[0].breakdown_s:
         if all(prediction.breakdown_s[category] == 0.0 for prediction in predictions):
             continue
         cells = [category]
         for prediction in predictions:
             seconds = prediction.breakdown_s[category]
-            cells += [format_seconds(seconds), f"{100 * seconds / prediction.latency_s:.1f} %"]
+            cells += [format_seconds(seconds), f"{100 * seconds / prediction.latency_s:.1f} %"][: 1 + shares]
         table.add_row(*cells)
     table.add_section()
     totals = ["total"]
     for prediction in predictions:
-        totals += [format_seconds(prediction.latency_s), "100.0 %"]
+        totals += [format_seconds(prediction.latency_s), "100.0 %"][: 1 + shares]
     table.add_row(*totals, style="bold")
     return table
 
@@ -142,6 +147,9 @@ def communication_lines(prediction: Prediction) -> Text:
             f"{format_seconds(prediction.hidden_communication_s)} hidden; the collectives alone would take "
             f"{format_seconds(prediction.communication_alone_s)}\n"
         )
+    fused, reduces = prediction.norms_in_all_reduces
+    if reduces and RULES[prediction.scenario.runtime.kernels].all_reduce_norm:
+        text.append(f"{fused} of {reduces} AllReduces do the add and the norm behind them too; see runtime.kernels\n")
     if prediction.hidden_communication_s > 0.0:
         cost = prediction.overlap_cost
         text.append(
@@ -190,21 +198,29 @@ def provenance_lines(prediction: Prediction) -> Text:
     return text
 
 
-def comparison_report(predictions: Sequence[Prediction]) -> RenderableType:
-    """Architectures side by side, each against the first."""
-    base = predictions[0]
-    table = Table(title=f"{base.scenario.name} on {base.scenario.hardware}", title_justify="left")
-    for column in ("architecture", "parameters", "width", "latency", "speed-up", "exposed", "hidden"):
+def comparison_report(predictions: Predictions) -> RenderableType:
+    """Architectures side by side, each against the first; kernel sets, each against the first of them."""
+    base, sets = predictions[0], predictions.kernel_sets
+    several = len(sets) > 1
+    title = f"{base.scenario.name} on {base.scenario.hardware}" + ("" if several else f", {sets[0]} kernels")
+    table = Table(title=title, title_justify="left")
+    against = [f"against {sets[0]}"] if several else []
+    for column in ("architecture", "parameters", "width", "latency", "speed-up", *against, "exposed", "hidden"):
         table.add_column(column, justify="left" if column == "architecture" else "right")
-    for prediction in predictions:
+    speedups = zip(predictions.speedups_percent, predictions.kernels_speedups_percent, strict=True)
+    names = prediction_labels(predictions)
+    for name, prediction, (speedup, by_kernels) in zip(names, predictions, speedups, strict=True):
+        if several and prediction.resolved.kind == base.resolved.kind:
+            table.add_section()
         table.add_row(
-            prediction.resolved.kind,
+            name,
             f"{prediction.num_parameters / 1e9:.2f} B",
             prediction.resolved.width,
             format_seconds(prediction.latency_s),
-            f"{100 * (base.latency_s / prediction.latency_s - 1):+.1f} %",
+            f"{speedup:+.1f} %",
+            *([f"{by_kernels:+.1f} %"] if several else []),
             format_seconds(prediction.exposed_communication_s),
             format_seconds(prediction.hidden_communication_s),
         )
     lines = [communication_lines(prediction) for prediction in predictions if prediction.resolved.architecture.overlaps]
-    return Group(table, breakdown_table(predictions), *lines)
+    return Group(table, breakdown_table(predictions, shares=not several), *([] if several else lines))

@@ -48,6 +48,7 @@ __all__ = [
     "section_fields",
     "with_absolute_paths",
     "with_architecture",
+    "with_kernels",
 ]
 
 CONTEXT_LIMIT = 1 << 24
@@ -250,6 +251,11 @@ def with_architecture(scenario: Scenario, kind: str) -> Scenario:
     if scenario.architecture.kind == kind:
         return scenario
     return scenario.model_copy(update={"architecture": architecture(kind).own()})
+
+
+def with_kernels(scenario: Scenario, kernels: KernelSet) -> Scenario:
+    """The same question with another kernel set."""
+    return scenario.model_copy(update={"runtime": scenario.runtime.model_copy(update={"kernels": kernels})})
 
 
 def with_absolute_paths(data: Mapping[str, Any], folder: str | Path | None) -> dict[str, Any]:
