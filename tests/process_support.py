@@ -31,6 +31,21 @@ def wait_for(condition: Callable[[], bool], seconds: float = ENOUGH_S) -> None:
         time.sleep(0.01)
 
 
+def family_of(group: int) -> set[int]:
+    """Every process that a command has started and that still runs, and itself: it leads a group of its own."""
+    found = set()
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                with open(f"/proc/{name}/stat", encoding="utf-8") as file:
+                    state, _, of_group = file.read().rpartition(")")[2].split()[:3]
+            except OSError:
+                continue
+            if int(of_group) == group and state != "Z":
+                found.add(int(name))
+    return found
+
+
 @contextlib.contextmanager
 def running(*commands: Sequence[str], **options: Any) -> Iterator[list[subprocess.Popen[bytes]]]:
     """Processes that say nothing and are gone when the block is left, however it is left."""

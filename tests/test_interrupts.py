@@ -7,13 +7,12 @@ import os
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
-from process_support import ENOUGH_S, wait_for
+from process_support import ENOUGH_S, family_of, wait_for
 
-if TYPE_CHECKING:
-    from pathlib import Path
+MEASURED = Path(__file__).parent.parent / "validation" / "measurements" / "h200-sxm-x2-quick.jsonl"
 
 
 def long_sweep(folder: Path) -> list[str]:
@@ -27,21 +26,6 @@ def long_sweep(folder: Path) -> list[str]:
     file.write_text(json.dumps(question), encoding="utf-8")
     out = str(folder / "r.parquet")
     return [sys.executable, "-m", "kraken_sim.cli", "sweep", str(file), "--yes", "--out", out, "--jobs", "2"]
-
-
-def family_of(group: int) -> set[int]:
-    """Every process that a command has started and that still runs, and itself: it leads a group of its own."""
-    found = set()
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                with open(f"/proc/{name}/stat", encoding="utf-8") as file:
-                    state, _, of_group = file.read().rpartition(")")[2].split()[:3]
-            except OSError:
-                continue
-            if int(of_group) == group and state != "Z":
-                found.add(int(name))
-    return found
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
@@ -67,22 +51,44 @@ def test_a_stopped_parallel_sweep_leaves_no_process_and_keeps_its_work(how: sign
         assert line.endswith("what is done is kept, and the same command goes on")
 
 
-@pytest.mark.parametrize(("how", "word"), [(signal.SIGTERM, "terminated"), (signal.SIGINT, "interrupted")])
-def test_any_command_that_is_stopped_says_one_line(how: signal.Signals, word: str, tmp_path: Path) -> None:
-    # Stopped while it reads or simulates, wherever it happens to be; but not before the command listens to signals.
-    code = (
-        "import os, signal, sys, threading, time\nfrom kraken_sim.cli import main\n"
-        "def stop():\n"
-        "    while signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:\n"
-        "        time.sleep(0.01)\n"
-        "    time.sleep(0.4)\n"
-        "    os.kill(os.getpid(), int(sys.argv[1]))\n"
-        "threading.Thread(target=stop, daemon=True).start()\nsys.exit(main(sys.argv[2:]))"
+COMMANDS = {
+    "paper": ("paper", "--grid", "paper_grid_interconnects", "--json"),
+    "calibrate": ("calibrate", str(MEASURED), "--base", "h200-sxm-x2", "--out"),
+}
+STOPPED = (
+    "import os, signal, sys, threading, time\nfrom kraken_sim.cli import main\n"
+    "def stop():\n"
+    "    while signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:\n"
+    "        time.sleep(0.01)\n"
+    "    time.sleep(0.4)\n"
+    "    os.kill(os.getpid(), int(sys.argv[1]))\n"
+    "threading.Thread(target=stop, daemon=True).start()\nsys.exit(main(sys.argv[2:]))"
+)
+"""A command that is stopped while it reads or computes, wherever it happens to be; but not before it hears signals."""
+
+
+@pytest.mark.parametrize(
+    ("command", "how", "word"),
+    [
+        ("paper", signal.SIGTERM, "terminated"),
+        ("paper", signal.SIGINT, "interrupted"),
+        ("calibrate", signal.SIGTERM, "terminated"),
+        ("calibrate", signal.SIGKILL, None),
+    ],
+)
+def test_any_command_that_is_stopped_says_one_line_and_leaves_nothing(
+    command: str, how: signal.Signals, word: str | None, tmp_path: Path
+) -> None:
+    arguments = [str(int(how)), *COMMANDS[command], str(tmp_path / "out.yaml")]
+    process = subprocess.Popen(
+        [sys.executable, "-c", STOPPED, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
-    arguments = ["paper", "--grid", "paper_grid_interconnects", "--json", str(tmp_path / "paper.json")]
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(int(how)), *arguments], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 128 + how, done.stderr
-    assert done.stderr == f"{word}: no file is half written; the same command starts again\n"
+    _, said = process.communicate(timeout=ENOUGH_S)
+    assert process.returncode == (-how if word is None else 128 + how), said
+    assert said == ("" if word is None else f"{word}: no file is half written; the same command starts again\n")
+    assert not family_of(process.pid)
     assert list(tmp_path.iterdir()) == []

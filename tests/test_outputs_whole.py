@@ -26,6 +26,9 @@ context_length: 128
 num_devices: 2
 """
 BASE = "h100-sxm-x8"
+MEASUREMENTS = Path(__file__).parent.parent / "validation" / "measurements"
+PASSES = MEASUREMENTS / "h200-sxm-x1-passes-again.jsonl"
+MEASURED = MEASUREMENTS / "h200-sxm-x2-quick.jsonl"
 
 
 def scenario(folder: Path, name: str = "small") -> str:
@@ -54,6 +57,13 @@ COMMANDS = {
         str(folder / "out/p.yaml"),
     ],
     "profiles show": lambda folder: ["profiles", "show", BASE, "--html", str(folder / "out" / "p.html")],
+    "paper": lambda folder: ["paper", "--json", str(folder / "out" / "p.json")],
+    "procure": lambda folder: ["procure", "assistant_purchase", "--json", str(folder / "out" / "p.json")],
+    "design": lambda folder: ["explore", "design", "13b-on-h100_design", "--json", str(folder / "out" / "d.json")],
+    "validate": lambda folder: ["validate", str(PASSES), "--json", str(folder / "out" / "v.json")],
+    "calibrate": lambda folder: [
+        *("calibrate", str(MEASURED), "--base", "h200-sxm-x2", "--out", str(folder / "out" / "c.yaml")),
+    ],
     "collective": lambda folder: [
         *("collective", "all_reduce", "--hardware", BASE, "--html", str(folder / "out" / "c.html")),
     ],

@@ -148,8 +148,8 @@ class Measurement:
             self._after_child()
             if not any(codes):
                 return True
-            # Without anything new, another start would most likely end the same way.
-            again = attempt < MAX_RESTARTS and len(self.done) > known
+            # Without anything new, or where the file can't be written, another start would end the same way.
+            again = attempt < MAX_RESTARTS and len(self.done) > known and InputError.exit_code not in codes
             if self.control.rank == 0:
                 say(f"{condition}: {outcome_of(codes)}, {'going on' if again else 'given up'}")
             if not self._left(condition):

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
 from typing import TYPE_CHECKING
 
 from kraken_sim.errors import InputError, Problem
+from kraken_sim.files.whole import write_whole
 from kraken_sim.measurements.records import NoteRecord, Record
 from kraken_sim.measurements.schema import IDENTITY, Header, MeasurementWarning, read_measurements, to_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 
@@ -42,9 +44,13 @@ def resume(path: Path, header: Header, *, retry_failed: bool = True) -> list[Rec
 
 
 def append(path: Path, records: Iterable[Record]) -> None:
-    """Add whole lines and hand them to the operating system, so that a killed process loses none."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(to_text(records))
+    """Add whole lines and hand them to the operating system, so that a killed process loses none.
+
+    Raises:
+        InputError: the file can't be written; what it holds is kept.
+    """
+    with _writing(path), path.open("ab") as file:
+        file.write(to_text(records).encode())
         file.flush()
         os.fsync(file.fileno())
 
@@ -88,7 +94,15 @@ def _ends_with_newline(path: Path) -> bool:
 
 
 def _replace(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".tmp")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, path)
+    with _writing(path):
+        write_whole(path, text.encode())
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Says what keeps a measurement from being written, and that what is measured is kept."""
+    try:
+        yield
+    except OSError as error:
+        message = f"cannot be written: {error.strerror or error}; what is measured is kept, the same command goes on"
+        raise InputError.single("--out", message, str(path)) from None

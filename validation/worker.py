@@ -226,9 +226,12 @@ def main() -> int:
     except LostError as error:
         say(f"{job.condition}, rank {control.rank}: {error}")
         return LOST
-    except (dist.DistError, InputError) as error:
+    except dist.DistError as error:
         say(f"{job.condition}, rank {control.rank}: {type(error).__name__}: {error}")
         return LOST
+    except InputError as error:
+        say(f"error: {error}")
+        return error.exit_code
     return 0
 
 
