@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from layout_support import kraken_of, layout_of, program_of
+from rich.console import Console
 
 from kraken_sim import compare, simulate, sweep
 from kraken_sim.architectures.workload import Phase, Workload
@@ -24,7 +25,7 @@ from kraken_sim.models.presets import preset
 from kraken_sim.predict.pipeline import Predictor
 from kraken_sim.predict.pricing import Pricing
 from kraken_sim.profiles.load import load_profile
-from kraken_sim.program.kernel_sets import KernelSet
+from kraken_sim.program.kernel_sets import CardLoad, KernelSet
 from kraken_sim.program.ops import (
     Attention,
     Collective,
@@ -37,7 +38,8 @@ from kraken_sim.program.ops import (
     Norm,
 )
 from kraken_sim.report.html import render_html
-from kraken_sim.validate.passes import scenario_of_pass
+from kraken_sim.report.validation import validation_report
+from kraken_sim.validate.passes import scenario_of_pass, validate_passes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -364,3 +366,19 @@ def test_the_command_line_compares_sets(capsys: pytest.CaptureFixture[str]) -> N
     assert "against pytorch" in shown
     assert main(["compare", "kraken-6.7b-on-two-h200", "--kernels", "pytorch,"]) == 2
     assert "--kernels" in capsys.readouterr().err
+
+
+def test_a_validation_shows_the_errors_of_each_set_and_load() -> None:
+    result = validate_passes(read_measurements(MEASURED[1].with_name("h200-sxm-x1-llama-passes-2-again.jsonl")))
+    console = Console(record=True, width=200)
+    console.print(validation_report(result))
+    shown = console.export_text()
+    assert "Errors by kernel set and load" in shown
+    assert all(kernels in shown for kernels in {c.record.kernels.value for c in result.comparisons})
+
+
+def test_a_pass_is_predicted_with_its_own_set_and_load() -> None:
+    record = SEEN[0][0]
+    asked = scenario_of_pass(record.model_copy(update={"kernels": KernelSet.FUSED, "load": CardLoad.RESTED}), {}, "x")
+    assert (asked.runtime.kernels, asked.runtime.load) == (KernelSet.FUSED, CardLoad.RESTED)
+    assert scenario_of_pass(record.model_copy(update={"load": None}), {}, "x").runtime.load is CardLoad.SUSTAINED

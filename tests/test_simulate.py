@@ -176,6 +176,7 @@ def test_random_scenarios_are_answered_or_refused_but_never_crash(**asked: Any) 
         {"op": "attention", "q_len": 2048, "kv_len": 2048, "num_heads": 16, "head_dim": 128},
         {"op": "all_reduce", "bytes": 4194304, "num_devices": 2, "library": "nccl"},
         {"op": "norm", "num_tokens": 512, "hidden_size": 4096},
+        {"op": "norm", "num_tokens": 512, "hidden_size": 4096, "function": "rms_norm", "fused": True, "adds": 1},
         {"op": "elementwise", "num_elements": 1 << 20, "num_inputs": 2},
         {"op": "copy", "bytes": 1 << 20},
         {"op": "embedding", "num_tokens": 512, "hidden_size": 4096},
@@ -194,6 +195,7 @@ def test_predict_op_answers_in_microseconds(hardware: str, spec: dict[str, Any])
         ({"op": "gemm", "n": 1, "k": 1, "q": 3}, "q"),
         ({}, "op"),
         ({"op": "all_reduce", "bytes": 8, "num_devices": 2, "algorithm": "rong"}, "ring"),
+        ({"op": "norm", "num_tokens": 8, "hidden_size": 64, "adds": 1}, "adds: is for a fused norm only"),
     ],
 )
 def test_predict_op_names_what_is_wrong(spec: dict[str, Any], words: str) -> None:

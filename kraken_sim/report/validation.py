@@ -15,12 +15,23 @@ if TYPE_CHECKING:
     from kraken_sim.validate.passes import ErrorSummary, ValidationResult
 
 
+SETS = ("launch", "kernels", "load", "phase")
+"""Columns of the table by kernel set."""
+
+LEAST_SETS = 3
+"""Groups from which that table says something: graph and eager passes of one kind are two. A choice of ours."""
+
+
 def validation_report(result: ValidationResult) -> RenderableType:
     """Errors by architecture and condition, by size, and Kraken's speed-up predicted and measured."""
     by_condition = _by_launch(result.summary(lambda c: (c.record.launch.value, c.condition, c.architecture)))
+    by_kernels = _by_launch(
+        result.summary(lambda c: (c.record.launch.value, c.record.kernels.value, c.record.load or "-", c.record.phase))
+    )
     by_size = _by_launch(result.summary(lambda c: (c.record.launch.value, c.size, c.record.context_length)))
     return Group(
         _error_table("Errors by condition and architecture", ("launch", "condition", "architecture"), by_condition),
+        *([] if len(by_kernels) < LEAST_SETS else [_error_table("Errors by kernel set and load", SETS, by_kernels)]),
         _error_table("Errors by size", ("launch", "model", "tokens"), by_size),
         _speedup_table(result),
         _notes(result),

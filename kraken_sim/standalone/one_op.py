@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import ValidationError, model_validator
+from pydantic import Field, StrictBool, ValidationError, model_validator
 
 from kraken_sim.costs.attention import serving_attention_cost
 from kraken_sim.costs.collectives import collective_cost
@@ -29,12 +29,19 @@ from kraken_sim.program.ops import (
     Embedding,
     Gemm,
     Norm,
+    NormFunction,
 )
 from kraken_sim.scenario.collective import CollectiveFields
 
 if TYPE_CHECKING:
     from kraken_sim.costs.types import CollectiveCost
     from kraken_sim.program.ops import ComputeOp
+
+
+MOST_ADDS = 8
+"""Most tensors that a norm sums before it; a limit of ours, above any layer's."""
+
+ElementwiseFunction = Literal["add", "gelu", "silu", "mul", "silu_mul", "rope", "rope_kv_write", "quantize"]
 
 
 class _Op(FileModel):
@@ -78,18 +85,31 @@ class AttentionSpec(_Op):
 
 
 class NormSpec(_Op):
-    """LayerNorm of [num_tokens, hidden_size]."""
+    """A norm of [num_tokens, hidden_size]; `fused` marks an engine's kernel instead of torch's own.
+
+    A fused one may take in `adds` tensors, which it sums first, and write the sum too.
+    """
 
     op: Literal["norm"]
     num_tokens: Count
     hidden_size: Count
+    function: NormFunction = "layer_norm"
+    fused: StrictBool = False
+    adds: Annotated[int, Field(strict=True, ge=0, le=MOST_ADDS)] = 0
+    writes_sum: StrictBool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.fused and (self.adds or self.writes_sum):
+            raise fields_error("is for a fused norm only; torch's own sums nothing", "adds", "writes_sum")
+        return self
 
 
 class ElementwiseSpec(_Op):
     """A pointwise kernel."""
 
     op: Literal["elementwise"]
-    function: Literal["add", "gelu", "silu_mul", "rope"] = "add"
+    function: ElementwiseFunction = "add"
     num_elements: Count
     num_inputs: Count = 2
 
@@ -221,7 +241,8 @@ def _compute_op(
             spec.batch, spec.q_len, spec.kv_len, spec.num_heads, kv_heads, spec.head_dim, spec.causal, spec.dtype
         )
     if isinstance(spec, NormSpec):
-        return Norm(spec.num_tokens, spec.hidden_size, spec.dtype)
+        shape = (spec.num_tokens, spec.hidden_size, spec.dtype)
+        return Norm(*shape, spec.function, fused=spec.fused, adds=spec.adds, writes_sum=spec.writes_sum)
     if isinstance(spec, ElementwiseSpec):
         return Elementwise(spec.function, spec.num_elements, spec.num_inputs, spec.dtype)
     if isinstance(spec, CopySpec):
