@@ -171,13 +171,19 @@ def test_accumulating_reads_the_output_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("n", "k", "element_bytes", "expected"),
-    [(4096, 4096, 2, 16), (4100, 4096, 2, 8), (4096, 4098, 2, 4), (4097, 4096, 2, 2), (4097, 4096, 4, 4)],
+    ("n", "k", "dtype", "expected"),
+    [
+        (4096, 4096, HALF, 16),
+        (4100, 4096, HALF, 8),
+        (4096, 4098, HALF, 4),
+        (4097, 4096, HALF, 2),
+        (4097, 4096, DType.FLOAT32, 4),
+    ],
 )
 def test_rows_are_aligned_to_the_power_of_two_in_both_their_lengths(
-    n: int, k: int, element_bytes: int, expected: int
+    n: int, k: int, dtype: DType, expected: int
 ) -> None:
-    assert row_alignment_bytes(n, k, element_bytes) == expected
+    assert row_alignment_bytes(n, k, dtype, dtype) == expected
 
 
 def test_odd_sizes_are_slower_than_the_next_aligned_ones() -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from kraken_sim.errors import InputError
+from kraken_sim.program.formats import ActivationScheme, Quantization
 from kraken_sim.program.kernel_sets import KernelSet
-from kraken_sim.program.quantization import ActivationScheme, Quantization
 
 torch = pytest.importorskip("torch")
 

@@ -37,8 +37,8 @@ from kraken_sim.measurements.schema import (
     to_line,
     to_text,
 )
+from kraken_sim.program.formats import ActivationScheme, Quantization
 from kraken_sim.program.ops import DType
-from kraken_sim.program.quantization import ActivationScheme, Quantization
 from validation.store import append, resume
 
 if TYPE_CHECKING:

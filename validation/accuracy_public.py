@@ -137,7 +137,7 @@ def _distance(source: Device, target: Device) -> tuple[int, float]:
     """Generations apart, then doublings of HBM bandwidth and of arithmetic apart: as `profiles new` has it."""
     generations = abs(GENERATIONS.index(source.generation) - GENERATIONS.index(target.generation))
     memory = abs(log2(source.hbm_bandwidth_bytes_per_s / target.hbm_bandwidth_bytes_per_s))
-    return generations, memory + abs(log2(max(source.peak_flops.values()) / max(target.peak_flops.values())))
+    return generations, memory + abs(log2(source.unquantised_flops / target.unquantised_flops))
 
 
 def _carried(samples: list[GemmSample], name: str, source_name: str) -> Line:

@@ -17,8 +17,8 @@ from kraken_sim.measurements.records import (
     MemoryBoundCase,
     PassCase,
 )
+from kraken_sim.program.formats import ActivationScheme, Quantization
 from kraken_sim.program.ops import DType
-from kraken_sim.program.quantization import ActivationScheme, Quantization
 from validation.model_grid import ROWS, SHAPES, Shape
 
 if TYPE_CHECKING:

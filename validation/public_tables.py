@@ -3,7 +3,7 @@
 The repository https://github.com/ai-dynamo/aiconfigurator has them as parquet under `systems/data/<system>/`. As CSV,
 with a first line that says where they are from, they are
 
-- `gemm_bf16_<card>.csv`: m, n, k, latency_ms (means of CUDA-graph replays);
+- `gemm_bf16_<card>.csv`: m, n, k, latency_ms (means of CUDA-graph replays), and so fp8, fp8block, nvfp4 for bf16;
 - `ctx_attn_bf16_<card>.csv`, `gen_attn_bf16_<card>.csv`: batch_size, isl or kv_len, num_heads, num_key_value_heads,
   head_dim, latency_ms, of the whole attention of a serving engine;
 - `nccl_all_reduce.csv`, `nccl_other_collectives.csv`: system, nccl_version, op, num_gpus, message_bytes, latency_ms, of
@@ -28,7 +28,7 @@ from kraken_sim.costs.collectives.serving_rules import (
     VLLM_ONE_SHOT_BELOW_4,
     VLLM_ONE_SHOT_BELOW_8,
 )
-from kraken_sim.program.ops import DType
+from kraken_sim.program.formats import DType, Quantization
 from validation.public_data import rows_of
 
 if TYPE_CHECKING:
@@ -36,6 +36,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from validation.public_data import Row
+
+FORMAT_OF_TABLE: Final = {
+    None: "bf16",
+    Quantization.FP8: "fp8",
+    Quantization.FP8_BLOCK: "fp8block",
+    Quantization.NVFP4: "nvfp4",
+}
+"""Number formats in the names of tables of products."""
 
 KIB, MIB = 1 << 10, 1 << 20
 MIN_SIDE: Final = 256
@@ -128,11 +136,24 @@ CARDS: Final = (
 """Cards with tables, in the order in which their profiles are fitted."""
 
 
-def gemm_samples(folder: Path, card: Card) -> list[GemmSample]:
-    """Products with n and k of at least 256; replayed, so the weights are warm."""
-    rows = [row for row in rows_of(folder / f"gemm_bf16_{card.tables}.csv") if _side(row) >= MIN_SIDE]
+def gemm_samples(folder: Path, card: Card, quantization: Quantization | None = None) -> list[GemmSample]:
+    """Products with n and k of at least 256; replayed, so the weights are warm.
+
+    Rows of quantised products have the quantisation of x in them: the smallest of fp8 take 9 us longer than in bf16.
+    """
+    name = FORMAT_OF_TABLE[quantization]
+    rows = [row for row in rows_of(folder / f"gemm_{name}_{card.tables}.csv") if _side(row) >= MIN_SIDE]
     return [
-        GemmSample(int(row["m"]), int(row["n"]), int(row["k"]), DType.BFLOAT16, _seconds(row), weights_warm=True)
+        GemmSample(
+            int(row["m"]),
+            int(row["n"]),
+            int(row["k"]),
+            DType.BFLOAT16,
+            _seconds(row),
+            weights_warm=True,
+            quantization=quantization,
+            composite=quantization is not None,
+        )
         for row in rows
     ]
 

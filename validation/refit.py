@@ -40,11 +40,14 @@ FROM_PAIR: Final = ("attention", "memory_bound", "contention")
 
 def steps(tables: Path) -> list[tuple[str, Callable[[make.Shipped], None]]]:
     """What makes each profile's blocks, in an order in which each finds what it starts from."""
-    fits = (make.published_gemm, make.published_attention, make.published_collectives)
+    fits = (
+        make.published_gemm, make.published_quantised_gemms, make.published_attention, make.published_collectives,
+    )  # fmt: skip
     carried, blocks = make.carried, ("gemm", "attention", "collectives")
     return [
         *((card.profile, partial(fit, card=card, folder=tables)) for card in CARDS for fit in fits),
         (A100_40, partial(carried, name=A100_40, source=A100, blocks=blocks, how="the 80 GB card")),
+        (PAIR, partial(make.quantised_of_same_chip, name=PAIR, source=H200)),
         (PAIR, partial(make.measured, name=PAIR, public=H200, folder=MEASUREMENTS)),
         (H200, partial(make.launch_of_published, name=H200, source=PAIR, how="two H200")),
         (H200, partial(carried, name=H200, source=PAIR, blocks=FROM_PAIR, how="two H200")),

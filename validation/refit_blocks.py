@@ -20,8 +20,9 @@ from kraken_sim.files.strict_yaml import parse_yaml
 from kraken_sim.measurements.records import LaunchRecord
 from kraken_sim.measurements.schema import read_measurements
 from kraken_sim.profiles.profile import Provenance, ProvenanceKind
-from kraken_sim.profiles.schema import parse_profile
-from kraken_sim.profiles.write import BlockText, block_yaml, with_sections
+from kraken_sim.profiles.schema import BLOCKS, parse_profile
+from kraken_sim.profiles.write import BlockText, block_yaml, section, with_sections
+from kraken_sim.program.formats import Quantization
 from validation.public_tables import (
     attention_samples,
     collective_samples,
@@ -73,11 +74,17 @@ class Shipped:
         """A block of a profile; constants with a source of their own keep it unless their value has changed."""
         sources = {**unchanged(self.profiles[name], block, text.constants), **text.overrides}
         body = block_yaml(block, replace(text, overrides=sources))
-        self.texts[name] = with_sections(self.texts[name], {block: body})
+        self.texts[name] = with_sections(self.texts[name], {**self._before(name, block), block: body})
         self.profiles[name] = self._read(name)
         blocks = self.refitted.setdefault(name, [])
         if block not in blocks:
             blocks.append(block)
+
+    def _before(self, name: str, block: str) -> dict[str, str | None]:
+        """The block that a new one goes behind, as it stands."""
+        text, names = self.texts[name], list(BLOCKS)
+        earlier = [other for other in names[: names.index(block)] if section(text, other) is not None]
+        return {earlier[-1]: section(text, earlier[-1])} if earlier else {}
 
 
 def _fitted(source: str, fit: Fit[Any, Any]) -> Provenance:
@@ -95,6 +102,23 @@ def published_gemm(shipped: Shipped, card: Card, folder: Path) -> None:
     fit = fit_gemm(gemm_samples(folder, card), profile.device, graph_node_gap_s=gap_s)
     source = f"fit to {PUBLISHER} {card.name}, {card.framework}, GEMM bf16, {_shapes(fit)}{held_out_text(fit)}"
     shipped.put(card.profile, "gemm", BlockText(fit.constants, _fitted(source, fit)))
+
+
+def published_quantised_gemms(shipped: Shipped, card: Card, folder: Path) -> None:
+    """GEMMs of each quantised format that the card's tables have, and what their rows' quantisation of x takes."""
+    for quantization in Quantization:
+        profile = shipped.profiles[card.profile]
+        samples = gemm_samples(folder, card, quantization)
+        if not samples or quantization.dtype not in profile.device.peak_flops:
+            continue
+        fit = fit_gemm(samples, profile.device, profile.gemm, graph_node_gap_s=profile.launch.graph_node_gap_s)
+        added_s = fit.constants.serving_quantize_s
+        source = (
+            f"fit to {PUBLISHER} {card.name}, {card.framework}, GEMM {quantization}, {_shapes(fit)}"
+            f"{held_out_text(fit)}; its rows have the quantisation of x in them, {1e6 * added_s:.1f} us and the bytes "
+            "of x, fitted with the product, whose start is that in bf16"
+        )
+        shipped.put(card.profile, f"gemm_{quantization}", BlockText(fit.constants, _fitted(source, fit)))
 
 
 def published_attention(shipped: Shipped, card: Card, folder: Path) -> None:
@@ -266,6 +290,17 @@ def carried(shipped: Shipped, name: str, source: str, blocks: Sequence[str], how
         }
         provenance = _carried(shipped.profiles[name], block, where, f"{how}: {where.source}", factor)
         shipped.put(name, block, BlockText(getattr(base, block), provenance, overrides))
+
+
+def quantised_of_same_chip(shipped: Shipped, name: str, source: str) -> None:
+    """Products of quantised formats as published for the same chip."""
+    for quantization in Quantization:
+        block = f"gemm_{quantization}"
+        constants = getattr(shipped.profiles[source], block)
+        if constants is not None:
+            where = said(shipped.profiles[source], block)
+            provenance = replace(where, source=f"carried over from {source}: {where.source}")
+            shipped.put(name, block, BlockText(constants, provenance))
 
 
 def contention_of_another_card(shipped: Shipped, name: str, source: str) -> None:

@@ -15,6 +15,7 @@ from kraken_sim.calibration.gemm_batch import (
     batch_of,
     gemm_errors,
     gemm_periods,
+    quantize_s,
     uncorrected_busy_s,
 )
 from kraken_sim.calibration.gemm_correction import CorrectionKnots, fit_correction
@@ -84,6 +85,21 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "l2_resident_softness": (0.02, 0.25),
 }
 """Bounds of the fitted fields. Outside of them a number loses its physical meaning; assumed."""
+
+_QUANTIZE_BOUNDS: dict[str, tuple[float, float]] = {
+    "serving_quantize_s": (0.1e-6, 20e-6),
+    "serving_quantize_bytes_per_s": (2e11, 5e13),
+}
+"""The same of the fields that only samples with the quantisation of x in them tell."""
+
+_QUANTIZE_START: dict[str, Any] = {"serving_quantize_s": 4e-6, "serving_quantize_bytes_per_s": 2e12}
+"""Where a fit of these starts; assumed."""
+
+_STARTS_OF_KERNELS = ("launch_s", "prologue_s")
+"""What samples with the quantisation of x in them cannot tell from its start: they keep the values given."""
+
+_LEAST_SHARE = 0.2
+"""Least factor that a correction is asked for, where a quantisation takes most of a period; a limit of ours."""
 
 _ALIGNMENT_BOUNDS = (0.05, 1.0)
 """Bounds of what misaligned rows leave of the rates; assumed."""
@@ -164,7 +180,8 @@ def fit_gemm(
 
 def _fit_plain(train: Batch, device: Device, initial: GemmConstants) -> tuple[GemmConstants, dict[str, str]]:
     """The better of two fits, from `initial` and from the default start, without a correction; and what is kept."""
-    names = list(_BOUNDS)
+    own_bounds = _bounds_of(train)
+    names = list(own_bounds)
     counts = {key: int(np.count_nonzero(train.alignment == int(key))) for key in ALIGNMENTS}
     keys = [key for key, count in counts.items() if count >= MIN_MISALIGNED]
     kept = {
@@ -172,7 +189,7 @@ def _fit_plain(train: Batch, device: Device, initial: GemmConstants) -> tuple[Ge
         for key, count in counts.items()
         if key not in keys
     }
-    bounds = [_BOUNDS[name] for name in names] + [_ALIGNMENT_BOUNDS] * len(keys)
+    bounds = [own_bounds[name] for name in names] + [_ALIGNMENT_BOUNDS] * len(keys)
     low, high = np.log(np.array(bounds)).T
     measured = np.log(train.busy_s + train.gap_s)
     prior = _PRIOR_WEIGHT * np.sqrt(len(measured))
@@ -198,7 +215,18 @@ def _fit_plain(train: Batch, device: Device, initial: GemmConstants) -> tuple[Ge
         return float(found.cost), constants_at(found.x)
 
     starts = [initial] if initial == DEFAULT_START else [initial, DEFAULT_START]
+    if train.composite.any():
+        held: dict[str, Any] = {name: getattr(initial, name) for name in _STARTS_OF_KERNELS}
+        starts = [replace(start, **held, **_QUANTIZE_START) for start in starts]
+        initial = starts[0]
     return min((attempt(start) for start in starts), key=lambda pair: pair[0])[1], kept
+
+
+def _bounds_of(train: Batch) -> dict[str, tuple[float, float]]:
+    """Bounds of the fields that the samples tell."""
+    if not train.composite.any():
+        return _BOUNDS
+    return {name: own for name, own in _BOUNDS.items() if name not in _STARTS_OF_KERNELS} | _QUANTIZE_BOUNDS
 
 
 def _useful_correction(
@@ -208,7 +236,10 @@ def _useful_correction(
 
     def grid(samples: Sequence[GemmSample]) -> Mapping[str, Mapping[str, float]]:
         table = batch_of(samples, gap_s)
-        wanted = np.log(table.busy_s / uncorrected_busy_s(table, device, plain))
+        added_s = quantize_s(table, plain)
+        modelled_s = uncorrected_busy_s(table, device, plain) - added_s
+        # What a quantisation leaves of a period may be next to nothing.
+        wanted = np.log(np.maximum(table.busy_s - added_s, _LEAST_SHARE * modelled_s) / modelled_s)
         return fit_correction(table.m, table.n, table.k, wanted, knots)
 
     before = after = 0.0
@@ -224,10 +255,14 @@ def _check(records: Sequence[GemmSample], device: Device, gap_s: float) -> None:
     problems = []
     if len(records) < MIN_SAMPLES:
         problems.append(Problem("records", f"a fit needs at least {MIN_SAMPLES} of them", len(records)))
-    dtypes = {record.dtype for record in records}
-    if len({(dtype.num_bytes, device.peak_flops.get(dtype)) for dtype in dtypes}) > 1:
-        message = "all must have one dtype, or dtypes of one width and rate"
-        problems.append(Problem("records", message, sorted(map(str, dtypes))))
+    formats = {(record.quantization, record.dtype): record.op for record in records}
+    alike = {
+        (q, op.bytes_per_input, op.dtype.num_bytes, device.peak_flops.get(op.input_dtype))
+        for (q, _), op in formats.items()
+    }
+    if len(alike) > 1:
+        message = "all must have one dtype, or dtypes of one width and rate, and one quantization"
+        problems.append(Problem("records", message, sorted(f"{q or dtype}" for q, dtype in formats)))
     short = [r for r in records if not r.period_s > gap_s]
     if short:
         problems.append(

@@ -22,6 +22,7 @@ from kraken_sim.costs.gemm_model import (
     split_cost_s,
 )
 from kraken_sim.costs.gemm_shapes import row_alignment_bytes, tiles_of
+from kraken_sim.program.ops import Gemm
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from kraken_sim.costs.gemm_constants import GemmConstants
     from kraken_sim.costs.gemm_shapes import Tile
     from kraken_sim.hardware.device import Device
-    from kraken_sim.program.ops import DType
+    from kraken_sim.program.formats import DType, Quantization
 
     Floats = NDArray[np.float64]
 
@@ -58,11 +59,20 @@ class GemmSample:
     weights_warm: bool
     accumulate: bool = False
     """Whether it adds to y, which it then reads."""
+    quantization: Quantization | None = None
+    """Of x and W; y has `dtype`."""
+    composite: bool = False
+    """Whether the kernels that quantise x are in the period, as in published rows."""
+
+    @property
+    def op(self) -> Gemm:
+        """The product."""
+        return Gemm(self.m, self.n, self.k, self.dtype, self.accumulate, self.quantization)
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Samples of one width of elements as columns [num_samples]; `busy_s` is the period without the gap."""
+    """Samples of one number format as columns [num_samples]; `busy_s` is the period without the gap."""
 
     m: NDArray[np.int64]
     n: NDArray[np.int64]
@@ -71,7 +81,9 @@ class Batch:
     reads_output: Floats
     alignment: NDArray[np.int64]
     busy_s: Floats
-    dtype: DType
+    composite: Floats
+    op: Gemm
+    """One of them: all have its number formats, or formats of the same width and rate."""
     gap_s: float
 
 
@@ -85,21 +97,29 @@ def gemm_periods(
 
 def uncorrected_busy_s(t: Batch, device: Device, c: GemmConstants) -> Floats:
     """`busy_s` of every sample by the formulas of `gemm_cost`, the correction left out [num_samples]."""
-    return np.asarray(np.maximum(*_busy_and_roofline_s(t, device, c)), dtype=np.float64)
+    return np.asarray(np.maximum(*_busy_and_roofline_s(t, device, c)), dtype=np.float64) + quantize_s(t, c)
 
 
 def _corrected_busy_s(t: Batch, device: Device, c: GemmConstants) -> Floats:
     model_s, roofline_s = _busy_and_roofline_s(t, device, c)
     corrected_s = model_s * grid_factors(c.correction, t.m, t.n, t.k)
-    return np.asarray(np.maximum(corrected_s, roofline_s), dtype=np.float64)
+    return np.asarray(np.maximum(corrected_s, roofline_s), dtype=np.float64) + quantize_s(t, c)
+
+
+def quantize_s(t: Batch, c: GemmConstants) -> Floats:
+    """What quantising x adds to the samples that have it in them [num_samples]."""
+    moved_bytes = t.m * t.k * (t.op.dtype.num_bytes + t.op.bytes_per_input)
+    return np.asarray(t.composite * (c.serving_quantize_s + moved_bytes / c.serving_quantize_bytes_per_s))
 
 
 def _busy_and_roofline_s(t: Batch, device: Device, c: GemmConstants) -> tuple[Floats, Floats]:
     efficiency = np.ones(len(t.m))
     for key in ALIGNMENTS:
         efficiency[t.alignment == int(key)] = c.misaligned_efficiency[key]
-    demand = Demand(t.m, t.n, t.k, t.dtype.num_bytes, t.reads_output, t.warm, efficiency, 1.0)
-    offered = rates(demand, device, device.peak_flops[t.dtype], c, ARRAYS)
+    op, peak_flops = t.op, device.peak_flops[t.op.input_dtype]
+    element_bytes = (op.bytes_per_input, op.bytes_per_weight, op.dtype.num_bytes)
+    demand = Demand(t.m, t.n, t.k, *element_bytes, t.reads_output, t.warm, efficiency, 1.0)
+    offered = rates(demand, device, peak_flops, c, ARRAYS)
     best = np.where(t.m == 1, gemv_s(demand, offered, device, c), np.inf)
     for tile in tiles_of(device.generation):
         tiles, k_s = output_tiles(demand, tile), per_k_s(demand, tile, offered, ARRAYS)
@@ -111,7 +131,7 @@ def _busy_and_roofline_s(t: Batch, device: Device, c: GemmConstants) -> tuple[Fl
             split_s = _best_split_s(_at(demand, some), tile, k_s[some], largest[some], _at(offered, some), c)
             best[some] = np.minimum(best[some], split_s)
     roofline_s = np.maximum(
-        2.0 * t.m * t.n * t.k / device.peak_flops[t.dtype],
+        2.0 * t.m * t.n * t.k / peak_flops,
         offered.hbm_bytes / device.hbm_bandwidth_bytes_per_s,
     )
     return best, roofline_s
@@ -138,15 +158,16 @@ def gemm_errors(t: Batch, device: Device, c: GemmConstants) -> Floats:
 
 
 def batch_of(samples: Sequence[GemmSample], gap_s: float) -> Batch:
-    """Columns of the samples, whose dtypes have one width and one rate."""
+    """Columns of the samples, whose number formats have one width and one rate."""
     m, n, k = (np.array([getattr(s, axis) for s in samples], dtype=np.int64) for axis in ("m", "n", "k"))
-    dtype = samples[0].dtype
-    alignment = [row_alignment_bytes(s.n, s.k, dtype.num_bytes) for s in samples]
+    op = samples[0].op
+    alignment = [row_alignment_bytes(s.n, s.k, op.input_dtype, op.dtype) for s in samples]
     return Batch(
         m=m,
         n=n,
         k=k,
-        dtype=dtype,
+        composite=np.array([1.0 if s.composite else 0.0 for s in samples]),
+        op=op,
         warm=np.array([1.0 if s.weights_warm else 0.0 for s in samples]),
         reads_output=np.array([1.0 if s.accumulate else 0.0 for s in samples]),
         alignment=np.array(alignment, dtype=np.int64),

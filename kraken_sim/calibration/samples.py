@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from kraken_sim.hardware.device import Device
     from kraken_sim.measurements.records import PairedOp, PairRecord, SustainedRecord
     from kraken_sim.measurements.schema import MeasurementFile
+    from kraken_sim.program.formats import ActivationScheme, Quantization
     from kraken_sim.program.ops import ComputeOp
 
 HALF_PRECISION = (DType.FLOAT16, DType.BFLOAT16)
@@ -44,8 +45,14 @@ SLOWED = 1.05
 smaller of two noisy times would come out too fast."""
 
 
-def gemm_samples(measurements: MeasurementFile, device: Device, graph_node_gap_s: float) -> list[GemmSample]:
-    """GEMMs whose weights come from HBM (the benchmark takes fresh ones for every call), at the boost clock.
+def gemm_samples(
+    measurements: MeasurementFile,
+    device: Device,
+    graph_node_gap_s: float,
+    quantization: Quantization | None = None,
+    scheme: ActivationScheme | None = None,
+) -> list[GemmSample]:
+    """GEMMs of one number format at the boost clock; weights come from HBM, as every call takes fresh ones.
 
     A row of chains of large GEMMs drives a card into its power limit, which lowers the clock for a second or so:
     the same kernel then takes up to a fifth longer. What sustained load costs is not the kernel's own time, so
@@ -55,7 +62,9 @@ def gemm_samples(measurements: MeasurementFile, device: Device, graph_node_gap_s
     profiled = {record.of: record.kernels for record in measurements.select(KernelsRecord)}
     samples = []
     for record in measurements.select(GemmRecord):
-        if record.launch is not Launch.GRAPH or record.dtype not in HALF_PRECISION:
+        if record.launch is not Launch.GRAPH or record.dtype not in HALF_PRECISION or record.exact_sums:
+            continue
+        if record.quantization is not quantization or scheme not in (None, record.activation_scheme):
             continue
         period_s = record.time_s.median
         kernels = profiled.get(record.key, ())
@@ -71,15 +80,16 @@ def gemm_samples(measurements: MeasurementFile, device: Device, graph_node_gap_s
                 period_s,
                 weights_warm=False,
                 accumulate=record.epilogue == "accumulate",
+                quantization=quantization,
             )
         )
     return samples
 
 
 def _limited_by_arithmetic(record: GemmRecord, device: Device) -> bool:
-    m, n, k = record.m, record.n, record.k
-    arithmetic_s = 2.0 * m * n * k / device.peak_flops[record.dtype]
-    memory_s = (n * k + 2.0 * m * (n + k)) * record.dtype.num_bytes / device.hbm_bandwidth_bytes_per_s
+    op = Gemm(record.m, record.n, record.k, record.dtype, quantization=record.quantization)
+    arithmetic_s = op.flops / device.peak_flops[op.input_dtype]
+    memory_s = (op.n * op.k + 2.0 * op.m * (op.n + op.k)) * op.input_dtype.num_bytes / device.hbm_bandwidth_bytes_per_s
     return arithmetic_s > memory_s
 
 
@@ -108,7 +118,10 @@ def memory_bound_samples(measurements: MeasurementFile) -> list[MemoryBoundSampl
     return [
         MemoryBoundSample(memory_bound_op(record), record.time_s.median, inputs_warm=True)
         for record in measurements.select(MemoryBoundRecord)
-        if record.launch is Launch.GRAPH and record.dtype in HALF_PRECISION and record.function in CLASSIC_FUNCTIONS
+        if record.launch is Launch.GRAPH
+        and record.dtype in HALF_PRECISION
+        and record.function in CLASSIC_FUNCTIONS
+        and record.quantization is None
     ]
 
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from kraken_sim.hardware.device import Device
     from kraken_sim.program.ops import Gemm
 
-__all__ = ["GemmConstants", "gemm_cost"]
+__all__ = ["GemmConstants", "gemm_cost", "serving_quantize_s"]
 
 SCALAR = Maths(max, min, ceil)
 _GEMV_ROWS_PER_CTA = 4
@@ -74,7 +74,7 @@ def gemm_cost(
     Args:
         op: The product; sizes in elements, all at least 1.
         device: Datasheet of the GPU.
-        constants: Fitted constants of the GPU.
+        constants: Fitted constants of the GPU for the op's number format.
         clock_ratio: Sustained clock over the clock of a short kernel; scales the arithmetic rate. A long
             kernel lowers its own clock too; the lower of the two counts.
         weights_warm: False for a pass of a model, whose weights come from HBM. True for a benchmark that
@@ -84,13 +84,15 @@ def gemm_cost(
         InputError: a size below 1, a clock ratio outside (0, 1], or a dtype the device has no rate for.
     """
     peak_flops = _peak_flops(op, device, clock_ratio)
-    alignment = row_alignment_bytes(op.n, op.k, op.dtype.num_bytes)
+    alignment = row_alignment_bytes(op.n, op.k, op.input_dtype, op.dtype)
     aligned = alignment == FULL_ALIGNMENT_BYTES
     demand = Demand(
         m=op.m,
         n=op.n,
         k=op.k,
-        element_bytes=op.dtype.num_bytes,
+        input_bytes=op.bytes_per_input,
+        weight_bytes=op.bytes_per_weight,
+        output_bytes=op.dtype.num_bytes,
         reads_output=1 if op.accumulate else 0,
         replayed=1.0 if weights_warm else 0.0,
         efficiency=1.0 if aligned else constants.misaligned_efficiency[str(alignment)],
@@ -99,6 +101,15 @@ def gemm_cost(
     offered = rates(demand, device, peak_flops, constants, SCALAR)
     best = _best_choice(demand, device, offered, constants)
     return _kernel_cost(op, device, peak_flops, offered, best, constants)
+
+
+def serving_quantize_s(op: Gemm, constants: GemmConstants) -> float:
+    """What a serving engine's kernels that quantise x[m, k] add to a product in public benchmarks, in seconds.
+
+    Published rows of quantised products hold them; a Program has ops of its own for them.
+    """
+    moved_bytes = op.m * op.k * (op.dtype.num_bytes + op.bytes_per_input)
+    return constants.serving_quantize_s + moved_bytes / constants.serving_quantize_bytes_per_s
 
 
 def _best_choice(d: Demand, device: Device, r: Rates, c: GemmConstants) -> _Choice:
@@ -177,11 +188,11 @@ def _peak_flops(op: Gemm, device: Device, clock_ratio: float) -> float:
     ]
     if not 0.0 < clock_ratio <= 1.0:
         problems.append(Problem("clock_ratio", "must be above 0 and at most 1", clock_ratio, example="0.9"))
-    peak = device.peak_flops.get(op.dtype)
+    peak = device.peak_flops.get(op.input_dtype)
     if peak is None:
         known = ", ".join(sorted(str(dtype) for dtype in device.peak_flops))
         message = f"{device.name} has no arithmetic rate for it"
-        problems.append(Problem("gemm.dtype", message, str(op.dtype), example=known))
+        problems.append(Problem("gemm.dtype", message, str(op.input_dtype), example=known))
     if problems or peak is None:
         raise InputError(problems)
     return peak

@@ -25,6 +25,7 @@ class GemmConstants:
     A benchmark that replays up to `replay_copies` copies of the weights, as many as exceed L2, finds them there while
     their footprint stays below `l2_resident_share` of its capacity. A kernel of ideal duration t loses
     `throttle_depth` * t / (t + `throttle_onset_s`) of its clock. Matrix-vector (m = 1) kernels have `gemv_*`.
+    Published rows of quantised products have kernels in them that quantise x: `serving_quantize_*`.
     """
 
     launch_s: float = field(metadata=means("Before the first CTA.", 0.0, 1e-6, 1e-3))
@@ -91,3 +92,9 @@ class GemmConstants:
         ),
     )
     correction: Mapping[str, Mapping[str, float]] = field(default_factory=dict, hash=False, metadata=holds(_CORRECTION))
+    serving_quantize_s: float = field(
+        default=0.0, metadata=means("A serving engine's kernels that quantise x, beside its bytes.", 0.0, 4e-6, 1e-3)
+    )
+    serving_quantize_bytes_per_s: float = field(
+        default=2e12, metadata=means("Rate at which they read and write x.", 1e9, 2e12, 1e17)
+    )

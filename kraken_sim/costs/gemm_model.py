@@ -48,7 +48,12 @@ class Demand(NamedTuple):
     m: Number
     n: Number
     k: Number
-    element_bytes: int
+    input_bytes: float
+    """Of an element of x."""
+    weight_bytes: float
+    """Of an element of W."""
+    output_bytes: float
+    """Of an element of y."""
     reads_output: Number
     """1 when the product is added to y, else 0."""
     replayed: Number
@@ -79,8 +84,8 @@ def resident_share(footprint_bytes: Number, l2_bytes: float, c: GemmConstants, m
 
 def rates(d: Demand, device: Device, peak_flops: float, c: GemmConstants, maths: Maths) -> Rates:
     """Rates and memory time of one product; `peak_flops` is the device's for the dtype."""
-    weight_bytes = d.n * d.k * d.element_bytes
-    activation_bytes = d.m * (d.k + d.n * (1 + d.reads_output)) * d.element_bytes
+    weight_bytes = d.n * d.k * d.weight_bytes
+    activation_bytes = d.m * (d.k * d.input_bytes + d.n * (1 + d.reads_output) * d.output_bytes)
     l2_bytes = device.l2_capacity_bytes
     copies = maths.maximum(1, maths.minimum(c.replay_copies, maths.ceil(l2_bytes / weight_bytes)))
     footprint = copies * weight_bytes + activation_bytes
@@ -115,7 +120,7 @@ def max_split(d: Demand, tile: Tile, tiles: Number, num_sms: int, maths: Maths) 
 def per_k_s(d: Demand, tile: Tile, r: Rates, maths: Maths) -> Number:
     """Seconds of one SM for one element of k of one tile: tensor cores or the feed from L2, the slower one."""
     rows, cols = tile.rows, tile.cols
-    feed_s = (rows + cols) * d.element_bytes / r.feed_bytes_per_s
+    feed_s = (rows * d.input_bytes + cols * d.weight_bytes) / r.feed_bytes_per_s
     return maths.maximum(2.0 * rows * cols / r.mma_flops_per_sm, feed_s)
 
 
@@ -146,7 +151,7 @@ def split_cost_s(d: Demand, split: Number, r: Rates, c: GemmConstants) -> Number
 
 def gemv_s(d: Demand, r: Rates, device: Device, c: GemmConstants) -> Number:
     """Seconds of a matrix-vector kernel (m = 1): weights streamed once, a reduction along k."""
-    weight_bytes = d.n * d.k * d.element_bytes
+    weight_bytes = d.n * d.k * d.weight_bytes
     rate = device.hbm_bandwidth_bytes_per_s * d.efficiency
     stream = (1.0 - r.warm) / (rate * c.gemv_hbm_efficiency) + r.warm / (rate * c.gemv_l2_efficiency)
     return c.gemv_launch_s + weight_bytes * stream + d.k * c.gemv_k_element_s

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from kraken_sim.program.formats import DType
 
 
 class Tile(NamedTuple):
@@ -136,10 +139,12 @@ def _tile_width(n: int, columns: int) -> int | None:
     return next((width for width in _TILE_WIDTHS if width >= wanted), None)
 
 
-def row_alignment_bytes(n: int, k: int, element_bytes: int) -> int:
-    """Bytes that every row of x[m, k], W[n, k] and y[m, n] is aligned to, at most 16.
+def row_alignment_bytes(n: int, k: int, inputs: DType, outputs: DType) -> int:
+    """Bytes that every row of x[m, k], W[n, k] and y[m, n] is aligned to, 2 to 16.
 
-    Rows of x and W are k elements long and rows of y n, so the smaller power of two that divides both counts.
+    Rows of x and W are k elements long and rows of y n; the smaller power of two that divides both counts. Formats of
+    a byte and less have rows of 16 bytes at least, for there are no other kernels.
     """
-    low = (n | k) & -(n | k)
-    return min(FULL_ALIGNMENT_BYTES, low * element_bytes)
+    rows_of_y = (n & -n) * outputs.num_bytes
+    rows_of_x = (k & -k) * inputs.num_bytes if inputs.num_bytes > 1 else FULL_ALIGNMENT_BYTES
+    return min(FULL_ALIGNMENT_BYTES, rows_of_x, rows_of_y)

@@ -41,6 +41,12 @@ class Device:
     l2_capacity_bytes: float = field(metadata=means("Size of the L2 cache.", 1e5, 50e6, 1e11))
     tdp_w: float = field(metadata=means("Power limit of the card.", 1.0, 700.0, 1e5))
 
+    @property
+    def unquantised_flops(self) -> float:
+        """The highest peak rate of a format that activations have, in FLOP/s; of any where there is none."""
+        rates = [rate for dtype, rate in self.peak_flops.items() if dtype.num_bytes > 1]
+        return max(rates or self.peak_flops.values())
+
     def rate_flops(self, dtype: DType) -> float:
         """The peak rate of a number format, in FLOP/s.
 

@@ -11,10 +11,10 @@ from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple
 from pydantic import Field
 
 from kraken_sim.files.model import FileModel
+from kraken_sim.program.formats import ActivationScheme, Quantization
 from kraken_sim.program.kernel_sets import CardLoad as CardLoad
 from kraken_sim.program.kernel_sets import KernelSet as KernelSet
 from kraken_sim.program.ops import DType
-from kraken_sim.program.quantization import ActivationScheme, Quantization
 from kraken_sim.scenario.spec import Launch as Launch
 
 Positive = Annotated[int, Field(ge=1)]

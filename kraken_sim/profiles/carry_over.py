@@ -47,16 +47,21 @@ from kraken_sim.profiles.write import (
     section,
     with_sections,
 )
+from kraken_sim.program.formats import Quantization
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from kraken_sim.costs.gemm_constants import GemmConstants
     from kraken_sim.files.strict_yaml import YamlDocument
     from kraken_sim.hardware.topology.topology import Topology
     from kraken_sim.profiles.datasheet import Datasheet
 
 LEFT_OUT_ERRORS: Final[Mapping[str, float]] = {
     "gemm": 0.148,
+    "gemm_fp8": 0.148,
+    "gemm_fp8_block": 0.25,
+    "gemm_nvfp4": 0.32,
     "attention": 0.15,
     "serving_attention": 0.15,
     "memory_bound": 0.25,
@@ -64,12 +69,18 @@ LEFT_OUT_ERRORS: Final[Mapping[str, float]] = {
 }
 """Mean relative error of a block on a GPU of another generation than the one it was fitted to. GEMM: measured, the
 worst of A100, H100, H200 and L40S, each left out in turn (docs/accuracy-tables.md, 14.9 % with the fits that ship);
-attention and collectives: measured, the fits of A100, H100 and L40S carried over to each other; memory-bound kernels:
-assumed. Inside a generation the errors are a third of that or less."""
+fp8: measured, H200 and L40S left out (9 to 13 %); fp8_block: these (22 to 24 %) and B200 (25 %); nvfp4: the fp8 of H200
+on B200 (32 %); attention and collectives: measured, the fits of A100, H100 and L40S carried over to each other;
+memory-bound kernels: assumed. Inside a generation the errors are a third of that or less."""
 
-MEASURED_ERRORS: Final = frozenset({"gemm", "attention", "serving_attention", "collectives"})
+MEASURED_ERRORS: Final = frozenset(
+    {"gemm", "gemm_fp8", "gemm_fp8_block", "gemm_nvfp4", "attention", "serving_attention", "collectives"}
+)
 """Blocks that stay fitted when they are carried over: their error was measured on GPUs left out. Of others the error
 is an assumption, and so is what is carried over."""
+
+_SCALES_IN_HARDWARE: Final = "blackwell"
+"""The generation whose tensor cores take scales by block (NVIDIA Blackwell architecture technical brief)."""
 
 NETWORK_ERROR: Final = 0.5
 """Of collectives between nodes, assumed: published two-node H100 runs range from half to all of the line rate."""
@@ -227,6 +238,7 @@ def _blocks(machine: _Machine) -> dict[str, BlockText | None]:
         carried: dict[str, Any] = {
             "launch": base.launch,
             "gemm": carry_over_gemm(base.gemm, source, target),
+            **_quantised(base, target),
             "attention": carry_over_attention(base.attention, source, target),
             "memory_bound": carry_over_memory_bound(base.memory_bound, source, target),
             "contention": base.contention,
@@ -240,7 +252,36 @@ def _blocks(machine: _Machine) -> dict[str, BlockText | None]:
             where = Provenance(kind, _carried_from(base), _error(block, base))
             blocks[block] = _text(block, constants, where, base)
     blocks["collectives"] = _collectives(machine)
-    return blocks
+    without = {f"gemm_{q}" for q in Quantization if q.dtype not in target.peak_flops}
+    return {block: blocks[block] for block in BLOCKS if block in blocks and block not in without}
+
+
+def _quantised(base: HardwareProfile, target: Device) -> dict[str, GemmConstants]:
+    """Products of the formats that the new card computes in."""
+    found = {}
+    for quantization in Quantization:
+        if quantization.dtype in target.peak_flops:
+            found[f"gemm_{quantization}"] = carry_over_gemm(_source_of(quantization, base, target), base.device, target)
+    return found
+
+
+def _source_of(quantization: Quantization, base: HardwareProfile, target: Device) -> GemmConstants:
+    """What a format's constants are carried over from.
+
+    Before Blackwell scales by block are applied on CUDA cores between the tensor cores' products, from there on in
+    these (PTX ISA, block scaling of mma), so such products are then as good as those with a scale a tensor: 25 instead
+    of 52 % off on B200.
+    """
+    _, constants = base.gemm_of(quantization)
+    in_hardware = target.generation == _SCALES_IN_HARDWARE != base.device.generation
+    if quantization is not Quantization.FP8_BLOCK or not in_hardware:
+        return constants
+    _, by_tensor = base.gemm_of(Quantization.FP8)
+    return dataclasses.replace(
+        by_tensor,
+        serving_quantize_s=constants.serving_quantize_s,
+        serving_quantize_bytes_per_s=constants.serving_quantize_bytes_per_s,
+    )
 
 
 def _text(block: str, constants: Any, where: Provenance, base: HardwareProfile) -> BlockText:

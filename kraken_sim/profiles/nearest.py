@@ -28,7 +28,7 @@ def nearest_profile(device: Device, num_devices: int) -> HardwareProfile:
 def _distance(a: Device, b: Device) -> tuple[int, float]:
     generations = abs(GENERATIONS.index(a.generation) - GENERATIONS.index(b.generation))
     memory = abs(log2(a.hbm_bandwidth_bytes_per_s / b.hbm_bandwidth_bytes_per_s))
-    arithmetic = abs(log2(max(a.peak_flops.values()) / max(b.peak_flops.values())))
+    arithmetic = abs(log2(a.unquantised_flops / b.unquantised_flops))
     return generations, memory + arithmetic
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from kraken_sim.costs.power import PowerConstants
     from kraken_sim.hardware.device import Device, LaunchCosts
     from kraken_sim.hardware.topology.topology import Topology
+    from kraken_sim.program.formats import Quantization
 
 
 class ProvenanceKind(StrEnum):
@@ -48,6 +49,7 @@ class HardwareProfile:
 
     `provenance` has an entry for every number of the profile's file, under its dotted path there without the
     `values` of a block, for example `device.num_sms`, `topology.links.0.bandwidth` or `collectives.base_s.nvlink.ll`.
+    `gemm_fp8` and the others are for products of these formats, where they are known apart (`gemm_of`).
     `serving_attention` is for the attention of serving engines, where it is known apart from the bare kernel;
     without `power` the clock stays where the kernels were measured.
     `time_factors` is for what-ifs: by block (gemm, attention, memory_bound, collectives), how much longer than by
@@ -65,6 +67,28 @@ class HardwareProfile:
     collectives: CollectiveConstants
     contention: ContentionConstants
     provenance: Mapping[str, Provenance]
+    gemm_fp8: GemmConstants | None = None
+    gemm_fp8_block: GemmConstants | None = None
+    gemm_nvfp4: GemmConstants | None = None
     serving_attention: AttentionConstants | None = None
     power: PowerConstants | None = None
     time_factors: Mapping[str, float] = field(default_factory=dict)
+
+    def gemm_of(self, quantization: Quantization | None) -> tuple[str, GemmConstants]:
+        """The constants of products of a format, and the block that they are from.
+
+        Where the format has none of its own they are those of the nearest one that has, whose shares of the peak rate
+        and of the bandwidth are then taken for this format's too.
+        """
+        for block in gemm_blocks(quantization):
+            constants = getattr(self, block)
+            if constants is not None:
+                return block, constants
+        return "gemm", self.gemm
+
+
+def gemm_blocks(quantization: Quantization | None) -> tuple[str, ...]:
+    """The blocks that may price products of a format, its own first."""
+    if quantization is None:
+        return ("gemm",)
+    return tuple(dict.fromkeys((f"gemm_{quantization}", "gemm_fp8", "gemm")))

@@ -36,6 +36,9 @@ Outline = TypeVar("Outline", bound=FileModel)
 BLOCKS: Final[Mapping[str, type]] = {
     "launch": LaunchCosts,
     "gemm": GemmConstants,
+    "gemm_fp8": GemmConstants,
+    "gemm_fp8_block": GemmConstants,
+    "gemm_nvfp4": GemmConstants,
     "attention": AttentionConstants,
     "serving_attention": AttentionConstants,
     "memory_bound": MemoryBoundConstants,
@@ -45,7 +48,7 @@ BLOCKS: Final[Mapping[str, type]] = {
 }
 """The blocks of constants of a profile, and what each becomes."""
 
-OPTIONAL_BLOCKS: Final = frozenset({"serving_attention", "power"})
+OPTIONAL_BLOCKS: Final = frozenset({"gemm_fp8", "gemm_fp8_block", "gemm_nvfp4", "serving_attention", "power"})
 """Blocks that a file may leave out."""
 
 
@@ -70,6 +73,9 @@ class ProfileFile(FileModel):
     launch: ConstantsBlock
     topology: TopologyFile
     gemm: ConstantsBlock
+    gemm_fp8: ConstantsBlock | None = None
+    gemm_fp8_block: ConstantsBlock | None = None
+    gemm_nvfp4: ConstantsBlock | None = None
     attention: ConstantsBlock
     serving_attention: ConstantsBlock | None = None
     memory_bound: ConstantsBlock

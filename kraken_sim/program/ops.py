@@ -8,36 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+from kraken_sim.program.formats import ComputeDType as ComputeDType
+from kraken_sim.program.formats import DType as DType  # noqa: TC001 - the rest of the package has it from here
 
-class DType(StrEnum):
-    """Number formats, named as torch names them."""
-
-    FLOAT16 = "float16"
-    BFLOAT16 = "bfloat16"
-    FLOAT32 = "float32"
-    FLOAT8_E4M3 = "float8_e4m3fn"
-    FLOAT4_E2M1 = "float4_e2m1fn"
-
-    __hash__ = str.__hash__  # Enum's own is written in Python, and ops are looked up by the million
-
-    @property
-    def num_bytes(self) -> int:
-        """Bytes per element, of a pair where two share one."""
-        if self in (DType.FLOAT8_E4M3, DType.FLOAT4_E2M1):
-            return 1
-        return 4 if self is DType.FLOAT32 else 2
-
-    @property
-    def bytes_per_element(self) -> float:
-        """Bytes per element, without the scales that a quantised format comes with."""
-        return 0.5 if self is DType.FLOAT4_E2M1 else float(self.num_bytes)
-
-
-ComputeDType = Literal[DType.FLOAT16, DType.BFLOAT16, DType.FLOAT32]
-"""Formats of activations; the others are what weights and inputs of GEMMs are quantised to."""
-
+if TYPE_CHECKING:
+    from kraken_sim.program.formats import Quantization
 
 NormFunction = Literal["layer_norm", "rms_norm"]
 
@@ -46,7 +23,7 @@ NormFunction = Literal["layer_norm", "rms_norm"]
 class Gemm:
     """y[m, n] = x[m, k] · W[n, k]ᵀ (+ bias[n]); W is read from HBM, fresh on every use.
 
-    `accumulate` marks y += x · Wᵀ, which also reads y.
+    `accumulate` marks y += x · Wᵀ, which also reads y. With a `quantization` x and W have that format, y has `dtype`.
     """
 
     m: int
@@ -54,6 +31,22 @@ class Gemm:
     k: int
     dtype: DType
     accumulate: bool = False
+    quantization: Quantization | None = None
+
+    @property
+    def input_dtype(self) -> DType:
+        """The format that tensor cores multiply in."""
+        return self.dtype if self.quantization is None else self.quantization.dtype
+
+    @property
+    def bytes_per_input(self) -> float:
+        """Bytes of an element of x with its share of the scales."""
+        return self.dtype.num_bytes if self.quantization is None else self.quantization.bytes_per_input
+
+    @property
+    def bytes_per_weight(self) -> float:
+        """Bytes of an element of W with its share of the scales."""
+        return self.dtype.num_bytes if self.quantization is None else self.quantization.bytes_per_weight
 
     @property
     def flops(self) -> float:

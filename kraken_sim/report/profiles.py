@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from kraken_sim.profiles.profile import HardwareProfile, Provenance
 
 BLOCKS: Final = (
-    *("device", "launch", "gemm", "attention", "serving_attention", "memory_bound", "collectives", "contention"),
-    "power",
+    *("device", "launch", "gemm", "gemm_fp8", "gemm_fp8_block", "gemm_nvfp4", "attention", "serving_attention"),
+    *("memory_bound", "collectives", "contention", "power"),
 )
 GROUP_COLUMNS: Final = ("GPUs", "best ring", "over", "one way", "hop latency", "through host memory")
 _UNKNOWN: Final = "?"
@@ -68,7 +68,7 @@ def _summary(profile: HardwareProfile) -> tuple[str, ...]:
         profile.name,
         str(len(topology.gpus)),
         device.name,
-        format_flops(max(device.peak_flops.values())),
+        format_flops(device.unquantised_flops),
         format_bandwidth(device.hbm_bandwidth_bytes_per_s),
         format_bytes(device.hbm_capacity_bytes),
         str(interconnect.kind),

@@ -11,7 +11,7 @@ from pydantic import Field, StrictBool, ValidationError, model_validator
 from kraken_sim.costs.attention import serving_attention_cost
 from kraken_sim.costs.collectives import collective_cost
 from kraken_sim.costs.collectives.policy import Transport
-from kraken_sim.costs.gemm import gemm_cost
+from kraken_sim.costs.gemm import gemm_cost, serving_quantize_s
 from kraken_sim.costs.links.sharing import interconnect_of
 from kraken_sim.errors import InputError, check_is, closest
 from kraken_sim.files.model import Count, FileModel
@@ -19,6 +19,7 @@ from kraken_sim.files.problems import fields_error, problems_of
 from kraken_sim.predict.pricing import Pricing
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.profiles.profile import HardwareProfile
+from kraken_sim.program.formats import Quantization
 from kraken_sim.program.ops import (
     Attention,
     CollectiveKind,
@@ -49,13 +50,19 @@ class _Op(FileModel):
 
 
 class GemmSpec(_Op):
-    """y[m, n] = x[m, k] · W[n, k]ᵀ; `weights` says whether W still lies in L2 from the launch before."""
+    """y[m, n] = x[m, k] · W[n, k]ᵀ; `weights` says whether W still lies in L2 from the launch before.
+
+    With a `quantization` x and W have that format, y has `dtype`; `serving` adds what serving engines time with it, the
+    kernels that quantise x.
+    """
 
     op: Literal["gemm"]
     m: Count
     n: Count
     k: Count
     weights: Literal["cold", "warm"] = "warm"
+    quantization: Quantization | None = None
+    serving: bool = False
 
 
 class AttentionSpec(_Op):
@@ -157,9 +164,9 @@ def predict_op(hardware: str | Path | HardwareProfile, spec: Mapping[str, Any]) 
 
     Args:
         hardware: a profile, its name, or the path of its file.
-        spec: `{"op": "gemm", "m": ..., "n": ..., "k": ..., "dtype": ...}`, `{"op": "attention", ...}`,
-            `{"op": "all_reduce", "bytes": ..., "num_devices": ..., "library": ...}` (or `all_gather`,
-            `reduce_scatter`, `all_to_all`, `broadcast`, `send_recv`), `{"op": "norm", ...}`,
+        spec: `{"op": "gemm", "m": ..., "n": ..., "k": ..., "dtype": ..., "quantization": ...}`,
+            `{"op": "attention", ...}`, `{"op": "all_reduce", "bytes": ..., "num_devices": ..., "library": ...}` (or
+            `all_gather`, `reduce_scatter`, `all_to_all`, `broadcast`, `send_recv`), `{"op": "norm", ...}`,
             `{"op": "elementwise", ...}`, `{"op": "copy", ...}` or `{"op": "embedding", ...}`.
 
     Raises:
@@ -175,7 +182,9 @@ def predict_op(hardware: str | Path | HardwareProfile, spec: Mapping[str, Any]) 
     op = _compute_op(question)
     if isinstance(question, GemmSpec) and isinstance(op, Gemm):
         warm = question.weights == "warm"
-        return gemm_cost(op, profile.device, profile.gemm, weights_warm=warm).busy_s + gap_s
+        products = profile.gemm_of(op.quantization)[1]
+        added_s = serving_quantize_s(op, products) if question.serving and op.quantization is not None else 0.0
+        return gemm_cost(op, profile.device, products, weights_warm=warm).busy_s + added_s + gap_s
     if isinstance(question, AttentionSpec) and isinstance(op, Attention) and question.serving:
         constants = profile.serving_attention or profile.attention
         return serving_attention_cost(op, profile.device, constants).busy_s + gap_s
@@ -234,7 +243,7 @@ def _compute_op(
     spec: GemmSpec | AttentionSpec | NormSpec | ElementwiseSpec | CopySpec | EmbeddingSpec,
 ) -> ComputeOp:
     if isinstance(spec, GemmSpec):
-        return Gemm(spec.m, spec.n, spec.k, spec.dtype)
+        return Gemm(spec.m, spec.n, spec.k, spec.dtype, quantization=spec.quantization)
     if isinstance(spec, AttentionSpec):
         kv_heads = spec.num_kv_heads or spec.num_heads
         return Attention(

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as nnf
 
 from kraken_sim.measurements.records import CLASSIC_FUNCTIONS, KernelSet, Launch, MemoryBoundCase
-from kraken_sim.program.quantization import ActivationScheme, Quantization
+from kraken_sim.program.formats import ActivationScheme, Quantization
 from validation.microbench.bench import Bench, Outcome, SkipCase, chain_length
 from validation.models import fused, quantized
 from validation.timing import time_eager, time_graph

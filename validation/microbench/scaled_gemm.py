@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as nnf
 
+from kraken_sim.program.formats import ActivationScheme, Quantization
 from kraken_sim.program.ops import DType
-from kraken_sim.program.quantization import ActivationScheme, Quantization
 from validation.microbench.bench import Bench, SkipCase
 
 if TYPE_CHECKING:

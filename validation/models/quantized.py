@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from kraken_sim.errors import InputError
+from kraken_sim.program.formats import ActivationScheme, Quantization
 from kraken_sim.program.kernel_sets import KernelSet
-from kraken_sim.program.quantization import ActivationScheme, Quantization
 from validation.models.fused import Fused, rms_norm_composed, silu_mul_composed
 
 if TYPE_CHECKING:

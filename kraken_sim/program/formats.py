@@ -1,10 +1,37 @@
-"""Formats that weights and inputs of GEMMs are quantised to, and how the inputs' scales are found."""
+"""Number formats: of activations, and what weights and inputs of GEMMs are quantised to and how."""
 
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Literal
 
-from kraken_sim.program.ops import DType
+
+class DType(StrEnum):
+    """Number formats, named as torch names them."""
+
+    FLOAT16 = "float16"
+    BFLOAT16 = "bfloat16"
+    FLOAT32 = "float32"
+    FLOAT8_E4M3 = "float8_e4m3fn"
+    FLOAT4_E2M1 = "float4_e2m1fn"
+
+    __hash__ = str.__hash__  # Enum's own is written in Python, and ops are looked up by the million
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes per element, of a pair where two share one."""
+        if self in (DType.FLOAT8_E4M3, DType.FLOAT4_E2M1):
+            return 1
+        return 4 if self is DType.FLOAT32 else 2
+
+    @property
+    def bytes_per_element(self) -> float:
+        """Bytes per element, without the scales that a quantised format comes with."""
+        return 0.5 if self is DType.FLOAT4_E2M1 else float(self.num_bytes)
+
+
+ComputeDType = Literal[DType.FLOAT16, DType.BFLOAT16, DType.FLOAT32]
+"""Formats of activations; the others are what weights and inputs of GEMMs are quantised to."""
 
 
 class Quantization(StrEnum):
@@ -26,14 +53,21 @@ class Quantization(StrEnum):
         return DType.FLOAT4_E2M1 if self is Quantization.NVFP4 else DType.FLOAT8_E4M3
 
     @property
-    def weight_bytes(self) -> float:
+    def bytes_per_weight(self) -> float:
         """Bytes of a weight with its share of the scales; one scale a tensor or a row counts nothing.
 
         A definition: fp32 for 128 x 128 weights (DeepSeek-V3), one byte for 16 weights (NVFP4).
         """
         if self is Quantization.FP8_BLOCK:
             return 1.0 + 4.0 / (128 * 128)
-        return 0.5 + 1.0 / 16 if self is Quantization.NVFP4 else 1.0
+        return 0.5625 if self is Quantization.NVFP4 else 1.0
+
+    @property
+    def bytes_per_input(self) -> float:
+        """The same of an input of a GEMM: fp32 for 128 of a token, one byte for 16 (NVFP4)."""
+        if self is Quantization.FP8_BLOCK:
+            return 1.0 + 4.0 / 128
+        return 0.5625 if self is Quantization.NVFP4 else 1.0
 
 
 class ActivationScheme(StrEnum):
