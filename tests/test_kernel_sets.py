@@ -17,7 +17,9 @@ from kraken_sim.architectures.workload import Phase, Workload
 from kraken_sim.cli import main
 from kraken_sim.costs.collectives.custom import custom_all_reduce
 from kraken_sim.costs.collectives.policy import CollectivePolicy, Library
-from kraken_sim.errors import InputError
+from kraken_sim.errors import InfeasibleError, InputError
+from kraken_sim.explore.procure.candidates import procure
+from kraken_sim.explore.procure.request import ProcureRequest
 from kraken_sim.measurements.records import KernelsRecord, PassRecord
 from kraken_sim.measurements.schema import read_measurements
 from kraken_sim.models.hf import config_from_fields
@@ -337,6 +339,26 @@ def test_a_comparison_of_sets_says_what_each_is_worth_and_what_it_does_to_a_gain
     page = render_html(found)
     assert page.count("One layer: kraken, serving_fused") == 1
     assert "against standard with pytorch kernels" in page
+
+
+@pytest.mark.parametrize("kernels", KernelSet)
+def test_every_set_is_folded_exactly(kernels: str) -> None:
+    """A first layer of its own, sums that cross from a layer to the next: simulated one by one they take as long."""
+    asked = {**QUESTION, "architecture": {"kind": "kraken"}, "runtime": {"kernels": kernels}}
+    assert simulate(asked).latency_s == pytest.approx(simulate(asked, exact=True).latency_s, rel=1e-9)
+
+
+def test_a_purchase_says_that_a_machine_cannot_run_the_kernels() -> None:
+    price = {"per_hour": 12.0, "source": "an example", "date": "2026-01-01"}
+    load, sla = {"prompts_per_s": 1, "max_utilisation": 0.8}, {"ttft": "12 ms", "percentile": 99}
+    workload = {"name": "chat", "share": 1.0, "model": QUESTION["model"], "prompt_tokens": 2048, "output_tokens": 8}
+    request = {
+        "name": "kernels", "currency": "EUR", "sla": sla, "load": load,
+        "workloads": [workload | {"dtype": "bfloat16", "runtime": {"kernels": "serving_fused"}}],
+        "candidates": [{"name": "a100", "hardware": "a100-sxm4-80gb-x8", "price": price}],
+    }  # fmt: skip
+    with pytest.raises(InfeasibleError, match=r"1 x a100.*TTFT.*runtime\.kernels: .*is ampere"):
+        procure(ProcureRequest.model_validate(request))
 
 
 def test_an_unknown_set_gets_a_suggestion() -> None:

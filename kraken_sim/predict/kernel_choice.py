@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from kraken_sim.scenario.resolve import ResolvedModel
     from kraken_sim.scenario.spec import Scenario
 
-PATH = "runtime.kernels"
+KERNELS_PATH = "runtime.kernels"
 
 
 def all_reduce_norm_bytes(
@@ -61,7 +61,7 @@ def _problems(
 
     def problem(why: str) -> Problem:
         message = f"{why}; {KernelSet.SERVING.value} has the same kernels with the AllReduce and the norm apart"
-        return Problem(PATH, message, kernels.value, nearest)
+        return Problem(KERNELS_PATH, message, kernels.value, nearest)
 
     if norm_fusion(scenario.runtime.collective.selection, device) is None:
         yield problem(

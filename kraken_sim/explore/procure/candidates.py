@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from kraken_sim.errors import InfeasibleError, InputError, Problem, check_is
@@ -14,6 +14,7 @@ from kraken_sim.explore.procure.economics import (
 )
 from kraken_sim.explore.procure.option import Option, build_option
 from kraken_sim.explore.procure.request import CandidateSpec, ProcureRequest, check_request
+from kraken_sim.predict.kernel_choice import KERNELS_PATH
 from kraken_sim.predict.records import Records
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.profiles.what_if import with_bandwidth_factor
@@ -224,9 +225,18 @@ def _outcome(request: ProcureRequest, what_if: WhatIfSpec | None) -> Outcome:
         if found:
             offers.append(min(found, key=lambda offer: (offer.cost_per_million_tokens, offer.option.num_devices)))
         else:
-            rejected.append(max(reasons, key=lambda rejection: not rejection.is_input))
+            rejected.append(_telling(reasons))
     offers.sort(key=lambda offer: offer.cost_per_million_tokens)
     return Outcome("as asked" if what_if is None else what_if.name, sla, tuple(offers), tuple(rejected))
+
+
+def _telling(reasons: list[Rejection]) -> Rejection:
+    """Why no size of a replica serves: what was too slow or small, and the kernels where these ruled others out."""
+    chosen = max(reasons, key=lambda rejection: not rejection.is_input)
+    refused = next((found for found in reasons if found.is_input and KERNELS_PATH in found.reason), None)
+    if chosen.is_input or refused is None:
+        return chosen
+    return replace(chosen, reason=f"{chosen.reason}; {refused.reason}")
 
 
 def _offers(
