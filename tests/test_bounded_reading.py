@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from kraken_sim.calibration.samples import gemm_samples, too_many_to_fit
 from kraken_sim.costs.collectives.kinds import collective_kind
 from kraken_sim.errors import InputError
 from kraken_sim.explore.design.request import load_design_request
@@ -23,7 +24,8 @@ from kraken_sim.files.strict_json import parse_json
 from kraken_sim.files.strict_yaml import parse_yaml, plain_value, read_yaml
 from kraken_sim.measurements.lines import StoredRecords
 from kraken_sim.measurements.nccl_tests import read_collectives
-from kraken_sim.measurements.schema import MOST_HELD, read_measurements
+from kraken_sim.measurements.records import GemmRecord
+from kraken_sim.measurements.schema import MOST_HELD, MeasurementFile, read_measurements
 from kraken_sim.models.hf import config_from_hf
 from kraken_sim.paper.grid import load_grid
 from kraken_sim.profiles.load import check_profile, load_profile
@@ -224,6 +226,25 @@ def test_records_that_stay_in_their_file_are_those_that_were_read(
     first = held.records[0]
     assert stored.select(type(first)) == held.select(type(first))
     assert stored.notes == held.notes
+    assert stored.sample(type(first)) == held.sample(type(first)) == held.select(type(first))
+
+
+def test_a_fit_takes_so_many_of_a_long_file_and_from_all_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = long_file(tmp_path, 1_000)
+    monkeypatch.setattr("kraken_sim.measurements.schema.MOST_HELD", 100)
+    monkeypatch.setattr("kraken_sim.calibration.samples.MOST_HELD", 100)
+    stored = read_measurements(path)
+    every = stored.select(GemmRecord)
+    taken = stored.sample(GemmRecord)
+    assert (len(every), len(taken)) == (999, 100)
+    places = [every.index(record) for record in taken]
+    assert places == sorted(set(places))
+    assert all(any(tenth <= place < tenth + 200 for place in places) for tenth in range(0, 999, 200))
+    assert read_measurements(path).sample(GemmRecord) == taken
+    part, device = MeasurementFile("part", stored.header, taken), load_profile("h200-sxm-x2").device
+    assert gemm_samples(stored, device, 0.0) == gemm_samples(part, device, 0.0)
+    assert too_many_to_fit(stored) == ["of 999 records of kind gemm 100 are fitted"]
+    assert too_many_to_fit(part) == []
 
 
 def test_measurement_files_full_of_mistakes_say_how_many_and_show_the_first(tmp_path: Path) -> None:

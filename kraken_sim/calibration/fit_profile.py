@@ -21,6 +21,7 @@ from kraken_sim.calibration.samples import (
     attention_samples,
     gemm_samples,
     memory_bound_samples,
+    too_many_to_fit,
 )
 from kraken_sim.calibration.switches import kernel_switch
 from kraken_sim.errors import InputError
@@ -173,7 +174,7 @@ def calibrate(
     Raises:
         InputError: the file is another machine's, or holds nothing to fit.
     """
-    warnings = machine_warnings(measurements, base)
+    warnings = machine_warnings(measurements, base) + too_many_to_fit(measurements)
     named = replace(base, name=name or base.name)
     work = _Calibration(measurements, base, machine_text(measurements), named, always)
     # The gap between nodes is part of every period, so the launch costs come first.

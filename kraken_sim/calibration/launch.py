@@ -67,7 +67,7 @@ def launch_costs(measurements: MeasurementFile, initial: LaunchCosts, machine: s
         machine: the measured machine and its software, for the sources.
     """
     quantities: Quantities = {}
-    for record in measurements.select(LaunchRecord):
+    for record in measurements.each(LaunchRecord):
         quantities.setdefault((record.quantity, record.detail), []).append(record.time_s[1])
     found = _host(quantities) | _device(quantities)
     # A slope of noisy times can come out below zero, a cost cannot.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def pair_samples(measurements: MeasurementFile) -> list[PairSample]:
     """Pairs from CUDA graphs, under conditions that a scenario can describe."""
     samples = []
-    for record in measurements.select(PairRecord):
+    for record in measurements.sample(PairRecord):
         runtime = collective_of(measurements, record.condition)
         if record.launch is not Launch.GRAPH or runtime is None:
             continue
@@ -49,7 +49,7 @@ def sustained_samples(measurements: MeasurementFile, profile: HardwareProfile) -
     """Chains of kernels with the readings of the card's sensors; what the kernels do is as `profile` prices them."""
     pricing = Pricing(profile)
     samples = []
-    for record in measurements.select(SustainedRecord):
+    for record in measurements.sample(SustainedRecord):
         ops = sustained_ops(record)
         peak_flops = profile.device.peak_flops.get(record.dtype)
         if peak_flops is None or record.quantization is not None or record.pause_share or record.load_before_s:

@@ -13,6 +13,7 @@ from kraken_sim.calibration.attention_tables import AttentionSample
 from kraken_sim.calibration.collectives import AllReduceSample
 from kraken_sim.calibration.gemm_batch import GemmSample
 from kraken_sim.calibration.memory_bound import MemoryBoundSample
+from kraken_sim.measurements.lines import StoredRecords
 from kraken_sim.measurements.records import (
     CLASSIC_FUNCTIONS,
     AllReduceRecord,
@@ -24,7 +25,7 @@ from kraken_sim.measurements.records import (
     Launch,
     MemoryBoundRecord,
 )
-from kraken_sim.measurements.schema import CONDITIONS
+from kraken_sim.measurements.schema import CONDITIONS, MOST_HELD
 from kraken_sim.program.ops import Attention, Copy, DType, Elementwise, Embedding, Gemm, Norm
 
 if TYPE_CHECKING:
@@ -45,6 +46,17 @@ SLOWED = 1.05
 smaller of two noisy times would come out too fast."""
 
 
+def too_many_to_fit(measurements: MeasurementFile) -> list[str]:
+    """Of which kinds of record a fit takes a part."""
+    if not isinstance(measurements.records, StoredRecords):
+        return []
+    return [
+        f"of {count:,} records of kind {kind} {MOST_HELD:,} are fitted"
+        for kind, count in measurements.records.counts().items()
+        if count > MOST_HELD and kind not in ("launch", "pass", "note", "kernels")
+    ]
+
+
 def gemm_samples(
     measurements: MeasurementFile,
     device: Device,
@@ -59,9 +71,11 @@ def gemm_samples(
     where the profiler saw the kernels of a chain run faster one by one, with the card at rest before, that time and
     the gaps count. Only for products that arithmetic limits: the weights of others may be warm under the profiler.
     """
-    profiled = {record.of: record.kernels for record in measurements.select(KernelsRecord)}
+    records = measurements.sample(GemmRecord)
+    keys = {record.key for record in records}
+    profiled = {record.of: record.kernels for record in measurements.each(KernelsRecord) if record.of in keys}
     samples = []
-    for record in measurements.select(GemmRecord):
+    for record in records:
         if record.launch is not Launch.GRAPH or record.dtype not in HALF_PRECISION or record.exact_sums:
             continue
         if record.quantization is not quantization or scheme not in (None, record.activation_scheme):
@@ -108,7 +122,7 @@ def attention_samples(measurements: MeasurementFile) -> list[AttentionSample]:
             period_s=record.time_s.median,
             composite=False,
         )
-        for record in measurements.select(AttentionRecord)
+        for record in measurements.sample(AttentionRecord)
         if record.launch is Launch.GRAPH and record.dtype in HALF_PRECISION
     ]
 
@@ -117,7 +131,7 @@ def memory_bound_samples(measurements: MeasurementFile) -> list[MemoryBoundSampl
     """Kernels whose inputs the call before has left in L2 as far as they fit."""
     return [
         MemoryBoundSample(memory_bound_op(record), record.time_s.median, inputs_warm=True)
-        for record in measurements.select(MemoryBoundRecord)
+        for record in measurements.sample(MemoryBoundRecord)
         if record.launch is Launch.GRAPH
         and record.dtype in HALF_PRECISION
         and record.function in CLASSIC_FUNCTIONS
@@ -168,7 +182,7 @@ def _chain_op(op: PairedOp, dtype: DType) -> ComputeOp:
 def all_reduce_samples(measurements: MeasurementFile, graph_node_gap_s: float) -> list[AllReduceSample]:
     """AllReduces under conditions that a scenario can describe."""
     samples = []
-    for record in measurements.select(AllReduceRecord):
+    for record in measurements.sample(AllReduceRecord):
         runtime = collective_of(measurements, record.condition)
         if record.launch is not Launch.GRAPH or runtime is None:
             continue

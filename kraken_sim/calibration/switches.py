@@ -54,7 +54,7 @@ def kernel_switch(measurements: MeasurementFile, profile: HardwareProfile) -> Sw
     repeated: list[float] = []
     mixed: list[tuple[float, int]] = []
     seen = set()
-    for record in measurements.select(PairRecord):
+    for record in measurements.sample(PairRecord):
         # The same compute side is measured once and stands in many records.
         if record.launch is not Launch.GRAPH or record.compute_key in seen:
             continue

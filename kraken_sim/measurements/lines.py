@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from array import array
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple, overload
@@ -10,14 +11,19 @@ from pydantic import TypeAdapter, ValidationError
 
 from kraken_sim.errors import InputError
 from kraken_sim.files.bounded import MEASUREMENT_FILE, reading
-from kraken_sim.measurements.records import Case, Record
+from kraken_sim.measurements.records import Record
 
 if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
+    from kraken_sim.files.model import FileModel
+
 MAX_LINE_BYTES: Final = 1 << 20
 """A limit of ours: a hundred times the longest line of any measurement."""
+
+_SEED: Final = 0
+"""So that the same file gives the same records; a choice of ours."""
 
 RECORD: Final[TypeAdapter[Record]] = TypeAdapter(Record)
 
@@ -72,12 +78,19 @@ class StoredRecords(Sequence[Record]):
         self._offsets.append(offset)
         self._kinds.append(self._names.index(kind))
 
-    def of_kind(self, kind: str) -> Iterator[Record]:
-        """The records of one kind, in the file's order."""
+    def counts(self) -> dict[str, int]:
+        """How many records there are of each kind."""
+        return {name: self._kinds.count(number) for number, name in enumerate(self._names)}
+
+    def of_kind(self, kind: str, most: int | None = None) -> Iterator[Record]:
+        """The records of one kind, in the file's order; of more than `most` so many, drawn alike from all of them."""
         if kind not in self._names:
             return iter(())
         wanted = self._names.index(kind)
-        return self._read(offset for offset, found in zip(self._offsets, self._kinds, strict=True) if found == wanted)
+        offsets = array("Q", (at for at, found in zip(self._offsets, self._kinds, strict=True) if found == wanted))
+        if most is not None and len(offsets) > most:
+            offsets = array("Q", sorted(random.Random(_SEED).sample(offsets, most)))
+        return self._read(offsets)
 
     def __len__(self) -> int:
         return len(self._offsets)
@@ -94,7 +107,7 @@ class StoredRecords(Sequence[Record]):
             return list(self._read(self._offsets[index]))
         return next(self._read([self._offsets[index]]))
 
-    def _read(self, offsets: Iterator[int] | Sequence[int]) -> Iterator[Record]:
+    def _read(self, offsets: Sequence[int]) -> Iterator[Record]:
         with reading(self._path, MEASUREMENT_FILE) as file:
             for offset in offsets:
                 file.seek(offset)
@@ -105,6 +118,6 @@ class StoredRecords(Sequence[Record]):
                     raise InputError.single("", message, str(self._path)) from None
 
 
-def kind_of_type(record_type: type[Case]) -> str:
+def kind_of_type(record_type: type[FileModel]) -> str:
     """The kind that all records of a type have."""
     return str(record_type.model_fields["kind"].default)

@@ -23,10 +23,10 @@ from kraken_sim.files.model import FileModel
 from kraken_sim.files.problems import words_of
 from kraken_sim.files.strict_json import parse_json
 from kraken_sim.measurements.lines import MAX_LINE_BYTES, RECORD, Line, StoredRecords, kind_of_type, lines_of
-from kraken_sim.measurements.records import Case, NoteRecord, Record
+from kraken_sim.measurements.records import NoteRecord, Record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 SCHEMA_VERSION: Final = 1
@@ -35,7 +35,8 @@ SCHEMA_VERSION: Final = 1
 DEFAULT_CONDITION: Final = "nccl-default"
 CPU_CONDITION: Final = "gloo"
 MOST_HELD: Final = 20_000
-"""Records up to which they are held in memory: three times the longest file of ours, some 40 MB."""
+"""Records up to which they are held in memory, and the most of a type that a fit takes: three times the longest file of
+ours, some 40 MB."""
 
 _STOP_AFTER: Final = 10_000
 """Problems after which nothing more is read; a limit of ours: nobody reads on, and they take time."""
@@ -168,7 +169,7 @@ class Header(FileModel):
 IDENTITY: Final = ("device_type", "device_name", "num_devices", "torch", "cuda", "nccl")
 """Header fields that must be equal for two measurements to belong in one file."""
 
-RecordType = TypeVar("RecordType", bound="Case")
+RecordType = TypeVar("RecordType", bound=FileModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,17 +183,23 @@ class MeasurementFile:
 
     def select(self, record_type: type[RecordType]) -> list[RecordType]:
         """The records of one type, in file order."""
+        return list(self.each(record_type))
+
+    def sample(self, record_type: type[RecordType]) -> list[RecordType]:
+        """The same for a fit: of more than `MOST_HELD` so many, drawn alike from all of them."""
+        return list(self.each(record_type, MOST_HELD))
+
+    def each(self, record_type: type[RecordType], most: int | None = None) -> Iterator[RecordType]:
+        """The records of one type one after the other, in file order; of a long file none stays in memory."""
+        records: Iterable[Record] = self.records
         if isinstance(self.records, StoredRecords):
-            stored = self.records.of_kind(kind_of_type(record_type))
-            return [record for record in stored if isinstance(record, record_type)]
-        return [record for record in self.records if isinstance(record, record_type)]
+            records = self.records.of_kind(kind_of_type(record_type), most)
+        return (record for record in records if isinstance(record, record_type))
 
     @property
     def notes(self) -> list[NoteRecord]:
         """What was skipped or failed."""
-        if isinstance(self.records, StoredRecords):
-            return [record for record in self.records.of_kind("note") if isinstance(record, NoteRecord)]
-        return [record for record in self.records if isinstance(record, NoteRecord)]
+        return self.select(NoteRecord)
 
 
 def read_measurements(path: Path) -> MeasurementFile:
