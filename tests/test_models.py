@@ -16,6 +16,7 @@ from kraken_sim.models.counts import device_parameter_counts, parameter_count, p
 from kraken_sim.models.layout import Block
 from kraken_sim.models.memory import (
     DeviceMemory,
+    StoredAs,
     TokenLoad,
     activation_bytes_per_device,
     check_memory,
@@ -204,14 +205,14 @@ def test_float32_weights_take_twice_the_room_of_float16() -> None:
 def test_175b_does_not_fit_eight_a100_40gb_and_the_error_names_the_capacity() -> None:
     load = TokenLoad.prefill(1, 2048)
     config = preset("175B")
-    memory = device_memory(config, layout_of("standard", config, 8), load, DType.FLOAT16)
+    memory = device_memory(config, layout_of("standard", config, 8), load, StoredAs(DType.FLOAT16))
     with pytest.raises(InfeasibleError, match=r"limiting number: device memory 40\.00 GiB") as raised:
         check_memory(memory, 40 * 2**30)
     assert raised.value.exit_code == 3
     quarter = replace(config, num_hidden_layers=24)
     for num_devices in (4, 8):
         layout = layout_of("standard", quarter, num_devices)
-        check_memory(device_memory(quarter, layout, load, DType.FLOAT16), 40 * 2**30)
+        check_memory(device_memory(quarter, layout, load, StoredAs(DType.FLOAT16)), 40 * 2**30)
 
 
 def test_memory_fits_up_to_the_last_byte() -> None:

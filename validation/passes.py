@@ -288,6 +288,7 @@ def _resolve(case: PassCase) -> tuple[Scenario, ResolvedModel]:
             "batch_size": case.batch_size,
             "context_length": case.context_length,
             "dtype": case.dtype,
+            **({} if case.quantization is None else {"quantization": case.quantization}),
         }
     )
     return scenario, resolve_model(scenario)

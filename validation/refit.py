@@ -47,8 +47,10 @@ def steps(tables: Path) -> list[tuple[str, Callable[[make.Shipped], None]]]:
     return [
         *((card.profile, partial(fit, card=card, folder=tables)) for card in CARDS for fit in fits),
         (A100_40, partial(carried, name=A100_40, source=A100, blocks=blocks, how="the 80 GB card")),
-        (PAIR, partial(make.quantised_of_same_chip, name=PAIR, source=H200)),
         (PAIR, partial(make.measured, name=PAIR, public=H200, folder=MEASUREMENTS)),
+        (PAIR, partial(make.measured_quantised, name=PAIR, folder=MEASUREMENTS)),
+        (H200, partial(make.rows_of_same_chip, name=H200, source=PAIR, how="one H200")),
+        (H100, partial(make.rows_of_same_chip, name=H100, source=PAIR, how=f"one {SAME_CHIP}", factor=OTHER_CARD)),
         (H200, partial(make.launch_of_published, name=H200, source=PAIR, how="two H200")),
         (H200, partial(carried, name=H200, source=PAIR, blocks=FROM_PAIR, how="two H200")),
         (H200, partial(carried, name=H200, source=PAIR, blocks=("power",), how="one H200")),

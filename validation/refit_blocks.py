@@ -16,6 +16,7 @@ from kraken_sim.calibration.launch import LAYER_CALLS
 from kraken_sim.calibration.overlap import sustained_samples
 from kraken_sim.calibration.power import START as POWER_START
 from kraken_sim.calibration.power import fit_power
+from kraken_sim.calibration.quantised import fit_quantised
 from kraken_sim.files.strict_yaml import parse_yaml
 from kraken_sim.measurements.records import LaunchRecord
 from kraken_sim.measurements.schema import read_measurements
@@ -292,15 +293,24 @@ def carried(shipped: Shipped, name: str, source: str, blocks: Sequence[str], how
         shipped.put(name, block, BlockText(getattr(base, block), provenance, overrides))
 
 
-def quantised_of_same_chip(shipped: Shipped, name: str, source: str) -> None:
-    """Products of quantised formats as published for the same chip."""
-    for quantization in Quantization:
-        block = f"gemm_{quantization}"
-        constants = getattr(shipped.profiles[source], block)
-        if constants is not None:
-            where = said(shipped.profiles[source], block)
-            provenance = replace(where, source=f"carried over from {source}: {where.source}")
-            shipped.put(name, block, BlockText(constants, provenance))
+def measured_quantised(shipped: Shipped, name: str, folder: Path) -> None:
+    """Products of quantised operands as torch runs them on one such card."""
+    profile = shipped.profiles[name]
+    file = read_measurements(folder / "h200-sxm-x1-fp8-microbench.jsonl")
+    for one, fit in fit_quantised(file, profile, profile.launch.graph_node_gap_s):
+        source = (
+            f"fit to {machine_text(file)}, torch._scaled_mm with {one.what}, {_shapes(fit)} at the boost clock"
+            f"{held_out_text(fit)}"
+        )
+        shipped.put(name, one.block, BlockText(fit.constants, _fitted(source, fit)))
+
+
+def rows_of_same_chip(shipped: Shipped, name: str, source: str, how: str, factor: float = 1.0) -> None:
+    """Torch's products with a scale a row, which no published table has."""
+    where, block = said(shipped.profiles[source], "gemm_fp8_rows"), "gemm_fp8_rows"
+    residual = where.residual if factor == 1.0 else max(CARRIED_ERROR, factor * (where.residual or 0.0))
+    provenance = replace(where, source=f"carried over from {how}: {where.source}", residual=residual)
+    shipped.put(name, block, BlockText(getattr(shipped.profiles[source], block), provenance))
 
 
 def contention_of_another_card(shipped: Shipped, name: str, source: str) -> None:

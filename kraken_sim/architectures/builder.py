@@ -8,8 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from kraken_sim.architectures.quantising import norm_in, quantised_activation, quantised_norm, quantize_kernels
 from kraken_sim.architectures.small_kernels import (
     HeadShapes,
+    SmallKernel,
     activation_kernels,
     add_norm,
     attention_preparation,
@@ -23,7 +25,6 @@ from kraken_sim.program.program import MAIN_STREAM, Category, Kernel, Program, R
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from kraken_sim.architectures.small_kernels import SmallKernel
     from kraken_sim.architectures.workload import Workload
     from kraken_sim.models.config import TransformerConfig
     from kraken_sim.models.layout import Block, Layout
@@ -98,18 +99,22 @@ class ProgramBuilder:
             self.kernel(found.name + suffix, found.op, found.category)
 
     def norm(self, name: str, suffix: str = "") -> None:
-        """The model's norm over [T, d], with what it takes in of the residual of that suffix."""
+        """The model's norm over [T, d] for the GEMMs behind it, with what it takes in of that suffix's residual."""
         pending = self.pending.pop(suffix, None)
         work, function = self.work, self.config.norm_function
-        if pending is None:
-            self.small(norm_kernels(name, work.num_tokens, self.width, work.dtype, function, self.rules), suffix)
+        shape, feeds = (work.num_tokens, self.width), name.removeprefix("norm_")
+        if pending is None or pending.num_devices == 1:
+            if pending is None:
+                kernels = norm_kernels(name, *shape, work.dtype, function, self.rules)
+            else:
+                norm = add_norm(*shape, work.dtype, function)
+                kernels = [SmallKernel(f"add_{name}", norm, Category.NORM)]
+            self.small(quantised_norm(feeds, kernels, shape, work.inputs, self.rules), suffix)
             return
-        norm = add_norm(work.num_tokens, self.width, work.dtype, function)
-        if pending.num_devices == 1:
-            self.kernel(f"add_{name}{suffix}", norm, Category.NORM)
-            return
+        norm, left = norm_in(add_norm(*shape, work.dtype, function), work.inputs, self.rules.quantize_in_all_reduce)
         op = Collective(CollectiveKind.ALL_REDUCE, self.activation_bytes, pending.num_devices, norm=norm)
         self.kernel(f"{pending.all_reduce}_add_{name}{suffix}", op, Category.ALL_REDUCE)
+        self.small(quantize_kernels(feeds, *shape, work.dtype, left), suffix)
 
     def residual(self, name: str, suffix: str = "", *, all_reduce: str = "", num_devices: int = 1) -> None:
         """A block's output, summed over `num_devices`, is added to the residual: here, or by the norm that follows.
@@ -146,10 +151,24 @@ class ProgramBuilder:
         *,
         accumulate: bool = False,
         m: int | None = None,
+        quantised: bool = True,
     ) -> None:
-        """y[T, n] = x[T, k] · Wᵀ."""
-        rows = self.work.num_tokens if m is None else m
-        self.kernel(name, Gemm(rows, n, k, self.work.dtype, accumulate), category)
+        """y[T, n] = x[T, k] · Wᵀ, of quantised operands where the workload has them unless the arguments say otherwise.
+
+        What quantises x is a kernel of its own or the one before: `norm` and `quantize`.
+        """
+        rows, inputs = self.work.num_tokens if m is None else m, self.work.inputs
+        if not quantised or inputs is None:
+            op = Gemm(rows, n, k, self.work.dtype, accumulate)
+        else:
+            by_row = inputs.by_row and self.rules.torch_gemms
+            op = Gemm(rows, n, k, self.work.dtype, accumulate, inputs.quantization, by_row)
+        self.kernel(name, op, category)
+
+    def quantize(self, name: str, hidden_size: int, suffix: str = "") -> None:
+        """What quantises an activation [T, hidden_size] for a GEMM, where it does not come so."""
+        work = self.work
+        self.small(quantize_kernels(name, work.num_tokens, hidden_size, work.dtype, work.inputs), suffix)
 
     def add(self, name: str, category: Category = Category.OTHER) -> None:
         """Out = a + b over [T, d]."""
@@ -184,7 +203,12 @@ class ProgramBuilder:
         copies = Category.OVERLAPPED_GEMM if gemms is Category.OVERLAPPED_GEMM else Category.OTHER
         self.gemm("gemm_qkv" + suffix, q_width + 2 * share.num_key_value_heads * share.head_dim, self.width, gemms)
         heads = HeadShapes(
-            work.num_tokens, share.num_attention_heads, share.num_key_value_heads, share.head_dim, work.dtype
+            work.num_tokens,
+            share.num_attention_heads,
+            share.num_key_value_heads,
+            share.head_dim,
+            work.dtype,
+            work.kv_dtype,
         )
         between = attention_preparation(
             heads,
@@ -204,25 +228,31 @@ class ProgramBuilder:
             head_dim=share.head_dim,
             causal=True,
             dtype=work.dtype,
+            kv_dtype=work.kv_dtype,
         )
         self.kernel("attention" + suffix, attention, Category.ATTENTION)
+        self.quantize("out", q_width, suffix)
         self.gemm("gemm_out" + suffix, self.width, q_width, gemms)
 
     def ffn(self, suffix: str = "", *, accumulate: bool = False) -> None:
         """Up projection (with its gate, if any), activation, down projection."""
         width, gated = self.share.intermediate_size, self.config.gated_ffn
         self.gemm("gemm_up" + suffix, 2 * width if gated else width, self.width)
-        elements = self.work.num_tokens * width
-        self.small(activation_kernels(elements, self.work.dtype, self.rules, gated=gated), suffix)
+        work = self.work
+        kernels = activation_kernels(work.num_tokens * width, work.dtype, self.rules, gated=gated)
+        self.small(quantised_activation(kernels, (work.num_tokens, width), work.inputs, self.rules), suffix)
         self.gemm("gemm_down" + suffix, self.width, width, accumulate=accumulate)
 
     def lm_head(self) -> None:
-        """Final norm and unembedding of each sequence's last token, weights sharded over the vocabulary."""
+        """Final norm and unembedding of each sequence's last token, weights sharded over the vocabulary.
+
+        Neither the head nor the embedding is quantised, as engines leave them.
+        """
         self.settle()
         work, rows = self.work, self.layout.vocabulary_share(self.config.vocab_size)
         function = self.config.norm_function
         self.small(norm_kernels("norm_final", work.batch_size, self.width, work.dtype, function, self.rules))
-        self.gemm("lm_head", rows, self.width, Category.LM_HEAD, m=work.batch_size)
+        self.gemm("lm_head", rows, self.width, Category.LM_HEAD, m=work.batch_size, quantised=False)
 
 
 def equal_layers(

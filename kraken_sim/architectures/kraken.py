@@ -259,6 +259,7 @@ def _concat(build: ProgramBuilder) -> None:
     build.settle()
     layout = build.layout
     for index, suffix in enumerate(_suffixes(layout)):
+        build.quantize("concat", layout.concat_slice, suffix)
         build.gemm("gemm_concat" + suffix, build.width, layout.concat_slice, accumulate=index > 0)
     build.all_reduce("all_reduce_concat", layout.num_devices)
 

@@ -25,13 +25,17 @@ class SmallKernel(NamedTuple):
 
 
 class HeadShapes(NamedTuple):
-    """What a device's QKV projection gives: T tokens, h query and g key/value heads of width e, and their format."""
+    """What a device's QKV projection gives: T tokens, h query and g key/value heads of width e, and their format.
+
+    `cache_dtype` is the cache's where that is another.
+    """
 
     num_tokens: int
     num_heads: int
     num_kv_heads: int
     head_dim: int
     dtype: DType
+    cache_dtype: DType | None = None
 
     def elements(self, num_heads: int) -> int:
         """Elements of so many heads of all tokens."""
@@ -113,6 +117,10 @@ def _head_norm(name: str, heads: HeadShapes, num_heads: int) -> SmallKernel:
 
 
 def _cache_write(name: str, heads: HeadShapes, num_heads: int, category: Category) -> SmallKernel:
+    if heads.cache_dtype is not None:
+        # It scales what it writes.
+        elements = heads.elements(num_heads)
+        return SmallKernel(name, Elementwise("quantize", elements, 1, heads.dtype, output_dtype=heads.cache_dtype))
     # The keys and values of one token lie side by side: a slice of many tokens is strided, of one it is not.
     num_bytes = heads.elements(num_heads) * heads.dtype.num_bytes
     return SmallKernel(name, Copy(num_bytes, heads.num_tokens > 1), category)

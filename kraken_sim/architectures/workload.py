@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from kraken_sim.program.kernel_sets import KernelSet
 from kraken_sim.program.ops import DType
+
+if TYPE_CHECKING:
+    from kraken_sim.program.formats import InputFormat
 
 
 class Phase(StrEnum):
@@ -24,7 +28,9 @@ class Workload:
 
     `kernels` says which kernels a layer's small operations are, `overlap_copies` how often Kraken copies the activation
     a layer around its AllReduce: before it, then after. `all_reduce_norm_bytes` has the largest AllReduce that takes in
-    the add and the norm behind it, by the number of devices in its group, where the kernel set fuses them.
+    the add and the norm behind it, by the number of devices in its group, where the kernel set fuses them. `inputs` is
+    what the inputs of the layers' GEMMs are quantised to, as their weights are, `kv_dtype` the cache's format, each
+    where it is not `dtype`.
     """
 
     batch_size: int
@@ -35,6 +41,8 @@ class Workload:
     overlap_copies: int = 1
     kernels: KernelSet = KernelSet.PYTORCH
     all_reduce_norm_bytes: tuple[tuple[int, int], ...] = ()
+    inputs: InputFormat | None = None
+    kv_dtype: DType | None = None
 
     @property
     def q_len(self) -> int:

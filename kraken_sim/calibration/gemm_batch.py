@@ -21,7 +21,7 @@ from kraken_sim.costs.gemm_model import (
     rates,
     split_cost_s,
 )
-from kraken_sim.costs.gemm_shapes import row_alignment_bytes, tiles_of
+from kraken_sim.costs.gemm_shapes import offered_tiles, row_alignment_bytes
 from kraken_sim.program.ops import Gemm
 
 if TYPE_CHECKING:
@@ -120,13 +120,14 @@ def _busy_and_roofline_s(t: Batch, device: Device, c: GemmConstants) -> tuple[Fl
     element_bytes = (op.bytes_per_input, op.bytes_per_weight, op.dtype.num_bytes)
     demand = Demand(t.m, t.n, t.k, *element_bytes, t.reads_output, t.warm, efficiency, 1.0)
     offered = rates(demand, device, peak_flops, c, ARRAYS)
-    best = np.where(t.m == 1, gemv_s(demand, offered, device, c), np.inf)
-    for tile in tiles_of(device.generation):
+    chooses = not c.only_tile_rows
+    best = np.where((t.m == 1) & chooses, gemv_s(demand, offered, device, c), np.inf)
+    for tile in offered_tiles(device.generation, c.only_tile_rows, c.only_tile_cols):
         tiles, k_s = output_tiles(demand, tile), per_k_s(demand, tile, offered, ARRAYS)
         compute = compute_s(demand, tile, tiles, 1, k_s, offered, c, ARRAYS)
         best = np.minimum(best, busy_s(compute, offered.memory_s, c, ARRAYS))
         largest = max_split(demand, tile, tiles, device.num_sms, ARRAYS)
-        some = np.flatnonzero(largest > 1)
+        some = np.flatnonzero((largest > 1) & chooses)
         if len(some):
             split_s = _best_split_s(_at(demand, some), tile, k_s[some], largest[some], _at(offered, some), c)
             best[some] = np.minimum(best[some], split_s)

@@ -145,7 +145,7 @@ def prefill_work(op: Attention, tiling: Tiling, num_sms: int) -> PrefillWork:
         head_dim=float(op.head_dim),
         num_bytes=(2.0 * q_elements + kv_elements) * item,
         serving_q_bytes=2.0 * q_elements * item,
-        serving_kv_bytes=2.0 * new_kv_elements * item,
+        serving_kv_bytes=new_kv_elements * (item + op.kv_num_bytes),
     )
 
 
@@ -211,8 +211,7 @@ def decode_work(
     if packed or ctas < num_sms:
         splits = max(1, min(int(splits_per_sm * num_sms / ctas), int(op.kv_len / tokens_per_split)))
     launched = ctas * splits
-    item = op.dtype.num_bytes
-    kv_bytes = 2.0 * op.batch * op.num_kv_heads * op.kv_len * op.head_dim * item
+    kv_bytes = 2.0 * op.batch * op.num_kv_heads * op.kv_len * op.head_dim * op.kv_num_bytes
     rows = _PACKED_ROWS
     while packed and rows < ceil(group / tiles):
         rows *= 2

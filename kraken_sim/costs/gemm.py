@@ -29,9 +29,9 @@ from kraken_sim.costs.gemm_shapes import (
     FULL_ALIGNMENT_BYTES,
     Tile,
     is_persistent,
+    offered_tiles,
     persistent_grid,
     row_alignment_bytes,
-    tiles_of,
 )
 from kraken_sim.costs.types import KernelCost
 from kraken_sim.errors import InputError, Problem
@@ -114,7 +114,7 @@ def serving_quantize_s(op: Gemm, constants: GemmConstants) -> float:
 
 def _best_choice(d: Demand, device: Device, r: Rates, c: GemmConstants) -> _Choice:
     """The fastest candidate; arithmetic alone ranks the unsplit ones, as all move the same bytes."""
-    tiles = tiles_of(device.generation)
+    tiles = offered_tiles(device.generation, c.only_tile_rows, c.only_tile_cols)
     counts = [output_tiles(d, tile) for tile in tiles]
     rates_per_k = [per_k_s(d, tile, r, SCALAR) for tile in tiles]
     computes = [
@@ -125,6 +125,8 @@ def _best_choice(d: Demand, device: Device, r: Rates, c: GemmConstants) -> _Choi
     fixed_s = c.launch_s + c.prologue_s
     busy = busy_s(compute, r.memory_s, c, SCALAR)
     best = _Choice(busy, compute - c.prologue_s, fixed_s, tiles[computes.index(compute)], 1)
+    if c.only_tile_rows:
+        return best
     if d.m == 1:
         vector_s = gemv_s(d, r, device, c)
         if vector_s < best.busy_s:

@@ -92,6 +92,13 @@ class GemmConstants:
         ),
     )
     correction: Mapping[str, Mapping[str, float]] = field(default_factory=dict, hash=False, metadata=holds(_CORRECTION))
+    only_tile_rows: int = field(
+        default=0,
+        metadata=means(
+            "Rows of the only tile that the library has, which it never splits; 0: it chooses.", 0, 128, 1024, "rows"
+        ),
+    )
+    only_tile_cols: int = field(default=0, metadata=means("Columns of that tile.", 0, 128, 1024, "columns"))
     serving_quantize_s: float = field(
         default=0.0, metadata=means("A serving engine's kernels that quantise x, beside its bytes.", 0.0, 4e-6, 1e-3)
     )

@@ -88,6 +88,11 @@ def tiles_of(generation: str) -> tuple[Tile, ...]:
     return tuple(Tile(a, b, 2 if a * b <= _TWO_PER_SM_MAX_ELEMENTS else 1) for a, b in shapes)
 
 
+def offered_tiles(generation: str, only_rows: int, only_cols: int) -> tuple[Tile, ...]:
+    """The tiles of a generation, or the only one that a library has."""
+    return (Tile(only_rows, only_cols, 1),) if only_rows and only_cols else tiles_of(generation)
+
+
 def is_persistent(generation: str) -> bool:
     """Whether library kernels of this generation are persistent rather than plain grids."""
     return generation in PERSISTENT_GENERATIONS

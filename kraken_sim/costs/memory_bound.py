@@ -28,10 +28,11 @@ MemoryBoundOp = Norm | Elementwise | Copy | Embedding
 NORM, RMS_NORM, FUSED_NORM, ELEMENTWISE, GELU, SILU_MUL, ROPE, ROPE_KV_WRITE, QUANTIZE = (
     "norm", "rms_norm", "fused_norm", "elementwise", "gelu", "silu_mul", "rope", "rope_kv_write", "quantize",
 )  # fmt: skip
+QUANTIZE_ROWS = "quantize_rows"
 COPY, STRIDED_COPY, EMBEDDING = "copy", "strided_copy", "embedding"
 KINDS = (
     NORM, ELEMENTWISE, GELU, COPY, STRIDED_COPY, EMBEDDING,
-    RMS_NORM, FUSED_NORM, SILU_MUL, ROPE, ROPE_KV_WRITE, QUANTIZE,
+    RMS_NORM, FUSED_NORM, SILU_MUL, ROPE, ROPE_KV_WRITE, QUANTIZE, QUANTIZE_ROWS,
 )  # fmt: skip
 STAND_INS: Mapping[str, str] = MappingProxyType(
     {
@@ -43,6 +44,7 @@ STAND_INS: Mapping[str, str] = MappingProxyType(
         ROPE: ELEMENTWISE,
         ROPE_KV_WRITE: ELEMENTWISE,
         QUANTIZE: ELEMENTWISE,
+        QUANTIZE_ROWS: NORM,
     }
 )
 """Kernels that a profile may leave out, and the one whose constants they then have."""
@@ -203,6 +205,8 @@ def kind_of(op: MemoryBoundOp) -> str:
     if isinstance(op, Norm):
         return FUSED_NORM if op.fused else RMS_NORM if op.function == RMS_NORM else NORM
     if isinstance(op, Elementwise):
+        if op.rows is not None:
+            return QUANTIZE_ROWS
         return op.function if STAND_INS.get(op.function) == ELEMENTWISE else ELEMENTWISE
     if isinstance(op, Copy):
         return STRIDED_COPY if op.strided else COPY
@@ -212,10 +216,9 @@ def kind_of(op: MemoryBoundOp) -> str:
 def stream_of(op: MemoryBoundOp) -> Stream:
     """CTAs and bytes of `op`; norms run one CTA a row, embeddings one for each part of a row."""
     if isinstance(op, Norm):
-        rows = 2.0 + op.adds + op.writes_sum
-        return Stream(op.num_tokens, rows * op.num_tokens * op.hidden_size * op.dtype.num_bytes, 0.0)
+        return Stream(op.num_tokens, op.moved_bytes, 0.0)
     if isinstance(op, Elementwise):
-        return Stream(ceil(op.num_elements / _POINTWISE_ELEMENTS_PER_CTA), op.moved_bytes, 0.0)
+        return Stream(op.rows or ceil(op.num_elements / _POINTWISE_ELEMENTS_PER_CTA), op.moved_bytes, 0.0)
     if isinstance(op, Copy):
         part = _STRIDED_BYTES_PER_CTA if op.strided else _COPY_BYTES_PER_CTA
         return Stream(ceil(op.num_bytes / part), 2.0 * op.num_bytes, 0.0)

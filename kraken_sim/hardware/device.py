@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from kraken_sim.errors import InputError
 from kraken_sim.files.meaning import Meaning, Table, holds, means, words
+from kraken_sim.program.formats import DType
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from kraken_sim.program.ops import DType
-
 
 GENERATIONS: Final = ("volta", "turing", "ampere", "ada", "hopper", "blackwell")
 """NVIDIA's names of the architectures that kernels and libraries are known for, oldest first."""
+
+
+QUANTISED_FORMATS: Final[Mapping[str, tuple[DType, ...]]] = MappingProxyType(
+    dict.fromkeys(GENERATIONS, ())
+    | dict.fromkeys(("ada", "hopper"), (DType.FLOAT8_E4M3,))
+    | {"blackwell": (DType.FLOAT8_E4M3, DType.FLOAT4_E2M1)}
+)
+"""Formats of less than 16 bits that a generation's tensor cores multiply (NVIDIA Ada, Hopper and Blackwell architecture
+whitepapers)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,6 +84,26 @@ def device_parameter_counts(config: TransformerConfig, layout: Layout) -> Parame
     )
 
 
+def device_matrix_parameters(config: TransformerConfig, layout: Layout) -> int:
+    """Of these, the matrices of attention and FFN in all layers and the concat projection: what may be quantised."""
+    share, local = layout.share, layout.local
+    block = attention_matrices(share) + ffn_matrices(config, share)
+    concat = local * layout.concat_slice * share.hidden_size if layout.concat else 0
+    return config.num_hidden_layers * local * block + concat
+
+
+def attention_matrices(block: Block) -> int:
+    """Q, K, V and output projections without biases."""
+    query_width = block.num_attention_heads * block.head_dim
+    key_value_width = 2 * block.num_key_value_heads * block.head_dim
+    return block.hidden_size * (2 * query_width + key_value_width)
+
+
+def ffn_matrices(config: TransformerConfig, block: Block) -> int:
+    """Up (and gate) projection and down projection without biases."""
+    return (3 if config.gated_ffn else 2) * block.hidden_size * block.intermediate_size
+
+
 def norm_parameters(config: TransformerConfig, hidden_size: int) -> int:
     """Scale, and bias where the model has one (LayerNorm has, RMSNorm has not)."""
     return (2 if config.norm_bias else 1) * hidden_size
@@ -93,7 +113,7 @@ def attention_parameters(config: TransformerConfig, block: Block) -> int:
     """Q, K, V and output projections with their biases, and the norms over query and key heads."""
     query_width = block.num_attention_heads * block.head_dim
     key_value_width = 2 * block.num_key_value_heads * block.head_dim
-    weights = block.hidden_size * (2 * query_width + key_value_width)
+    weights = attention_matrices(block)
     biases = (query_width + key_value_width) if config.attention_bias else 0
     biases += block.hidden_size if has_output_bias(config) else 0
     return weights + biases + (2 * block.head_dim if config.qk_norm else 0)
@@ -102,7 +122,7 @@ def attention_parameters(config: TransformerConfig, block: Block) -> int:
 def ffn_parameters(config: TransformerConfig, block: Block) -> int:
     """Up (and gate) projection and down projection, with their biases."""
     num_up = 2 if config.gated_ffn else 1
-    weights = (num_up + 1) * block.hidden_size * block.intermediate_size
+    weights = ffn_matrices(config, block)
     biases = num_up * block.intermediate_size + block.hidden_size
     return weights + (biases if config.mlp_bias else 0)
 

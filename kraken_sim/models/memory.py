@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 from typing import TYPE_CHECKING
 
 from kraken_sim.errors import InfeasibleError
-from kraken_sim.models.counts import device_parameter_counts
+from kraken_sim.models.counts import device_matrix_parameters, device_parameter_counts
 
 if TYPE_CHECKING:
     from kraken_sim.models.config import TransformerConfig
     from kraken_sim.models.layout import Layout
-    from kraken_sim.program.ops import DType
+    from kraken_sim.program.formats import DType, Quantization
 
 GIB = 1 << 30
 """Bytes of a GiB; a definition."""
@@ -50,18 +51,38 @@ class DeviceMemory:
         return self.weights_bytes + self.kv_cache_bytes + self.activation_bytes
 
 
-def device_memory(config: TransformerConfig, layout: Layout, load: TokenLoad, dtype: DType) -> DeviceMemory:
+@dataclass(frozen=True, slots=True)
+class StoredAs:
+    """Number formats: of activations; of the layers' matrices; of keys and values where that is not the first."""
+
+    dtype: DType
+    quantization: Quantization | None = None
+    kv_dtype: DType | None = None
+
+
+def device_memory(config: TransformerConfig, layout: Layout, load: TokenLoad, formats: StoredAs) -> DeviceMemory:
     """Bytes on one device of the layout that runs the model on `load`."""
+    dtype = formats.dtype
     return DeviceMemory(
-        weight_bytes_per_device(config, layout, dtype),
-        kv_cache_bytes_per_device(config, layout, load, dtype),
+        weight_bytes_per_device(config, layout, dtype, formats.quantization),
+        kv_cache_bytes_per_device(config, layout, load, formats.kv_dtype or dtype),
         activation_bytes_per_device(config, layout, load, dtype),
     )
 
 
-def weight_bytes_per_device(config: TransformerConfig, layout: Layout, dtype: DType) -> int:
-    """Bytes of the weights a device stores; how they are split: `device_parameter_counts`."""
-    return device_parameter_counts(config, layout).total * dtype.num_bytes
+def weight_bytes_per_device(
+    config: TransformerConfig, layout: Layout, dtype: DType, quantization: Quantization | None = None
+) -> int:
+    """Bytes of the weights a device stores; how they are split: `device_parameter_counts`.
+
+    With a `quantization` the layers' matrices have that format and their share of the scales; embedding, LM head, norms
+    and biases keep `dtype`.
+    """
+    total = device_parameter_counts(config, layout).total
+    if quantization is None:
+        return total * dtype.num_bytes
+    matrices = device_matrix_parameters(config, layout)
+    return (total - matrices) * dtype.num_bytes + ceil(matrices * quantization.bytes_per_weight)
 
 
 def kv_cache_bytes_per_device(config: TransformerConfig, layout: Layout, load: TokenLoad, dtype: DType) -> int:

@@ -15,12 +15,15 @@ from kraken_sim.engine.simulation import Machine
 from kraken_sim.models.counts import parameter_count
 from kraken_sim.predict.kernel_choice import all_reduce_norm_bytes
 from kraken_sim.predict.memo import Memo
+from kraken_sim.predict.number_formats import check_formats, input_format
 from kraken_sim.predict.prediction import Prediction
 from kraken_sim.predict.prepared import Described, Prepared
 from kraken_sim.predict.pricing import MOST_PRICES, Pricing
 from kraken_sim.predict.uncertainty import block_residuals
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.profiles.placement import placed
+from kraken_sim.profiles.profile import QUANTISED_BLOCKS
+from kraken_sim.program.kernel_sets import RULES
 from kraken_sim.program.ops import Collective
 from kraken_sim.scenario.resolve import check_context, check_memory, memory_of, resolve_model
 
@@ -73,7 +76,9 @@ class Predictor:
         """
         shaped = self._shaped(scenario)
         resolved = shaped.resolved
-        self._profile(scenario.hardware).device.rate_flops(scenario.dtype)
+        device = self._profile(scenario.hardware).device
+        device.rate_flops(scenario.dtype)
+        check_formats(scenario, device)
         profile = self._placed(scenario, resolved.num_devices)
         memory = memory_of(scenario, resolved)
         check_memory(memory, profile.device.hbm_capacity_bytes)
@@ -102,14 +107,21 @@ class Predictor:
         return self._shaped(scenario).resolved
 
     def _describe(self, scenario: Scenario, profile: HardwareProfile, communicates: bool) -> Described:
-        """Where the numbers come from that a program's ops needed."""
+        """Where the numbers come from that a program's ops needed; of its products the layers' residual counts."""
+        inputs = input_format(scenario)
+        by_row = inputs is not None and inputs.by_row and RULES[scenario.runtime.kernels].torch_gemms
+        layers, _ = profile.gemm_of(scenario.quantization, by_row=by_row)
 
         def build() -> Described:
             unused = {"serving_attention"} | (set() if communicates else {"collectives", "contention"})
+            unused |= {block for block in QUANTISED_BLOCKS if block != layers}
             found = {path: record for path, record in profile.provenance.items() if path.split(".")[0] not in unused}
-            return Described(found, block_residuals(found))
+            residuals = block_residuals(found)
+            if layers in residuals:
+                residuals["gemm"] = residuals[layers]
+            return Described(found, residuals)
 
-        return self._described.get((scenario.hardware, communicates), build)
+        return self._described.get((scenario.hardware, communicates, layers), build)
 
     def _profile(self, hardware: str) -> HardwareProfile:
         return self.profile or self._profiles.get(hardware, lambda: load_profile(hardware))
@@ -166,6 +178,8 @@ def _workload_of(scenario: Scenario, norm_bytes: tuple[tuple[int, int], ...]) ->
         overlap_copies=scenario.runtime.overlap_copies,
         kernels=scenario.runtime.kernels,
         all_reduce_norm_bytes=norm_bytes,
+        inputs=input_format(scenario),
+        kv_dtype=scenario.kv_cache_dtype.dtype,
     )
 
 

@@ -78,7 +78,7 @@ class Pricing:
     def _kernel(self, op: ComputeOp) -> KernelCost:
         profile = self.profile
         if isinstance(op, Gemm):
-            block, cost = "gemm", gemm_cost(op, profile.device, profile.gemm_of(op.quantization)[1])
+            block, cost = "gemm", gemm_cost(op, profile.device, profile.gemm_of(op.quantization, by_row=op.by_row)[1])
         elif isinstance(op, Attention):
             block, cost = "attention", attention_cost(op, profile.device, profile.attention)
         else:

@@ -60,6 +60,7 @@ if TYPE_CHECKING:
 LEFT_OUT_ERRORS: Final[Mapping[str, float]] = {
     "gemm": 0.148,
     "gemm_fp8": 0.148,
+    "gemm_fp8_rows": 0.148,
     "gemm_fp8_block": 0.25,
     "gemm_nvfp4": 0.32,
     "attention": 0.15,
@@ -74,7 +75,16 @@ on B200 (32 %); attention and collectives: measured, the fits of A100, H100 and 
 memory-bound kernels: assumed. Inside a generation the errors are a third of that or less."""
 
 MEASURED_ERRORS: Final = frozenset(
-    {"gemm", "gemm_fp8", "gemm_fp8_block", "gemm_nvfp4", "attention", "serving_attention", "collectives"}
+    {
+        "gemm",
+        "gemm_fp8",
+        "gemm_fp8_rows",
+        "gemm_fp8_block",
+        "gemm_nvfp4",
+        "attention",
+        "serving_attention",
+        "collectives",
+    }
 )
 """Blocks that stay fitted when they are carried over: their error was measured on GPUs left out. Of others the error
 is an assumption, and so is what is carried over."""
@@ -253,6 +263,8 @@ def _blocks(machine: _Machine) -> dict[str, BlockText | None]:
             blocks[block] = _text(block, constants, where, base)
     blocks["collectives"] = _collectives(machine)
     without = {f"gemm_{q}" for q in Quantization if q.dtype not in target.peak_flops}
+    if base.device.generation != target.generation or "gemm_fp8" in without:
+        without.add("gemm_fp8_rows")
     return {block: blocks[block] for block in BLOCKS if block in blocks and block not in without}
 
 
@@ -262,6 +274,8 @@ def _quantised(base: HardwareProfile, target: Device) -> dict[str, GemmConstants
     for quantization in Quantization:
         if quantization.dtype in target.peak_flops:
             found[f"gemm_{quantization}"] = carry_over_gemm(_source_of(quantization, base, target), base.device, target)
+    if base.gemm_fp8_rows is not None and base.device.generation == target.generation:
+        found["gemm_fp8_rows"] = carry_over_gemm(base.gemm_fp8_rows, base.device, target)
     return found
 
 

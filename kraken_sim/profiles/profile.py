@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,7 +49,8 @@ class HardwareProfile:
 
     `provenance` has an entry for every number of the profile's file, under its dotted path there without the
     `values` of a block, for example `device.num_sms`, `topology.links.0.bandwidth` or `collectives.base_s.nvlink.ll`.
-    `gemm_fp8` and the others are for products of these formats, where they are known apart (`gemm_of`).
+    `gemm_fp8` and the others are for products of these formats, where they are known apart (`gemm_of`); `gemm_fp8_rows`
+    is for torch's with a scale a row.
     `serving_attention` is for the attention of serving engines, where it is known apart from the bare kernel;
     without `power` the clock stays where the kernels were measured.
     `time_factors` is for what-ifs: by block (gemm, attention, memory_bound, collectives), how much longer than by
@@ -68,27 +69,33 @@ class HardwareProfile:
     contention: ContentionConstants
     provenance: Mapping[str, Provenance]
     gemm_fp8: GemmConstants | None = None
+    gemm_fp8_rows: GemmConstants | None = None
     gemm_fp8_block: GemmConstants | None = None
     gemm_nvfp4: GemmConstants | None = None
     serving_attention: AttentionConstants | None = None
     power: PowerConstants | None = None
     time_factors: Mapping[str, float] = field(default_factory=dict)
 
-    def gemm_of(self, quantization: Quantization | None) -> tuple[str, GemmConstants]:
+    def gemm_of(self, quantization: Quantization | None, *, by_row: bool = False) -> tuple[str, GemmConstants]:
         """The constants of products of a format, and the block that they are from.
 
         Where the format has none of its own they are those of the nearest one that has, whose shares of the peak rate
         and of the bandwidth are then taken for this format's too.
         """
-        for block in gemm_blocks(quantization):
+        for block in gemm_blocks(quantization, by_row=by_row):
             constants = getattr(self, block)
             if constants is not None:
                 return block, constants
         return "gemm", self.gemm
 
 
-def gemm_blocks(quantization: Quantization | None) -> tuple[str, ...]:
-    """The blocks that may price products of a format, its own first."""
+QUANTISED_BLOCKS: Final = ("gemm_fp8", "gemm_fp8_rows", "gemm_fp8_block", "gemm_nvfp4")
+"""Blocks of products of quantised operands."""
+
+
+def gemm_blocks(quantization: Quantization | None, *, by_row: bool = False) -> tuple[str, ...]:
+    """The blocks that may price products of a format, its own first; `by_row`: torch's with a scale a row."""
     if quantization is None:
         return ("gemm",)
-    return tuple(dict.fromkeys((f"gemm_{quantization}", "gemm_fp8", "gemm")))
+    own = "gemm_fp8_rows" if by_row else f"gemm_{quantization}"
+    return tuple(dict.fromkeys((own, "gemm_fp8", "gemm")))

@@ -22,7 +22,7 @@ from kraken_sim.files.problems import problems_of
 from kraken_sim.hardware.device import Device, LaunchCosts
 from kraken_sim.profiles.blocks import Reading, read_fields
 from kraken_sim.profiles.json_schema import values_schema
-from kraken_sim.profiles.profile import HardwareProfile, Provenance, ProvenanceKind
+from kraken_sim.profiles.profile import QUANTISED_BLOCKS, HardwareProfile, Provenance, ProvenanceKind
 from kraken_sim.profiles.topology_file import Text, TopologyFile, build_topology, check_quantities
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ BLOCKS: Final[Mapping[str, type]] = {
     "launch": LaunchCosts,
     "gemm": GemmConstants,
     "gemm_fp8": GemmConstants,
+    "gemm_fp8_rows": GemmConstants,
     "gemm_fp8_block": GemmConstants,
     "gemm_nvfp4": GemmConstants,
     "attention": AttentionConstants,
@@ -48,7 +49,7 @@ BLOCKS: Final[Mapping[str, type]] = {
 }
 """The blocks of constants of a profile, and what each becomes."""
 
-OPTIONAL_BLOCKS: Final = frozenset({"gemm_fp8", "gemm_fp8_block", "gemm_nvfp4", "serving_attention", "power"})
+OPTIONAL_BLOCKS: Final = frozenset({*QUANTISED_BLOCKS, "serving_attention", "power"})
 """Blocks that a file may leave out."""
 
 
@@ -74,6 +75,7 @@ class ProfileFile(FileModel):
     topology: TopologyFile
     gemm: ConstantsBlock
     gemm_fp8: ConstantsBlock | None = None
+    gemm_fp8_rows: ConstantsBlock | None = None
     gemm_fp8_block: ConstantsBlock | None = None
     gemm_nvfp4: ConstantsBlock | None = None
     attention: ConstantsBlock

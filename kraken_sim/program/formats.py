@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
+from typing import Final, Literal
 
 
 class DType(StrEnum):
@@ -82,3 +83,47 @@ class ActivationScheme(StrEnum):
     DYNAMIC_TENSOR = "dynamic_tensor"
 
     __hash__ = str.__hash__  # faster than Enum's
+
+
+@dataclass(frozen=True, slots=True)
+class InputFormat:
+    """What the inputs of GEMMs are quantised to, and how their scales are found."""
+
+    quantization: Quantization
+    scheme: ActivationScheme = ActivationScheme.DYNAMIC
+
+    @property
+    def dtype(self) -> DType:
+        """The format of the values themselves."""
+        return self.quantization.dtype
+
+    @property
+    def by_row(self) -> bool:
+        """Whether all of a token is read before any of it is quantised."""
+        return self == BY_TOKEN
+
+
+STATIC: Final = InputFormat(Quantization.FP8, ActivationScheme.STATIC)
+"""Fp8 with a scale a tensor, known beforehand."""
+BY_TOKEN: Final = InputFormat(Quantization.FP8, ActivationScheme.DYNAMIC)
+"""Fp8 with a scale a token."""
+BY_TENSOR: Final = InputFormat(Quantization.FP8, ActivationScheme.DYNAMIC_TENSOR)
+"""Fp8 with a scale a tensor, found first."""
+BY_BLOCK: Final = InputFormat(Quantization.FP8_BLOCK)
+"""Fp8 with a scale for 128 of a token."""
+FP4: Final = InputFormat(Quantization.NVFP4)
+"""Nvfp4, whose scale for the tensor is known beforehand."""
+
+
+class KVCacheDType(StrEnum):
+    """What keys and values are cached in: auto as activations, float8 as e4m3."""
+
+    AUTO = "auto"
+    FLOAT8 = "float8"
+
+    __hash__ = str.__hash__  # faster than Enum's
+
+    @property
+    def dtype(self) -> DType | None:
+        """The format; None for that of activations."""
+        return DType.FLOAT8_E4M3 if self is KVCacheDType.FLOAT8 else None

@@ -7,6 +7,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from kraken_sim.program.formats import BY_BLOCK, BY_TOKEN, FP4, STATIC, InputFormat
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -58,6 +60,9 @@ class KernelRules:
     `composed`: RMSNorm, rotary positions and SiLU-mul out of torch's operators, one kernel each. `generated_norm`: an
     RMSNorm is an engine's or a compiler's kernel and not torch's. `add_in_norm`: a sum that a norm reads is made by it.
     `all_reduce_norm`: where an AllReduce comes before these two, its kernel does all three, within an engine's limits.
+    `quantize_in_*`: in which formats an RMSNorm, a SiLU-mul or such an AllReduce quantises the input of the GEMM behind
+    it; in others, and behind attention, a LayerNorm or a GELU, that takes kernels of its own. `float8_cache`: whether
+    attention reads a cache in fp8. `torch_gemms`: GEMMs are torch's, whose fp8 with a scale a token has fewer tiles.
     """
 
     composed: bool = False
@@ -65,6 +70,11 @@ class KernelRules:
     add_in_norm: bool = False
     positions: Positions = Positions.APART
     all_reduce_norm: bool = False
+    quantize_in_norm: frozenset[InputFormat] = frozenset()
+    quantize_in_activation: frozenset[InputFormat] = frozenset()
+    quantize_in_all_reduce: frozenset[InputFormat] = frozenset()
+    float8_cache: bool = False
+    torch_gemms: bool = True
 
 
 RULES: Mapping[KernelSet, KernelRules] = MappingProxyType(
@@ -72,10 +82,31 @@ RULES: Mapping[KernelSet, KernelRules] = MappingProxyType(
         KernelSet.PYTORCH: KernelRules(),
         KernelSet.PYTORCH_COMPOSED: KernelRules(composed=True),
         KernelSet.FUSED: KernelRules(generated_norm=True),
-        KernelSet.COMPILED: KernelRules(generated_norm=True, add_in_norm=True, positions=Positions.COMPILED),
-        KernelSet.SERVING: KernelRules(generated_norm=True, add_in_norm=True),
+        KernelSet.COMPILED: KernelRules(
+            generated_norm=True,
+            add_in_norm=True,
+            positions=Positions.COMPILED,
+            quantize_in_norm=frozenset({STATIC, BY_TOKEN}),
+            quantize_in_activation=frozenset({STATIC, BY_TOKEN}),
+        ),
+        KernelSet.SERVING: KernelRules(
+            generated_norm=True,
+            add_in_norm=True,
+            quantize_in_norm=frozenset({STATIC, BY_TOKEN, BY_BLOCK}),
+            quantize_in_activation=frozenset({STATIC, FP4}),
+            float8_cache=True,
+            torch_gemms=False,
+        ),
         KernelSet.SERVING_FUSED: KernelRules(
-            generated_norm=True, add_in_norm=True, positions=Positions.IN_ATTENTION, all_reduce_norm=True
+            generated_norm=True,
+            add_in_norm=True,
+            positions=Positions.IN_ATTENTION,
+            all_reduce_norm=True,
+            quantize_in_norm=frozenset({STATIC, BY_TOKEN, BY_BLOCK}),
+            quantize_in_activation=frozenset({STATIC, FP4}),
+            quantize_in_all_reduce=frozenset({STATIC, FP4}),
+            float8_cache=True,
+            torch_gemms=False,
         ),
     }
 )
@@ -83,4 +114,6 @@ RULES: Mapping[KernelSet, KernelRules] = MappingProxyType(
 launch (the composed ones those of Hugging Face's modeling_llama.py); serving is the order of vLLM's
 model_executor/models/llama.py with its fused_add_rms_norm, rotary_embedding, reshape_and_cache and silu_and_mul;
 serving_fused adds vLLM's compilation/passes/fusion/allreduce_rms_fusion.py and the attention op of TensorRT-LLM
-(docs/source/features/attention.md)."""
+(docs/source/features/attention.md). What quantises: of compiled what torch.compile makes of the models of
+validation/models, of the serving sets vLLM's docs/design/fusions.md and docs/design/attention_backends.md; torch's
+scaled_dot_product_attention reads no fp8."""

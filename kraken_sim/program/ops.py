@@ -23,7 +23,8 @@ NormFunction = Literal["layer_norm", "rms_norm"]
 class Gemm:
     """y[m, n] = x[m, k] · W[n, k]ᵀ (+ bias[n]); W is read from HBM, fresh on every use.
 
-    `accumulate` marks y += x · Wᵀ, which also reads y. With a `quantization` x and W have that format, y has `dtype`.
+    `accumulate` marks y += x · Wᵀ, which also reads y. With a `quantization` x and W have that format, y has `dtype`;
+    `by_row` marks torch's kernels with a scale a row of x and of W, of which there are few.
     """
 
     m: int
@@ -32,6 +33,7 @@ class Gemm:
     dtype: DType
     accumulate: bool = False
     quantization: Quantization | None = None
+    by_row: bool = False
 
     @property
     def input_dtype(self) -> DType:
@@ -58,7 +60,8 @@ class Gemm:
 class Attention:
     """softmax(q kᵀ/√d) v for `batch` sequences; prefill has q_len == kv_len, decode has q_len == 1.
 
-    q: [batch, q_len, num_heads, head_dim]; k, v: [batch, kv_len, num_kv_heads, head_dim].
+    q: [batch, q_len, num_heads, head_dim]; k, v: [batch, kv_len, num_kv_heads, head_dim]. A decode step reads k and v
+    from a cache, which has `kv_dtype` where that is not q's.
     """
 
     batch: int
@@ -69,6 +72,12 @@ class Attention:
     head_dim: int
     causal: bool
     dtype: DType
+    kv_dtype: DType | None = None
+
+    @property
+    def kv_num_bytes(self) -> int:
+        """Bytes of a cached element."""
+        return (self.dtype if self.kv_dtype is None else self.kv_dtype).num_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +85,8 @@ class Norm:
     """A norm over `hidden_size` for `num_tokens` rows: reads x once, writes y once.
 
     `fused` marks an engine's or a compiler's kernel instead of torch's own. It may take in the adds before it: `adds`
-    tensors more are read and summed first, and with `writes_sum` the sum is written as well.
+    tensors more are read and summed first, and with `writes_sum` the sum is written as well. With an `output_dtype` y
+    is quantised to that.
     """
 
     num_tokens: int
@@ -86,6 +96,14 @@ class Norm:
     fused: bool = False
     adds: int = 0
     writes_sum: bool = False
+    output_dtype: DType | None = None
+
+    @property
+    def moved_bytes(self) -> float:
+        """Bytes that are read and written."""
+        written = self.dtype if self.output_dtype is None else self.output_dtype
+        others = (1 + self.adds + self.writes_sum) * self.dtype.num_bytes
+        return (others + written.bytes_per_element) * self.num_tokens * self.hidden_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +111,7 @@ class Elementwise:
     """A pointwise kernel (`function` is gelu, add, ...) that streams its operands through HBM once.
 
     Outputs have the inputs' number format unless `output_dtype` says another. A reduction, whose output is small, has
-    no outputs.
+    no outputs. With `rows` each of so many rows is reduced before it is written, so that a CTA takes a whole one.
     """
 
     function: str
@@ -102,13 +120,14 @@ class Elementwise:
     dtype: DType
     num_outputs: int = 1
     output_dtype: DType | None = None
+    rows: int | None = None
 
     @property
     def moved_bytes(self) -> float:
         """Bytes that are read and written."""
         written = self.dtype if self.output_dtype is None else self.output_dtype
         return float(self.num_elements) * (
-            self.num_inputs * self.dtype.num_bytes + self.num_outputs * written.num_bytes
+            self.num_inputs * self.dtype.num_bytes + self.num_outputs * written.bytes_per_element
         )
 
 

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from kraken_sim.profiles.profile import HardwareProfile, Provenance
 
 BLOCKS: Final = (
-    *("device", "launch", "gemm", "gemm_fp8", "gemm_fp8_block", "gemm_nvfp4", "attention", "serving_attention"),
+    *("device", "launch", "gemm", "gemm_fp8", "gemm_fp8_rows", "gemm_fp8_block", "gemm_nvfp4"),
+    *("attention", "serving_attention"),
     *("memory_bound", "collectives", "contention", "power"),
 )
 GROUP_COLUMNS: Final = ("GPUs", "best ring", "over", "one way", "hop latency", "through host memory")

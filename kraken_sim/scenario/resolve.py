@@ -9,7 +9,7 @@ from kraken_sim.architectures.architecture import Question
 from kraken_sim.architectures.registry import architecture, architectures
 from kraken_sim.errors import InputError, Problem
 from kraken_sim.models.hf import SYNONYMS, config_from_fields, read_hf_fields
-from kraken_sim.models.memory import DeviceMemory, TokenLoad, check_memory, device_memory
+from kraken_sim.models.memory import DeviceMemory, StoredAs, TokenLoad, check_memory, device_memory
 from kraken_sim.models.presets import preset_fields
 from kraken_sim.profiles.placement import gpu_numbers
 
@@ -120,7 +120,8 @@ def token_load_of(scenario: Scenario) -> TokenLoad:
 
 def memory_of(scenario: Scenario, resolved: ResolvedModel) -> DeviceMemory:
     """Bytes that one device needs; `check_memory` compares them with what it has."""
-    return device_memory(resolved.config, resolved.layout, token_load_of(scenario), scenario.dtype)
+    formats = StoredAs(scenario.dtype, scenario.quantization, scenario.kv_cache_dtype.dtype)
+    return device_memory(resolved.config, resolved.layout, token_load_of(scenario), formats)
 
 
 def _config_of(spec: ModelSpec) -> TransformerConfig:

@@ -24,6 +24,7 @@ from kraken_sim.files.strict_yaml import read_yaml
 from kraken_sim.models.hf import FAMILIES
 from kraken_sim.profiles.load import is_path
 from kraken_sim.profiles.placement import Placement
+from kraken_sim.program.formats import ActivationScheme, KVCacheDType, Quantization
 from kraken_sim.program.kernel_sets import CardLoad, KernelSet
 from kraken_sim.program.ops import ComputeDType, DType
 from kraken_sim.scenario.collective import CollectiveSpec
@@ -190,7 +191,32 @@ class Scenario(FileModel):
         description="Tokens of each sequence: the prompt's, or those its cache holds.", examples=[2048]
     )
     dtype: ComputeDType = Field(default=DType.FLOAT16, description="Number format of weights and activations.")
+    quantization: Quantization | None = Field(
+        default=None,
+        description="What weights and inputs of the layers' GEMMs are quantised to; embedding and LM head are not.",
+        examples=["fp8"],
+    )
+    activation_scheme: ActivationScheme = Field(
+        default=ActivationScheme.DYNAMIC,
+        description="How fp8 inputs are scaled: static, by one known scale a tensor; dynamic, by one a token; "
+        "dynamic_tensor, by one a tensor that is found first.",
+        examples=["static"],
+    )
+    kv_cache_dtype: KVCacheDType = Field(
+        default=KVCacheDType.AUTO,
+        description="What keys and values are cached in: auto, as dtype.",
+        examples=["float8"],
+    )
     runtime: RuntimeSpec = Field(default_factory=RuntimeSpec)
+
+    @model_validator(mode="after")
+    def _scales_fit(self) -> Self:
+        if self.activation_scheme is not ActivationScheme.DYNAMIC and self.quantization is not Quantization.FP8:
+            what = "without a quantization nothing is scaled"
+            if self.quantization is not None:
+                what = f"{self.quantization} has its scales by block, which are dynamic"
+            raise fields_error(f"is fp8's; {what}", "activation_scheme")
+        return self
 
 
 def scenario_from(data: object, source: str | None = None) -> Scenario:

@@ -19,7 +19,7 @@ from kraken_sim.files.problems import fields_error, problems_of
 from kraken_sim.predict.pricing import Pricing
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.profiles.profile import HardwareProfile
-from kraken_sim.program.formats import Quantization
+from kraken_sim.program.formats import KVCacheDType, Quantization
 from kraken_sim.program.ops import (
     Attention,
     CollectiveKind,
@@ -80,6 +80,7 @@ class AttentionSpec(_Op):
     head_dim: Count = 128
     causal: bool = True
     serving: bool = True
+    kv_cache_dtype: KVCacheDType = KVCacheDType.AUTO
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -247,7 +248,15 @@ def _compute_op(
     if isinstance(spec, AttentionSpec):
         kv_heads = spec.num_kv_heads or spec.num_heads
         return Attention(
-            spec.batch, spec.q_len, spec.kv_len, spec.num_heads, kv_heads, spec.head_dim, spec.causal, spec.dtype
+            spec.batch,
+            spec.q_len,
+            spec.kv_len,
+            spec.num_heads,
+            kv_heads,
+            spec.head_dim,
+            spec.causal,
+            spec.dtype,
+            spec.kv_cache_dtype.dtype,
         )
     if isinstance(spec, NormSpec):
         shape = (spec.num_tokens, spec.hidden_size, spec.dtype)

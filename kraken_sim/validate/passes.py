@@ -223,6 +223,13 @@ def _compare(
     return Comparison(record, record.condition, record.time_s.median, prediction.latency_s)
 
 
+def _formats(record: PassRecord) -> dict[str, str]:
+    if record.quantization is None:
+        return {}
+    scheme = {} if record.activation_scheme is None else {"activation_scheme": record.activation_scheme.value}
+    return {"quantization": record.quantization.value, **scheme}
+
+
 def scenario_of_pass(record: PassRecord, collective: Mapping[str, Any], hardware: str) -> Scenario:
     """The scenario that a measured pass answers.
 
@@ -254,6 +261,7 @@ def scenario_of_pass(record: PassRecord, collective: Mapping[str, Any], hardware
             "batch_size": record.batch_size,
             "context_length": record.context_length,
             "dtype": record.dtype.value,
+            **_formats(record),
             "runtime": runtime,
         }
     )
