@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from math import pi, sqrt
+from math import log, pi, sqrt
 from typing import Any
 
 import pytest
@@ -11,7 +11,7 @@ import pytest
 from kraken_sim import simulate
 from kraken_sim.engine.timeline import SpanKind
 from kraken_sim.predict.energy import step_energy
-from kraken_sim.predict.uncertainty import block_residuals, interval_of
+from kraken_sim.predict.uncertainty import HostRange, block_residuals, host_quantile, host_range, interval_of
 from kraken_sim.profiles.profile import Provenance, ProvenanceKind
 from kraken_sim.program.program import MAIN_STREAM
 
@@ -78,18 +78,42 @@ class TestTotals:
 class TestInterval:
     def test_errors_of_blocks_are_independent_and_within_a_block_common(self) -> None:
         # Six tenths with an error of 0.1 and four with 0.2 are sqrt(0.06² + 0.08²) = 0.1 on average.
-        found = interval_of(1e-3, {"gemm": 6e-4, "attention": 4e-4}, {"gemm": 0.1, "attention": 0.2}, eager=False)
+        found = interval_of(1e-3, {"gemm": 6e-4, "attention": 4e-4}, {"gemm": 0.1, "attention": 0.2})
         half = 1.645 * sqrt(pi / 2) * 0.1
         assert found.high_s == pytest.approx(1e-3 * (1 + half))
         assert found.low_s == pytest.approx(1e-3 / (1 + half))
         assert found.level == 0.9
 
-    def test_a_lower_clock_and_an_eager_host_add_their_own(self) -> None:
-        cool, hot = (interval_of(1e-3, {}, {}, eager=False, slowdown=slowdown) for slowdown in (1.0, 1.2))
+    def test_a_lower_clock_adds_its_own(self) -> None:
+        cool, hot = (interval_of(1e-3, {}, {}, slowdown=slowdown) for slowdown in (1.0, 1.2))
         assert cool.high_s == cool.low_s == 1e-3
         assert hot.high_s == pytest.approx(1e-3 * (1 + 1.645 * sqrt(pi / 2) * 0.5 * 0.2))
-        graph, eager = (interval_of(1e-3, {"launch": 5e-4}, {"launch": 9.0}, eager=launch) for launch in (False, True))
-        assert eager.high_s / 1e-3 - 1 == pytest.approx(10 * (graph.high_s / 1e-3 - 1))
+
+    def test_what_another_host_makes_of_a_step_is_added_in_quadrature_on_either_side(self) -> None:
+        alone = interval_of(1e-3, {"launch": 5e-4}, {}, hosts_s=(0.8e-3, 1.5e-3))
+        assert (alone.low_s, alone.high_s) == pytest.approx((0.8e-3, 1.5e-3))
+        kernels = interval_of(1e-3, {"gemm": 1e-3}, {"gemm": 0.1})
+        both = interval_of(1e-3, {"gemm": 1e-3}, {"gemm": 0.1}, hosts_s=(0.8e-3, 1.5e-3))
+        assert log(both.high_s / 1e-3) ** 2 == pytest.approx(log(kernels.high_s / 1e-3) ** 2 + log(1.5) ** 2)
+        assert log(both.low_s / 1e-3) ** 2 == pytest.approx(log(kernels.low_s / 1e-3) ** 2 + log(0.8) ** 2)
+
+    def test_the_more_processes_tell_of_a_host_the_nearer_another_one_is(self) -> None:
+        few, many = host_range(0.3, 1), host_range(0.3, 8)
+        assert few.low < many.low < few.median == many.median == 1.0 < many.high < few.high
+        assert host_range(0.0, 8) == HostRange(1.0, 1.0, 1.0)
+
+    def test_of_many_ranks_one_is_slow(self) -> None:
+        one, two, eight = (host_range(0.3, 9, num_ranks=count) for count in (1, 2, 8))
+        assert one.low < two.low == eight.low < 1.0
+        assert 1.0 < two.median == eight.median < 1.2
+        assert one.high < two.high < eight.high
+
+    def test_quantiles_of_hosts_rise_and_keep_to_what_was_measured(self) -> None:
+        probabilities = [0.0, 0.001, 0.03, 0.05, 0.2, 0.5, 0.73, 0.95, 0.999]
+        found = [host_quantile(p) for p in probabilities]
+        assert found == sorted(found)
+        assert host_quantile(0.05) == -1.25
+        assert host_quantile(0.999) == host_quantile(0.99) == 2.8
 
     def test_the_largest_residual_of_a_block_counts_and_one_that_states_none_is_taken_as_a_fifth(self) -> None:
         def fitted(residual: float | None) -> Provenance:

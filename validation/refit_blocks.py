@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
 from kraken_sim.calibration.attention import DEFAULT_START as ATTENTION_START
@@ -12,14 +11,14 @@ from kraken_sim.calibration.collective_kinds import fit_kind
 from kraken_sim.calibration.collectives import fit_all_reduce
 from kraken_sim.calibration.fit_profile import calibrate, held_out_text, machine_text, unchanged
 from kraken_sim.calibration.gemm import fit_gemm
-from kraken_sim.calibration.launch import LAYER_CALLS
 from kraken_sim.calibration.overlap import sustained_samples
 from kraken_sim.calibration.power import START as POWER_START
 from kraken_sim.calibration.power import fit_power
 from kraken_sim.calibration.quantised import fit_quantised
 from kraken_sim.files.strict_yaml import parse_yaml
+from kraken_sim.measurements.launch import LAYER_CALLS, launch_costs
 from kraken_sim.measurements.records import LaunchRecord
-from kraken_sim.measurements.schema import read_measurements
+from kraken_sim.measurements.schema import MeasurementFile, read_measurements
 from kraken_sim.profiles.profile import Provenance, ProvenanceKind
 from kraken_sim.profiles.schema import BLOCKS, parse_profile
 from kraken_sim.profiles.write import BlockText, block_yaml, section, with_sections
@@ -247,22 +246,24 @@ def _with_kinds(text: BlockText, chip: HardwareProfile, public: str) -> BlockTex
 
 
 def _with_host(text: BlockText, folder: Path) -> BlockText:
-    """The host's time for a kernel as the median over processes that ran a whole layer on machines of this kind."""
-    files = [read_measurements(path) for path in sorted((folder / "launch").glob("h200-*.jsonl"))]
-    num_kernels = sum(LAYER_CALLS.values())
-    times = [
-        median(r.time_s[1] for r in file.select(LaunchRecord) if (r.quantity, r.detail) == ("host_layer", "standard"))
-        / num_kernels
-        for file in files
-    ]
-    each = " and ".join(f"{1e6 * time_s:.1f}" for time_s in sorted(times))
-    source = (
-        f"host_layer: a decoder layer's host time over its {num_kernels} kernels, median of {len(times)} processes "
-        f"({each} us); {machine_text(files[0])}"
+    """The host's times over all processes that ran a whole layer, on machines of this kind and of another."""
+    files = [read_measurements(path) for path in sorted((folder / "launch").glob("*.jsonl"))]
+    processes = sorted({(index, r.process) for index, file in enumerate(files) for r in file.select(LaunchRecord)})
+    records = tuple(
+        record.model_copy(update={"process": 1 + processes.index((index, record.process))})
+        for index, file in enumerate(files)
+        for record in file.select(LaunchRecord)
     )
-    constants = replace(text.constants, eager_kernel_s=median(times))
-    overrides = {**text.overrides, "eager_kernel_s": Provenance(ProvenanceKind.MEASURED, source)}
-    return replace(text, constants=constants, overrides=overrides)
+    merged = MeasurementFile("launch", files[0].header, records)
+    layers = [r.time_s[1] for r in records if (r.quantity, r.detail) == ("host_layer", "standard")]
+    each = ", ".join(f"{1e6 * layer_s / sum(LAYER_CALLS.values()):.1f}" for layer_s in sorted(layers))
+    devices = " and ".join(sorted({file.header.device_name for file in files}))
+    where = f"{len(processes)} processes on hosts of {devices} ({each} us a kernel), torch {files[0].header.torch}"
+    fit = launch_costs(merged, text.constants, where)
+    names = ("eager_kernel_s", "eager_shares")
+    constants = replace(text.constants, **{name: getattr(fit.constants, name) for name in names})
+    sources = {path: source for path, source in fit.sources.items() if path.partition(".")[0] in names}
+    return replace(text, constants=constants, overrides={**text.overrides, **sources})
 
 
 def _power(shipped: Shipped, name: str, folder: Path) -> None:

@@ -14,7 +14,6 @@ from kraken_sim.calibration import attention, collectives, contention, gemm, mem
 from kraken_sim.calibration.base_errors import BaseErrors, Judgement, base_errors_of
 from kraken_sim.calibration.errors import class_errors
 from kraken_sim.calibration.kept import CALIBRATED, common_provenance, kept_provenance, labelled
-from kraken_sim.calibration.launch import launch_costs
 from kraken_sim.calibration.overlap import pair_samples, sustained_samples
 from kraken_sim.calibration.samples import (
     all_reduce_samples,
@@ -25,6 +24,7 @@ from kraken_sim.calibration.samples import (
 )
 from kraken_sim.calibration.switches import kernel_switch
 from kraken_sim.errors import InputError
+from kraken_sim.measurements.launch import launch_costs
 from kraken_sim.measurements.machine import machine_warnings
 from kraken_sim.profiles.profile import Provenance, ProvenanceKind
 from kraken_sim.profiles.write import BlockText, numbers_of
@@ -252,7 +252,8 @@ def _launch(work: _Calibration) -> None:
     if not fit.sources:
         work.kept["launch"] = "no launch records"
         return
-    known = {path.split(".")[1]: where for path, where in work.base.provenance.items() if path.startswith("launch.")}
+    base = work.base.provenance
+    known = {path.removeprefix("launch."): where for path, where in base.items() if path.startswith("launch.")}
     provenance = Provenance(ProvenanceKind.MEASURED, f"medians of launch records; {work.machine}")
     work.found("launch", BlockText(fit.constants, provenance, known | dict(fit.sources)))
     work.records |= fit.records

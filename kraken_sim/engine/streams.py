@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from kraken_sim.costs.host import host_share
 from kraken_sim.engine.clock import now_ps, to_ps
 from kraken_sim.engine.timeline import Span, SpanKind
 from kraken_sim.program.ops import Collective
@@ -53,7 +54,8 @@ def launch_ps(step: Step, costs: LaunchCosts) -> int:
     if isinstance(step.op, Collective):
         beside = costs.eager_side_collective_s if step.stream == COMM_STREAM else 0.0
         return to_ps(max(beside, costs.eager_collective_s))
-    return to_ps(costs.eager_kernel_s)
+    shares = costs.eager_shares
+    return to_ps(costs.eager_kernel_s * host_share(step.op, shares) if shares else costs.eager_kernel_s)
 
 
 def node_gap_ps(costs: LaunchCosts, *, eager: bool) -> int:

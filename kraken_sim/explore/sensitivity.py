@@ -25,8 +25,8 @@ from kraken_sim.engine.timeline import SpanKind
 from kraken_sim.predict.api import simulate
 from kraken_sim.predict.metrics import block_of_op, totals
 from kraken_sim.predict.uncertainty import (
-    EAGER_LAUNCH_RESIDUAL,
     GRAPH_LAUNCH_RESIDUAL,
+    HOST_RESIDUAL,
     NORMAL_QUANTILE,
     block_residuals,
 )
@@ -173,7 +173,7 @@ def perturbed_residuals(profile: HardwareProfile, scenario: Scenario) -> dict[st
     """The blocks worth perturbing and by how much: the residual of a fit, for launch costs as in `uncertainty`."""
     found = block_residuals(profile.provenance)
     eager = scenario.runtime.launch.value == "eager"
-    found["launch"] = EAGER_LAUNCH_RESIDUAL if eager else GRAPH_LAUNCH_RESIDUAL
+    found["launch"] = HOST_RESIDUAL if eager else GRAPH_LAUNCH_RESIDUAL
     return {block: found[block] for block in PERTURBED_BLOCKS if found.get(block, 0.0) > 0.0}
 
 

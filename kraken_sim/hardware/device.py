@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from kraken_sim.errors import InputError
-from kraken_sim.files.meaning import Meaning, Table, holds, means, words
+from kraken_sim.files.meaning import Meaning, Table, exactly, holds, means, words
 from kraken_sim.program.formats import DType
 
 if TYPE_CHECKING:
@@ -76,7 +76,9 @@ class LaunchCosts:
 
     Eager launches pay host time for every kernel, collective and event; a captured graph is launched once, and its
     nodes follow each other with a small gap. Where `eager_side_collective_s` is less than `eager_collective_s`, the
-    latter counts. Chains of one kernel don't show `kernel_switch_s`.
+    latter counts. Chains of one kernel don't show `kernel_switch_s`. `eager_kernel_s` is the mean over the kernels of a
+    decoder layer, `eager_shares` how many times that each kind of kernel takes; without them all take the same. From
+    process to process these times differ by `eager_spread`.
     """
 
     eager_kernel_s: float = field(metadata=means("Host time of a kernel launched alone.", 0.0, 6e-6, 1e-2))
@@ -110,5 +112,26 @@ class LaunchCosts:
             0.0,
             0.9e-6,
             1e-3,
+        ),
+    )
+    eager_shares: Mapping[str, float] = field(
+        default_factory=dict,
+        hash=False,
+        metadata=holds(
+            exactly(
+                "Host time of a kernel over the mean of a layer's, by the kind of its call.",
+                each=Meaning("Host time of such a kernel.", 0.01, 1.0, 100.0, "of the mean"),
+                optional=("gemm", "attention", "norm", "pointwise", "copy", "generated"),
+            )
+        ),
+    )
+    eager_spread: float = field(
+        default=0.0,
+        metadata=means(
+            "Standard deviation of the host's times from process to process; 0: not measured.",
+            0.0,
+            0.24,
+            2.0,
+            "of the logarithm",
         ),
     )

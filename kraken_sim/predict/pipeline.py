@@ -7,11 +7,13 @@ so a kept one is what would have been built. Caches are bounded, and memory stay
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from kraken_sim.architectures.workload import Workload
+from kraken_sim.costs.host import shares_in
 from kraken_sim.engine.simulation import Machine
+from kraken_sim.measurements.host import host_of
 from kraken_sim.models.counts import parameter_count
 from kraken_sim.predict.kernel_choice import all_reduce_norm_bytes
 from kraken_sim.predict.memo import Memo
@@ -19,16 +21,26 @@ from kraken_sim.predict.number_formats import check_formats, input_format
 from kraken_sim.predict.prediction import Prediction
 from kraken_sim.predict.prepared import Described, Prepared
 from kraken_sim.predict.pricing import MOST_PRICES, Pricing
-from kraken_sim.predict.uncertainty import block_residuals
+from kraken_sim.predict.uncertainty import (
+    ASSUMED_HOST_SPREAD,
+    HOST_SPREAD,
+    PROFILE_PROCESSES,
+    HostRange,
+    block_residuals,
+    host_range,
+)
+from kraken_sim.predict.what_if import with_host_times
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.profiles.placement import placed
-from kraken_sim.profiles.profile import QUANTISED_BLOCKS
-from kraken_sim.program.kernel_sets import RULES
+from kraken_sim.profiles.profile import QUANTISED_BLOCKS, ProvenanceKind
+from kraken_sim.profiles.what_if import on_host
+from kraken_sim.program.kernel_sets import RULES, KernelSet
 from kraken_sim.program.ops import Collective
 from kraken_sim.scenario.resolve import check_context, check_memory, memory_of, resolve_model
 
 if TYPE_CHECKING:
     from kraken_sim.costs.types import KernelCost
+    from kraken_sim.hardware.host import HostTimes
     from kraken_sim.profiles.profile import HardwareProfile
     from kraken_sim.program.program import Program
     from kraken_sim.scenario.resolve import ResolvedModel
@@ -57,6 +69,7 @@ class Predictor:
     _pricings: Memo[Pricing] = field(default_factory=lambda: Memo(256))
     _kernels: Memo[Memo[KernelCost]] = field(default_factory=lambda: Memo(64))
     _described: Memo[Described] = field(default_factory=lambda: Memo(128))
+    _hosts: Memo[HostTimes] = field(default_factory=lambda: Memo(64))
 
     def predict(self, scenario: Scenario, *, exact: bool = False) -> Prediction:
         """The answer to one scenario; `exact` as in `Prepared.run`.
@@ -79,23 +92,26 @@ class Predictor:
         device = self._profile(scenario.hardware).device
         device.rate_flops(scenario.dtype)
         check_formats(scenario, device)
-        profile = self._placed(scenario, resolved.num_devices)
+        host = self._host(scenario)
+        profile = self._hosted(scenario, self._placed(scenario, resolved.num_devices), host)
         memory = memory_of(scenario, resolved)
         check_memory(memory, profile.device.hbm_capacity_bytes)
         workload = _workload_of(scenario, all_reduce_norm_bytes(scenario, resolved, profile))
         program, communicates = self._program(workload, shaped)
         pricing = self._pricing(scenario, profile, program.num_devices).under_load(program, scenario.runtime.load)
+        hosts = _hosts_of(profile, host, program.num_devices)
         return Prepared(
             scenario=scenario,
             profile=profile,
             resolved=resolved,
             program=program,
             pricing=pricing,
-            machine=engine_machine(profile, pricing),
+            machine=with_host_times(engine_machine(profile, pricing, scenario.runtime.kernels), hosts.median),
             memory=memory,
             num_parameters=shaped.num_parameters,
             described=self._describe(scenario, profile, communicates),
             again=self.prepare,
+            hosts=hosts,
         )
 
     def resolve(self, scenario: Scenario) -> ResolvedModel:
@@ -121,7 +137,7 @@ class Predictor:
                 residuals["gemm"] = residuals[layers]
             return Described(found, residuals)
 
-        return self._described.get((scenario.hardware, communicates, layers), build)
+        return self._described.get((scenario.hardware, scenario.runtime.host, communicates, layers), build)
 
     def _profile(self, hardware: str) -> HardwareProfile:
         return self.profile or self._profiles.get(hardware, lambda: load_profile(hardware))
@@ -133,6 +149,18 @@ class Predictor:
             return profile
         key = (scenario.hardware, scenario.placement, num_devices)
         return self._profiles.get(key, lambda: placed(profile, scenario.placement, num_devices))
+
+    def _host(self, scenario: Scenario) -> HostTimes | None:
+        """The host that the scenario names; its file is read once."""
+        spec = scenario.runtime.host
+        return None if spec is None else self._hosts.get(spec, lambda: host_of(spec))
+
+    def _hosted(self, scenario: Scenario, profile: HardwareProfile, host: HostTimes | None) -> HardwareProfile:
+        """The machine with the launch costs of the scenario's host."""
+        if host is None:
+            return profile
+        key = (scenario.hardware, scenario.placement, scenario.num_devices, scenario.runtime.host)
+        return self._profiles.get(key, lambda: on_host(profile, host))
 
     def _shaped(self, scenario: Scenario) -> Shaped:
         """Shapes and parameters: they depend on the context in nothing but its limit."""
@@ -162,7 +190,7 @@ class Predictor:
         policy = scenario.runtime.collective.policy()
         kernels = self._kernels.get(scenario.hardware, lambda: Memo(MOST_PRICES))
         return self._pricings.get(
-            (scenario.hardware, scenario.placement, policy, num_devices),
+            (scenario.hardware, scenario.placement, policy, num_devices, scenario.runtime.host),
             lambda: Pricing(profile, policy, num_devices, _kernels=kernels),
         )
 
@@ -183,12 +211,24 @@ def _workload_of(scenario: Scenario, norm_bytes: tuple[tuple[int, int], ...]) ->
     )
 
 
-def engine_machine(profile: HardwareProfile, pricing: Pricing) -> Machine:
-    """The profile as the engine sees it."""
+def _hosts_of(profile: HardwareProfile, host: HostTimes | None, num_ranks: int) -> HostRange:
+    """How far the hosts of a step may be from what is taken, and where the slowest of them is expected."""
+    where = profile.provenance.get("launch.eager_kernel_s")
+    if host is None and where is not None and where.kind is ProvenanceKind.ASSUMED:
+        return replace(host_range(ASSUMED_HOST_SPREAD, PROFILE_PROCESSES, num_ranks), median=1.0)
+    spread = profile.launch.eager_spread or HOST_SPREAD
+    return host_range(spread, PROFILE_PROCESSES if host is None else host.processes, num_ranks)
+
+
+def engine_machine(profile: HardwareProfile, pricing: Pricing, kernels: KernelSet = KernelSet.PYTORCH) -> Machine:
+    """The profile as the engine sees it, launching the kernels of a set."""
+    launch = profile.launch
+    if launch.eager_shares:
+        launch = replace(launch, eager_shares=shares_in(launch.eager_shares, kernels))
     return Machine(
         num_sms=profile.device.num_sms,
         hbm_bandwidth_bytes_per_s=profile.device.hbm_bandwidth_bytes_per_s,
-        launch=profile.launch,
+        launch=launch,
         contention=profile.contention,
         kernel_cost=pricing.kernel,
         collective_cost=pricing.collective,

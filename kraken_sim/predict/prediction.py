@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kraken_sim.architectures.workload import Phase
 from kraken_sim.predict import metrics
 from kraken_sim.predict.uncertainty import interval_of
+from kraken_sim.predict.what_if import with_host_times
 from kraken_sim.program.ops import Collective, CollectiveKind
 
 if TYPE_CHECKING:
@@ -118,8 +119,18 @@ class Prediction:
 
     def interval_with(self, residuals: Mapping[str, float]) -> Interval:
         """The interval for other residuals of the blocks of constants."""
-        blocks_s, eager = self.totals.blocks_s, self.prepared.eager
-        return interval_of(self.latency_s, blocks_s, residuals, eager=eager, slowdown=self.slowdown)
+        blocks_s = self.totals.blocks_s
+        return interval_of(self.latency_s, blocks_s, residuals, hosts_s=self.hosts_s, slowdown=self.slowdown)
+
+    @cached_property
+    def hosts_s(self) -> tuple[float, float] | None:
+        """The latency on hosts as much faster, and as much slower, as hosts differ; None where they launch a graph."""
+        if not self.prepared.eager:
+            return None
+        machine, hosts = self.prepared.machine, self.prepared.hosts
+        factors = (hosts.low / hosts.median, hosts.high / hosts.median)
+        fast, slow = (self.prepared.run(with_host_times(machine, factor)).duration_s for factor in factors)
+        return fast, slow
 
     @property
     def host_wait_s(self) -> float:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from kraken_sim.engine.timeline import Timeline
     from kraken_sim.models.memory import DeviceMemory
     from kraken_sim.predict.pricing import Pricing
+    from kraken_sim.predict.uncertainty import HostRange
     from kraken_sim.profiles.profile import HardwareProfile, Provenance
     from kraken_sim.program.program import Program
     from kraken_sim.scenario.resolve import ResolvedModel
@@ -35,7 +36,8 @@ class Prepared:
 
     `profile` is the machine with its ranks where the scenario puts them, `pricing` holds the prices of the program's
     ops at the clock that the question is about, `machine` is both as the engine takes them. `again` prepares another
-    question for the same machine.
+    question for the same machine. `hosts` is how far the hosts of its ranks may be from what the profile, or
+    the question, says; the machine's is the slowest of them as it is expected.
     """
 
     scenario: Scenario
@@ -48,6 +50,7 @@ class Prepared:
     num_parameters: int
     described: Described
     again: Callable[[Scenario], Prepared]
+    hosts: HostRange
 
     @property
     def eager(self) -> bool:

@@ -5,8 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from kraken_sim.hardware.host import HOST_COSTS
+
 if TYPE_CHECKING:
     from kraken_sim.engine.simulation import Machine
+
+
+def with_host_times(machine: Machine, factor: float) -> Machine:
+    """The machine on a host that takes `factor` times as long for every call of an eager launch."""
+    if factor == 1.0:
+        return machine
+    launch = machine.launch
+    changes = {name: factor * getattr(launch, name) for name in HOST_COSTS if name.startswith("eager_")}
+    return replace(machine, launch=replace(launch, **changes))
 
 
 def without_sms(machine: Machine) -> Machine:

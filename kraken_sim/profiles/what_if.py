@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from kraken_sim.errors import InputError
 from kraken_sim.hardware.interconnect import InterconnectKind
 from kraken_sim.hardware.topology.graph import LinkKind
 from kraken_sim.hardware.topology.topology import Topology
+from kraken_sim.profiles.profile import Provenance, ProvenanceKind
+from kraken_sim.profiles.write import numbers_of
 
 if TYPE_CHECKING:
+    from kraken_sim.hardware.host import HostTimes
     from kraken_sim.profiles.profile import HardwareProfile
 
 KERNEL_BLOCKS: Final = ("gemm", "attention", "memory_bound", "collectives")
@@ -18,7 +21,23 @@ KERNEL_BLOCKS: Final = ("gemm", "attention", "memory_bound", "collectives")
 
 PERTURBED_BLOCKS: Final = (*KERNEL_BLOCKS, "contention", "launch")
 
+_HOSTS_KIND: Final = {True: ProvenanceKind.MEASURED, False: ProvenanceKind.ASSUMED}
+"""Of a host's costs: those that it tells, and those taken to go with them."""
+
 _CONTENTION_FIELDS: Final = ("compute_slowdown", "collective_memory_slowdown")
+
+
+def on_host(profile: HardwareProfile, host: HostTimes) -> HardwareProfile:
+    """The machine with a host of which its launch costs are known; each says where it is from."""
+    launch = host.applied(profile.launch)
+    before = dict(numbers_of(profile.launch))
+    told = {*host.costs, *(f"eager_shares.{kind}" for kind in host.shares)}
+    where = {
+        f"launch.{path}": Provenance(_HOSTS_KIND[path in told], host.source)
+        for path, value in numbers_of(launch)
+        if path in told or value != before.get(path)
+    }
+    return replace(profile, launch=launch, provenance={**profile.provenance, **where})
 
 
 def with_time_factor(profile: HardwareProfile, block: str, factor: float) -> HardwareProfile:
@@ -38,7 +57,7 @@ def with_time_factor(profile: HardwareProfile, block: str, factor: float) -> Har
         return replace(profile, name=name, contention=replace(profile.contention, **scaled))
     if block == "launch":
         launch = profile.launch
-        times = {field: getattr(launch, field) * factor for field in type(launch).__dataclass_fields__}
+        times: dict[str, Any] = {path: value * factor for path, value in numbers_of(launch) if path.endswith("_s")}
         return replace(profile, name=name, launch=replace(launch, **times))
     factors = {**profile.time_factors, block: profile.time_factors.get(block, 1.0) * factor}
     return replace(profile, name=name, time_factors=factors)

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kraken_sim.calibration.kept import CALIBRATED, Change, changes_of
+from kraken_sim.profiles.write import numbers_of
 from kraken_sim.units import Dimension, dimension_of_field, format_quantity
 
 if TYPE_CHECKING:
@@ -48,10 +49,9 @@ def _launch_rows(table: Table, result: CalibrationResult) -> None:
         return
     moved = {change.path: change for change in changes_of("launch", result.base, result.profile)}
     first = "launch"
-    for item in result.profile.launch.__dataclass_fields__:
+    for item, value in numbers_of(result.profile.launch):
         count = result.records.get(item)
-        why = result.kept.get(f"launch.{item}")
-        value = getattr(result.profile.launch, item)
+        why = result.kept.get(f"launch.{item}", result.kept.get(f"launch.{item.partition('.')[0]}"))
         change = moved.get(item)
         text = _arrow(change) if change is not None else _number(item, value)
         fate = f"kept: {why}" if why is not None else "measured" if count else "kept"

@@ -28,6 +28,7 @@ from kraken_sim.program.formats import ActivationScheme, KVCacheDType, Quantizat
 from kraken_sim.program.kernel_sets import CardLoad, KernelSet
 from kraken_sim.program.ops import ComputeDType, DType
 from kraken_sim.scenario.collective import CollectiveSpec
+from kraken_sim.scenario.host import HostSpec, host_from_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -157,6 +158,12 @@ class RuntimeSpec(FileModel):
         "1 into a buffer that it sums in place (PyTorch), 2 into and out of a buffer (TensorRT-LLM's plugins).",
         examples=[1],
     )
+    host: HostSpec | None = Field(
+        default=None,
+        description="What launching costs this host: a file of --suite host, a small YAML file, or the costs by name; "
+        "default: what the profile says.",
+        examples=["host.jsonl"],
+    )
     collective: CollectiveSpec = Field(default_factory=CollectiveSpec)
 
 
@@ -245,7 +252,7 @@ def as_scenario(question: Scenario | Mapping[str, object]) -> Scenario:
 
 
 def load_scenario(path: str | Path) -> Scenario:
-    """Reads a scenario file; `model.config` and a path in `hardware` are relative to the file's folder.
+    """Reads a scenario file; `model.config`, `runtime.host` and a path in `hardware` are relative to the file's folder.
 
     Raises:
         InputError: the file cannot be read or is not strict YAML, or any field is wrong; with line numbers.
@@ -285,7 +292,7 @@ def with_kernels(scenario: Scenario, kernels: KernelSet) -> Scenario:
 
 
 def with_absolute_paths(data: Mapping[str, Any], folder: str | Path | None) -> dict[str, Any]:
-    """The same data with paths (`model.config`, and `hardware` if it is one) taken from `folder`, if there is one."""
+    """The same data with paths (`model.config`, `runtime.host`, `hardware` if it is one) from `folder`, if any."""
     resolved = dict(data)
     hardware, model = data.get("hardware"), data.get("model")
     if folder is None:
@@ -294,4 +301,7 @@ def with_absolute_paths(data: Mapping[str, Any], folder: str | Path | None) -> d
         resolved["hardware"] = str(Path(folder) / hardware)
     if isinstance(model, dict) and isinstance(model.get("config"), str):
         resolved["model"] = {**model, "config": str(Path(folder) / model["config"])}
+    runtime = data.get("runtime")
+    if isinstance(runtime, dict) and "host" in runtime:
+        resolved["runtime"] = {**runtime, "host": host_from_folder(runtime["host"], Path(folder))}
     return resolved

@@ -29,17 +29,29 @@ NEEDED: Final[Mapping[str, str]] = {
     "graph_launch_s": "graph_start",
     "graph_node_gap_s": "graph_node_gap",
     "graph_edge_s": "graph_edge",
+    "eager_shares": "host_kernel",
+    "eager_shares.generated": "host_layer/llama",
 }
 """The launch records that a cost is read off."""
+
+LLAMA_CALLS: Final[Mapping[str, int]] = {"gemm": 4, "norm": 2, "pointwise": 2, "attention": 1, "generated": 3}
+"""Kernels of one Llama-like decoder layer of validation/models, by definition: four products, two norms, two sums,
+attention; rotary positions, the cache write and SiLU-mul are kernels that torch.compile has generated."""
+
+_MODULES: Final[Mapping[str, str]] = {"gemm": "linear", "norm": "layer_norm"}
+"""Kernels that a model calls through a module of torch.nn."""
+
+LEAST_SHARE: Final = 0.1
+"""Least share of a generated kernel, against noise; a limit of ours."""
 
 Quantities = dict[tuple[str, str], list[float]]
 """Medians in seconds of (quantity, detail), one for each condition and process it was measured in."""
 
 
 class _Found(NamedTuple):
-    """A cost in seconds, what it was read off, and how many records those are."""
+    """A cost in seconds or a share, what it was read off, and how many records those are."""
 
-    value_s: float
+    value: float
     text: str
     records: int
 
@@ -55,7 +67,8 @@ class LaunchFit:
     @property
     def missing(self) -> dict[str, str]:
         """What no record tells, and which record would."""
-        return {name: f"no {what} records" for name, what in NEEDED.items() if name not in self.sources}
+        told = {*self.sources, *(name.partition(".")[0] for name in self.sources)}
+        return {name: f"no {what} records" for name, what in NEEDED.items() if name not in told}
 
 
 def launch_costs(measurements: MeasurementFile, initial: LaunchCosts, machine: str) -> LaunchFit:
@@ -69,11 +82,13 @@ def launch_costs(measurements: MeasurementFile, initial: LaunchCosts, machine: s
     quantities: Quantities = {}
     for record in measurements.each(LaunchRecord):
         quantities.setdefault((record.quantity, record.detail), []).append(record.time_s[1])
-    found = _host(quantities) | _device(quantities)
+    found = _host(quantities) | _device(quantities) | _shares(quantities)
     # A slope of noisy times can come out below zero, a cost cannot.
-    values = {name: max(0.0, cost.value_s) for name, cost in found.items()}
+    values = {name: max(0.0, cost.value) for name, cost in found.items() if "." not in name}
+    shares = {name.partition(".")[2]: cost.value for name, cost in found.items() if "." in name}
     sources = {name: Provenance(ProvenanceKind.MEASURED, f"{cost.text}; {machine}") for name, cost in found.items()}
-    return LaunchFit(replace(initial, **values), sources, {name: cost.records for name, cost in found.items()})
+    constants = replace(initial, **values, eager_shares={**initial.eager_shares, **shares})
+    return LaunchFit(constants, sources, {name: cost.records for name, cost in found.items()})
 
 
 def _host(found: Quantities) -> dict[str, _Found]:
@@ -99,6 +114,37 @@ def _host(found: Quantities) -> dict[str, _Found]:
             text = f"host_all_reduce/side_stream less its four events{_several(side, 'conditions')}"
             result["eager_side_collective_s"] = _Found(median(side) - 4.0 * event_s, text, len(side))
     return result
+
+
+def _shares(found: Quantities) -> dict[str, _Found]:
+    """Host time of each kind of kernel over the mean of a decoder layer's; by their dotted path in the launch costs."""
+    if any(("host_kernel", kernel) not in found for kernel in LAYER_CALLS):
+        return {}
+    calls = {kernel: _call_s(kernel, found) for kernel in LAYER_CALLS}
+    mean_s = sum(count * calls[kernel] for kernel, count in LAYER_CALLS.items()) / sum(LAYER_CALLS.values())
+    pointwise = {kernel: LAYER_CALLS[kernel] for kernel in ("add", "gelu")}
+    pointwise_s = sum(count * calls[kernel] for kernel, count in pointwise.items()) / sum(pointwise.values())
+    times = {kind: calls[kind] for kind in ("gemm", "attention", "norm", "copy")} | {"pointwise": pointwise_s}
+    text = "host_kernel and host_module over their mean in a decoder layer"
+    records = sum(len(found["host_kernel", kernel]) for kernel in LAYER_CALLS)
+    shares = {kind: time_s / mean_s for kind, time_s in times.items()}
+    result = {f"eager_shares.{kind}": _Found(share, text, records) for kind, share in shares.items()}
+    standard, llama = found.get(("host_layer", "standard")), found.get(("host_layer", "llama"))
+    if standard and llama:
+        kernel_s = median(standard) / sum(LAYER_CALLS.values())
+        others = sum(count * shares[kind] for kind, count in LLAMA_CALLS.items() if kind != "generated")
+        share = (median(llama) / kernel_s - others) / LLAMA_CALLS["generated"]
+        text = "host_layer/llama: what its three generated kernels take more than the layer's others"
+        result["eager_shares.generated"] = _Found(max(LEAST_SHARE, share), text, len(llama))
+    elif generated := found.get(("host_kernel", "generated")):
+        result["eager_shares.generated"] = _Found(median(generated) / mean_s, text, len(generated))
+    return result
+
+
+def _call_s(kernel: str, found: Quantities) -> float:
+    """Host seconds of one call, through its module where a model has one."""
+    module = found.get(("host_module", _MODULES.get(kernel, "")))
+    return median(module if module else found["host_kernel", kernel])
 
 
 def _several(values: list[float], what: str) -> str:

@@ -1,0 +1,176 @@
+"""The host that a scenario names: its file, its costs, and what they do to an eager step and to its interval."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from measurement_support import launch_record, write
+
+from kraken_sim import simulate
+from kraken_sim.costs.host import host_share, shares_in
+from kraken_sim.errors import InputError
+from kraken_sim.measurements.host import host_of
+from kraken_sim.measurements.launch import LAYER_CALLS, launch_costs
+from kraken_sim.measurements.schema import MeasurementFile, read_measurements
+from kraken_sim.profiles.load import load_profile
+from kraken_sim.profiles.profile import ProvenanceKind
+from kraken_sim.program.kernel_sets import KernelSet
+from kraken_sim.program.ops import Attention, ComputeOp, Copy, DType, Elementwise, Gemm, Norm
+from kraken_sim.scenario.host import HostSpec
+from kraken_sim.scenario.spec import load_scenario
+
+HARDWARE = "h200-sxm-x2"
+F16 = DType.FLOAT16
+
+
+def predict(launch: str = "eager", context_length: int = 128, **runtime: Any) -> Any:
+    return simulate(
+        {
+            "hardware": HARDWARE,
+            "model": {"preset": "1.3B", "num_hidden_layers": 6},
+            "num_devices": 1,
+            "context_length": context_length,
+            "runtime": {"launch": launch, **runtime},
+        }
+    )
+
+
+def host_records(kernel_us: float, llama_us: float | None = None, process: int = 1) -> list[Any]:
+    layer_us = kernel_us * sum(LAYER_CALLS.values())
+    found = [launch_record("host_layer", "standard", layer_us, process=process)]
+    if llama_us is not None:
+        found.append(launch_record("host_layer", "llama", llama_us, process=process))
+    return found
+
+
+def test_a_step_that_waits_for_the_host_takes_as_long_as_the_host_does() -> None:
+    slow, fast = (predict(host={"eager_kernel_s": f"{us} us"}).latency_s for us in (60, 30))
+    assert slow == pytest.approx(2.0 * fast, rel=0.02)
+    assert predict("graph", host={"eager_kernel_s": "60 us"}).latency_s == predict("graph").latency_s
+
+
+def test_a_file_of_the_host_suite_says_what_its_processes_measured(tmp_path: Path) -> None:
+    records = [*host_records(20.0), *host_records(30.0, process=2), launch_record("graph_start", "nodes=1", 9.0)]
+    path = write(tmp_path / "host.jsonl", records)
+    host = host_of(HostSpec(file=str(path)))
+    assert host.costs == pytest.approx({"eager_kernel_s": 25e-6, "graph_launch_s": 9e-6})
+    assert (host.processes, host.spread) == (2, None)
+    asked = predict(host=str(path))
+    assert asked.profile.launch.eager_kernel_s == pytest.approx(25e-6)
+    where = asked.provenance["launch.eager_kernel_s"]
+    assert where.kind is ProvenanceKind.MEASURED
+    assert "host.jsonl" in where.source
+    # The graph's launch is the host's as well.
+    longer_s = 9e-6 - load_profile(HARDWARE).launch.graph_launch_s
+    assert predict("graph", host=str(path)).latency_s - predict("graph").latency_s == pytest.approx(longer_s, rel=1e-3)
+
+
+def test_calls_that_a_file_does_not_tell_go_with_its_kernels() -> None:
+    asked, profile = predict(host={"eager_kernel_s": "48.6 us"}), load_profile(HARDWARE)
+    factor = 48.6e-6 / profile.launch.eager_kernel_s
+    assert asked.profile.launch.eager_collective_s == pytest.approx(factor * profile.launch.eager_collective_s)
+    assert asked.provenance["launch.eager_collective_s"].kind is ProvenanceKind.ASSUMED
+    assert asked.profile.launch.graph_node_gap_s == profile.launch.graph_node_gap_s
+
+
+def test_who_knows_how_far_hosts_differ_says_so() -> None:
+    sure, unsure = (predict(host={"eager_kernel_s": "22 us", "spread": spread}) for spread in (0.02, 0.5))
+    assert sure.latency_s == unsure.latency_s
+    assert sure.interval.high_s < 1.2 * sure.latency_s
+    assert unsure.interval.high_s > 2.0 * unsure.latency_s
+
+
+def test_a_graph_keeps_its_interval_whatever_the_host() -> None:
+    one, other = (predict("graph", host={"eager_kernel_s": "22 us", "spread": spread}) for spread in (0.02, 0.5))
+    assert one.interval == other.interval
+
+
+def test_a_yaml_file_and_costs_by_name_count_alike(tmp_path: Path) -> None:
+    (tmp_path / "host.yaml").write_text("eager_kernel_s: 30 us\nspread: 0.1\n", encoding="utf-8")
+    scenario = tmp_path / "scenario.yaml"
+    scenario.write_text(
+        f"hardware: {HARDWARE}\nmodel: {{preset: 1.3B}}\ncontext_length: 128\n"
+        "runtime: {launch: eager, host: host.yaml}\n",
+        encoding="utf-8",
+    )
+    spec = load_scenario(scenario).runtime.host
+    assert spec is not None
+    host = host_of(spec)
+    assert (host.costs, host.spread) == ({"eager_kernel_s": 30e-6}, 0.1)
+    both = host_of(spec.model_copy(update={"eager_event_s": 2e-6, "eager_kernel_s": 40e-6}))
+    assert both.costs == {"eager_kernel_s": 40e-6, "eager_event_s": 2e-6}
+
+
+@pytest.mark.parametrize(
+    ("host", "message"),
+    [
+        ({"eager_kernel_s": "30 GB"}, "is a amount of data|time"),
+        ({"eager_kernel_us": 30}, "eager_kernel_s"),
+        ({}, "at least one cost"),
+        ("nowhere.jsonl", "nowhere.jsonl"),
+        ("nowhere.yaml", "nowhere.yaml"),
+    ],
+)
+def test_a_wrong_host_is_named(host: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        predict(host=host)
+
+
+def test_a_file_without_launch_records_tells_nothing_of_a_host(tmp_path: Path) -> None:
+    path = write(tmp_path / "passes.jsonl", [])
+    with pytest.raises(InputError, match="--suite host"):
+        predict(host=str(path))
+
+
+OPS: dict[str, ComputeOp] = {
+    "gemm": Gemm(8, 8, 8, F16),
+    "attention": Attention(1, 8, 8, 1, 1, 64, True, F16),
+    "norm": Norm(8, 8, F16),
+    "copy": Copy(64),
+    "pointwise": Elementwise("gelu", 8, 1, F16),
+}
+SHARES = {"gemm": 1.3, "attention": 1.4, "norm": 1.1, "copy": 0.5, "pointwise": 0.6, "generated": 4.0}
+
+
+@pytest.mark.parametrize("kind", OPS)
+def test_every_kind_of_call_has_its_share(kind: str) -> None:
+    for kernels in KernelSet:
+        assert host_share(OPS[kind], shares_in(SHARES, kernels)) == SHARES[kind]
+    assert host_share(OPS[kind], {}) == 1.0
+
+
+def test_generated_kernels_cost_an_engine_what_its_operators_do() -> None:
+    for op in (Norm(8, 8, F16, "rms_norm", fused=True), Elementwise("silu_mul", 8, 2, F16)):
+        assert host_share(op, shares_in(SHARES, KernelSet.PYTORCH)) == 4.0
+        assert host_share(op, shares_in(SHARES, KernelSet.SERVING)) == 0.6
+    rope = Elementwise("rope", 8, 1, F16)
+    assert host_share(rope, shares_in(SHARES, KernelSet.PYTORCH)) == 4.0
+    assert host_share(rope, shares_in(SHARES, KernelSet.COMPILED)) == 0.6  # the second kernel of a call
+
+
+def test_the_shares_of_a_layers_kernels_are_one_on_average() -> None:
+    calls = {"add": 6.0, "copy": 5.0, "attention": 16.0, "gelu": 6.0, "gemm": 13.0, "norm": 10.0}
+    records = [launch_record("host_kernel", kernel, us) for kernel, us in calls.items()]
+    records += [launch_record("host_module", name, us) for name, us in (("linear", 14.0), ("layer_norm", 11.0))]
+    records += host_records(20.0, llama_us=400.0)
+    file = MeasurementFile("host.jsonl", read_measurements_header(), tuple(records))
+    shares = launch_costs(file, load_profile(HARDWARE).launch, "a machine").constants.eager_shares
+    kinds = {"gemm": 4, "norm": 2, "pointwise": 3, "copy": 1, "attention": 1}
+    assert sum(count * shares[kind] for kind, count in kinds.items()) == pytest.approx(11.0)
+    # What is left of the Llama-like layer is its three generated kernels.
+    others = 4 * shares["gemm"] + 2 * shares["norm"] + 2 * shares["pointwise"] + shares["attention"]
+    assert 20.0 * (others + 3 * shares["generated"]) == pytest.approx(400.0)
+
+
+def read_measurements_header() -> Any:
+    shipped = Path(__file__).parents[1] / "validation" / "measurements" / "launch" / "h200-sxm-x1-1.jsonl"
+    return read_measurements(shipped).header
+
+
+def test_the_answer_says_where_the_host_is_from() -> None:
+    answer = predict(host={"eager_kernel_s": "30 us"}).as_dict()
+    assert answer["provenance"]["launch.eager_kernel_s"]["source"] == "runtime.host of the scenario"
+    json.dumps(answer)
