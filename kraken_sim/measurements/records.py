@@ -371,8 +371,8 @@ class SustainedCase(Case):
     device_index: int
     launch: Launch = Launch.EAGER
     """graph: rounds of the chain in CUDA graphs, so that short kernels do not wait for the host."""
-    quantization: Literal["fp8"] | None = None
-    """GEMMs of float8_e4m3fn operands, without bias."""
+    quantization: Quantization | None = None
+    """fp8: GEMMs of float8_e4m3fn operands, without bias."""
     load_before_s: Annotated[float, Field(ge=0.0)] = 0.0
     """The same chain for so long before the rest."""
     chunk_s: Annotated[float, Field(gt=0.0)] = 0.1
@@ -422,12 +422,19 @@ class WakeCase(Case):
     wait: Literal["sleep", "spin", "device"]
     """Who rests: both, the host asleep; the device, the host spins; the host, the device runs a kernel of one CTA."""
     dtype: DType
+    remapped: bool = False
+    """In memory mapped anew, after the process has given a large part of the device's back to the driver."""
 
     @property
     def key(self) -> str:
         """Names this case."""
-        chain = "+".join(map(str, self.compute))
-        return f"wake/{self.dtype}/{self.wait}/rest{self.rest_s:g}/{chain}/x{self.rounds}"
+        return f"wake/{self.dtype}/{self.wait}/rest{self.rest_s:g}/{self.work}"
+
+    @property
+    def work(self) -> str:
+        """Names what the graph does, and where."""
+        memory = "/remapped" if self.remapped else ""
+        return f"{'+'.join(map(str, self.compute))}/x{self.rounds}{memory}"
 
 
 class WakeRecord(WakeCase, Timed):

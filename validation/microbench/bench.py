@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 ALIGN_GATE_S = 300e-6
 """Longer than the ranks' hosts drift apart within one repeat."""
 _ALIGNMENT_BYTES = 2048
+_REMAPPED_SHARE = 0.3
+_REMAPPED_BYTES = 64 << 20
 _DRAWN_AT_ONCE = 1 << 26
 
 
@@ -131,6 +133,20 @@ class Bench:
         """Begin a case: cut buffers from the start again."""
         for arena in self._arenas.values():
             arena.rewind()
+
+    def remap(self) -> None:
+        """Give all buffers and a large part of the device's memory back to the driver; buffers are made anew."""
+        self._arenas.clear()
+        self._flush = None
+        if not self.clock.is_cuda:
+            return
+        self.clock.synchronize()
+        torch.cuda.empty_cache()
+        blocks = int(_REMAPPED_SHARE * self.free_bytes) // _REMAPPED_BYTES
+        held = [torch.zeros(_REMAPPED_BYTES, dtype=torch.uint8, device=self.device) for _ in range(blocks)]
+        self.clock.synchronize()
+        del held
+        torch.cuda.empty_cache()
 
     def _arena(self, name: str, dtype: DType) -> Arena:
         found = self._arenas.get((name, dtype))

@@ -15,6 +15,7 @@ from kraken_sim.measurements.records import (
     SustainedCase,
     WakeCase,
 )
+from kraken_sim.program.formats import Quantization
 from kraken_sim.program.ops import DType
 
 if TYPE_CHECKING:
@@ -82,15 +83,17 @@ def sustained_loads() -> Iterator[SustainedCase]:
     for chains in zip(*[iter(_GEMMS)] * 2, strict=True):
         for dtype in _HALVES:
             yield from (_load(chain, dtype) for chain in chains)
-        yield from (_load(chain, DType.BFLOAT16, quantization="fp8") for chain in chains)
+        yield from (_load(chain, DType.BFLOAT16, quantization=Quantization.FP8) for chain in chains)
     for chain in _DECODES:
         yield _load(chain, DType.BFLOAT16)
-        yield _load(chain, DType.BFLOAT16, quantization="fp8")
+        yield _load(chain, DType.BFLOAT16, quantization=Quantization.FP8)
     yield _load(_DECODES[0], DType.FLOAT16)
     for dtype in _HALVES:
         yield from (_load(chain, dtype) for chain in (*_ATTENTIONS, _STREAMS[0], *_mixed(2048), *_mixed(512)))
     yield from (_load(chain, DType.BFLOAT16) for chain in (*_CACHES, _STREAMS[1], *_mixed(128)))
-    yield from (_load(chain, DType.BFLOAT16, quantization="fp8") for chain in (*_mixed(2048), _mixed(512)[0]))
+    yield from (
+        _load(chain, DType.BFLOAT16, quantization=Quantization.FP8) for chain in (*_mixed(2048), _mixed(512)[0])
+    )
     for ctas in (4, 24):
         for share in (0.3, 1.0, 3.0):
             yield _load(_mixed(2048)[0], DType.BFLOAT16, pause_ctas=ctas, pause_share=share)
@@ -105,7 +108,7 @@ def _load(
     chain: Chain,
     dtype: DType,
     *,
-    quantization: Literal["fp8"] | None = None,
+    quantization: Quantization | None = None,
     rest_s: float = _REST_S,
     run_s: float = _RUN_S,
     load_before_s: float = 0.0,
@@ -134,6 +137,8 @@ _ONE: Final[tuple[Chain, int]] = ((_stream("copy", 1, 4096),), 1)
 _STEP: Final[tuple[Chain, int]] = ((_stream("norm", 1, 8192), _gemm(1, 8192, 8192)), 16)
 _LONG_STEP: Final[tuple[Chain, int]] = (_STEP[0], 64)
 _SMALL: Final[tuple[Chain, int]] = (tuple(_stream(op, 128) for op in ("norm", "add", "gelu")), 32)
+_DECODE_STEP: Final[Chain] = (_gemm(1, 7680, 5120), _attention(1, 1, 40, 8, 2049), _stream("add", 1))
+_TINY: Final[Chain] = tuple(_stream(op, 1) for op in ("norm", "add", "gelu", "copy"))
 _HEAVY: Final[tuple[Chain, int]] = ((_gemm(2048, 8192, 8192),), 8)
 
 
@@ -146,12 +151,23 @@ def wakes() -> Iterator[WakeCase]:
         for chain, rounds in (_ONE, _STEP, _SMALL):
             yield _wake(chain, rounds, rest_s, "spin")
             yield _wake(chain, rounds, rest_s, "device")
+    # Last: what is mapped anew stays so.
+    for remapped in (False, True):
+        for chain, rounds in ((_DECODE_STEP, 20), (_DECODE_STEP, 80), (_TINY, 60)):
+            for rest_s in (0.0, 0.1):
+                yield _wake(chain, rounds, rest_s, "sleep", remapped=remapped)
 
 
 def _wake(
-    chain: Chain, rounds: int, rest_s: float, wait: Literal["sleep", "spin", "device"], dtype: DType = DType.BFLOAT16
+    chain: Chain,
+    rounds: int,
+    rest_s: float,
+    wait: Literal["sleep", "spin", "device"],
+    dtype: DType = DType.BFLOAT16,
+    *,
+    remapped: bool = False,
 ) -> WakeCase:
-    return WakeCase(compute=chain, rounds=rounds, rest_s=rest_s, wait=wait, dtype=dtype)
+    return WakeCase(compute=chain, rounds=rounds, rest_s=rest_s, wait=wait, dtype=dtype, remapped=remapped)
 
 
 def cpu_loads() -> Iterator[SustainedCase | WakeCase]:
@@ -165,3 +181,4 @@ def cpu_loads() -> Iterator[SustainedCase | WakeCase]:
     waits: tuple[Literal["sleep", "spin", "device"], ...] = ("sleep", "spin", "device")
     for wait in waits:
         yield _wake(chain, 4, 0.01, wait, DType.FLOAT32)
+    yield _wake(chain, 4, 0.0, "sleep", DType.FLOAT32, remapped=True)

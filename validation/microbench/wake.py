@@ -48,6 +48,8 @@ class _Graph:
 
 def run(bench: Bench, case: WakeCase) -> Outcome:
     """Rest, launch, wait; a few times."""
+    if case.remapped:
+        bench.remap()
     chains = compute_chains(bench, case.compute, case.dtype, min(case.rounds, _BUFFERS))
     calls = [chains[index % len(chains)] for index in range(case.rounds)]
     calls[0]()
