@@ -36,6 +36,7 @@ STOREYS: Final = (
     "standalone",
     "calibration",
     "validate",
+    "traces",
     "explore",
     "paper",
     "report",

@@ -23,7 +23,10 @@ from kraken_sim.profiles.datasheet import datasheet_json_schema
 from kraken_sim.profiles.load import check_profile, load_profile
 from kraken_sim.profiles.schema import profile_json_schema
 from kraken_sim.program.ops import CollectiveKind
+from kraken_sim.report.trace import write_traces
 from kraken_sim.scenario.spec import scenario_json_schema
+from kraken_sim.traces.comparison import Predicted, compare_traces, predicted, predicted_trace
+from kraken_sim.traces.device_trace import read_trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -72,6 +75,18 @@ def model(path: Path) -> None:
 def measured(path: Path) -> None:
     found = read_measurements(path)
     list(found.records)
+
+
+def traced(path: Path) -> None:
+    """Compares a trace with a small question, and takes it for one of ours."""
+    trace = read_trace(path)
+    check_json(compare_traces(small_prediction(), [trace]).as_dict())
+    check_json(compare_traces(predicted_trace(trace), [trace]).as_dict())
+
+
+@functools.cache
+def small_prediction() -> Predicted:
+    return predicted(kraken_sim.simulate(SMALL))
 
 
 def designs(path: Path) -> None:
@@ -194,8 +209,16 @@ def examples_of() -> dict[str, list[str]]:
         "times": [(HERE / "data" / "nccl-tests-all-gather.txt").read_text(encoding="utf-8"), CSV],
         "cases": [CASES],
         "measurements": ["\n".join(measurement_lines()) + "\n"],
+        "trace": [(HERE / "data" / "h200-llama-8b-decode.trace.json").read_text(encoding="utf-8"), small_trace()],
     }
     return {kind: [text.lstrip("\ufeff") for text in found] for kind, found in texts.items()}
+
+
+def small_trace() -> str:
+    """A trace of ours."""
+    with tempfile.TemporaryDirectory() as folder:
+        file, *_ = write_traces(kraken_sim.simulate(SMALL), Path(folder))
+        return file.read_text(encoding="utf-8")
 
 
 def measurement_lines() -> list[str]:
@@ -219,8 +242,9 @@ READERS: Final[Mapping[str, tuple[str, Callable[[Path], None]]]] = {
     "times": ("times.txt", times),
     "cases": ("cases.csv", cases),
     "measurements": ("measured.jsonl", measured),
+    "trace": ("rank0.pt.trace.json", traced),
 }
-TREES: Final = ("scenario", "sweep", "grid", "design", "purchase", "profile", "datasheet", "config")
+TREES: Final = ("scenario", "sweep", "grid", "design", "purchase", "profile", "datasheet", "config", "trace")
 
 
 def void(_: object) -> None:

@@ -82,7 +82,7 @@ def test_html_and_traces_are_written(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "https://cdn" not in text.split("<body>")[0]
     assert main(["run", str(KRAKEN), "--trace", str(tmp_path / "trace")]) == 0
     trace = json.loads((tmp_path / "trace" / "rank0.pt.trace.json").read_text(encoding="utf-8"))
-    slices = [event for event in trace["traceEvents"] if event["ph"] == "X"]
+    slices = [event for event in trace["traceEvents"] if event["ph"] == "X" and event["cat"] != "user_annotation"]
     for track in {event["tid"] for event in slices}:
         own = sorted((event["ts"], event["dur"]) for event in slices if event["tid"] == track)
         for (start, duration), (following, _) in pairwise(own):

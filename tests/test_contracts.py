@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +28,7 @@ OPTIONS = {
     "profiles new": ["--force", "--from", "--out"],
     "calibrate": ["--base", "--force", "--name", "--out", "MEASUREMENTS"],
     "validate": ["--force", "--hardware", "--html", "--json", "MEASUREMENTS"],
+    "diff-trace": ["--force", "--html", "--json", "--rank", "--step", "OURS", "THEIRS"],
     "collective": [
         "--against",
         "--algorithm",
@@ -154,8 +156,9 @@ def test_a_run_without_a_page_loads_neither_plotly_nor_what_sweeps_need() -> Non
 
 
 def test_every_module_of_a_verb_is_one_that_the_command_line_lists() -> None:
+    folder = ROOT / "kraken_sim" / "cli"
     helpers = {"__init__", "__main__", "inputs", "output", "parser", "streams"}
-    modules = {path.stem for path in (ROOT / "kraken_sim" / "cli").glob("*.py")} - helpers
+    modules = {path.stem.replace("_", "-") for path in folder.glob("*.py") if path.stem not in helpers}
     assert modules == VERBS.keys() == {name for name in OPTIONS if name and " " not in name}
 
 
@@ -209,7 +212,7 @@ def test_readers_find_commands_and_python() -> None:
 @pytest.mark.usefixtures("checkout")
 def test_every_command_of_a_page_runs_in_turn(page: str) -> None:
     for command in commands_of(page):
-        arguments = command.split("#", maxsplit=1)[0].split()[1:]
+        arguments = shlex.split(command, comments=True)[1:]
         assert main(arguments) == 0, command
 
 
@@ -251,7 +254,7 @@ def test_every_option_of_commands_that_guides_name_and_no_test_runs_is_one() -> 
 
 @pytest.mark.parametrize("module", python_lines())
 def test_what_guides_run_with_python_exists_and_has_the_options_they_name(module: str) -> None:
-    if module == "-m validation.measure":
+    if module in ("-m validation.measure", "-m validation.traces"):
         pytest.importorskip("torch")
     if module.startswith("tests/"):
         assert (ROOT / module).exists()

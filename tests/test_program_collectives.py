@@ -273,12 +273,12 @@ class TestTrace:
         """Eight tokens of a 1.3B model."""
         scenario = {"hardware": "h100-sxm-x8", "model": {"preset": "1.3B"}, "context_length": 8, "dtype": "bfloat16"}
         prediction = simulate(scenario)
-        (file,) = write_traces(prediction, tmp_path)
+        file, *_ = write_traces(prediction, tmp_path)
         events = json.loads(file.read_text())["traceEvents"]
         found = next(event for event in events if event["name"].startswith("nccl"))
         assert found["name"].startswith("ncclDevKernel_AllReduce_Sum_bf16_")
         assert found["args"]["Group size"] == 8
         assert found["args"]["In msg nelems"] == 8 * prediction.resolved.config.hidden_size
         custom = scenario | {"runtime": {"collective": {"library": "custom", "algorithm": "one_shot"}}}
-        (file,) = write_traces(simulate(custom), tmp_path)
+        file, *_ = write_traces(simulate(custom), tmp_path)
         assert "vllm::cross_device_reduce_1stage (" in file.read_text()

@@ -69,8 +69,8 @@ TWINS: Final = (
 )
 HF_MODELS: Final = (
     Question("hf-prefill-eager", "prefill", 512, Launch.EAGER, 3, KernelSet.PYTORCH_COMPOSED),
-    Question("hf-prefill-graph", "prefill", 512, Launch.GRAPH, 3, KernelSet.PYTORCH_COMPOSED),
     Question("hf-decode-eager", "decode", 512, Launch.EAGER, 3, KernelSet.PYTORCH_COMPOSED),
+    Question("hf-prefill-graph", "prefill", 512, Launch.GRAPH, 3, KernelSet.PYTORCH_COMPOSED),
 )
 
 
@@ -119,7 +119,11 @@ def _trace(case: PassCase, steps: Steps, device: torch.device, path: Path) -> No
         return
     events = [event for event in document["traceEvents"] if event.get("cat") not in _DROPPED]
     question = case.model_dump(mode="json", include={*_QUESTION})
-    kept = document | {"traceEvents": events, "validation": {"question": question, "period_s": period_s}}
+    kept = document | {
+        "traceName": path.name,
+        "traceEvents": events,
+        "validation": {"question": question, "period_s": period_s},
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(gzip.compress(json.dumps(kept, separators=(",", ":")).encode(), 9, mtime=0))
     say(f"{path.name}: {period_s * 1e3:.3f} ms a step, {len(events)} events, {time.perf_counter() - begun:.1f} s")
@@ -194,6 +198,7 @@ def _hf_model(case: PassCase, device: torch.device) -> Iterator[Step]:
         yield step
         return
     stream = torch.cuda.Stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(stream):
         for _ in range(_WARM_UP_STEPS):
             step()

@@ -23,6 +23,7 @@ VERBS: Final[Mapping[str, str]] = {
     "paper": "the Kraken paper's latency experiment, predicted against reported",
     "calibrate": "fit a profile to the microbenchmarks of a measurement file",
     "validate": "predictions against the whole passes of a measurement file",
+    "diff-trace": "a prediction against a torch.profiler trace, kernel by kernel",
     "collective": "a collective over a range of sizes, in nccl-tests' columns",
     "sweep": "every point of a scenario whose fields may be lists, to Parquet",
     "profiles": "the machines that ship, and files of your own",
@@ -48,7 +49,7 @@ def build_parser(verbs: Collection[str] = tuple(VERBS)) -> Parser:
     for verb, text in VERBS.items():
         command = commands.add_parser(verb, help=text)
         if verb in verbs:
-            import_module(f"{__name__}.{verb}").add_arguments(command)
+            import_module(f"{__name__}.{verb.replace('-', '_')}").add_arguments(command)
     return parser
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
 from pathlib import Path
@@ -11,6 +12,8 @@ from kraken_sim.cli.output import note
 from kraken_sim.errors import InputError, closest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from kraken_sim.measurements.schema import MeasurementFile
     from kraken_sim.scenario.spec import Scenario
 
@@ -67,11 +70,19 @@ def _points_of_a_sweep(path: Path) -> int | None:
 
 def measurement_file(path: str) -> MeasurementFile:
     """A measurement file; what is odd about it but spoils nothing goes to standard error."""
-    from kraken_sim.measurements.schema import MeasurementWarning, read_measurements
+    from kraken_sim.measurements.schema import read_measurements
+
+    with measurement_warnings():
+        return read_measurements(Path(path))
+
+
+@contextlib.contextmanager
+def measurement_warnings() -> Iterator[None]:
+    """Around what reads a measurement file: what is odd about it goes to standard error."""
+    from kraken_sim.measurements.schema import MeasurementWarning
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", MeasurementWarning)
-        measurements = read_measurements(Path(path))
+        yield
     for warning in caught:
         note(f"warning: {warning.message}")
-    return measurements

@@ -46,6 +46,9 @@ TIMES_FILE: Final = Limit("a file of collectives' times", 64)
 MEASUREMENT_FILE: Final = Limit("a measurement file", 4096)
 """A limit of ours: some ten million records, which are read one after the other."""
 
+TRACE_FILE: Final = Limit("a trace", 4096)
+"""A limit of ours, of the file and of what is packed in it: some ten million events, read one after the other."""
+
 MAX_DIGITS: Final = 100
 """Digits of a whole number in a file: a limit of ours; none that means anything has so many, and Python's own limit
 is an error in other words."""

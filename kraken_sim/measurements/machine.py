@@ -25,7 +25,7 @@ def matching_profile(measurements: MeasurementFile) -> str:
     for name in list_profiles():
         profile = load_profile(name)
         size = len(profile.topology.gpus)
-        same = _same_device(header.device_name, profile.device.name)
+        same = same_device(header.device_name, profile.device.name)
         if same and not _memory_differs(header.memory_bytes, profile) and size >= header.num_devices:
             fitting.append((name not in calibrated, size, name))
     if not fitting:
@@ -44,7 +44,7 @@ def machine_warnings(measurements: MeasurementFile, profile: HardwareProfile) ->
     if header.device_type != "cuda":
         message = "was measured on CPUs; no profile predicts those"
         raise InputError.single("header.device_type", message, header.device_type, source=measurements.source)
-    if not _same_device(header.device_name, profile.device.name):
+    if not same_device(header.device_name, profile.device.name):
         message = f"the profile {profile.name} describes {profile.device.name}"
         raise InputError.single("header.device_name", message, header.device_name, source=measurements.source)
     warnings = []
@@ -57,7 +57,7 @@ def machine_warnings(measurements: MeasurementFile, profile: HardwareProfile) ->
     return warnings
 
 
-def _same_device(measured: str, described: str) -> bool:
+def same_device(measured: str, described: str) -> bool:
     """Whether the two names share the chip's designation, such as H200 or 4090, and both or neither are PCIe cards."""
 
     def chips(name: str) -> set[str]:

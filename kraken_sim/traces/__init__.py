@@ -1,0 +1,1 @@
+"""Timelines of real machines, as profilers write them, beside predicted ones."""
