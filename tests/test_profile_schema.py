@@ -26,7 +26,7 @@ from kraken_sim.profiles.carry_over import profile_from_datasheet, profile_of
 from kraken_sim.profiles.datasheet import datasheet_json_schema, is_datasheet
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.profiles.profile import HardwareProfile, Provenance, ProvenanceKind
-from kraken_sim.profiles.schema import BLOCKS, parse_profile, profile_json_schema
+from kraken_sim.profiles.schema import BLOCKS, OPTIONAL_BLOCKS, parse_profile, profile_json_schema
 from kraken_sim.profiles.write import numbers_of
 from kraken_sim.scenario.spec import Scenario
 from kraken_sim.units import Dimension, dimension_of_field, format_quantity
@@ -300,6 +300,14 @@ def test_a_constant_of_a_wrong_size_is_refused_with_its_range_or_gives_an_answer
             assert "plausible is" in said or "must not be negative" in said, (block, path, size)
             assert "for example" in said, (block, path, size)
     assert accepted > 8
+
+
+@pytest.mark.parametrize("block", sorted(OPTIONAL_BLOCKS))
+def test_an_optional_block_given_as_null_is_one_that_is_left_out(block: str) -> None:
+    document = read_yaml(profile_path("h200-sxm-x2"))
+    assert isinstance(document.data, dict)
+    profile = parse_profile(dataclasses.replace(document, data={**document.data, block: None}))
+    assert block not in {path.partition(".")[0] for path in profile.provenance}
 
 
 @pytest.mark.parametrize("name", list_profiles())

@@ -95,7 +95,7 @@ def parse_profile(document: YamlDocument) -> HardwareProfile:
     reading = Reading()
     file, data = read_outline(ProfileFile, document, reading)
     device = read_device(data.get("device"), reading)
-    present = [name for name in BLOCKS if name in data or name not in OPTIONAL_BLOCKS]
+    present = [name for name in BLOCKS if data.get(name) is not None or name not in OPTIONAL_BLOCKS]
     blocks = {name: _read_block(data.get(name), name, BLOCKS[name], reading) for name in present}
     topology = read_topology(data.get("topology"), reading)
     if reading.problems or file is None or topology is None:
