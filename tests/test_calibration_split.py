@@ -111,6 +111,10 @@ def test_a_form_is_no_shape() -> None:
 
 
 def test_a_plain_kernel_stays_on_its_side_when_ops_learn_to_tell_more_apart() -> None:
+    assert shape_of(Gemm(8, 16, 32, DType.FLOAT16)) == ("Gemm", 8, 16, 32)
+    attention = Attention(1, 2, 3, 4, 5, 6, True, DType.FLOAT16)
+    assert shape_of(attention) == ("Attention", 1, 2, 3, 4, 5, 6)
+    assert shape_of(replace(attention, kv_dtype=DType.FLOAT8_E4M3)) == shape_of(attention)
     assert shape_of(Norm(8, 16, DType.FLOAT16)) == ("Norm", 8, 16)
     assert shape_of(Elementwise("gelu", 64, 1, DType.FLOAT16)) == ("Elementwise", "gelu", 64, 1, 1)
     assert shape_of(Norm(8, 16, DType.FLOAT16, adds=1)) != shape_of(Norm(8, 16, DType.FLOAT16))

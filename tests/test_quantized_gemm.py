@@ -15,13 +15,16 @@ from kraken_sim.calibration.gemm import GemmSample, fit_gemm, gemm_periods, gemm
 from kraken_sim.calibration.split import split
 from kraken_sim.costs.gemm import gemm_cost, serving_quantize_s
 from kraken_sim.errors import InputError
-from kraken_sim.profiles.load import load_profile
+from kraken_sim.profiles.load import load_profile, profile_path
+from kraken_sim.profiles.write import with_sections
 from kraken_sim.program.formats import DType, Quantization
 from kraken_sim.program.ops import Gemm
 from validation.public_data import public_data_folder
 from validation.public_tables import CARDS, gemm_samples
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from validation.public_tables import Card
 
 BF16, FP8, NVFP4 = DType.BFLOAT16, Quantization.FP8, Quantization.NVFP4
@@ -70,6 +73,13 @@ def test_a_format_without_constants_of_its_own_has_those_of_the_nearest() -> Non
     assert H200.gemm_of(FP8) == ("gemm_fp8", H200.gemm_fp8)
     assert H200.gemm_of(NVFP4) == ("gemm_fp8", H200.gemm_fp8)
     assert replace(H200, gemm_fp8=None).gemm_of(NVFP4) == ("gemm", H200.gemm)
+
+
+def test_a_block_given_as_null_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "h200-sxm-x8.yaml"
+    text = profile_path("h200-sxm-x8").read_text(encoding="utf-8")
+    path.write_text(with_sections(text, {"gemm_fp8": "gemm_fp8: null\n"}), encoding="utf-8")
+    assert load_profile(path).gemm_of(FP8)[0] == "gemm"
 
 
 def test_a_datasheet_gets_the_formats_that_its_card_computes_in() -> None:

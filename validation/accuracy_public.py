@@ -16,6 +16,7 @@ from kraken_sim.calibration.split import split
 from kraken_sim.hardware.device import GENERATIONS
 from kraken_sim.profiles.gemm_transfer import carry_over_gemm
 from kraken_sim.profiles.load import load_profile
+from kraken_sim.program.formats import Quantization
 from validation.accuracy_table import Bar, Line, Section, line
 from validation.public_data import VARIABLE
 from validation.public_tables import CARDS, attention_samples, gemm_samples, nccl_samples
@@ -34,6 +35,7 @@ SAME_CHIP: Final = frozenset({"h100-sxm-x8", "h200-sxm-x8"})
 """One chip with two memories: one of them left out while the other stays is an easy case."""
 
 GEMM_BAR, GEMM_ADA_BAR = Bar(mean=0.06), Bar(mean=0.15)
+QUANTISED_BAR = Bar(mean=0.08)
 ATTENTION_BAR = Bar(mean=0.08)
 ALL_REDUCE_BAR = Bar(mean=0.08)
 LEFT_OUT_BAR = Bar(mean=0.15)
@@ -45,7 +47,13 @@ def public_sections(folder: Path) -> list[Section]:
     if not any((folder / f"gemm_bf16_{card.tables}.csv").exists() for card in CARDS):
         note = f"No public tables of kernels ({VARIABLE} names their folder): these rows are left out."
         return [Section("public", "Public tables of kernels", (), note=note)]
-    return [gemm_section(folder), attention_section(folder), all_reduce_section(folder), left_out_section(folder)]
+    return [
+        gemm_section(folder),
+        quantised_section(folder),
+        attention_section(folder),
+        all_reduce_section(folder),
+        left_out_section(folder),
+    ]
 
 
 def gemm_section(folder: Path) -> Section:
@@ -61,6 +69,25 @@ def gemm_section(folder: Path) -> Section:
             lines.append(line((card.profile,), errors, bar))
     title = "Public GEMM tables, n, k ≥ 256"
     return Section("public_gemm", title, ("profile",), by_name(lines), note=_HELD_OUT_NOTE)
+
+
+def quantised_section(folder: Path) -> Section:
+    """GEMM of quantised operands with n, k ≥ 256, the quantisation of x in it, against the card's profile."""
+    lines = []
+    for card in CARDS:
+        profile = load_profile(card.profile)
+        for quantization in Quantization:
+            samples = gemm_samples(folder, card, quantization)
+            if not samples or quantization.dtype not in profile.device.peak_flops:
+                continue
+            errors = []
+            for s in held_out(samples, gemm_shape):
+                spec = {"op": "gemm", "m": s.m, "n": s.n, "k": s.k, "dtype": s.dtype.value, "weights": "warm"}
+                spec |= {"quantization": quantization.value, "serving": True}
+                errors.append(predict_op(profile, spec) / s.period_s - 1.0)
+            lines.append(line((card.profile, quantization.value), errors, QUANTISED_BAR))
+    title = "Public tables of quantised GEMMs, n, k ≥ 256, with what quantises x"
+    return Section("public_quantised", title, ("profile", "format"), by_name(lines), note=_HELD_OUT_NOTE)
 
 
 def attention_section(folder: Path) -> Section:

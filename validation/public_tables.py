@@ -168,7 +168,13 @@ def attention_samples(folder: Path, card: Card) -> list[AttentionSample]:
     return [_attention(row) for rows in tables.values() for row in rows]
 
 
-def _attention(row: Row) -> AttentionSample:
+def float8_cache_samples(folder: Path, card: Card) -> list[AttentionSample]:
+    """The same decode steps over a cache in fp8, of more than one token."""
+    rows = rows_of(folder / f"gen_attn_bf16_kv8_{card.tables}.csv")
+    return [_attention(row, DType.FLOAT8_E4M3) for row in rows if int(row["kv_len"]) > 1]
+
+
+def _attention(row: Row, kv_dtype: DType | None = None) -> AttentionSample:
     return AttentionSample(
         batch=int(row["batch_size"]),
         q_len=int(row.get("isl") or 1),
@@ -180,6 +186,7 @@ def _attention(row: Row) -> AttentionSample:
         dtype=DType.BFLOAT16,
         period_s=_seconds(row),
         composite=True,
+        kv_dtype=kv_dtype,
     )
 
 

@@ -57,6 +57,8 @@ class AttentionSample:
     dtype: DType
     period_s: float
     composite: bool
+    kv_dtype: DType | None = None
+    """The cache's format where that is not `dtype`."""
 
     @property
     def op(self) -> Attention:
@@ -70,6 +72,7 @@ class AttentionSample:
             head_dim=self.head_dim,
             causal=self.causal,
             dtype=self.dtype,
+            kv_dtype=self.kv_dtype,
         )
 
 

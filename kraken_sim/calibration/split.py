@@ -39,10 +39,10 @@ HELD_OUT: Final = 0.3
 MOST_OF_FEW: Final = 0.5
 """Where shapes are so few that chance would hold out more than this share of them, no more are; a choice of ours."""
 
-FORMS: Final = frozenset({"dtype", "accumulate", "causal"})
+FORMS: Final = frozenset({"dtype", "accumulate", "causal", "by_row", "kv_dtype"})
 """Fields of an op that say how it is run, not what it works on."""
 
-REFINEMENTS: Final = frozenset({"function", "fused", "adds", "writes_sum", "output_dtype", "quantization"})
+REFINEMENTS: Final = frozenset({"function", "fused", "adds", "writes_sum", "output_dtype", "quantization", "rows"})
 """Fields of an op that count where they are not at their default: a plain kernel's shape stays on its side of the split
 when ops learn to tell more kernels apart."""
 

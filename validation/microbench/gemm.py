@@ -8,7 +8,7 @@ import torch
 
 from kraken_sim.measurements.records import GemmCase, Launch
 from validation.microbench import scaled_gemm
-from validation.microbench.bench import Bench, Outcome, SkipCase, chain_length
+from validation.microbench.bench import Bench, Outcome, chain_length
 from validation.timing import time_eager, time_graph
 
 if TYPE_CHECKING:
@@ -43,26 +43,6 @@ def calls(bench: Bench, m: int, n: int, k: int, dtype: DType, epilogue: str, cou
         if epilogue == "accumulate":
             return lambda: y.addmm_(x, weight)
         return lambda: torch.addmm(bias, x, weight, out=y)
-
-    return [call(weights[index % distinct]) for index in range(count)]
-
-
-def fp8_calls(bench: Bench, m: int, n: int, k: int, dtype: DType, count: int) -> list[Callable[[], object]]:
-    """As `calls`, without bias: operands of float8_e4m3fn, one scale each, a result of `dtype`.
-
-    Raises:
-        SkipCase: a CPU, where torch has no such kernel worth measuring.
-    """
-    if not bench.clock.is_cuda:
-        raise SkipCase("fp8 GEMMs are measured on GPUs only")
-    fp8, scale = torch.float8_e4m3fn, torch.ones((), device=bench.device)
-    out_dtype = getattr(torch, dtype.value)
-    x = bench.inputs(dtype).take(m, k).to(fp8)
-    distinct = bench.cold_count(n * k, count)
-    weights = [bench.weights(dtype).take(n, k).to(fp8).t() for _ in range(distinct)]
-
-    def call(weight: torch.Tensor) -> Callable[[], object]:
-        return lambda: torch._scaled_mm(x, weight, scale, scale, out_dtype=out_dtype, use_fast_accum=True)
 
     return [call(weights[index % distinct]) for index in range(count)]
 

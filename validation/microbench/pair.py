@@ -17,7 +17,8 @@ import torch
 import torch.distributed as dist
 
 from kraken_sim.measurements.records import AttentionOp, GemmOp, Launch, PairCase
-from validation.microbench import attention, gemm, memory_bound
+from kraken_sim.program.formats import ActivationScheme, Quantization
+from validation.microbench import attention, gemm, memory_bound, scaled_gemm
 from validation.microbench.bench import Bench, Outcome
 from validation.timing import time_graph
 
@@ -61,10 +62,15 @@ def compute_chains(
     return [chain(index) for index in range(count)]
 
 
+def _scaled(bench: Bench, op: GemmOp, dtype: DType, count: int) -> list[Call]:
+    """GEMMs on fp8 with a scale a tensor."""
+    return scaled_gemm.calls(bench, (op.m, op.n, op.k), dtype, Quantization.FP8, ActivationScheme.STATIC, count)
+
+
 def _op_calls(bench: Bench, op: PairedOp, dtype: DType, count: int, quantization: str | None) -> list[Call]:
     if isinstance(op, GemmOp):
         if quantization is not None:
-            return gemm.fp8_calls(bench, op.m, op.n, op.k, dtype, count)
+            return _scaled(bench, op, dtype, count)
         return gemm.calls(bench, op.m, op.n, op.k, dtype, "bias", count)
     if isinstance(op, AttentionOp) and op.kv_len is not None:
         return attention.decode_calls(bench, op, op.kv_len, dtype, count)
