@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import json
+from math import log, sqrt
 from pathlib import Path
+from statistics import fmean, median
 from typing import Any
 
 import pytest
 from measurement_support import launch_record, write
 
 from kraken_sim import simulate
+from kraken_sim.cli import main
 from kraken_sim.costs.host import host_share, shares_in
 from kraken_sim.errors import InputError
 from kraken_sim.measurements.host import host_of
 from kraken_sim.measurements.launch import LAYER_CALLS, launch_costs
+from kraken_sim.measurements.records import PassRecord
 from kraken_sim.measurements.schema import MeasurementFile, read_measurements
+from kraken_sim.predict.host_bound import host_bound
+from kraken_sim.predict.pipeline import Predictor
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.profiles.profile import ProvenanceKind
 from kraken_sim.program.kernel_sets import KernelSet
 from kraken_sim.program.ops import Attention, ComputeOp, Copy, DType, Elementwise, Gemm, Norm
 from kraken_sim.scenario.host import HostSpec
 from kraken_sim.scenario.spec import load_scenario
+from kraken_sim.validate.passes import scenario_of_pass
 
 HARDWARE = "h200-sxm-x2"
+MEASUREMENTS = Path(__file__).parents[1] / "validation" / "measurements"
 F16 = DType.FLOAT16
 
 
@@ -57,7 +65,8 @@ def test_a_file_of_the_host_suite_says_what_its_processes_measured(tmp_path: Pat
     path = write(tmp_path / "host.jsonl", records)
     host = host_of(HostSpec(file=str(path)))
     assert host.costs == pytest.approx({"eager_kernel_s": 25e-6, "graph_launch_s": 9e-6})
-    assert (host.processes, host.spread) == (2, None)
+    assert host.processes == 2
+    assert host.spread == pytest.approx(log(30.0 / 20.0) / sqrt(2.0))
     asked = predict(host=str(path))
     assert asked.profile.launch.eager_kernel_s == pytest.approx(25e-6)
     where = asked.provenance["launch.eager_kernel_s"]
@@ -166,11 +175,55 @@ def test_the_shares_of_a_layers_kernels_are_one_on_average() -> None:
 
 
 def read_measurements_header() -> Any:
-    shipped = Path(__file__).parents[1] / "validation" / "measurements" / "launch" / "h200-sxm-x1-1.jsonl"
-    return read_measurements(shipped).header
+    return read_measurements(MEASUREMENTS / "launch" / "h200-sxm-x1-1.jsonl").header
 
 
 def test_the_answer_says_where_the_host_is_from() -> None:
     answer = predict(host={"eager_kernel_s": "30 us"}).as_dict()
     assert answer["provenance"]["launch.eager_kernel_s"]["source"] == "runtime.host of the scenario"
     json.dumps(answer)
+
+
+def test_a_host_bound_step_says_what_a_graph_would_give() -> None:
+    eager, graph = predict(), predict("graph")
+    found = host_bound(eager)
+    assert found is not None
+    assert found.graph_latency_s == graph.latency_s
+    assert 0.1 < found.share == eager.host_wait_s / eager.latency_s < 1.0
+    assert f"({100 * found.share:.0f} % of the time)" in found.sentence()
+    assert host_bound(graph) is None
+    assert host_bound(predict(context_length=2048, host={"eager_kernel_s": "2 us"})) is None
+
+
+@pytest.mark.parametrize("verb", ["run", "compare"])
+def test_run_and_compare_say_so(verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scenario = tmp_path / "small.yaml"
+    scenario.write_text(
+        f"hardware: {HARDWARE}\nmodel: {{preset: 1.3B, num_hidden_layers: 2}}\ncontext_length: 128\n"
+        "runtime: {launch: eager}\n",
+        encoding="utf-8",
+    )
+    page, data = tmp_path / "page.html", tmp_path / "data.json"
+    assert main([verb, str(scenario), "--html", str(page), "--json", str(data)]) == 0
+    answers = json.loads(data.read_text(encoding="utf-8"))
+    for answer in answers if isinstance(answers, list) else [answers]:
+        assert answer["host_bound"]["graph_latency_s"] < answer["ttft_s"]
+    said = " ".join(capsys.readouterr().out.split())
+    assert "for the host to launch its next kernel; as a CUDA graph the step would take" in said
+    assert "for the host to launch its next kernel" in page.read_text(encoding="utf-8")
+
+
+def test_a_host_suites_own_spread_narrows_the_interval_and_holds_passes_of_that_host() -> None:
+    """24 eager passes of Llama-like models right after the host suite, on the same host; none was fitted."""
+    measured = read_measurements(MEASUREMENTS / "h200-sxm-x1-host-passes.jsonl")
+    predictor, inside, widths = Predictor(load_profile(HARDWARE)), [], []
+    for record in measured.select(PassRecord):
+        asked = scenario_of_pass(record, measured.header.conditions[record.condition] or {}, HARDWARE)
+        spec = HostSpec(file=str(MEASUREMENTS / "launch" / "h200-sxm-x1-4.jsonl"))
+        known = asked.model_copy(update={"runtime": asked.runtime.model_copy(update={"host": spec})})
+        found, unknown = predictor.predict(known).interval, predictor.predict(asked).interval
+        inside.append(found.low_s <= record.time_s.median <= found.high_s)
+        widths.append((found.high_s / found.low_s) / (unknown.high_s / unknown.low_s))
+    assert fmean(inside) >= 0.85
+    assert max(widths) < 1.0
+    assert median(widths) < 0.6

@@ -30,6 +30,7 @@ def _compare(args: argparse.Namespace) -> None:
     """Predicts a scenario as each architecture, with each kernel set."""
     from kraken_sim.predict.api import compare as predictions_of
     from kraken_sim.predict.api import kernel_set_named
+    from kraken_sim.predict.host_bound import host_bound_data
 
     names = [] if args.kernels is None else args.kernels.split(",")
     kernels = [kernel_set_named(name.strip(), "--kernels") for name in names]
@@ -48,7 +49,12 @@ def _compare(args: argparse.Namespace) -> None:
     def data() -> list[dict[str, Any]]:
         speedups = zip(predictions.speedups_percent, predictions.kernels_speedups_percent, strict=True)
         return [
-            {**prediction.as_dict(), "speedup_percent": speedup, "kernels_speedup_percent": by_kernels}
+            {
+                **prediction.as_dict(),
+                **host_bound_data(prediction),
+                "speedup_percent": speedup,
+                "kernels_speedup_percent": by_kernels,
+            }
             for prediction, (speedup, by_kernels) in zip(predictions, speedups, strict=True)
         ]
 

@@ -33,6 +33,7 @@ def _run(args: argparse.Namespace) -> None:
     """Predicts a scenario, and explains its overlap where it has one."""
     from kraken_sim.predict.api import simulate
     from kraken_sim.predict.explain import explain_overlap, overlaps
+    from kraken_sim.predict.host_bound import host_bound_data
 
     prediction = simulate(named_scenario(args.scenario), exact=args.exact)
     advice = explain_overlap(prediction) if overlaps(prediction) else None
@@ -48,7 +49,7 @@ def _run(args: argparse.Namespace) -> None:
         return render_html([prediction])
 
     explained = {} if advice is None else {"overlap": advice.as_dict()}
-    write_outputs(args, lambda: {**prediction.as_dict(), **explained}, report, page)
+    write_outputs(args, lambda: {**prediction.as_dict(), **host_bound_data(prediction), **explained}, report, page)
     if args.trace is not None:
         _write_traces(prediction, Path(args.trace), force=args.force)
 

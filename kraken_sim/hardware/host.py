@@ -28,7 +28,7 @@ class HostTimes:
 
     `costs` are launch costs in seconds by their name in `LaunchCosts`, `shares` what is known of `eager_shares`. They
     are medians over `processes`; `spread` is the standard deviation of their logarithm from process to process, None
-    where too few tell. `source` says where they are from.
+    where one process alone tells. `source` says where they are from.
     """
 
     source: str

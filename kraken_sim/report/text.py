@@ -12,6 +12,7 @@ from rich.text import Text
 
 from kraken_sim.engine.timeline import SpanKind
 from kraken_sim.predict.explain import overlap_sentences
+from kraken_sim.predict.host_bound import host_bound
 from kraken_sim.program.kernel_sets import RULES
 from kraken_sim.report.labels import prediction_labels
 from kraken_sim.units import format_bytes, format_seconds
@@ -31,9 +32,6 @@ TOP_KERNELS = 12
 
 SLOWER = 1.005
 """Slowdown by load from which it is worth a line; below it is noise."""
-
-HOST_BOUND = 0.1
-"""Share of the latency from which waiting for the host is worth a line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +70,7 @@ def prediction_report(prediction: Prediction, advice: OverlapAdvice | None = Non
         headline(prediction),
         breakdown_table([prediction]),
         communication_lines(prediction),
+        *([lines] if (lines := host_lines([prediction])) else []),
         *words,
         *([""] if words else []),
         kernel_table(prediction),
@@ -160,9 +159,15 @@ def communication_lines(prediction: Prediction) -> Text:
     if prediction.slowdown > SLOWER:
         percent = 100.0 * (prediction.slowdown - 1.0)
         text.append(f"power limit: under sustained load kernels take {percent:.1f} % longer than at the boost clock\n")
-    if prediction.host_wait_s > HOST_BOUND * prediction.latency_s:
-        waited = format_seconds(prediction.host_wait_s)
-        text.append(f"host-bound: the compute stream waited {waited} for the host to launch its next kernel\n")
+    return text
+
+
+def host_lines(predictions: Sequence[Prediction], names: Sequence[str] = ("",)) -> Text:
+    """Which steps wait for the host that launches them, and what a graph would give; `names` tell several apart."""
+    text = Text()
+    for name, prediction in zip(names, predictions, strict=True):
+        if (found := host_bound(prediction)) is not None:
+            text.append(f"{name}: {found.sentence()}\n" if name else f"{found.sentence()}\n")
     return text
 
 
@@ -223,4 +228,6 @@ def comparison_report(predictions: Predictions) -> RenderableType:
             format_seconds(prediction.hidden_communication_s),
         )
     lines = [communication_lines(prediction) for prediction in predictions if prediction.resolved.architecture.overlaps]
-    return Group(table, breakdown_table(predictions, shares=not several), *([] if several else lines))
+    waits = host_lines(predictions, names)
+    parts = [*([] if several else lines), *([waits] if waits else [])]
+    return Group(table, breakdown_table(predictions, shares=not several), *parts)
