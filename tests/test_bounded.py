@@ -14,6 +14,7 @@ from kraken_sim.engine import simulation
 from kraken_sim.engine.timeline import Fold, Timeline
 from kraken_sim.errors import InfeasibleError, InputError
 from kraken_sim.profiles.load import load_profile
+from kraken_sim.report import trace
 from kraken_sim.report.profiles import topology_tree
 from kraken_sim.report.topology import topology_html
 from kraken_sim.report.trace import write_traces
@@ -110,6 +111,20 @@ def test_the_memory_of_a_trace_does_not_grow_with_its_layers(tmp_path: Path) -> 
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 2 * peaks[0] + 1_000_000
+
+
+def test_a_trace_of_too_many_events_is_refused_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prediction = simulate(tiny(40))
+    num_spans = 2 * len(prediction.timeline.spans)
+    assert 2 * prediction.timeline.num_spans == num_spans > 2 * len(prediction.timeline.simulated)
+    monkeypatch.setattr(trace, "MOST_SPANS", num_spans - 1)
+    with pytest.raises(InfeasibleError, match=f"{num_spans:,} kernels and waits .*fewer layers"):
+        write_traces(prediction, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(trace, "MOST_SPANS", num_spans)
+    assert write_traces(prediction, tmp_path)
 
 
 def test_a_timeline_without_folds_keeps_every_span() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
@@ -109,6 +109,14 @@ class Timeline:
     def spans(self) -> tuple[Span, ...]:
         """Every span of the step, folded layers written out."""
         return tuple(self.in_order())
+
+    @property
+    def num_spans(self) -> int:
+        """How many that is."""
+        copies = Counter[tuple[str, int]]()
+        for fold in self.folds:
+            copies[fold.segment, fold.iteration] += fold.count
+        return len(self.simulated) + sum(copies[_layer(span)] for span in self.simulated)
 
     def in_order(self) -> Iterator[Span]:
         """The same one by one: folded layers are written out while they are asked for, however many there are.

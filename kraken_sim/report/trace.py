@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from kraken_sim.costs.collectives.tuning import TREE
 from kraken_sim.engine.streams import launch_ps
 from kraken_sim.engine.timeline import SpanKind
+from kraken_sim.errors import InfeasibleError
 from kraken_sim.files.ours import GENERATOR, signature
 from kraken_sim.files.whole import write_whole
 from kraken_sim.program.ops import Collective, CollectiveKind, Copy, DType
@@ -67,6 +68,9 @@ GPU_SORT_INDEX = 5_000_000
 """Where the track of a device stands below the hosts': kineto libkineto/src/output_json.cpp."""
 MOST_RANKS = 64
 """Ranks that get a file of their own although they are alike; a limit of ours, as all are the same but their number."""
+MOST_SPANS = 10_000_000
+"""Kernels and waits of the traces of one run, all ranks together; a limit of ours, several GB and some minutes."""
+
 _MOST_WRITTEN = 10_000
 """Texts of events that are kept for their copies, then all are dropped; a limit of ours, so that memory stays flat."""
 _HELD = '"@{}@"'
@@ -87,16 +91,25 @@ def write_traces(prediction: Prediction, folder: Path) -> list[Path]:
     """Write one trace a rank and return the files; folded ranks have rank 0's timeline, the first 64 of them a file.
 
     Layers that were folded are written one by one, so that a trace takes room on the disk and none in memory.
+
+    Raises:
+        InfeasibleError: more than `MOST_SPANS` would be written.
     """
     ranks = defaultdict[int, list["Span"]](list)
     for span in prediction.timeline.simulated:
         ranks[span.rank].append(span)
-    files = trace_files(prediction, folder)
-    for path, rank in files.items():
-        timeline = replace(prediction.timeline, simulated=tuple(ranks.get(rank) or ranks[min(ranks)]))
-        written = _Writer(prediction, timeline, rank, path.name).document()
-        write_whole(path, (text.encode() for text in written))
-    return list(files)
+    timelines = {rank: replace(prediction.timeline, simulated=tuple(spans)) for rank, spans in ranks.items()}
+    writers = {
+        path: _Writer(prediction, timelines.get(rank) or timelines[min(timelines)], rank, path.name)
+        for path, rank in trace_files(prediction, folder).items()
+    }
+    num_spans = sum(writer.timeline.num_spans for writer in writers.values())
+    if num_spans > MOST_SPANS:
+        message = f"{num_spans:,} kernels and waits are too many for traces; ask again with fewer layers or devices"
+        raise InfeasibleError(message, f"{MOST_SPANS:,} kernels and waits")
+    for path, writer in writers.items():
+        write_whole(path, (text.encode() for text in writer.document()))
+    return list(writers)
 
 
 @dataclass(slots=True)
