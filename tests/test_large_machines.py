@@ -12,12 +12,16 @@ from pydantic import TypeAdapter, ValidationError
 from topology_support import GB, US, cluster, nvlink, nvswitch_box, pcie_box
 
 from kraken_sim.architectures.architecture import DeviceCount
+from kraken_sim.costs.collectives.network_traffic import network_send_recv_traffic
+from kraken_sim.costs.collectives.routes import Group
+from kraken_sim.errors import InputError
 from kraken_sim.hardware.topology.graph import Link, LinkKind, Node, NodeKind
 from kraken_sim.hardware.topology.islands import node_islands, rail_orders
 from kraken_sim.hardware.topology.nodes import rails_of
 from kraken_sim.hardware.topology.reduction import nearest_host
 from kraken_sim.hardware.topology.ways import WaySearch
 from kraken_sim.profiles.topology_file import NodeCount
+from kraken_sim.program.ops import CollectiveKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -176,6 +180,30 @@ def test_four_thousand_gpus_are_reduced_in_seconds(build: Callable[[], Topology]
     machine.interconnect(4096, p2p=False)
     assert time.process_time() - start < GPU_LIMIT_S
     assert found.num_devices == 4096
+
+
+@pytest.mark.parametrize(("gpus", "rails"), [(2, 1), (4, 2), (8, 8)])
+def test_ways_from_one_nic_to_all_others_are_those_that_are_found_one_by_one(gpus: int, rails: int) -> None:
+    machine = cluster(3, gpus=gpus, rails=rails)
+    nics = [node.name for node in machine.nodes if node.kind is NodeKind.NIC]
+    for source in nics:
+        route = machine.finder.routes_from(source)
+        for target in nics:
+            if target != source:
+                assert route(target) == machine.finder.route(source, target)
+
+
+def test_an_all_to_all_of_many_nodes_has_its_links_counted_or_is_refused_with_the_limit() -> None:
+    machine = cluster(64)
+    group = Group(machine, machine.gpus[:96], CollectiveKind.ALL_TO_ALL)
+    start = time.process_time()
+    traffic = network_send_recv_traffic(group, 96.0)
+    assert time.process_time() - start < GPU_LIMIT_S
+    into_rails = [num_bytes for link, num_bytes in traffic.links.items() if link.kind is LinkKind.NETWORK]
+    # A byte from each GPU to each of the other nodes' passes the network once on its way out, and once on its way in.
+    assert sum(into_rails) == pytest.approx(2 * 96 * (96 - 8))
+    with pytest.raises(InputError, match="at most 256 ranks"):
+        network_send_recv_traffic(Group(machine, machine.gpus[:264], CollectiveKind.ALL_TO_ALL), 1.0)
 
 
 @pytest.mark.parametrize("nodes", [2, 3, 4])

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from math import isqrt
+from typing import TYPE_CHECKING, Final
 
 from kraken_sim.costs.collectives.kinds import ring_bytes
 from kraken_sim.costs.collectives.node_traffic import chain_pairs, ring_pairs, send_recv_pairs
@@ -17,10 +18,14 @@ from kraken_sim.hardware.topology.nodes import rails_of
 from kraken_sim.program.ops import CollectiveKind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from kraken_sim.costs.collectives.routes import Group, Pair
     from kraken_sim.hardware.topology.graph import Arc
+
+
+MOST_PAIRS: Final = 256**2
+"""Pairs of an AllToAll whose links are counted; a limit of ours, some ten seconds."""
 
 
 def binary_tree(num_nodes: int, *, mirrored: bool) -> list[tuple[int, int]]:
@@ -56,7 +61,14 @@ def network_ring_traffic(group: Group, num_bytes: float) -> Traffic:
 
 
 def network_send_recv_traffic(group: Group, num_bytes: float) -> Traffic:
-    """Every pair through the NICs of its two GPUs."""
+    """Every pair through the NICs of its two GPUs.
+
+    Raises:
+        InputError: More than `MOST_PAIRS` of them.
+    """
+    if group.kind is CollectiveKind.ALL_TO_ALL and group.num_devices**2 > MOST_PAIRS:
+        message = f"links of an AllToAll are counted for at most {isqrt(MOST_PAIRS)} ranks on several nodes"
+        raise InputError.single("num_devices", message, group.num_devices, str(isqrt(MOST_PAIRS)))
     rails, pairs = _Rails(group), send_recv_pairs(group.kind, group.num_devices, num_bytes)
     for (a, b), sent in pairs.items():
         rails.send(group.gpus[a], group.gpus[b], sent)
@@ -109,6 +121,9 @@ class _Rails:
         self.count = min(len(rails) for rails in self._rails)
         self.even = len({len(members) for members in group.nodes}) == 1
         self._moved: dict[Arc, float] = defaultdict(float)
+        self._out = ""
+        self._from: Callable[[str], tuple[Arc, ...]]
+        self._known: dict[str, tuple[Arc, ...]] = {}
 
     def traffic(self, num_bytes: float, pairs: Mapping[Pair, float]) -> Traffic:
         """What was counted.
@@ -130,8 +145,17 @@ class _Rails:
             return
         out = self._rail[source] if rail is None else self._rails[here][rail]
         into = self._rail[target] if rail is None else self._rails[there][rail]
-        for ends in ((source, out), (out, into), (into, target)):
-            self._add(self._group.finder.route(*ends), num_bytes)
+        finder = self._group.finder
+        for way in (finder.route(source, out), self._between(out, into), finder.route(into, target)):
+            self._add(way, num_bytes)
+
+    def _between(self, out: str, into: str) -> tuple[Arc, ...]:
+        """The way between two NICs; those of one NIC, which are asked for one after the other, by one search."""
+        if self._out != out:
+            self._out, self._from, self._known = out, self._group.finder.routes_from(out), {}
+        if into not in self._known:
+            self._known[into] = self._from(into)
+        return self._known[into]
 
     def send_both_ways(self, pairs: Iterable[tuple[str, str]], num_bytes: float, rail: int) -> None:
         """From each of two GPUs to the other."""

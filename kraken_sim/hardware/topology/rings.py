@@ -40,7 +40,7 @@ from kraken_sim.hardware.topology.union_find import UnionFind
 from kraken_sim.hardware.topology.ways import WaySearch
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from kraken_sim.hardware.topology.graph import Arc, Graph
     from kraken_sim.hardware.topology.islands import Islands
@@ -169,6 +169,16 @@ class RingFinder:
         """
         ways = self._ways.get((source, target)) or self._found(source, target)
         return ways.widest(self._capacity if capacity is None else capacity)
+
+    def routes_from(self, source: str) -> Callable[[str], tuple[Arc, ...]]:
+        """`route` from a NIC to any number of others, by one search for all of them."""
+        ways_to = self._searches[-1].ways_from(source)
+
+        def route(target: str) -> tuple[Arc, ...]:
+            ways = ways_to(target)
+            return self.route(source, target) if ways is None else ways.widest(self._capacity)
+
+        return route
 
     def _found(self, source: str, target: str) -> ShortestWays:
         back = self._ways.get((target, source))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from kraken_sim.hardware.topology.graph import NodeKind
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from kraken_sim.hardware.topology.graph import Arc, Link, LinkKind
 
@@ -113,6 +113,19 @@ class WaySearch:
             side.advance()
             met = side.front & other.reached.keys()
         return ShortestWays(source, target, _onward(met, there.came_from, back.came_from))
+
+    def ways_from(self, source: str) -> Callable[[str], ShortestWays | None]:
+        """`ways` from one node to any that forwards, by one search for all of them."""
+        side = _Side(source, self._through)
+        while side.front:
+            side.advance()
+
+        def ways(target: str) -> ShortestWays | None:
+            if target not in side.came_from:
+                return None
+            return ShortestWays(source, target, _onward({target}, side.came_from, {}))
+
+        return ways
 
     def nearest(self, source: str, targets: Collection[str]) -> tuple[int, set[str]]:
         """The fewest hops to any of some nodes that forward, and which are so near; none where there is no way."""
