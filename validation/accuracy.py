@@ -34,6 +34,7 @@ from validation.accuracy_elsewhere import (
     pairs_of_runs,
     repeatability_section,
 )
+from validation.accuracy_kernels import kernels_section
 from validation.accuracy_passes import (
     eager_section,
     graph_section,
@@ -142,7 +143,7 @@ def _elsewhere(passes: Path) -> list[Section]:
     files = {path: read_measurements(path) for path in others}
     llama = [file for file in files.values() if file.header.suite == LLAMA_SUITE]
     found = [elsewhere_section([file for file in files.values() if file not in llama])]
-    found += [llama_section(llama)] if llama else []
+    found += [llama_section(llama), kernels_section(llama)] if llama else []
     runs = [(files[first], files[again]) for first, again in pairs_of_runs(passes.parent)]
     return found + [repeatability_section(first, again) for first, again in runs]
 

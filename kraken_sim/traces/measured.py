@@ -18,8 +18,6 @@ from kraken_sim.traces.device_trace import DeviceKernels, DeviceTrace
 from kraken_sim.validate.passes import scenario_of_pass
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from kraken_sim.measurements.schema import MeasurementFile
     from kraken_sim.scenario.spec import Scenario
 
@@ -70,11 +68,21 @@ def measured_question(text: str, argument: str) -> Scenario:
         InputError: as of `profiled_pass`, or no profile describes the machine.
     """
     measurements, record = profiled_pass(text, argument)
-    passes: Mapping[str, PassRecord] = {one.key: one for one in measurements.select(PassRecord)}
-    asked = passes.get(record.of)
-    collective = measurements.header.conditions.get(asked.condition) if asked is not None else None
-    if asked is None or collective is None:
-        raise InputError.single(argument, "no scenario describes this pass, or the file does not have it", record.of)
+    asked = next((one for one in measurements.select(PassRecord) if one.key == record.of), None)
+    if asked is None:
+        raise InputError.single(argument, "the file has the kernels of this pass, and not the pass", record.of)
+    return question_of(asked, measurements)
+
+
+def question_of(asked: PassRecord, measurements: MeasurementFile) -> Scenario:
+    """The same of a pass of a file.
+
+    Raises:
+        InputError: no scenario describes its condition, or no shipped profile the machine.
+    """
+    collective = measurements.header.conditions.get(asked.condition)
+    if collective is None:
+        raise InputError.single("condition", "no scenario describes this condition", asked.condition)
     return scenario_of_pass(asked, collective, matching_profile(measurements))
 
 
