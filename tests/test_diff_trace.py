@@ -400,6 +400,33 @@ class TestStrangers:
         assert any("beginning of a step" in warning for warning in found.warnings)
 
 
+def test_names_in_a_trace_are_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hostile = "<script>alert(1)</script>gemm[bold]\x1b[2J"
+    text = (
+        (DATA / "h200-llama-8b-decode.trace.json").read_text(encoding="utf-8").replace('"Memset', '"Memset \\u001b[2J')
+    )
+    events = json.loads(text)["traceEvents"]
+    for event in events:
+        event["name"] = event["name"].replace("nvjet", f"nvjet {hostile}").replace("triton", f"triton{hostile}")
+    path = written(tmp_path / "<b>a.json", events, device="NVIDIA H200 <img src=x>")
+    page = tmp_path / "page.html"
+    assert run(f"{FIRST}#2", str(path), "--html", str(page)) == 0
+    shown, html = capsys.readouterr().out, page.read_text(encoding="utf-8")
+    assert "\x1b" not in shown + html
+    assert "<script>alert" not in html
+    assert "<img" not in html
+    assert "<b>a" not in html
+
+
+def test_more_layers_than_can_be_lined_up_are_infeasible(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scenario = tmp_path / "s.yaml"
+    model = "model: {num_hidden_layers: 200000, hidden_size: 64, num_attention_heads: 1, vocab_size: 100}"
+    lines = ("hardware: h200-sxm-x2", model, "context_length: 128", "num_devices: 1")
+    scenario.write_text("\n".join(lines), encoding="utf-8")
+    code = run(str(scenario), committed())
+    assert (code, "too many to line up" in capsys.readouterr().err) == (3, True)
+
+
 def run(*arguments: str) -> int:
     return main(["diff-trace", *arguments])
 
@@ -415,6 +442,9 @@ class TestCommand:
         assert "layer: gemm_down" in shown
         found = json.loads(data.read_text(encoding="utf-8"))
         assert found["difference_s"] == pytest.approx(sum(term["seconds"] for term in found["terms"]))
+        classes_s = {side: sum(row[f"{side}_s"] for row in found["classes"]) for side in ("ours", "theirs")}
+        for side, total_s in classes_s.items():
+            assert total_s + found["gaps_s"][side] == pytest.approx(found[f"{side}_s"])
         assert found["device"] == "NVIDIA H200"
         assert found["unprofiled_step_s"] == pytest.approx(8.1536e-4)
         text = page.read_text(encoding="utf-8")

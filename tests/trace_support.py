@@ -63,9 +63,9 @@ def document(events: Iterable[Mapping[str, Any]], device: str = "NVIDIA H200", *
     }
 
 
-def written(path: Path, events: Iterable[Mapping[str, Any]], **beside: Any) -> Path:
+def written(path: Path, events: Iterable[Mapping[str, Any]], device: str = "NVIDIA H200", **beside: Any) -> Path:
     """A trace's file."""
-    path.write_text(json.dumps(document(events, **beside)), encoding="utf-8")
+    path.write_text(json.dumps(document(events, device, **beside)), encoding="utf-8")
     return path
 
 

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from kraken_sim.traces.comparison import TraceComparison
-    from kraken_sim.traces.diff import DiffRow
+    from kraken_sim.traces.diff import DiffRow, StepDiff
 
-_KERNELS_SHOWN = 70
+_KERNELS_SHOWN = 48
 """Characters of the names of kernels in a table."""
 SLOWER = 1.005
 """Slowdown by load from which it is worth a sentence; below it is noise."""
@@ -74,7 +74,7 @@ def diff_trace_tables(comparison: TraceComparison) -> list[TextTable]:
     terms.append(("together", "measured minus predicted", _us(diff.theirs_s - diff.ours_s, signed=True)))
     tables = [
         TextTable("What the difference consists of", ("term", "what", "us"), terms, 2),
-        _rows("Time by class of kernel", "class", diff.by_class()),
+        _with_gaps(_rows("Time by class of kernel", "class", diff.by_class()), diff),
         _rows(f"The {SHOWN_NODES} nodes with the largest difference", "node", diff.by_node()[:SHOWN_NODES]),
     ]
     if len(comparison.ranks) > 1:
@@ -97,6 +97,13 @@ def _rows(title: str, what: str, rows: Sequence[DiffRow]) -> TextTable:
     ]
     columns = (what, "measured kernels", "predicted", "measured", "predicted us", "measured us", "difference")
     return TextTable(title, columns, cells, 2)
+
+
+def _with_gaps(table: TextTable, diff: StepDiff) -> TextTable:
+    """The same with a last line for what no kernel took, so that the lines add up."""
+    ours_s, theirs_s = diff.gaps_s
+    cells = (_us(ours_s), _us(theirs_s), _us(theirs_s - ours_s, signed=True))
+    return table._replace(rows=[*table.rows, ("gaps", "", "", "", *cells)])
 
 
 def _ranks(comparison: TraceComparison) -> TextTable:

@@ -106,8 +106,9 @@ def sequence_figure(pairs: Sequence[NodePair]) -> Any:
     figure.update_layout(
         barmode="overlay",
         template="plotly_white",
-        height=260,
-        margin={"l": 90, "r": 20, "t": 20, "b": 45},
+        height=300,
+        legend={"orientation": "h", "y": -0.35},
+        margin={"l": 90, "r": 20, "t": 20, "b": 90},
         xaxis_title="us",
         yaxis={"categoryorder": "array", "categoryarray": list(_LABELS)[::-1]},
     )

@@ -135,6 +135,13 @@ class StepDiff:
     """Predicted kernels after the last that was recorded, of a step of which only the beginning was."""
 
     @property
+    def gaps_s(self) -> tuple[float, float]:
+        """How long the device stood still in ours and in theirs."""
+        sides = ([pair.ours for pair in self.pairs], [pair.theirs for pair in self.pairs])
+        ours_s, theirs_s = (math.fsum(side.gap_s for side in own if side is not None) for own in sides)
+        return ours_s, theirs_s
+
+    @property
     def matched(self) -> tuple[NodePair, ...]:
         """Kernels that both have."""
         return tuple(pair for pair in self.pairs if pair.ours and pair.theirs)
@@ -223,6 +230,7 @@ class StepDiff:
             "parts": sum(len(pair.theirs.nodes) - 1 for pair in self.pairs if pair.theirs),
             "ours_left_out": self.ours_left_out,
             "terms": [{"name": term.name, "seconds": term.seconds, "text": term.text} for term in self.terms()],
+            "gaps_s": dict(zip(("ours", "theirs"), self.gaps_s, strict=True)),
             "communication_s": {"ours": communication(self.pairs, 0), "theirs": communication(self.pairs, 1)},
             "classes": [row.as_dict() for row in self.by_class()],
             "nodes": [row.as_dict() for row in self.by_node()[:most_nodes]],

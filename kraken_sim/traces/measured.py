@@ -83,7 +83,18 @@ def question_of(asked: PassRecord, measurements: MeasurementFile) -> Scenario:
     collective = measurements.header.conditions.get(asked.condition)
     if collective is None:
         raise InputError.single("condition", "no scenario describes this condition", asked.condition)
-    return scenario_of_pass(asked, collective, matching_profile(measurements))
+    scenario = scenario_of_pass(asked, collective, matching_profile(measurements))
+    return scenario.model_copy(update={"name": _short_name(asked)})
+
+
+def _short_name(asked: PassRecord) -> str:
+    """What a report calls a pass, whose key is long."""
+    model = asked.model
+    size = (
+        model.get("preset") or f"{model.get('model_type')}, {model.get('num_hidden_layers')} x {model['hidden_size']}"
+    )
+    work = f"{asked.phase} of {asked.batch_size} x {asked.context_length} tokens"
+    return f"{size}: {work}, {asked.dtype}, {asked.launch}, kernels {asked.kernels}"
 
 
 def measured_trace(text: str, argument: str) -> DeviceTrace:

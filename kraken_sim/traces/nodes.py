@@ -6,10 +6,11 @@ import math
 from bisect import bisect_right
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from kraken_sim.engine.clock import to_s
 from kraken_sim.engine.timeline import SpanKind
+from kraken_sim.errors import InfeasibleError
 from kraken_sim.program.ops import Gemm
 from kraken_sim.traces.kernel_names import KernelClass, class_of_name, class_of_op
 
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from kraken_sim.predict.prediction import Prediction
     from kraken_sim.program.ops import Op
     from kraken_sim.traces.device_trace import DeviceKernels, DeviceTrace
+
+
+MOST_NODES: Final = 1 << 20
+"""Kernels of a predicted step that are lined up; a limit of ours, of a gigabyte and a minute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +61,14 @@ class TraceNode:
 
 
 def nodes_of_prediction(prediction: Prediction) -> list[TraceNode]:
-    """What rank 0 runs in a predicted step, folded layers written out, times from the launch of the step."""
+    """What rank 0 runs in a predicted step, folded layers written out, times from the launch of the step.
+
+    Raises:
+        InfeasibleError: more than `MOST_NODES`.
+    """
+    if (count := prediction.timeline.num_spans) > MOST_NODES:
+        message = f"{count:,} kernels and waits of a step are too many to line up; ask again with fewer layers"
+        raise InfeasibleError(message, f"{MOST_NODES:,} kernels and waits")
     return accounted(
         TraceNode(
             name=span.name,
