@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -413,13 +414,56 @@ def test_the_command_writes_a_profile_and_prints_the_errors(tmp_path: Path, caps
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"device_type": "cpu", "device_name": "Some CPU"}, "CPUs"),
         ({"device_name": "NVIDIA A100-SXM4-80GB"}, "describes NVIDIA H200"),
     ],
 )
 def test_another_machines_file_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         calibrate(file_of(**changes), load_profile(BASE))
+
+
+def cpu_records() -> list[Any]:
+    """What a laptop's quick suite holds, in kind: calls one by one in float32."""
+    changes: dict[str, Any] = {"launch": Launch.EAGER, "dtype": DType.FLOAT32}
+    kernels = [r for r in records() if isinstance(r, GemmRecord | MemoryBoundRecord | AttentionRecord)]
+    return [*(r.model_copy(update=changes) for r in kernels), launch_record("host_layer", "standard", 900.0)]
+
+
+CPU: dict[str, Any] = {"device_type": "cpu", "device_name": "Some CPU", "conditions": {"gloo": None}}
+
+
+def test_a_file_of_cpus_is_a_dry_run_that_writes_nothing_unless_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured = str(write(tmp_path / "laptop.jsonl", cpu_records(), **CPU))
+    out = tmp_path / "laptop.yaml"
+    assert main(["calibrate", measured, "--base", BASE, "--out", str(out)]) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith("dry run: measured on CPUs (2 x Some CPU)")
+    assert "not written" in said.err
+    assert not out.exists()
+    assert main(["calibrate", measured, "--base", BASE, "--out", str(out), "--write-dry-run"]) == 0
+    assert check_profile(out) == []
+    found = load_profile(out)
+    assert found.description.startswith("Dry run on CPUs")
+    # Its fits ran: what stands for the device's kernels was read.
+    assert calibrate(read_measurements(Path(measured)), load_profile(BASE)).judged["gemm"].records == len(
+        gemm_records()
+    )
+    assert found.launch.eager_kernel_s == pytest.approx(900e-6 / sum(LAYER_CALLS.values()), rel=1e-3)
+
+
+def test_passes_on_cpus_are_validated_as_a_dry_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    passes = [
+        pass_record(kind, 0.2, launch="eager", dtype="float32", condition="gloo") for kind in ("standard", "kraken")
+    ]
+    measured, data, page = write(tmp_path / "passes.jsonl", passes, **CPU), tmp_path / "v.json", tmp_path / "v.html"
+    assert main(["validate", str(measured), "--json", str(data), "--html", str(page)]) == 0
+    assert capsys.readouterr().out.startswith("dry run: measured on CPUs")
+    answer = json.loads(data.read_text(encoding="utf-8"))
+    assert answer["dry_run"] is True
+    assert len(answer["passes"]) == 2
+    assert "dry run: measured on CPUs" in page.read_text(encoding="utf-8")
 
 
 def test_a_machine_that_differs_a_little_is_warned_about() -> None:

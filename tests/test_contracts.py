@@ -26,7 +26,7 @@ OPTIONS = {
     "profiles show": ["--force", "--html", "PROFILE"],
     "profiles check": ["PROFILE"],
     "profiles new": ["--force", "--from", "--out"],
-    "calibrate": ["--base", "--force", "--name", "--out", "MEASUREMENTS"],
+    "calibrate": ["--base", "--force", "--name", "--out", "--write-dry-run", "MEASUREMENTS"],
     "validate": ["--force", "--hardware", "--html", "--json", "MEASUREMENTS"],
     "diff-trace": ["--force", "--html", "--json", "--rank", "--step", "OURS", "THEIRS"],
     "collective": [

@@ -26,6 +26,7 @@ from kraken_sim.calibration.switches import kernel_switch
 from kraken_sim.errors import InputError
 from kraken_sim.measurements.launch import launch_costs
 from kraken_sim.measurements.machine import machine_warnings
+from kraken_sim.measurements.rehearsal import as_on_device, is_rehearsal
 from kraken_sim.profiles.profile import Provenance, ProvenanceKind
 from kraken_sim.profiles.write import BlockText, numbers_of
 
@@ -174,7 +175,8 @@ def calibrate(
     Raises:
         InputError: the file is another machine's, or holds nothing to fit.
     """
-    warnings = machine_warnings(measurements, base) + too_many_to_fit(measurements)
+    warnings = machine_warnings(measurements, base, rehearse=True) + too_many_to_fit(measurements)
+    dry_run, measurements = is_rehearsal(measurements), as_on_device(measurements)
     named = replace(base, name=name or base.name)
     work = _Calibration(measurements, base, machine_text(measurements), named, always)
     # The gap between nodes is part of every period, so the launch costs come first.
@@ -193,7 +195,7 @@ def calibrate(
         records=work.records,
         classes=work.classes,
         warnings=tuple(warnings),
-        dry_run=measurements.header.device_type != "cuda",
+        dry_run=dry_run,
     )
     return replace(result, profile=replace(work.profile, provenance=_provenance(result)))
 

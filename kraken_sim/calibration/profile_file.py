@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from kraken_sim.calibration.kept import common_provenance
 from kraken_sim.profiles.write import block_yaml, quoted, section, with_sections
 
 if TYPE_CHECKING:
     from kraken_sim.calibration.fit_profile import CalibrationResult
+
+DRY_RUN: Final = "Dry run on CPUs"
+"""How the description of a profile begins that no GPU was measured for."""
 
 _SOURCE = re.compile(r"^  source: .*$", re.MULTILINE)
 
@@ -23,6 +26,8 @@ def calibrated_yaml(result: CalibrationResult, base_text: str) -> str:
             stand there, comments included, but for what a block says of where it is from.
     """
     sections: dict[str, str | None] = {"name": f"name: {result.profile.name}\n"}
+    if result.dry_run:
+        sections["description"] = f"description: {quoted(f'{DRY_RUN}: {result.source}; describes no machine')}\n"
     for name in result.kept_blocks:
         if (body := section(base_text, name)) is not None:
             sections[name] = _kept(name, body, result)

@@ -21,6 +21,11 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--out", metavar="FILE", required=True, help="the profile to write")
     parser.add_argument("--name", metavar="NAME", help="the profile's name (default: that of the file)")
     add_force(parser)
+    parser.add_argument(
+        "--write-dry-run",
+        action="store_true",
+        help="write the profile of a dry run, of a file of CPUs",
+    )
     parser.set_defaults(handler=_calibrate)
 
 
@@ -35,6 +40,8 @@ def _calibrate(args: argparse.Namespace) -> None:
     out = profile_target(args.out)
     base = load_profile(args.base)
     result = fit(measurement_file(args.measurements), base, args.name or out.stem)
-    write_profile(out, calibrated_yaml(result, complete_text(args.base)), force=args.force)
+    written = args.write_dry_run or not result.dry_run
+    if written:
+        write_profile(out, calibrated_yaml(result, complete_text(args.base)), force=args.force)
     print_report(calibration_report(result))
-    note(f"profile: {out}")
+    note(f"profile: {out}" if written else f"dry run: {out} is not written, --write-dry-run writes it")

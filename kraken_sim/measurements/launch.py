@@ -41,8 +41,8 @@ attention; rotary positions, the cache write and SiLU-mul are kernels that torch
 _MODULES: Final[Mapping[str, str]] = {"gemm": "linear", "norm": "layer_norm"}
 """Kernels that a model calls through a module of torch.nn."""
 
-LEAST_SHARE: Final = 0.1
-"""Least share of a generated kernel, against noise; a limit of ours."""
+LEAST_SHARE: Final = 0.05
+"""Least share of a kernel, against noise; a limit of ours."""
 
 Quantities = dict[tuple[str, str], list[float]]
 """Medians in seconds of (quantity, detail), one for each condition and process it was measured in."""
@@ -127,7 +127,7 @@ def _shares(found: Quantities) -> dict[str, _Found]:
     times = {kind: calls[kind] for kind in ("gemm", "attention", "norm", "copy")} | {"pointwise": pointwise_s}
     text = "host_kernel and host_module over their mean in a decoder layer"
     records = sum(len(found["host_kernel", kernel]) for kernel in LAYER_CALLS)
-    shares = {kind: time_s / mean_s for kind, time_s in times.items()}
+    shares = {kind: max(LEAST_SHARE, time_s / mean_s) for kind, time_s in times.items()}
     result = {f"eager_shares.{kind}": _Found(share, text, records) for kind, share in shares.items()}
     standard, llama = found.get(("host_layer", "standard")), found.get(("host_layer", "llama"))
     if standard and llama:

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from kraken_sim.errors import InputError
+from kraken_sim.measurements.rehearsal import is_rehearsal, rehearsal_warning
 from kraken_sim.profiles.calibrated import calibrated_profiles
 from kraken_sim.profiles.load import list_profiles, load_profile
 
@@ -34,13 +35,20 @@ def matching_profile(measurements: MeasurementFile) -> str:
     return min(fitting)[-1]
 
 
-def machine_warnings(measurements: MeasurementFile, profile: HardwareProfile) -> list[str]:
+def machine_warnings(measurements: MeasurementFile, profile: HardwareProfile, *, rehearse: bool = False) -> list[str]:
     """What makes the profile another machine than the measured one.
+
+    Args:
+        measurements: the file.
+        profile: the machine that it is taken to be of.
+        rehearse: whether a file of CPUs will do, for a dry run.
 
     Raises:
         InputError: the measured devices are not the profile's at all.
     """
     header = measurements.header
+    if rehearse and is_rehearsal(measurements):
+        return [rehearsal_warning(measurements, profile)]
     if header.device_type != "cuda":
         message = "was measured on CPUs; no profile predicts those"
         raise InputError.single("header.device_type", message, header.device_type, source=measurements.source)

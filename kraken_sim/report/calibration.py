@@ -23,7 +23,8 @@ MOST_CHANGES: Final = 5
 
 def calibration_report(result: CalibrationResult) -> RenderableType:
     """What became of every block, errors by kernel and class, what was kept from the base, and warnings."""
-    return Group(_changes(result), _errors(result), _notes(result))
+    banner = [Text(f"{result.warnings[0]}\n", style="bold yellow")] if result.dry_run else []
+    return Group(*banner, _changes(result), _errors(result), _notes(result))
 
 
 def _changes(result: CalibrationResult) -> Table:
@@ -117,6 +118,6 @@ def _errors(result: CalibrationResult) -> Table:
 
 def _notes(result: CalibrationResult) -> Text:
     text = Text(f"{result.profile.name}, from {result.base.name} and {result.source}\n")
-    for warning in result.warnings:
+    for warning in result.warnings[1:] if result.dry_run else result.warnings:
         text.append(f"warning: {warning}\n", style="yellow")
     return text

@@ -29,7 +29,9 @@ def validation_report(result: ValidationResult) -> RenderableType:
         result.summary(lambda c: (c.record.launch.value, c.record.kernels.value, c.record.load or "-", c.record.phase))
     )
     by_size = _by_launch(result.summary(lambda c: (c.record.launch.value, c.size, c.record.context_length)))
+    banner = [Text(f"{result.warnings[0]}\n", style="bold yellow")] if result.dry_run else []
     return Group(
+        *banner,
         _error_table("Errors by condition and architecture", ("launch", "condition", "architecture"), by_condition),
         *([] if len(by_kernels) < LEAST_SETS else [_error_table("Errors by kernel set and load", SETS, by_kernels)]),
         _error_table("Errors by size", ("launch", "model", "tokens"), by_size),
@@ -77,7 +79,7 @@ def _speedup_table(result: ValidationResult) -> Table:
 
 def _notes(result: ValidationResult) -> Text:
     text = Text(f"{len(result.comparisons)} passes of {result.source} against {result.hardware}\n")
-    for warning in result.warnings:
+    for warning in result.warnings[1:] if result.dry_run else result.warnings:
         text.append(f"warning: {warning}\n", style="yellow")
     for skipped in result.skipped:
         text.append(f"not predicted: {skipped}\n", style="yellow")

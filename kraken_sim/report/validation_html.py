@@ -28,6 +28,8 @@ def validation_html(result: ValidationResult) -> str:
         parts.append(f"<h2>{html.escape(title)}</h2>{body}")
     style = "body{font-family:system-ui,sans-serif;max-width:1000px;margin:2rem auto;padding:0 1rem;color:#222}"
     note = html.escape(f"{len(result.comparisons)} measured passes against the profile {result.hardware}")
+    if result.dry_run:
+        note = f"<strong>{html.escape(result.warnings[0])}</strong></p><p>{note}"
     return (
         "<!doctype html><html lang='en'><head><meta charset='utf-8'><title>Predicted against measured</title>"
         f"<style>{style}</style></head><body><h1>Predicted against measured</h1><p>{note}</p>"
