@@ -6,7 +6,10 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import sys
+import threading
+import time
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -18,8 +21,9 @@ from process_support import module_command, running, wait_for
 
 from kraken_sim.cli import main
 from kraken_sim.errors import InputError
-from kraken_sim.explore.sweep import runners
+from kraken_sim.explore.sweep import reach, runners
 from kraken_sim.explore.sweep.plan import Plan, load_plan
+from kraken_sim.explore.sweep.reach import unreachable
 from kraken_sim.explore.sweep.store import opened
 from kraken_sim.explore.sweep.sweep import run_to_file
 from kraken_sim.profiles.load import profile_path
@@ -126,9 +130,7 @@ def test_an_unreachable_cluster_is_said_and_nothing_is_lost(
     question: Path,
     plan: Plan,
     capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("kraken_sim.explore.sweep.runners.CONNECT_S", 1)
     out = tmp_path / "r.parquet"
     with opened(out, plan) as store:
         store.add(0, b"kept")
@@ -155,6 +157,30 @@ def test_a_backend_that_cannot_stream_gets_waves_and_ends_in_the_same_file(
     run_to_file(plan, tmp_path / "waves.parquet", cluster="ray://head:10001")
     run_to_file(plan, tmp_path / "here.parquet", jobs=1)
     assert (tmp_path / "waves.parquet").read_bytes() == (tmp_path / "here.parquet").read_bytes()
+
+
+@pytest.mark.parametrize("says", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"", b"\0" * 8])
+def test_whoever_is_no_scheduler_is_found_out_before_a_client_asks(says: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.sendall(says)
+
+        threading.Thread(target=answer, daemon=True).start()
+        place = f"127.0.0.1:{server.getsockname()[1]}"
+        assert unreachable(place, greets=True) == "what answers is no Dask scheduler"
+
+
+def test_a_dead_host_is_no_cluster_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert unreachable("127.0.0.1:1", greets=False) == "Connection refused"
+    assert unreachable("a" * 70 + ".b:1", greets=True) == "no host can have such a name"
+    monkeypatch.setattr(reach, "CONNECT_S", 0.1)
+    monkeypatch.setattr(socket, "create_connection", lambda *_: time.sleep(60.0))
+    start = time.monotonic()
+    assert unreachable("slow.name:1", greets=False) == "its name is not found"
+    assert time.monotonic() - start < 3.0
 
 
 def test_a_dask_cluster_that_loses_a_worker_loses_no_point(tmp_path: Path, plan: Plan) -> None:

@@ -69,7 +69,7 @@ GPU_SORT_INDEX = 5_000_000
 MOST_RANKS = 64
 """Ranks that get a file of their own although they are alike; a limit of ours, as all are the same but their number."""
 MOST_SPANS = 10_000_000
-"""Kernels and waits of the traces of one run, all ranks together; a limit of ours, several GB and some minutes."""
+"""Kernels and waits of the traces of one run, all ranks together; a limit of ours, 5 GB and two minutes."""
 
 _MOST_WRITTEN = 10_000
 """Texts of events that are kept for their copies, then all are dropped; a limit of ours, so that memory stays flat."""

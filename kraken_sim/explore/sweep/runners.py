@@ -8,6 +8,7 @@ import logging
 import os
 import re
 from functools import lru_cache
+from importlib.util import find_spec
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,6 +17,7 @@ from joblib.parallel import get_active_backend
 
 from kraken_sim.architectures.registry import added, kinds, register
 from kraken_sim.errors import InputError
+from kraken_sim.explore.sweep.reach import unreachable
 from kraken_sim.explore.sweep.rows import Evaluator
 from kraken_sim.explore.sweep.store import columns_of, encode, table_of
 from kraken_sim.explore.sweep.workers import local_workers, stopped
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from kraken_sim.explore.sweep.plan import Plan
 
 CONNECT_S = 10
-"""Seconds that a cluster's scheduler has to answer."""
+"""Seconds that a scheduler that is there has to answer its client."""
 
 CLOSE_S = 2
 """Seconds that it has to say goodbye."""
@@ -131,6 +133,11 @@ def _cluster_backend(address: str) -> Iterator[None]:
         raise InputError.single("--cluster", "must be dask://host:port or ray://host:port", shown, "dask://head:8786")
     scheme, rest = found["scheme"], found["place"]
     connect: Callable[[str], Any] = _dask if scheme == "dask" else _ray
+    if find_spec("distributed" if scheme == "dask" else "ray") is None:
+        raise _not_installed(scheme)
+    why = unreachable(rest, greets=scheme == "dask")
+    if why is not None:
+        raise _unreachable(scheme, rest, why)
     with connect(rest):
         yield
 
@@ -144,15 +151,13 @@ def _silence(library: str) -> None:
 
 @contextlib.contextmanager
 def _dask(address: str) -> Iterator[None]:
-    try:
-        from distributed import Client
-    except ImportError:
-        raise _not_installed("dask") from None
+    from distributed import Client
+
     _silence("distributed")
     try:
         client = Client(f"tcp://{address}", timeout=CONNECT_S, set_as_default=False)
-    except (OSError, TimeoutError, ValueError) as error:
-        raise _unreachable("Dask scheduler", address, error) from None
+    except Exception as error:  # whatever its client makes of what somebody else says there
+        raise _unreachable("dask", address, str(error)) from None
     try:
         if not client.scheduler_info().get("workers"):
             raise InputError.single("--cluster", "the Dask cluster has no workers", f"dask://{address}")
@@ -166,15 +171,13 @@ def _dask(address: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _ray(address: str) -> Iterator[None]:
-    try:
-        import ray
-        from ray.util.joblib import register_ray
-    except ImportError:
-        raise _not_installed("ray") from None
+    import ray
+    from ray.util.joblib import register_ray
+
     try:
         ray.init(f"ray://{address}", logging_level="ERROR")
     except Exception as error:
-        raise _unreachable("Ray cluster", address, error) from None
+        raise _unreachable("ray", address, str(error)) from None
     register_ray()
     try:
         with joblib.parallel_config("ray"):
@@ -187,5 +190,6 @@ def _not_installed(extra: str) -> InputError:
     return InputError.single("--cluster", f"needs the extra {extra}", example=f'pip install "kraken_sim[{extra}]"')
 
 
-def _unreachable(what: str, address: str, error: Exception) -> InputError:
-    return InputError.single("--cluster", f"no {what} answers within {CONNECT_S} s: {error}"[:200], address)
+def _unreachable(scheme: str, address: str, why: str) -> InputError:
+    what = {"dask": "Dask scheduler", "ray": "Ray cluster"}[scheme]
+    return InputError.single("--cluster", f"no {what} is there: {why}"[:200], f"{scheme}://{address}")
