@@ -38,6 +38,9 @@ KNOWN = {
     "void vllm::rotary_embedding_kernel<c10::BFloat16, true>": "rope",
     "triton_poi_fused_cat_cos_mul_neg_sin_2": "rope",
     "triton_poi_fused_mul_silu_split_0": "activation",
+    "triton_poi_fused__to_copy_clamp_div_mul_silu_split_0": "activation",
+    "triton_poi_fused__to_copy_clamp_div_0": "quantize",
+    "triton_red_fused__to_copy_add_clamp_div_mean_mul_pow_rsqrt_0": "norm",
     "void vllm::act_and_mul_kernel<c10::BFloat16, &vllm::silu_kernel>": "activation",
     "void at::native::vectorized_elementwise_kernel<4, at::native::GeluCUDAKernelImpl(at::TensorIteratorBase&)>": (
         "activation"

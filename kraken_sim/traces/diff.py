@@ -112,9 +112,9 @@ class DiffRow:
 
 _LONG_S: Final = 20e-6
 """GEMMs from which on a clock shows; a choice of ours: shorter ones are latencies."""
-_COMPUTE_BOUND: Final = 500.0
+_COMPUTE_BOUND: Final = 700.0
 """Operations a byte from which on a GEMM's time goes with the clock rather than with HBM; assumed: above the ratio of
-the peaks of any profile that ships (16-bit formats), and below that of the GEMMs of a long prompt."""
+the peaks of any profile that ships, in fp8 as well, and below that of the GEMMs of a long prompt."""
 _FEWEST: Final = 4
 """Of them, so that they say something; a choice of ours."""
 _ALIKE: Final = 0.5

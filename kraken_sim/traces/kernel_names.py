@@ -93,7 +93,9 @@ RULES: Final = (
         f"{_MEASURED}; pytorch Indexing.cu, Inductor's names of fused functions",
     ),
     NameRule(
-        r"quant|cvt_\w*to_fp[48]|fp8_cast", KernelClass.QUANTIZE, "vllm csrc/quantization, TensorRT-LLM quantization.cu"
+        r"quant|cvt_\w*to_fp[48]|fp8_cast|triton_poi_fused_+(to_copy_)?clamp_div_\d",
+        KernelClass.QUANTIZE,
+        f"{_MEASURED}: generated ones; vllm csrc/quantization, TensorRT-LLM quantization.cu",
     ),
     NameRule(
         r"layer_?norm|rms_?norm|triton_\w*fused\w*_rsqrt(_|\b)",
@@ -147,6 +149,7 @@ def class_of_name(name: str) -> KernelClass:
 
 
 _FUNCTIONS: Final[Mapping[str, KernelClass]] = {
+    "amax": KernelClass.REDUCTION,
     "add": KernelClass.ADD,
     "gelu": KernelClass.ACTIVATION,
     "silu": KernelClass.ACTIVATION,

@@ -94,7 +94,8 @@ def _short_name(asked: PassRecord) -> str:
         model.get("preset") or f"{model.get('model_type')}, {model.get('num_hidden_layers')} x {model['hidden_size']}"
     )
     work = f"{asked.phase} of {asked.batch_size} x {asked.context_length} tokens"
-    return f"{size}: {work}, {asked.dtype}, {asked.launch}, kernels {asked.kernels}"
+    formats = ", ".join(str(part) for part in (asked.dtype, asked.quantization) if part is not None)
+    return f"{size}: {work}, {formats}, {asked.launch}, kernels {asked.kernels}"
 
 
 def measured_trace(text: str, argument: str) -> DeviceTrace:

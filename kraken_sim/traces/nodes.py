@@ -90,7 +90,8 @@ def _flops_per_byte(op: Op | None) -> float:
     """Of a GEMM, which reads both of its operands and writes its result."""
     if not isinstance(op, Gemm):
         return math.nan
-    return op.flops / (op.dtype.bytes_per_element * (op.m * op.k + op.k * op.n + op.m * op.n))
+    read = op.bytes_per_input * op.m * op.k + op.bytes_per_weight * op.k * op.n
+    return op.flops / (read + op.dtype.bytes_per_element * op.m * op.n)
 
 
 def nodes_of_trace(trace: DeviceTrace, kernels: DeviceKernels, first: int, end: int) -> list[TraceNode]:
