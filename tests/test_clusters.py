@@ -208,7 +208,7 @@ def test_an_allreduce_of_two_nodes_is_never_faster_than_one_of_the_same_ranks_in
 
 
 def test_a_scenario_can_say_where_its_ranks_sit() -> None:
-    question = {"hardware": "l40s-x8", "model": {"preset": "1.3B"}, "context_length": 512}
+    question = {"hardware": "l40s-x8-slow-host", "model": {"preset": "1.3B"}, "context_length": 512}
     together = simulate(question | {"placement": "4,5,6,7"})
     assert together.resolved.num_devices == 4
     assert together.latency_s == simulate(question | {"num_devices": 4}).latency_s

@@ -116,7 +116,8 @@ class TestTable:
             times = [row["time_s"] for row in table(capsys, op, "--hardware", hardware, "--num-devices", n)["rows"]]
             assert len(times) == 27
             # Of three ranks' powers of two NCCL's channels get uneven parts, so that a further one can pay.
-            least = 0.95 if n == "3" else 1.0
+            # Between eight on PCIe it keeps LL up to 512 KiB, where two channels of it are slower than 1 MiB of Simple.
+            least = 0.95 if n == "3" or (hardware, n) == ("l40s-x8", "8") else 1.0
             assert all(after >= least * before for before, after in pairwise(times))
 
     def test_half_an_all_reduce_is_an_all_gather(self, capsys: pytest.CaptureFixture[str]) -> None:

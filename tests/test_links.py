@@ -330,9 +330,10 @@ class TestPrograms:
         assert groups_of(topology, 2, 4, 8) == [(f"gpu{i}", f"gpu{i + 4}") for i in range(4)]
 
     def test_groups_of_a_program_that_cross_one_socket_share_it(self) -> None:
-        crossing = reduces(kraken("l40s-x8", 4), "all_reduce")[1]
+        crossing = reduces(kraken("l40s-x8-slow-host", 4), "all_reduce")[1]
         assert "2 groups share links" in crossing.detail
-        links = LinkSharing(load_profile("l40s-x8").topology, load_profile("l40s-x8").collectives)
+        profile = load_profile("l40s-x8-slow-host")
+        links = LinkSharing(profile.topology, profile.collectives)
         assert links.capacity == {}
 
     def test_groups_within_their_sockets_and_on_nvswitch_share_nothing(self) -> None:
@@ -348,7 +349,8 @@ class TestPrograms:
 
     def test_two_all_reduces_at_once_slow_each_other(self) -> None:
         """The group's AllReduce beside the exchange between groups, on the same host bridges."""
-        inside = [span for span in reduces(kraken("l40s-x8", 2), "all_reduce_group_attention") if span.alone_s > 0]
+        spans = reduces(kraken("l40s-x8-slow-host", 2), "all_reduce_group_attention")
+        inside = [span for span in spans if span.alone_s > 0]
         beside = max((span.end_ps - span.start_ps) * 1e-12 / span.alone_s for span in inside)
         assert beside > 1.5
 

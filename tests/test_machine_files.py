@@ -159,6 +159,6 @@ def test_every_command_of_the_page_on_machines_runs(tmp_path: Path, monkeypatch:
 def test_the_schema_of_a_machine_knows_its_parts(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["schema", "machine"]) == 0
     schema = json.loads(capsys.readouterr().out)
-    assert set(schema["properties"]) == {"name", "description", "base", "device", "topology"}
+    assert set(schema["properties"]) == {"name", "description", "base", "device", "topology", *BLOCKS}
     named = schema["properties"]["device"]["anyOf"][1]
     assert named["required"] == ["kind", "source"]

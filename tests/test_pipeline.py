@@ -21,7 +21,7 @@ from kraken_sim.scenario.spec import Scenario
 
 PLACED = {
     # machine: GPUs close together, GPUs far apart
-    "l40s-x8": ("0,1", "0,4"),
+    "l40s-x8-slow-host": ("0,1", "0,4"),
     "v100-dgx1-x8": ("0,3", "0,5"),
     "h100-sxm-2x8": ("0,1", "0,8"),
 }
@@ -76,8 +76,11 @@ def test_ideal_overlap_is_that_of_the_placed_gpus(hardware: str, placement: str)
 
 def test_energy_counts_the_collectives_that_ran() -> None:
     # The transfer over the sockets takes longer, so the card idles longer and the step takes more energy.
-    machine = with_power("l40s-x8")
-    near, far = (step_energy(simulate(asked("l40s-x8", placement), profile=machine)) for placement in PLACED["l40s-x8"])
+    machine = with_power("l40s-x8-slow-host")
+    near, far = (
+        step_energy(simulate(asked("l40s-x8-slow-host", placement), profile=machine))
+        for placement in PLACED["l40s-x8-slow-host"]
+    )
     assert far.energy_j > near.energy_j
     assert far.device_w < near.device_w
 
@@ -103,7 +106,7 @@ def test_errors_of_a_what_if_s_prediction_are_those_of_its_own_profile() -> None
 
 def test_the_same_predictor_prepares_a_question_and_its_what_ifs() -> None:
     predictor = Predictor()
-    prepared = predictor.prepare(asked("l40s-x8", "0,4"))
+    prepared = predictor.prepare(asked("l40s-x8-slow-host", "0,4"))
     assert prepared.again(prepared.scenario).profile is prepared.profile
     assert Prediction(prepared, prepared.run()).latency_s == predictor.predict(prepared.scenario).latency_s
 
@@ -132,14 +135,14 @@ def test_a_model_that_does_not_fit_can_be_resolved_but_not_prepared() -> None:
 
 
 def test_degrees_of_a_placement_take_its_first_gpus() -> None:
-    answer = best_degree(asked("l40s-x8", "0,4,1,5"), perturb=False)
+    answer = best_degree(asked("l40s-x8-slow-host", "0,4,1,5"), perturb=False)
     by_name = {row.name: row for row in answer.rows}
     assert {row.num_devices for row in answer.rows} == {1, 2, 4}
-    assert by_name["kraken x2"].prediction.latency_s == simulate(asked("l40s-x8", "0,4")).latency_s
+    assert by_name["kraken x2"].prediction.latency_s == simulate(asked("l40s-x8-slow-host", "0,4")).latency_s
     assert by_name["standard x1"].num_replicas == 4
-    near = best_degree(asked("l40s-x8", "0,1,4,5"), perturb=False)
+    near = best_degree(asked("l40s-x8-slow-host", "0,1,4,5"), perturb=False)
     assert {row.name: row for row in near.rows}["kraken x2"].prediction.latency_s == (
-        simulate(asked("l40s-x8", "0,1")).latency_s
+        simulate(asked("l40s-x8-slow-host", "0,1")).latency_s
     )
 
 

@@ -183,7 +183,7 @@ def test_wrong_link_is_reported_where_it_stands_in_the_file(change: dict[str, An
 def test_preset_is_the_machine_written_out() -> None:
     pcie = {"gen": 5, "bandwidth": "63 GB/s", "latency": "0.5 us"}
     preset = {
-        "num_gpus": 8, "num_hosts": 2, "pcie": pcie,
+        "num_gpus": 8, "num_hosts": 2, "cpu": "sapphire_rapids", "pcie": pcie,
         "nvlink": {"count": 18, "bandwidth": "25 GB/s", "latency": "0.25 us"},
         "socket": {"count": 3, "bandwidth": "32 GB/s", "latency": "0.2 us"},
     }  # fmt: skip

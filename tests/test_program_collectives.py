@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 MIB = 2**20
 AR, AG, RS, A2A, BC, P2P = CollectiveKind
 H100 = load_profile("h100-sxm-x8")
-L40S = load_profile("l40s-x8")
+L40S = load_profile("l40s-x8-slow-host")
 
 
 def priced(profile: HardwareProfile, num_devices: int, policy: CollectivePolicy | None = None) -> Pricing:

@@ -123,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
-    profiles = {card.system: load_profile(card.profile) for card in CARDS}
+    profiles = {card.system: load_profile(card.machine) for card in CARDS}
     sys.stdout.write("NCCL\n\n" + markdown(nccl_errors(folder, profiles)) + "\n\n")
     sys.stdout.write("vLLM's choice of custom kernels\n\n" + markdown(custom_errors(folder, profiles)) + "\n")
     return 0

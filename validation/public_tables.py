@@ -64,6 +64,7 @@ class Card:
         system: its name in the tables of collectives.
         nccl_versions: of the AllReduces, oldest first; other collectives are fitted to the last one's.
         custom: of engines' AllReduces by version, the rule by which it picks kernels.
+        box: the shipped profile of the machine whose collectives the tables have, where that is not `profile`.
     """
 
     profile: str
@@ -73,6 +74,12 @@ class Card:
     system: str
     nccl_versions: tuple[str, ...]
     custom: Mapping[str, Callable[[int, int], str]]
+    box: str = ""
+
+    @property
+    def machine(self) -> str:
+        """The shipped profile whose collectives are fitted to the tables."""
+        return self.box or self.profile
 
 
 def _one_or_two_shot(num_devices: int, num_bytes: int) -> str:
@@ -127,7 +134,7 @@ HOPPER: Final = {
 TRTLLM: Final = "TensorRT-LLM 1.3.0rc20"
 CARDS: Final = (
     Card("l40s-x8", "L40S (PCIe gen4)", "l40s_pcie_trtllm", TRTLLM, "l40s", ("2.27.3",),
-         {"SGLang 0.5.10": vllm_pair, "vLLM 0.14.0": vllm_pair}),
+         {"SGLang 0.5.10": vllm_pair, "vLLM 0.14.0": vllm_pair}, "l40s-x8-slow-host"),
     Card("a100-sxm4-80gb-x8", "A100-SXM4-80GB", "a100sxm80_trtllm", "TensorRT-LLM 1.0.0", "a100_sxm", ("2.27.3",),
          {"SGLang 0.5.10": sglang, "vLLM 0.14.0": vllm, "TRTLLM 1.0.0": trtllm_ampere}),
     Card("h200-sxm-x8", "H200-SXM", "h200sxm_trtllm", TRTLLM, "h200_sxm", ("2.26.2", "2.29.2"), HOPPER),

@@ -22,7 +22,7 @@ from validation import refit_blocks as make
 from validation.public_data import add_public_data_option, folder_of_option
 from validation.public_tables import CARDS
 from validation.refit_blocks import OTHER_CARD
-from validation.refit_wires import unmeasured_wires
+from validation.refit_wires import host_links, unmeasured_wires, wires_of_box
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from kraken_sim.profiles.profile import HardwareProfile
 
 MEASUREMENTS: Final = Path(__file__).resolve().parent / "measurements"
-L40S, A100, A100_40, H200, H100, PAIR = (
-    "l40s-x8", "a100-sxm4-80gb-x8", "a100-sxm4-40gb-x8", "h200-sxm-x8", "h100-sxm-x8", "h200-sxm-x2",
+L40S, BOX, A100, A100_40, H200, H100, PAIR = (
+    "l40s-x8", "l40s-x8-slow-host", "a100-sxm4-80gb-x8", "a100-sxm4-40gb-x8", "h200-sxm-x8", "h100-sxm-x8",
+    "h200-sxm-x2",
 )  # fmt: skip
 SAME_CHIP: Final = "H200, the same chip with other memory"
 WITH_NVLINK: Final = (A100, A100_40, PAIR, H200, H100)
@@ -41,11 +42,12 @@ FROM_PAIR: Final = ("attention", "memory_bound", "contention")
 def steps(tables: Path) -> list[tuple[str, Callable[[make.Shipped], None]]]:
     """What makes each profile's blocks, in an order in which each finds what it starts from."""
     fits = (
-        make.published_gemm, make.published_quantised_gemms, make.published_attention, make.published_collectives,
+        make.published_gemm, make.published_quantised_gemms, make.published_attention,
     )  # fmt: skip
     carried, blocks = make.carried, ("gemm", "attention", "collectives")
     return [
         *((card.profile, partial(fit, card=card, folder=tables)) for card in CARDS for fit in fits),
+        *((card.machine, partial(make.published_collectives, card=card, folder=tables)) for card in CARDS),
         (A100_40, partial(carried, name=A100_40, source=A100, blocks=blocks, how="the 80 GB card")),
         (PAIR, partial(make.measured, name=PAIR, public=H200, folder=MEASUREMENTS)),
         (PAIR, partial(make.measured_quantised, name=PAIR, folder=MEASUREMENTS)),
@@ -58,7 +60,9 @@ def steps(tables: Path) -> list[tuple[str, Callable[[make.Shipped], None]]]:
         (H100, partial(carried, name=H100, source=PAIR, blocks=FROM_PAIR, how=f"two {SAME_CHIP}", factor=OTHER_CARD)),
         (H100, partial(carried, name=H100, source=PAIR, blocks=("power",), how=f"one {SAME_CHIP}", factor=OTHER_CARD)),
         *((name, partial(make.contention_of_another_card, name=name, source=PAIR)) for name in (A100, A100_40, L40S)),
-        *((name, partial(unmeasured_wires, name=name, pcie=L40S, host=PAIR)) for name in (L40S, *WITH_NVLINK)),
+        (BOX, partial(wires_of_box, name=BOX)),
+        (L40S, partial(host_links, name=L40S, box=BOX, host=PAIR)),
+        *((name, partial(unmeasured_wires, name=name, pcie=L40S, host=PAIR)) for name in WITH_NVLINK),
     ]
 
 
@@ -73,7 +77,7 @@ def refit(tables: Path, only: str | None = None) -> dict[str, str]:
     if only is not None and only not in names:
         message = f"no profile that is fitted; these are {', '.join(names)}"
         raise InputError.single("--only", message, only, suggestion=closest(only, names))
-    wanted = [card for card in CARDS if only in (None, card.profile)]
+    wanted = [card for card in CARDS if only in (None, card.profile, card.machine)]
     if missing := [card for card in wanted if not (tables / f"gemm_bf16_{card.tables}.csv").exists()]:
         message = "holds no published tables of this card"
         raise InputError.single("--public-data", message, f"{tables}: gemm_bf16_{missing[0].tables}.csv")

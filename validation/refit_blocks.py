@@ -19,6 +19,8 @@ from kraken_sim.files.strict_yaml import parse_yaml
 from kraken_sim.measurements.launch import LAYER_CALLS, launch_costs
 from kraken_sim.measurements.records import LaunchRecord
 from kraken_sim.measurements.schema import MeasurementFile, read_measurements
+from kraken_sim.profiles.carry_over import profile_of
+from kraken_sim.profiles.datasheet import is_datasheet
 from kraken_sim.profiles.profile import Provenance, ProvenanceKind
 from kraken_sim.profiles.schema import BLOCKS, parse_profile
 from kraken_sim.profiles.write import BlockText, block_yaml, section, with_sections
@@ -68,7 +70,8 @@ class Shipped:
         self.profiles = {name: self._read(name) for name in self.texts}
 
     def _read(self, name: str) -> HardwareProfile:
-        return parse_profile(parse_yaml(self.texts[name], name))
+        document = parse_yaml(self.texts[name], name)
+        return profile_of(document) if is_datasheet(document.data) else parse_profile(document)
 
     def put(self, name: str, block: str, text: BlockText) -> None:
         """A block of a profile; constants with a source of their own keep it unless their value has changed."""
@@ -142,7 +145,7 @@ def published_attention(shipped: Shipped, card: Card, folder: Path) -> None:
 
 def published_collectives(shipped: Shipped, card: Card, folder: Path) -> None:
     """Collectives from the tables: AllReduces of NCCL and of engines, then what other collectives differ by."""
-    profile = shipped.profiles[card.profile]
+    profile = shipped.profiles[card.machine]
     generation, gap_s = profile.device.generation, profile.launch.graph_node_gap_s
     start = collectives_start(_with_pcie_rows(shipped, profile), generation)
     start = replace(start, nccl_minor_version=int(card.nccl_versions[-1].split(".")[1]))
@@ -168,7 +171,7 @@ def published_collectives(shipped: Shipped, card: Card, folder: Path) -> None:
         pcie = {name: {**getattr(constants, name), "host": getattr(constants, name)["pcie"]} for name in LINKS["ada"]}
         constants = replace(constants, **pcie)  # type: ignore[arg-type]
     text = BlockText(constants, _fitted(source, fit), _own_rows(profile, ("pcie", "host"), but=generation == "ada"))
-    shipped.put(card.profile, "collectives", text)
+    shipped.put(card.machine, "collectives", text)
 
 
 def _list(counts: Sequence[int]) -> str:
@@ -177,7 +180,7 @@ def _list(counts: Sequence[int]) -> str:
 
 def _with_pcie_rows(shipped: Shipped, profile: HardwareProfile) -> CollectiveConstants:
     """The profile's constants with the L40S's fitted rows of PCIe, which no table of NVSwitch machines tells."""
-    own, pcie = profile.collectives, shipped.profiles["l40s-x8"].collectives
+    own, pcie = profile.collectives, shipped.profiles["l40s-x8-slow-host"].collectives
     if profile.device.generation == "ada":
         return own
     changes: dict[str, Any] = {}

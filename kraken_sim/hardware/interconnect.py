@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kraken_sim.hardware.topology.graph import HostCpu
 
 
 class InterconnectKind(StrEnum):
@@ -24,6 +28,9 @@ class Interconnect:
     `bandwidth_bytes_per_s` is the line rate per GPU and direction of the ring's slowest hop, all parallel
     links added; `num_links` how many links add up to it; `latency_s` the time of flight over the slowest hop.
     `crosses_sockets` marks a hop over the inter-socket link. `pcie_gen` is 0 where no hop is PCIe.
+    `through_host` marks a ring whose GPUs reach each other's memory, but which NCCL takes through host memory all the
+    same. `host_hops` is the most hops of the ring that end at one host and would go, or go, through its memory,
+    `two_way` whether a GPU both writes to host memory and reads from it. `cpu` is the hosts'.
     Over a network, `across` says how the group is spread over nodes.
     """
 
@@ -35,6 +42,10 @@ class Interconnect:
     crosses_sockets: bool = False
     pcie_gen: int = 0
     across: Across | None = None
+    through_host: bool = False
+    host_hops: int = 0
+    two_way: bool = True
+    cpu: HostCpu | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ description: Eight NVIDIA B200 on NVLink 5 and NVSwitch
 base: h200-sxm-x8          # optional: the profile whose constants, and parts left out here, are carried over
 device: {...}              # as in a profile; over a base, only what differs
 topology: {...}            # as in a profile
+collectives: {...}         # over a base, any block of constants that was measured on this machine itself
 """
 
 from __future__ import annotations
@@ -16,7 +17,17 @@ from pydantic import Field
 
 from kraken_sim.files.model import FileModel
 from kraken_sim.profiles.blocks import Reading
-from kraken_sim.profiles.schema import BLOCKS, ProfileFile, device_schema, read_device, read_outline, read_topology
+from kraken_sim.profiles.schema import (
+    BLOCKS,
+    ConstantsBlock,
+    ProfileFile,
+    device_schema,
+    read_block,
+    read_device,
+    read_outline,
+    read_topology,
+    with_blocks,
+)
 from kraken_sim.profiles.topology_file import Text, TopologyFile
 
 if TYPE_CHECKING:
@@ -35,6 +46,18 @@ class DatasheetFile(FileModel):
     base: Text | None = Field(default=None, examples=["h200-sxm-x8"])
     device: dict[str, Any] | None = None
     topology: TopologyFile | None = None
+    launch: ConstantsBlock | None = None
+    gemm: ConstantsBlock | None = None
+    gemm_fp8: ConstantsBlock | None = None
+    gemm_fp8_block: ConstantsBlock | None = None
+    gemm_fp8_rows: ConstantsBlock | None = None
+    gemm_nvfp4: ConstantsBlock | None = None
+    attention: ConstantsBlock | None = None
+    serving_attention: ConstantsBlock | None = None
+    memory_bound: ConstantsBlock | None = None
+    collectives: ConstantsBlock | None = None
+    contention: ConstantsBlock | None = None
+    power: ConstantsBlock | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +65,8 @@ class Datasheet:
     """What a datasheet file says.
 
     `base` names the profile to carry over from, if the file does. `device` holds fields of a `Device`, all of
-    them unless there is a base; without a `topology` the base's counts. `provenance` is that of its own numbers.
+    them unless there is a base; without a `topology` the base's counts. `blocks` are constants of its own, over a base.
+    `provenance` is that of its own numbers.
     """
 
     name: str | None
@@ -50,12 +74,16 @@ class Datasheet:
     base: str | None
     device: Mapping[str, Any]
     topology: Topology | None
+    blocks: Mapping[str, Any]
     provenance: Mapping[str, Provenance]
 
 
 def is_datasheet(data: object) -> bool:
-    """Whether a file describes a machine without any constants of cost models."""
-    return isinstance(data, dict) and not BLOCKS.keys() & data.keys() and bool(ProfileFile.model_fields.keys() & data)
+    """Whether a file describes a machine without any constants of cost models, or over a base that has the others."""
+    if not isinstance(data, dict):
+        return False
+    blocks, known = BLOCKS.keys() & data.keys(), ProfileFile.model_fields.keys() & data.keys()
+    return "base" in data or (bool(known) and (not blocks or "device" not in data))
 
 
 def parse_datasheet(document: YamlDocument) -> Datasheet:
@@ -72,13 +100,16 @@ def parse_datasheet(document: YamlDocument) -> Datasheet:
             reading.add(part, "is required where no base is named", example="base: h100-sxm-x8")
     device = read_device(data.get("device"), reading, complete=base is None)
     topology = read_topology(data.get("topology"), reading)
+    fields = {name: read_block(data[name], name, reading) for name in BLOCKS if data.get(name) is not None}
     if reading.problems or file is None:
         raise document.error(reading.problems)
-    return Datasheet(file.name, file.description, file.base, device, topology, reading.provenance)
+    blocks = {name: BLOCKS[name](**values) for name, values in fields.items()}
+    return Datasheet(file.name, file.description, file.base, device, topology, blocks, reading.provenance)
 
 
 def datasheet_json_schema() -> dict[str, Any]:
     """JSON schema of a datasheet file, for editors."""
     schema = DatasheetFile.model_json_schema()
     schema["properties"]["device"] = device_schema(complete=False)
+    with_blocks(schema)
     return schema

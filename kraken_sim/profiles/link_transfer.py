@@ -51,17 +51,6 @@ def with_network(constants: CollectiveConstants) -> CollectiveConstants:
     return _with_rows(constants, _NETWORK, rows)
 
 
-def with_bridges(constants: CollectiveConstants, gpus_per_bridge: float) -> CollectiveConstants:
-    """The constants for GPUs of which NVLink joins `gpus_per_bridge` at a time.
-
-    A ring passes the host bridges once for each bridged group and not once for each GPU, so that as many more GPUs
-    load what host bridges and host memory share only as much.
-    """
-    shared = {kind: links * gpus_per_bridge for kind, links in constants.shared_fabric_links.items()}
-    size = int(constants.switch_group_size * gpus_per_bridge)
-    return replace(constants, shared_fabric_links=shared, switch_group_size=size)
-
-
 def with_rows_of(constants: CollectiveConstants, other: CollectiveConstants, link_class: str) -> CollectiveConstants:
     """The constants with another machine's rows of one link class, where it has them."""
     rows = {field: getattr(other, field)[link_class] for field in _BY_LINK if link_class in getattr(other, field)}

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from kraken_sim.errors import InfeasibleError, InputError
 from kraken_sim.hardware.device import GENERATIONS
+from kraken_sim.hardware.interconnect import InterconnectKind
 from kraken_sim.profiles.calibrated import calibrated_profiles, read_calibrated
 
 if TYPE_CHECKING:
     from kraken_sim.hardware.device import Device
-    from kraken_sim.hardware.interconnect import InterconnectKind
     from kraken_sim.hardware.topology.topology import Topology
     from kraken_sim.profiles.profile import HardwareProfile
 
@@ -34,11 +34,16 @@ def _distance(a: Device, b: Device) -> tuple[int, float]:
 
 def with_same_links(topology: Topology, base: HardwareProfile, device: Device) -> HardwareProfile:
     """`base`, or where its GPUs are joined by other links, the nearest profile whose are joined like these."""
-    wanted = link_kind(topology)
-    if wanted in (None, link_kind(base.topology)):
+    wanted = _alike(link_kind(topology))
+    if wanted in (None, _alike(link_kind(base.topology))):
         return base
-    alike = [profile for profile in _all_calibrated() if link_kind(profile.topology) == wanted]
+    alike = [profile for profile in _all_calibrated() if _alike(link_kind(profile.topology)) == wanted]
     return min(alike, key=lambda profile: (_distance(device, profile.device), profile.name), default=base)
+
+
+def _alike(kind: InterconnectKind | None) -> InterconnectKind | None:
+    """Whether GPUs reach each other's memory over PCIe or not, the same profiles have rows for it."""
+    return InterconnectKind.PCIE if kind is InterconnectKind.HOST else kind
 
 
 def link_kind(topology: Topology) -> InterconnectKind | None:

@@ -96,7 +96,7 @@ def parse_profile(document: YamlDocument) -> HardwareProfile:
     file, data = read_outline(ProfileFile, document, reading)
     device = read_device(data.get("device"), reading)
     present = [name for name in BLOCKS if data.get(name) is not None or name not in OPTIONAL_BLOCKS]
-    blocks = {name: _read_block(data.get(name), name, BLOCKS[name], reading) for name in present}
+    blocks = {name: read_block(data.get(name), name, reading) for name in present}
     topology = read_topology(data.get("topology"), reading)
     if reading.problems or file is None or topology is None:
         raise document.error(reading.problems)
@@ -139,12 +139,13 @@ def read_device(raw: object, reading: Reading, *, complete: bool = True) -> dict
     return read_fields(Device, values, "device", reading, inherited, complete=complete)
 
 
-def _read_block(raw: object, name: str, cls: type, reading: Reading) -> dict[str, Any]:
+def read_block(raw: object, name: str, reading: Reading) -> dict[str, Any]:
+    """The fields of a block of constants; every problem goes to `reading`."""
     if not isinstance(raw, dict) or not isinstance(raw.get("values"), dict):
         return {}  # reported with the outline
     # What a block says wrongly about itself is reported with the outline; its numbers are read regardless.
     inherited = Reading().read_provenance(raw, name) or Provenance(ProvenanceKind.FITTED, "")
-    return read_fields(cls, raw["values"], f"{name}.values", reading, inherited)
+    return read_fields(BLOCKS[name], raw["values"], f"{name}.values", reading, inherited)
 
 
 def read_topology(raw: object, reading: Reading) -> Topology | None:
@@ -160,12 +161,17 @@ def read_topology(raw: object, reading: Reading) -> Topology | None:
 def profile_json_schema() -> dict[str, Any]:
     """JSON schema of a profile file, for editors."""
     schema = ProfileFile.model_json_schema()
+    with_blocks(schema)
+    schema["properties"]["device"] = device_schema()
+    return schema
+
+
+def with_blocks(schema: dict[str, Any]) -> None:
+    """Puts what the blocks of constants hold into the JSON schema of a file."""
     block = schema["$defs"].pop("ConstantsBlock")
     for name, cls in BLOCKS.items():
         properties = {**block["properties"], "values": values_schema(cls)}
         schema["properties"][name] = {**block, "title": cls.__name__, "properties": properties}
-    schema["properties"]["device"] = device_schema()
-    return schema
 
 
 def device_schema(*, complete: bool = True) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from pydantic import Field, StrictInt, StrictStr, ValidationError, WithJsonSchem
 from kraken_sim.errors import Problem, closest
 from kraken_sim.files.meaning import Meaning, meanings_of
 from kraken_sim.files.model import FileModel
-from kraken_sim.hardware.topology.graph import Link, LinkKind, Node, NodeKind, P2PLevel
+from kraken_sim.hardware.topology.graph import HostCpu, Link, LinkKind, Node, NodeKind, P2PLevel
 from kraken_sim.hardware.topology.problems import find_problems
 from kraken_sim.hardware.topology.topology import Topology
 from kraken_sim.profiles.json_schema import described, quantity_schema, sourced_schema
@@ -112,10 +112,14 @@ class Match(StrEnum):
 
 
 class NodeGroup(FileModel):
-    """Nodes of one kind; with a count they are numbered from 0, without one the group is a single node."""
+    """Nodes of one kind; with a count they are numbered from 0, without one the group is a single node.
+
+    `cpu` is a host's; NCCL has its own idea of what each kind carries between sockets.
+    """
 
     kind: NodeKind
     count: NodeCount | None = None
+    cpu: HostCpu | None = None
 
 
 class LinkValues(FileModel):
@@ -141,6 +145,7 @@ class Preset(FileModel):
 
     num_gpus: NodeCount
     num_hosts: NodeCount = 1
+    cpu: HostCpu | None = None
     pcie: LinkValues
     nvlink: LinkValues | None = None
     socket: LinkValues | None = None
@@ -151,7 +156,7 @@ class TopologyFile(FileModel):
 
     kind: ProvenanceKind
     source: Text
-    p2p_level: P2PLevel = P2PLevel.SYS
+    p2p_level: P2PLevel | None = None
     nvswitch_node: Preset | None = None
     pcie_node: Preset | None = None
     nodes: dict[str, NodeGroup] = Field(default_factory=dict)
@@ -169,6 +174,9 @@ def build_topology(file: TopologyFile, reading: Reading) -> Topology | None:
             _expand_preset(preset, f"topology.{name}", groups, entries, reading)
     if not _small_enough(groups, reading):
         return None
+    for name, group in groups.items():
+        if group.cpu is not None and group.kind is not NodeKind.HOST:
+            reading.add(f"topology.nodes.{name}.cpu", f"only hosts have a CPU, not a {group.kind}", str(group.cpu))
     nodes = _nodes(groups)
     names = [node.name for node in nodes]
     links: list[Link] = []
@@ -224,7 +232,7 @@ def _expand_preset(
     reading: Reading,
 ) -> None:
     groups["gpu"] = NodeGroup(kind=NodeKind.GPU, count=preset.num_gpus)
-    groups["host"] = NodeGroup(kind=NodeKind.HOST, count=preset.num_hosts)
+    groups["host"] = NodeGroup(kind=NodeKind.HOST, count=preset.num_hosts, cpu=preset.cpu)
     parts: list[tuple[str, LinkValues | None, str, str, Match]] = [("pcie", preset.pcie, "gpu*", "host*", Match.BLOCKS)]
     if path.endswith("nvswitch_node"):
         groups["nvswitch"] = NodeGroup(kind=NodeKind.NVSWITCH)
@@ -245,7 +253,7 @@ def _nodes(groups: dict[str, NodeGroup]) -> list[Node]:
     nodes = []
     for name, group in groups.items():
         names = [name] if group.count is None else [f"{name}{index}" for index in range(group.count)]
-        nodes += [Node(each, group.kind) for each in names]
+        nodes += [Node(each, group.kind, group.cpu) for each in names]
     return nodes
 
 

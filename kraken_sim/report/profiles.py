@@ -158,7 +158,8 @@ def order_text(order: Sequence[str]) -> str:
 def _kind_text(interconnect: Interconnect) -> str:
     gen = f" gen {interconnect.pcie_gen}" if interconnect.pcie_gen else ""
     sockets = ", across sockets" if interconnect.crosses_sockets else ""
-    return f"{interconnect.kind}{gen}{sockets}"
+    host = ", through host memory" if interconnect.through_host else ""
+    return f"{interconnect.kind}{gen}{sockets}{host}"
 
 
 def _host_text(profile: HardwareProfile, size: int) -> str:

@@ -124,10 +124,10 @@ class CollectiveConstants:
         metadata=holds(
             exactly(
                 "By link class, how many full x16 links' worth of traffic host bridges and host memory carry for a "
-                "whole group; groups of up to switch_group_size are not limited by it.",
-                "pcie",
-                "host",
+                "whole group, where a machine was measured to carry less than its links and memory do; groups of up to "
+                "switch_group_size are not limited by it.",
                 each=Meaning("Traffic carried.", 0.01, 1.0, 1e4, "x16 links"),
+                optional=("pcie", "host"),
             )
         )
     )

@@ -10,6 +10,7 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from kraken_sim.hardware.interconnect import InterconnectKind
+from kraken_sim.hardware.topology.graph import HostCpu
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,6 +53,25 @@ taken as twice the fifth."""
 
 PCIE_SHARE_OTHER = 0.76
 """NCCL's count over the line rate where the generation is unknown; assumed, as of generations 3 to 5."""
+
+SOCKET_GBPS: Mapping[HostCpu, float] = {
+    HostCpu.AMD: 16.0,
+    HostCpu.BROADWELL: 6.0,
+    HostCpu.SKYLAKE: 10.0,
+    HostCpu.SAPPHIRE_RAPIDS: 22.0,
+    HostCpu.EMERALD_RAPIDS: 40.0,
+    HostCpu.ARM: 6.0,
+}
+"""What NCCL counts between sockets, whatever the real links carry, GB/s: AMD_BW, BDW_QPI_BW, SKL_QPI_BW, SRP_QPI_BW,
+ERP_QPI_BW and ARM_BW of its src/graph/topo.h."""
+
+INTEL_BRIDGE_SHARE = 5.0 / 6.0
+"""What NCCL counts of PCIe from GPU to GPU of one socket on Intel's CPUs: 1 / INTEL_P2P_OVERHEAD of its
+src/graph/topo.h, used in followPath of src/graph/search.cc, through host memory too."""
+
+FALLBACK_GBPS = 0.1
+"""What NCCL counts where its search finds no ring, as between sockets on AMD hosts, whose 16 GB/s are less than the
+lowest speed that it tries on Blackwell: bwIntra of the simple order in ncclTopoCompute (src/graph/search.cc)."""
 
 FULL_WIDTH = 0.95
 """Share of 16 lanes from which a link counts as that wide; assumed, so that a line rate rounded in a file changes
@@ -118,8 +138,16 @@ def nccl_link_gbps(interconnect: Interconnect, device: Device, nccl_minor_versio
         return line * share
     if interconnect.pcie_gen in PCIE_X16_GBPS:
         width = line / PCIE_X16_LINE_GBPS[interconnect.pcie_gen]
-        return PCIE_X16_GBPS[interconnect.pcie_gen] * (1.0 if width >= FULL_WIDTH else width)
-    return line * PCIE_SHARE_OTHER
+        counted = PCIE_X16_GBPS[interconnect.pcie_gen] * (1.0 if width >= FULL_WIDTH else width)
+    else:
+        counted = line * PCIE_SHARE_OTHER
+    cpu = interconnect.cpu
+    if cpu is None:
+        return counted
+    if interconnect.crosses_sockets:
+        return min(counted, SOCKET_GBPS[cpu])
+    intel = cpu not in (HostCpu.AMD, HostCpu.ARM)
+    return counted * INTEL_BRIDGE_SHARE if intel and interconnect.kind is InterconnectKind.HOST else counted
 
 
 def _speeds(compute_capability: int) -> tuple[float, ...]:
@@ -144,7 +172,7 @@ def _best_channels(total: float, speeds: tuple[float, ...], most: int) -> tuple[
             break
         if count * speed > best * best_speed + ROUNDING:
             best, best_speed = count, speed
-    return (best, best_speed) if best else (1, total)
+    return (best, best_speed) if best else (1, FALLBACK_GBPS)
 
 
 def search_rings(interconnect: Interconnect, device: Device, nccl_minor_version: int) -> NcclGraph:

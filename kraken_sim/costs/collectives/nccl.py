@@ -20,6 +20,8 @@ from kraken_sim.hardware.interconnect import InterconnectKind
 from kraken_sim.program.ops import CollectiveKind
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from kraken_sim.costs.collectives.call import CollectiveCall
     from kraken_sim.costs.collectives.constants import CollectiveConstants
     from kraken_sim.costs.collectives.tuning import NcclChoice
@@ -32,6 +34,17 @@ rates in the profiles were fitted with it in place."""
 ALL_REDUCE_HBM_ACCESSES, REDUCE_SCATTER_HBM_ACCESSES = 5.0, 3.0
 """HBM accesses a byte that a ring moves, counted; that none is served by L2 is assumed. A reduce step reads the buffer
 and its own data and writes on, a gather step reads and writes."""
+
+HOST_MEMORY_BYTES_PER_S: Mapping[int, float] = {3: 128e9, 4: 205e9, 5: 307e9, 6: 614e9}
+"""What the memory of one socket carries, by the PCIe generation that came with it: six channels of DDR4-2666, eight of
+DDR4-3200 (AMD EPYC 7003 datasheet), eight of DDR5-4800 (Intel Xeon 8480+ datasheet); of the sixth generation assumed,
+twice the fifth."""
+
+OTHER_HOST_MEMORY_BYTES_PER_S = 205e9
+"""The same of an unknown generation; assumed, as of the fourth."""
+
+COPIES_THROUGH_HOST = 2.0
+"""A byte that goes through host memory is written there and read again; a definition."""
 
 LEAST_KEPT = 0.05
 """Share of the link rate that a ring of two keeps at least; a limit of ours, far below any fitted loss."""
@@ -57,7 +70,8 @@ class Wire:
 def line_rate_bytes_per_s(interconnect: Interconnect, constants: CollectiveConstants) -> float:
     """Line rate that each GPU of the group has when all send at once.
 
-    GPUs that meet only at host bridges or in host memory share what passes there.
+    GPUs that meet only at host bridges or in host memory share what passes there, where a machine was measured to
+    carry less than its links do.
     """
     line = interconnect.bandwidth_bytes_per_s
     fabric = fabric_bytes_per_s(interconnect, constants)
@@ -78,6 +92,14 @@ def fabric_bytes_per_s(interconnect: Interconnect, constants: CollectiveConstant
         return None
     line = interconnect.bandwidth_bytes_per_s
     return PCIE_X16_LINE_GBPS.get(interconnect.pcie_gen, line * 1e-9) * 1e9 * links
+
+
+def host_memory_bytes_per_s(interconnect: Interconnect) -> float:
+    """Payload that the memory of one host lets each hop of a ring have; infinite where none goes through it."""
+    if interconnect.kind is not InterconnectKind.HOST or not interconnect.host_hops:
+        return math.inf
+    memory = HOST_MEMORY_BYTES_PER_S.get(interconnect.pcie_gen, OTHER_HOST_MEMORY_BYTES_PER_S)
+    return memory / (COPIES_THROUGH_HOST * interconnect.host_hops)
 
 
 def extra_flight_s(interconnect: Interconnect, constants: CollectiveConstants) -> float:
@@ -101,13 +123,16 @@ def wire(
     link_class = LINK_CLASS[interconnect.kind]
     line = line_rate_bytes_per_s(interconnect, constants)
     link = line * efficiency * link_share * constants.factor(kind, protocol, "link")
-    link *= link_value(constants, "link_efficiency", link_class, protocol)
+    # A GPU that only writes to host memory, or only reads, has its link for itself, as with peer-to-peer access.
+    one_way = interconnect.kind is InterconnectKind.HOST and not interconnect.two_way
+    efficiency_class = LINK_CLASS[InterconnectKind.PCIE] if one_way else link_class
+    link *= link_value(constants, "link_efficiency", efficiency_class, protocol)
     knots = constants.correction(kind, protocol)
     if knots:
         link /= interpolate_knots(knots, math.log2(num_bytes))
     channels = choice.parallelism * efficiency * constants.factor(kind, protocol, "channel")
     channels *= link_value(constants, "channel_bytes_per_s", link_class, protocol)
-    rate = soft_min(channels, link)
+    rate = min(soft_min(channels, link), host_memory_bytes_per_s(interconnect))
     base_s = link_value(constants, "base_s", link_class, protocol) * constants.factor(kind, protocol, "base")
     step_s = link_value(constants, "step_s", link_class, protocol) * constants.factor(kind, protocol, "step")
     return Wire(

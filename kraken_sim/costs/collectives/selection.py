@@ -87,7 +87,7 @@ def collective_cost(
 def _run(algorithm: str, call: CollectiveCall) -> CollectiveCost:
     row = algorithm_named(algorithm)
     require(row, call)
-    return row.cost(call)
+    return row.cost(as_nccl(call) if row.library is Library.NCCL else call)
 
 
 def _nccl(call: CollectiveCall) -> CollectiveCost:
@@ -96,6 +96,7 @@ def _nccl(call: CollectiveCall) -> CollectiveCost:
         return _run(SEND_RECV, call)
     if call.interconnect.across is not None:
         return _run(network_choice(call)[0], call)
+    call = as_nccl(call)
     choice = nccl_choice(call.num_bytes, call.interconnect, call.device, call.constants, call.policy, call.kind)
     return _run(choice.algorithm, replace(call, tuned=choice))
 
@@ -169,6 +170,25 @@ def check_policy(policy: CollectivePolicy) -> None:
 
 def _unknown(field: str, value: str, known: Sequence[str]) -> Problem:
     return Problem(f"{PATH}.{field}", f"must be one of {', '.join(known)}", value, None, closest(value, known))
+
+
+def as_nccl(call: CollectiveCall) -> CollectiveCall:
+    """The call as NCCL takes it: through host memory where it does not trust peer-to-peer access."""
+    if call.policy.transport is Transport.P2P:
+        return call
+    interconnect = _as_nccl(call.interconnect)
+    return call if interconnect is call.interconnect else replace(call, interconnect=interconnect)
+
+
+def _as_nccl(interconnect: Interconnect) -> Interconnect:
+    if interconnect.across is not None:
+        node = _as_nccl(interconnect.across.node)
+        if node is interconnect.across.node:
+            return interconnect
+        return replace(interconnect, across=replace(interconnect.across, node=node))
+    if not interconnect.through_host:
+        return interconnect
+    return replace(interconnect, kind=InterconnectKind.HOST, through_host=False)
 
 
 def staged(interconnect: Interconnect, policy: CollectivePolicy) -> Interconnect:

@@ -47,6 +47,19 @@ class LinkKind(StrEnum):
     NETWORK = "network"
 
 
+class HostCpu(StrEnum):
+    """What kind of CPU a socket has, as far as NCCL tells them apart."""
+
+    AMD = "amd"
+    BROADWELL = "broadwell"
+    SKYLAKE = "skylake"
+    """Up to Ice Lake."""
+    SAPPHIRE_RAPIDS = "sapphire_rapids"
+    EMERALD_RAPIDS = "emerald_rapids"
+    """And later."""
+    ARM = "arm"
+
+
 class P2PLevel(StrEnum):
     """The longest path over which two GPUs reach each other's memory, named as NCCL_P2P_LEVEL names it."""
 
@@ -80,6 +93,8 @@ class Node:
 
     name: str
     kind: NodeKind
+    cpu: HostCpu | None = None
+    """Of a host, where the file says it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +124,14 @@ class Link:
 
 @dataclass(frozen=True)
 class Graph:
-    """The nodes and links of one machine, and how far its GPUs reach each other's memory."""
+    """The nodes and links of one machine, and how far its GPUs reach each other's memory.
+
+    Without a `p2p_level` they do everywhere, and NCCL uses it as far as its own rule goes.
+    """
 
     nodes: tuple[Node, ...]
     links: tuple[Link, ...]
-    p2p_level: P2PLevel = P2PLevel.SYS
+    p2p_level: P2PLevel | None = None
 
     @cached_property
     def gpus(self) -> tuple[str, ...]:
@@ -124,6 +142,14 @@ class Graph:
     def kinds(self) -> Mapping[str, NodeKind]:
         """The kind of every node, by name."""
         return {node.name: node.kind for node in self.nodes}
+
+    @cached_property
+    def cpu(self) -> HostCpu:
+        """The CPUs of the hosts.
+
+        AMD's where the file says none: most boxes of PCIe GPUs have them, for their lanes; assumed.
+        """
+        return next((node.cpu for node in self.nodes if node.cpu is not None), HostCpu.AMD)
 
     @cached_property
     def components(self) -> Mapping[str, str]:

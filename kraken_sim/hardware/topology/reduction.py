@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from kraken_sim.errors import InputError
 from kraken_sim.hardware.interconnect import Across, Interconnect, InterconnectKind
-from kraken_sim.hardware.topology.graph import Link, LinkKind, NodeKind, P2PLevel
+from kraken_sim.hardware.topology.graph import HostCpu, Link, LinkKind, NodeKind, P2PLevel
 from kraken_sim.hardware.topology.islands import nodes_of
 from kraken_sim.hardware.topology.nodes import network_bytes_per_s, rails_of
 from kraken_sim.hardware.topology.ring_search import pairs_around
@@ -18,9 +18,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from kraken_sim.hardware.topology.graph import Arc, Graph
-    from kraken_sim.hardware.topology.rings import Ring, RingFinder
+    from kraken_sim.hardware.topology.rings import Hop, Ring, RingFinder
 
 _LEVELS: Final = tuple(P2PLevel)
+
+NCCL_P2P_LEVEL: Final = P2PLevel.PXB
+"""How far NCCL uses peer-to-peer access unless it is told: through PCIe switches and no host bridge (p2pLevel of
+ncclTopoCheckP2p in its src/graph/paths.cc)."""
+
+AMD_P2P_LEVEL, AMD_P2P_GPUS = P2PLevel.SYS, 2
+"""The same on hosts with AMD's CPUs, of up to so many GPUs (ncclTopoCheckP2p in NCCL's src/graph/paths.cc)."""
 
 
 def reduce_group(finder: RingFinder, gpus: Sequence[str], p2p: bool) -> Interconnect:
@@ -29,13 +36,38 @@ def reduce_group(finder: RingFinder, gpus: Sequence[str], p2p: bool) -> Intercon
         return Interconnect(InterconnectKind.NVLINK, 1, math.inf, 0, 0.0)
     topology, ring = finder.topology, finder.best(gpus)
     crosses_network = any(link.kind is LinkKind.NETWORK for hop in ring.hops for link in hop.links)
-    longest = max(map(_LEVELS.index, {hop.p2p_level for hop in ring.hops}))
-    reachable = longest <= _LEVELS.index(topology.p2p_level)
     if crosses_network:
         return replace(_of_ring(topology, ring), across=_across(finder, gpus, p2p))
-    if p2p and reachable:
-        return _of_ring(topology, ring)
-    return _through_host(finder, ring.order)
+    longest = max((hop.p2p_level for hop in ring.hops), key=_LEVELS.index)
+    if not p2p or (topology.p2p_level is not None and _beyond(longest, topology.p2p_level)):
+        return _through_host(finder, ring.order)
+    found = _of_ring(topology, ring)
+    if found.kind is not InterconnectKind.PCIE:
+        return found
+    level = nccl_p2p_level(topology, len(gpus))
+    staged = [hop for hop in ring.hops if _beyond(hop.p2p_level, level)]
+    return replace(found, through_host=bool(staged), **_host_use(finder, staged))
+
+
+def _beyond(level: P2PLevel, limit: P2PLevel) -> bool:
+    return _LEVELS.index(level) > _LEVELS.index(limit)
+
+
+def nccl_p2p_level(topology: Graph, num_devices: int) -> P2PLevel:
+    """How far NCCL uses peer-to-peer access in a group: what the machine says, or NCCL's own rule."""
+    if topology.p2p_level is not None:
+        return topology.p2p_level
+    return AMD_P2P_LEVEL if topology.cpu is HostCpu.AMD and num_devices <= AMD_P2P_GPUS else NCCL_P2P_LEVEL
+
+
+def _host_use(finder: RingFinder, staged: Sequence[Hop]) -> dict[str, Any]:
+    """What hops through host memory do to hosts and GPUs.
+
+    NCCL has the buffer at the receiver's (SHM_RECV_SIDE of its src/transport/shm.cc).
+    """
+    ends = Counter(finder.hosts.get(hop.target, "") for hop in staged)
+    two_way = bool({hop.source for hop in staged} & {hop.target for hop in staged})
+    return {"host_hops": max(ends.values(), default=0), "two_way": two_way}
 
 
 def _of_ring(topology: Graph, ring: Ring) -> Interconnect:
@@ -50,6 +82,7 @@ def _of_ring(topology: Graph, ring: Ring) -> Interconnect:
         crosses_sockets=_crosses_sockets(links),
         # PCIe between a GPU and its NIC does not decide what a ring over the network carries.
         pcie_gen=0 if kind is InterconnectKind.NETWORK else _pcie_gen(links),
+        cpu=topology.cpu if kind is InterconnectKind.PCIE else None,
     )
 
 
@@ -105,6 +138,8 @@ def _through_host(finder: RingFinder, order: Sequence[str]) -> Interconnect:
         ),
         crosses_sockets=_crosses_sockets(links),
         pcie_gen=_pcie_gen(links),
+        host_hops=max(Counter(hosts.values()).values()),
+        cpu=finder.topology.cpu,
     )
 
 
