@@ -116,7 +116,10 @@ def test_every_block_of_a_new_device_has_the_error_of_a_gpu_left_out(tmp_path: P
     profile = load_profile(written(tmp_path, SHEET.read_text(encoding="utf-8")))
     for block, error in LEFT_OUT_ERRORS.items():
         numbers = {path: where for path, where in profile.provenance.items() if path.startswith(f"{block}.")}
-        assert block_residuals(numbers)[block] >= error
+        if getattr(profile, block) is not None:
+            assert block_residuals(numbers)[block] >= error
+    assert profile.gemm_nvfp4 is not None
+    assert profile.attention_float8 is not None
 
 
 @pytest.mark.parametrize(

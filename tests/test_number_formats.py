@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from kraken_sim import simulate
 from kraken_sim.architectures.registry import architectures
+from kraken_sim.calibration.attention import attention_shape
+from kraken_sim.calibration.attention_tables import attention_periods
+from kraken_sim.calibration.split import split
 from kraken_sim.errors import InfeasibleError, InputError
 from kraken_sim.predict.pipeline import Predictor
+from kraken_sim.profiles.load import load_profile
 from kraken_sim.program.formats import DType, Quantization
 from kraken_sim.program.ops import Attention, Collective, Elementwise, Gemm, Norm
 from kraken_sim.scenario.spec import Scenario
+from validation.public_data import public_data_folder
+from validation.public_tables import CARDS, float8_cache_samples
 
 if TYPE_CHECKING:
     from kraken_sim.predict.prepared import Prepared
+    from validation.public_tables import Card
 
 LLAMA_8B: dict[str, Any] = {
     "model_type": "llama",
@@ -201,8 +210,6 @@ def test_the_interval_knows_the_formats_residual() -> None:
     ],
 )
 def test_what_a_card_or_a_kernel_set_cannot_run_is_named_with_what_works(changes: dict[str, Any], said: str) -> None:
-    import re
-
     assert re.search(said, problems(**changes), re.DOTALL)
 
 
@@ -213,12 +220,21 @@ def test_only_fp8_has_a_scheme(quantization: str | None) -> None:
 
 
 def test_a_machine_whose_file_lacks_the_rate_is_asked_for_it() -> None:
-    from dataclasses import replace
-
-    from kraken_sim.profiles.load import load_profile
-
     profile = load_profile("h200-sxm-x2")
     peaks = {dtype: rate for dtype, rate in profile.device.peak_flops.items() if dtype.num_bytes > 1}
     without = replace(profile, device=replace(profile.device, peak_flops=peaks))
     with pytest.raises(InputError, match=r"no device\.peak_flops\.float8_e4m3fn"):
         Predictor(without).prepare(scenario(quantization="fp8"))
+
+
+@pytest.mark.parametrize("card", [c for c in CARDS if c.profile != "a100-sxm4-80gb-x8"], ids=lambda card: card.profile)
+def test_published_decode_steps_over_an_fp8_cache(card: Card) -> None:
+    samples = float8_cache_samples(public_data_folder(), card)
+    if not samples:
+        pytest.skip(f"needs the published table of decode steps over an fp8 cache of {card.name}")
+    profile = load_profile(card.profile)
+    assert profile.attention_float8 is not None
+    held = split(samples, attention_shape)[1]
+    periods_s = attention_periods(held, profile.device, profile.attention_float8, profile.launch.graph_node_gap_s)
+    errors = [abs(float(p) / s.period_s - 1.0) for p, s in zip(periods_s, held, strict=True)]
+    assert sum(errors) / len(errors) < (0.19 if profile.device.generation == "ada" else 0.12)

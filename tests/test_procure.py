@@ -349,3 +349,18 @@ def test_each_workload_of_a_pool_must_keep_the_limit_not_only_the_easiest() -> N
     probabilities = in_time_probability(classes, pool.replica_per_s)
     assert min(probabilities) >= 0.99
     assert slow.prediction.latency_s == max(service.prediction.latency_s for service in option.services)
+
+
+def test_a_card_that_cannot_compute_in_the_format_is_ruled_out_by_name() -> None:
+    """And one that can takes fewer machines than in 16 bits."""
+    work = {"name": "chat", "share": 1.0, "model": {"preset": "6.7B"}, "prompt_tokens": 2048, "quantization": "fp8"}
+    hopper = {"name": "hopper", "hardware": "h200-sxm-x2", "num_devices": [2], "price": PRICE}
+    ampere = {"name": "ampere", "hardware": "a100-sxm4-80gb-x8", "num_devices": [2], "price": PRICE}
+    changes: dict[str, Any] = {"sla": {"ttft": "1 s"}, "load": {"prompts_per_s": 100}}
+    result = procure(request(workloads=[work], candidates=[hopper, ampere], **changes))
+    (rejected,) = result.base.rejected
+    assert result.best.candidate.name == "hopper"
+    assert "quantization" in rejected.reason
+    assert "null" in rejected.reason
+    plain = procure(request(workloads=[work | {"quantization": None}], candidates=[hopper], **changes))
+    assert result.best.cost_per_million_tokens < plain.best.cost_per_million_tokens

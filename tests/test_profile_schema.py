@@ -91,7 +91,7 @@ def test_what_is_called_typical_is_the_size_of_what_ships() -> None:
                     said = said.under(key) if isinstance(said, Table) else said
                 if isinstance(said, Meaning) and value > 0.0 and said.typical > 0.0:
                     assert said.low <= value <= said.high, f"{block}.{path}"
-                    found[f"{block}.{path.split('.')[0]}", said].append(value)
+                    found[f"{cls.__name__}.{path.split('.')[0]}", said].append(value)
     assert len(found) > 100
     for (path, meaning), values in found.items():
         assert 1 / 40 < median(values) / meaning.typical < 40, path

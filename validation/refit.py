@@ -42,7 +42,7 @@ FROM_PAIR: Final = ("attention", "memory_bound", "contention")
 def steps(tables: Path) -> list[tuple[str, Callable[[make.Shipped], None]]]:
     """What makes each profile's blocks, in an order in which each finds what it starts from."""
     fits = (
-        make.published_gemm, make.published_quantised_gemms, make.published_attention,
+        make.published_gemm, make.published_quantised_gemms, make.published_attention, make.published_float8_cache,
     )  # fmt: skip
     carried, blocks = make.carried, ("gemm", "attention", "collectives")
     return [
@@ -50,7 +50,9 @@ def steps(tables: Path) -> list[tuple[str, Callable[[make.Shipped], None]]]:
         *((card.machine, partial(make.published_collectives, card=card, folder=tables)) for card in CARDS),
         (A100_40, partial(carried, name=A100_40, source=A100, blocks=blocks, how="the 80 GB card")),
         (PAIR, partial(make.measured, name=PAIR, public=H200, folder=MEASUREMENTS)),
+        (PAIR, partial(make.published_of_same_chip, name=PAIR, source=H200, block="attention_float8")),
         (PAIR, partial(make.measured_quantised, name=PAIR, folder=MEASUREMENTS)),
+        (PAIR, partial(make.measured_quantising, name=PAIR, folder=MEASUREMENTS)),
         (H200, partial(make.rows_of_same_chip, name=H200, source=PAIR, how="one H200")),
         (H100, partial(make.rows_of_same_chip, name=H100, source=PAIR, how=f"one {SAME_CHIP}", factor=OTHER_CARD)),
         (H200, partial(make.launch_of_published, name=H200, source=PAIR, how="two H200")),

@@ -11,10 +11,12 @@ from kraken_sim.calibration.collective_kinds import fit_kind
 from kraken_sim.calibration.collectives import fit_all_reduce
 from kraken_sim.calibration.fit_profile import calibrate, held_out_text, machine_text, unchanged
 from kraken_sim.calibration.gemm import fit_gemm
+from kraken_sim.calibration.memory_bound import fit_memory_bound
 from kraken_sim.calibration.overlap import sustained_samples
 from kraken_sim.calibration.power import START as POWER_START
 from kraken_sim.calibration.power import fit_power
-from kraken_sim.calibration.quantised import fit_quantised
+from kraken_sim.calibration.quantised import fit_quantised, quantising_samples
+from kraken_sim.costs.memory_bound import QUANTISING
 from kraken_sim.files.strict_yaml import parse_yaml
 from kraken_sim.measurements.launch import LAYER_CALLS, launch_costs
 from kraken_sim.measurements.records import LaunchRecord
@@ -24,11 +26,12 @@ from kraken_sim.profiles.datasheet import is_datasheet
 from kraken_sim.profiles.profile import Provenance, ProvenanceKind
 from kraken_sim.profiles.schema import BLOCKS, parse_profile
 from kraken_sim.profiles.write import BlockText, block_yaml, section, with_sections
-from kraken_sim.program.formats import Quantization
+from kraken_sim.program.formats import DType, Quantization
 from validation.public_tables import (
     attention_samples,
     collective_samples,
     custom_samples,
+    float8_cache_samples,
     gemm_samples,
     nccl_samples,
 )
@@ -141,6 +144,22 @@ def published_attention(shipped: Shipped, card: Card, folder: Path) -> None:
         f"error on held-out shapes {errors['prefill']}, {errors['decode']}{half}"
     )
     shipped.put(card.profile, block, BlockText(fit.constants, _fitted(source, fit)))
+
+
+def published_float8_cache(shipped: Shipped, card: Card, folder: Path) -> None:
+    """Decode steps over a cache in fp8, from the card's published attention, whose prefill they keep."""
+    profile = shipped.profiles[card.profile]
+    samples = float8_cache_samples(folder, card)
+    if not samples or DType.FLOAT8_E4M3 not in profile.device.peak_flops:
+        return
+    start = profile.serving_attention or profile.attention
+    fit = fit_attention(samples, profile.device, start, graph_node_gap_s=profile.launch.graph_node_gap_s)
+    dims = ", ".join(map(str, sorted({sample.head_dim for sample in samples})))
+    source = (
+        f"fit to {PUBLISHER} {card.name}, {card.framework}, decode over an fp8 cache (bf16, head dimensions {dims}), "
+        f"{_shapes(fit)}{held_out_text(fit)}; prefill as over other caches"
+    )
+    shipped.put(card.profile, "attention_float8", BlockText(fit.constants, _fitted(source, fit)))
 
 
 def published_collectives(shipped: Shipped, card: Card, folder: Path) -> None:
@@ -307,6 +326,30 @@ def measured_quantised(shipped: Shipped, name: str, folder: Path) -> None:
             f"{held_out_text(fit)}"
         )
         shipped.put(name, one.block, BlockText(fit.constants, _fitted(source, fit)))
+
+
+def measured_quantising(shipped: Shipped, name: str, folder: Path) -> None:
+    """The kernels that quantise, on one such card, beside the other memory-bound ones."""
+    profile = shipped.profiles[name]
+    file = read_measurements(folder / "h200-sxm-x1-fp8-microbench.jsonl")
+    gap_s, own = profile.launch.graph_node_gap_s, profile.memory_bound
+    fit = fit_memory_bound(quantising_samples(file), profile.device, own, graph_node_gap_s=gap_s, common=False)
+    source = f"fit to {machine_text(file)}, kernels of torch.compile that quantise, {_shapes(fit)}{held_out_text(fit)}"
+    where = _fitted(source, fit)
+    known = {
+        path.removeprefix("memory_bound."): other
+        for path, other in profile.provenance.items()
+        if path.startswith("memory_bound.") and other != said(profile, "memory_bound")
+    }
+    overrides = known | {f"kernels.{kind}": where for kind in QUANTISING}
+    shipped.put(name, "memory_bound", BlockText(fit.constants, said(profile, "memory_bound"), overrides))
+
+
+def published_of_same_chip(shipped: Shipped, name: str, source: str, block: str) -> None:
+    """A block as published for the same chip."""
+    where = said(shipped.profiles[source], block)
+    provenance = replace(where, source=f"carried over from {source}: {where.source}")
+    shipped.put(name, block, BlockText(getattr(shipped.profiles[source], block), provenance))
 
 
 def rows_of_same_chip(shipped: Shipped, name: str, source: str, how: str, factor: float = 1.0) -> None:

@@ -30,7 +30,7 @@ def quantize_kernels(
     """
     if inputs is None:
         return []
-    elements, rows = num_tokens * hidden_size, num_tokens if inputs.by_row else None
+    elements, rows = num_tokens * hidden_size, num_tokens if inputs.reduces_rows else None
     op = Elementwise(QUANTIZE, elements, 1, dtype, output_dtype=inputs.dtype, rows=rows)
     found = [SmallKernel(f"{QUANTIZE}_{name}", op)]
     if inputs == BY_TENSOR:
@@ -42,7 +42,7 @@ def norm_in(norm: Norm, inputs: InputFormat | None, formats: frozenset[InputForm
     """The norm, quantising where its kernel may to one of `formats`, and what is left to quantise to."""
     if inputs is None or inputs not in formats or norm.function != "rms_norm":
         return norm, inputs
-    return replace(norm, output_dtype=inputs.dtype), None
+    return replace(norm, output_dtype=inputs.dtype, row_scales=inputs.reduces_rows), None
 
 
 def quantised_norm(
@@ -68,5 +68,5 @@ def quantised_activation(
         return found
     if inputs is None or inputs not in rules.quantize_in_activation or last.function != "silu_mul":
         return [*found, *quantize_kernels("down", num_tokens, width, last.dtype, inputs)]
-    op = replace(last, output_dtype=inputs.dtype, rows=num_tokens if inputs.by_row else None)
+    op = replace(last, output_dtype=inputs.dtype, rows=num_tokens if inputs.reduces_rows else None)
     return [*found[:-1], found[-1]._replace(op=op)]

@@ -15,10 +15,10 @@ from kraken_sim.costs.memory_bound import (
     EMBEDDING,
     KINDS,
     NORM,
-    STAND_INS,
     MemoryBoundConstants,
     Stream,
     StreamRates,
+    kernel_row,
     kind_of,
     stream_of,
     stream_rates,
@@ -124,11 +124,12 @@ def fit_memory_bound(
     initial: MemoryBoundConstants = DEFAULT_START,
     *,
     graph_node_gap_s: float = 1e-6,
+    common: bool = True,
 ) -> Fit[MemoryBoundConstants, MemoryBoundSample]:
     """Fits on 70 % of the shapes and measures the error on the others; deterministic.
 
     Kernels with too few samples keep their initial constants, and so do the common rates, which hold for kernels
-    without rates of their own; `ctas_per_sm` is never fitted.
+    without rates of their own; `ctas_per_sm` is never fitted. What all kernels share of L2 is fitted where `common`.
 
     Raises:
         InputError: too few samples, or periods that are not longer than the gap.
@@ -142,7 +143,7 @@ def fit_memory_bound(
         for kind, count in counts.items()
         if kind not in fitted
     }
-    constants = _fit(train, fitted, device, initial, graph_node_gap_s)
+    constants = _fit(train, fitted, device, initial, graph_node_gap_s, common=common)
     measured = np.array([sample.period_s for sample in held_out])
     errors = memory_bound_periods(held_out, device, constants, graph_node_gap_s) / measured - 1.0
     return Fit(constants, tuple(zip(held_out, errors.tolist(), strict=True)), tuple(train), kept)
@@ -154,13 +155,15 @@ def _fit(
     device: Device,
     initial: MemoryBoundConstants,
     gap_s: float,
+    *,
+    common: bool,
 ) -> MemoryBoundConstants:
     kinds = np.array([KINDS.index(kind_of(sample.op)) for sample in train])
     stream = Stream(*np.array([stream_of(sample.op) for sample in train], dtype=float).T)
     warm = np.array([float(sample.inputs_warm) for sample in train])
     rows = dict(initial.kernels) | {kind: _start_row(initial, kind) for kind in fitted}
     parameters = Parameters(replace(initial, kernels=rows))
-    for name, bounds in _BOUNDS.items():
+    for name, bounds in _BOUNDS.items() if common else ():
         parameters.add_field(name, bounds)
     for kind in fitted:
         for name, bounds in _KERNEL_BOUNDS.items():
@@ -173,7 +176,7 @@ def _fit(
 
 def _start_row(initial: MemoryBoundConstants, kind: str) -> dict[str, float]:
     """The kernel's constants before the fit, with rates of its own."""
-    known = initial.kernels.get(kind) or initial.kernels[STAND_INS[kind]]
+    known = kernel_row(initial, kind)
     return {name: getattr(initial, name) for name in _OWN_RATES} | dict(known)
 
 

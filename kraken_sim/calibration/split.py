@@ -42,7 +42,9 @@ MOST_OF_FEW: Final = 0.5
 FORMS: Final = frozenset({"dtype", "accumulate", "causal", "by_row", "kv_dtype"})
 """Fields of an op that say how it is run, not what it works on."""
 
-REFINEMENTS: Final = frozenset({"function", "fused", "adds", "writes_sum", "output_dtype", "quantization", "rows"})
+REFINEMENTS: Final = frozenset(
+    {"function", "fused", "adds", "writes_sum", "output_dtype", "quantization", "rows", "row_scales"}
+)
 """Fields of an op that count where they are not at their default: a plain kernel's shape stays on its side of the split
 when ops learn to tell more kernels apart."""
 

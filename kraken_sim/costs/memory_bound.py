@@ -28,11 +28,15 @@ MemoryBoundOp = Norm | Elementwise | Copy | Embedding
 NORM, RMS_NORM, FUSED_NORM, ELEMENTWISE, GELU, SILU_MUL, ROPE, ROPE_KV_WRITE, QUANTIZE = (
     "norm", "rms_norm", "fused_norm", "elementwise", "gelu", "silu_mul", "rope", "rope_kv_write", "quantize",
 )  # fmt: skip
-QUANTIZE_ROWS = "quantize_rows"
+QUANTIZE_ROWS, NORM_QUANTIZE, NORM_QUANTIZE_ROWS = "quantize_rows", "norm_quantize", "norm_quantize_rows"
+SILU_MUL_QUANTIZE, SILU_MUL_QUANTIZE_ROWS = "silu_mul_quantize", "silu_mul_quantize_rows"
+QUANTISING = (
+    QUANTIZE, QUANTIZE_ROWS, NORM_QUANTIZE, NORM_QUANTIZE_ROWS, SILU_MUL_QUANTIZE, SILU_MUL_QUANTIZE_ROWS,
+)  # fmt: skip
 COPY, STRIDED_COPY, EMBEDDING = "copy", "strided_copy", "embedding"
 KINDS = (
     NORM, ELEMENTWISE, GELU, COPY, STRIDED_COPY, EMBEDDING,
-    RMS_NORM, FUSED_NORM, SILU_MUL, ROPE, ROPE_KV_WRITE, QUANTIZE, QUANTIZE_ROWS,
+    RMS_NORM, FUSED_NORM, SILU_MUL, ROPE, ROPE_KV_WRITE, *QUANTISING,
 )  # fmt: skip
 STAND_INS: Mapping[str, str] = MappingProxyType(
     {
@@ -44,10 +48,14 @@ STAND_INS: Mapping[str, str] = MappingProxyType(
         ROPE: ELEMENTWISE,
         ROPE_KV_WRITE: ELEMENTWISE,
         QUANTIZE: ELEMENTWISE,
-        QUANTIZE_ROWS: NORM,
+        QUANTIZE_ROWS: FUSED_NORM,
+        NORM_QUANTIZE: FUSED_NORM,
+        NORM_QUANTIZE_ROWS: NORM_QUANTIZE,
+        SILU_MUL_QUANTIZE: SILU_MUL,
+        SILU_MUL_QUANTIZE_ROWS: QUANTIZE_ROWS,
     }
 )
-"""Kernels that a profile may leave out, and the one whose constants they then have."""
+"""Kernels that a profile may leave out, and the one whose constants they then have, or its stand-in's."""
 
 _POINTWISE_ELEMENTS_PER_CTA = 1024
 """Elements of a CTA of PyTorch's vectorised pointwise kernels: 128 threads with 4 elements of 16 bits, twice unrolled
@@ -203,10 +211,14 @@ def memory_bound_cost(op: MemoryBoundOp, device: Device, constants: MemoryBoundC
 def kind_of(op: MemoryBoundOp) -> str:
     """The kernel that runs `op`, one of `KINDS`."""
     if isinstance(op, Norm):
+        if op.output_dtype is not None:
+            return NORM_QUANTIZE_ROWS if op.row_scales else NORM_QUANTIZE
         return FUSED_NORM if op.fused else RMS_NORM if op.function == RMS_NORM else NORM
     if isinstance(op, Elementwise):
         if op.rows is not None:
-            return QUANTIZE_ROWS
+            return SILU_MUL_QUANTIZE_ROWS if op.function == SILU_MUL else QUANTIZE_ROWS
+        if op.function == SILU_MUL and op.output_dtype is not None:
+            return SILU_MUL_QUANTIZE
         return op.function if STAND_INS.get(op.function) == ELEMENTWISE else ELEMENTWISE
     if isinstance(op, Copy):
         return STRIDED_COPY if op.strided else COPY
@@ -228,9 +240,15 @@ def stream_of(op: MemoryBoundOp) -> Stream:
     return Stream(op.num_tokens * ceil(row_bytes / _GATHER_BYTES_PER_CTA), moved, table, serial)
 
 
+def kernel_row(constants: MemoryBoundConstants, kind: str) -> Mapping[str, float]:
+    """The constants of one kernel, or of what stands in for it."""
+    found = constants.kernels.get(kind)
+    return kernel_row(constants, STAND_INS[kind]) if found is None else found
+
+
 def stream_rates(constants: MemoryBoundConstants, kind: str) -> StreamRates:
     """The constants of one kernel."""
-    kernel = constants.kernels.get(kind) or constants.kernels[STAND_INS[kind]]
+    kernel = kernel_row(constants, kind)
     return StreamRates(
         launch_s=kernel["launch_s"],
         cta_s=kernel["cta_s"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from kraken_sim.errors import InputError, Problem
 from kraken_sim.hardware.device import QUANTISED_FORMATS
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
     from kraken_sim.hardware.device import Device
     from kraken_sim.scenario.spec import Scenario
+
+
+FORMAT_PATHS: Final = ("quantization", "kv_cache_dtype")
+"""Fields of a scenario that a card may not have kernels for."""
 
 
 def check_formats(scenario: Scenario, device: Device) -> None:

@@ -10,8 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from kraken_sim.architectures.workload import Workload
+from kraken_sim.architectures.workload import Phase, Workload
 from kraken_sim.costs.host import shares_in
+from kraken_sim.costs.memory_bound import QUANTISING
 from kraken_sim.engine.simulation import Machine
 from kraken_sim.measurements.host import host_of
 from kraken_sim.models.counts import parameter_count
@@ -34,6 +35,7 @@ from kraken_sim.profiles.load import load_profile
 from kraken_sim.profiles.placement import placed
 from kraken_sim.profiles.profile import QUANTISED_BLOCKS, ProvenanceKind
 from kraken_sim.profiles.what_if import on_host
+from kraken_sim.program.formats import KVCacheDType
 from kraken_sim.program.kernel_sets import RULES, KernelSet
 from kraken_sim.program.ops import Collective
 from kraken_sim.scenario.resolve import check_context, check_memory, memory_of, resolve_model
@@ -127,17 +129,26 @@ class Predictor:
         inputs = input_format(scenario)
         by_row = inputs is not None and inputs.by_row and RULES[scenario.runtime.kernels].torch_gemms
         layers, _ = profile.gemm_of(scenario.quantization, by_row=by_row)
+        float8 = scenario.phase is Phase.DECODE and scenario.kv_cache_dtype is KVCacheDType.FLOAT8
+        attends = "attention_float8" if float8 and profile.attention_float8 is not None else "attention"
 
         def build() -> Described:
             unused = {"serving_attention"} | (set() if communicates else {"collectives", "contention"})
-            unused |= {block for block in QUANTISED_BLOCKS if block != layers}
-            found = {path: record for path, record in profile.provenance.items() if path.split(".")[0] not in unused}
+            unused |= {*QUANTISED_BLOCKS, "attention", "attention_float8"} - {layers, attends}
+            rows = () if layers != "gemm" or float8 else tuple(f"memory_bound.kernels.{kind}." for kind in QUANTISING)
+            found = {
+                path: record
+                for path, record in profile.provenance.items()
+                if path.split(".")[0] not in unused and not path.startswith(rows)
+            }
             residuals = block_residuals(found)
-            if layers in residuals:
-                residuals["gemm"] = residuals[layers]
+            for block, source in (("gemm", layers), ("attention", attends)):
+                if source in residuals:
+                    residuals[block] = residuals[source]
             return Described(found, residuals)
 
-        return self._described.get((scenario.hardware, scenario.runtime.host, communicates, layers), build)
+        key = (scenario.hardware, scenario.runtime.host, communicates, layers, attends, float8)
+        return self._described.get(key, build)
 
     def _profile(self, hardware: str) -> HardwareProfile:
         return self.profile or self._profiles.get(hardware, lambda: load_profile(hardware))

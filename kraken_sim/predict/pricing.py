@@ -80,7 +80,7 @@ class Pricing:
         if isinstance(op, Gemm):
             block, cost = "gemm", gemm_cost(op, profile.device, profile.gemm_of(op.quantization, by_row=op.by_row)[1])
         elif isinstance(op, Attention):
-            block, cost = "attention", attention_cost(op, profile.device, profile.attention)
+            block, cost = "attention", attention_cost(op, profile.device, profile.attention_of(op)[1])
         else:
             block, cost = "memory_bound", memory_bound_cost(op, profile.device, profile.memory_bound)
         factor = profile.time_factors.get(block, 1.0)

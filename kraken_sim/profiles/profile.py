@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
+from kraken_sim.costs.attention_shape import is_decode
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from kraken_sim.hardware.device import Device, LaunchCosts
     from kraken_sim.hardware.topology.topology import Topology
     from kraken_sim.program.formats import Quantization
+    from kraken_sim.program.ops import Attention
 
 
 class ProvenanceKind(StrEnum):
@@ -52,6 +55,7 @@ class HardwareProfile:
     `gemm_fp8` and the others are for products of these formats, where they are known apart (`gemm_of`); `gemm_fp8_rows`
     is for torch's with a scale a row.
     `serving_attention` is for the attention of serving engines, where it is known apart from the bare kernel;
+    `attention_float8` is for decode steps over a cache in fp8 (`attention_of`);
     without `power` the clock stays where the kernels were measured.
     `time_factors` is for what-ifs: by block (gemm, attention, memory_bound, collectives), how much longer than by
     its constants every kernel of the block takes alone.
@@ -73,8 +77,17 @@ class HardwareProfile:
     gemm_fp8_block: GemmConstants | None = None
     gemm_nvfp4: GemmConstants | None = None
     serving_attention: AttentionConstants | None = None
+    attention_float8: AttentionConstants | None = None
     power: PowerConstants | None = None
     time_factors: Mapping[str, float] = field(default_factory=dict)
+
+    def attention_of(self, op: Attention, *, serving: bool = False) -> tuple[str, AttentionConstants]:
+        """The constants of an attention, and the block that they are from; `serving`: of an engine's whole op."""
+        if op.kv_dtype is not None and is_decode(op) and self.attention_float8 is not None:
+            return "attention_float8", self.attention_float8
+        if serving and self.serving_attention is not None:
+            return "serving_attention", self.serving_attention
+        return "attention", self.attention
 
     def gemm_of(self, quantization: Quantization | None, *, by_row: bool = False) -> tuple[str, GemmConstants]:
         """The constants of products of a format, and the block that they are from.

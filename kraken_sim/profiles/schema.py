@@ -42,6 +42,7 @@ BLOCKS: Final[Mapping[str, type]] = {
     "gemm_nvfp4": GemmConstants,
     "attention": AttentionConstants,
     "serving_attention": AttentionConstants,
+    "attention_float8": AttentionConstants,
     "memory_bound": MemoryBoundConstants,
     "collectives": CollectiveConstants,
     "contention": ContentionConstants,
@@ -49,7 +50,7 @@ BLOCKS: Final[Mapping[str, type]] = {
 }
 """The blocks of constants of a profile, and what each becomes."""
 
-OPTIONAL_BLOCKS: Final = frozenset({*QUANTISED_BLOCKS, "serving_attention", "power"})
+OPTIONAL_BLOCKS: Final = frozenset({*QUANTISED_BLOCKS, "serving_attention", "attention_float8", "power"})
 """Blocks that a file may leave out."""
 
 
@@ -80,6 +81,7 @@ class ProfileFile(FileModel):
     gemm_nvfp4: ConstantsBlock | None = None
     attention: ConstantsBlock
     serving_attention: ConstantsBlock | None = None
+    attention_float8: ConstantsBlock | None = None
     memory_bound: ConstantsBlock
     collectives: ConstantsBlock
     contention: ConstantsBlock

@@ -99,8 +99,13 @@ class InputFormat:
 
     @property
     def by_row(self) -> bool:
-        """Whether all of a token is read before any of it is quantised."""
+        """Whether a scale is a token's."""
         return self == BY_TOKEN
+
+    @property
+    def reduces_rows(self) -> bool:
+        """Whether a token, or a part of it, is read before it is quantised."""
+        return self in (BY_TOKEN, BY_BLOCK, FP4)
 
 
 STATIC: Final = InputFormat(Quantization.FP8, ActivationScheme.STATIC)

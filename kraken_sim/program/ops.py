@@ -86,7 +86,7 @@ class Norm:
 
     `fused` marks an engine's or a compiler's kernel instead of torch's own. It may take in the adds before it: `adds`
     tensors more are read and summed first, and with `writes_sum` the sum is written as well. With an `output_dtype` y
-    is quantised to that.
+    is quantised to that, with `row_scales` after a reduction of each row.
     """
 
     num_tokens: int
@@ -97,6 +97,7 @@ class Norm:
     adds: int = 0
     writes_sum: bool = False
     output_dtype: DType | None = None
+    row_scales: bool = False
 
     @property
     def moved_bytes(self) -> float:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 BLOCKS: Final = (
     *("device", "launch", "gemm", "gemm_fp8", "gemm_fp8_rows", "gemm_fp8_block", "gemm_nvfp4"),
-    *("attention", "serving_attention"),
+    *("attention", "serving_attention", "attention_float8"),
     *("memory_bound", "collectives", "contention", "power"),
 )
 GROUP_COLUMNS: Final = ("GPUs", "best ring", "over", "one way", "hop latency", "through host memory")

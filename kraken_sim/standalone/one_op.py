@@ -187,7 +187,7 @@ def predict_op(hardware: str | Path | HardwareProfile, spec: Mapping[str, Any]) 
         added_s = serving_quantize_s(op, products) if question.serving and op.quantization is not None else 0.0
         return gemm_cost(op, profile.device, products, weights_warm=warm).busy_s + added_s + gap_s
     if isinstance(question, AttentionSpec) and isinstance(op, Attention) and question.serving:
-        constants = profile.serving_attention or profile.attention
+        constants = profile.attention_of(op, serving=True)[1]
         return serving_attention_cost(op, profile.device, constants).busy_s + gap_s
     return Pricing(profile).kernel(op).busy_s + gap_s
 

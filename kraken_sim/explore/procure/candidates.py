@@ -15,6 +15,7 @@ from kraken_sim.explore.procure.economics import (
 from kraken_sim.explore.procure.option import Option, build_option
 from kraken_sim.explore.procure.request import CandidateSpec, ProcureRequest, check_request
 from kraken_sim.predict.kernel_choice import KERNELS_PATH
+from kraken_sim.predict.number_formats import FORMAT_PATHS
 from kraken_sim.predict.records import Records
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.profiles.what_if import with_bandwidth_factor
@@ -233,7 +234,8 @@ def _outcome(request: ProcureRequest, what_if: WhatIfSpec | None) -> Outcome:
 def _telling(reasons: list[Rejection]) -> Rejection:
     """Why no size of a replica serves: what was too slow or small, and the kernels where these ruled others out."""
     chosen = max(reasons, key=lambda rejection: not rejection.is_input)
-    refused = next((found for found in reasons if found.is_input and KERNELS_PATH in found.reason), None)
+    kernels = (KERNELS_PATH, *FORMAT_PATHS)
+    refused = next((r for r in reasons if r.is_input and any(path in r.reason for path in kernels)), None)
     if chosen.is_input or refused is None:
         return chosen
     return replace(chosen, reason=f"{chosen.reason}; {refused.reason}")

@@ -164,6 +164,8 @@ def _serve(workload: WorkloadSpec, sla: Sla, hardware: str, predictor: Predictor
         num_devices=degree,
         context_length=workload.prompt_tokens,
         dtype=workload.dtype,
+        quantization=workload.quantization,
+        kv_cache_dtype=workload.kv_cache_dtype,
         runtime=workload.runtime,
     )
     prediction = predictor.predict(scenario)
@@ -192,7 +194,8 @@ def _pools(
     groups: dict[str, list[Service]] = {}
     for service in services:
         workload = service.workload
-        key = repr((workload.model, workload.architecture, workload.dtype, workload.runtime))
+        formats = (workload.dtype, workload.quantization, workload.kv_cache_dtype)
+        key = repr((workload.model, workload.architecture, formats, workload.runtime))
         groups.setdefault(key, []).append(service)
     pools = []
     for group in groups.values():

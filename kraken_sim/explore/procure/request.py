@@ -25,6 +25,7 @@ from kraken_sim.explore.procure.sla import Sla, sla_preset
 from kraken_sim.files.model import FileModel, Name, NotEmpty
 from kraken_sim.files.problems import fields_error
 from kraken_sim.profiles.load import load_profile
+from kraken_sim.program.formats import KVCacheDType, Quantization
 from kraken_sim.program.ops import ComputeDType, DType
 from kraken_sim.scenario.resolve import resolve_model
 from kraken_sim.scenario.spec import CONTEXT_LIMIT, ArchitectureSpec, DeviceCount, ModelSpec, RuntimeSpec, Scenario
@@ -97,6 +98,12 @@ class WorkloadSpec(FileModel):
         default=None, description="Of one answer; not used before generations are simulated.", examples=[256]
     )
     dtype: ComputeDType = DType.FLOAT16
+    quantization: Quantization | None = Field(
+        default=None, description="Of the layers' GEMMs; fp8 inputs have a scale a token.", examples=["fp8"]
+    )
+    kv_cache_dtype: KVCacheDType = Field(
+        default=KVCacheDType.AUTO, description="What keys and values are cached in.", examples=["float8"]
+    )
     runtime: RuntimeSpec = Field(default_factory=RuntimeSpec)
 
 
@@ -228,7 +235,11 @@ def _repeated_names(request: ProcureRequest, section: str) -> Iterator[Problem]:
 def _model_problems(workload: WorkloadSpec, path: str) -> Iterator[Problem]:
     """Faults of the model that no machine could cure: on one device nothing has to be split."""
     alone = Scenario(
-        hardware="any", model=workload.model, num_devices=1, context_length=workload.prompt_tokens, dtype=workload.dtype
+        hardware="any",
+        model=workload.model,
+        num_devices=1,
+        context_length=workload.prompt_tokens,
+        dtype=workload.dtype,
     )
     try:
         resolve_model(alone)
