@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING
 
 import joblib
@@ -20,17 +21,21 @@ from joblib.parallel import ThreadingBackend
 from process_support import module_command, running, wait_for
 
 from kraken_sim.cli import main
-from kraken_sim.errors import InputError
+from kraken_sim.errors import InfeasibleError, InputError
 from kraken_sim.explore.sweep import reach, runners
 from kraken_sim.explore.sweep.plan import Plan, load_plan
 from kraken_sim.explore.sweep.reach import unreachable
 from kraken_sim.explore.sweep.store import opened
 from kraken_sim.explore.sweep.sweep import run_to_file
+from kraken_sim.predict.pipeline import Predictor
 from kraken_sim.profiles.load import profile_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from kraken_sim.predict.prediction import Prediction
+    from kraken_sim.scenario.spec import Scenario
 
 QUESTION = """
 hardware: [h200-sxm-x8, a100-sxm4-80gb-x8]
@@ -52,6 +57,14 @@ def question(tmp_path: Path) -> Path:
 @pytest.fixture
 def plan(question: Path) -> Plan:
     return load_plan(question)
+
+
+@pytest.fixture
+def small_plan(tmp_path: Path) -> Plan:
+    file = tmp_path / "small.yaml"
+    lengths = list(range(16, 416))
+    file.write_text(f"hardware: h200-sxm-x2\nmodel: {{preset: 125M}}\nnum_devices: 2\ncontext_length: {lengths}\n")
+    return load_plan(file)
 
 
 def parts_in(folder: Path) -> dict[str, int]:
@@ -157,6 +170,58 @@ def test_a_backend_that_cannot_stream_gets_waves_and_ends_in_the_same_file(
     run_to_file(plan, tmp_path / "waves.parquet", cluster="ray://head:10001")
     run_to_file(plan, tmp_path / "here.parquet", jobs=1)
     assert (tmp_path / "waves.parquet").read_bytes() == (tmp_path / "here.parquet").read_bytes()
+
+
+def workers_of_this_process() -> list[int]:
+    found = []
+    for name in os.listdir("/proc"):
+        with contextlib.suppress(OSError), open(f"/proc/{name}/cmdline", "rb") as file:
+            if b"LokyProcess" in file.read() and f"\nPPid:\t{os.getpid()}\n" in status_of(name):
+                found.append(int(name))
+    return found
+
+
+def status_of(process: str) -> str:
+    with open(f"/proc/{process}/status", encoding="utf-8") as file:
+        return file.read()
+
+
+def test_a_sweep_whose_worker_is_ended_from_outside_says_so_and_goes_on(tmp_path: Path, small_plan: Plan) -> None:
+    plan = small_plan
+    out, alone = tmp_path / "r.parquet", tmp_path / "alone.parquet"
+
+    def kill_one(_: int, __: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(workers_of_this_process()[0], signal.SIGKILL)
+
+    with pytest.raises(InfeasibleError, match=r"ended from outside.*what is done is kept"):
+        run_to_file(plan, out, jobs=2, progress=kill_one)
+    run_to_file(plan, out, jobs=1)
+    run_to_file(plan, alone, jobs=1)
+    assert out.read_bytes() == alone.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("error", "words"), [(MemoryError(), "no memory left"), (OSError(24, "Too many open files"), "Too many open files")]
+)
+def test_what_a_machine_lacks_for_a_moment_is_no_result_of_a_point(
+    error: Exception, words: str, tmp_path: Path, small_plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = small_plan
+    out, alone = tmp_path / "r.parquet", tmp_path / "alone.parquet"
+    predict, calls = Predictor.predict, count()
+
+    def short_once(self: Predictor, scenario: Scenario) -> Prediction:
+        if next(calls) == 100:
+            raise error
+        return predict(self, scenario)
+
+    monkeypatch.setattr(Predictor, "predict", short_once)
+    with pytest.raises(InfeasibleError, match=words):
+        run_to_file(plan, out, jobs=1)
+    run_to_file(plan, out, jobs=1)
+    run_to_file(plan, alone, jobs=1)
+    assert out.read_bytes() == alone.read_bytes()
 
 
 @pytest.mark.parametrize("says", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"", b"\0" * 8])

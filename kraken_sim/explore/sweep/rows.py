@@ -92,13 +92,19 @@ class Evaluator:
         return getattr(scenario_from({**others, **with_absolute_paths(data, self.folder)}), name)
 
     def row(self, values: Row) -> tuple[Any, ...]:
-        """Results of one point in the order of `result_columns`; an error is a result too."""
+        """Results of one point in the order of `result_columns`; an error is a result too.
+
+        Raises:
+            MemoryError, OSError: what is short on this machine now says nothing of the point.
+        """
         try:
             return (*prediction_row(self.predictor.predict(self.scenario(values))), None, None)
         except InputError as error:
             return (*self.no_result, "input", "; ".join(str(problem) for problem in error.problems))
         except InfeasibleError as error:
             return (*self.no_result, "infeasible", str(error))
+        except (MemoryError, OSError):
+            raise
         except Exception as error:  # a bug of ours in one point must not cost the others
             kind = "" if isinstance(error, KrakenSimError) else f"{type(error).__name__}: "
             return (*self.no_result, "internal", f"{kind}{error}")

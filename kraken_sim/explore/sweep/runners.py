@@ -20,7 +20,7 @@ from kraken_sim.errors import InputError
 from kraken_sim.explore.sweep.reach import unreachable
 from kraken_sim.explore.sweep.rows import Evaluator
 from kraken_sim.explore.sweep.store import columns_of, encode, table_of
-from kraken_sim.explore.sweep.workers import local_workers, stopped
+from kraken_sim.explore.sweep.workers import lacking, local_workers, stopped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
@@ -90,7 +90,20 @@ def run_chunks(
 
     Raises:
         InputError: the cluster can't be reached, or what it takes is not installed.
+        InfeasibleError: the machine has too little of what processes need, or ends them.
     """
+    try:
+        yield from _run_chunks(plan, chunks, jobs, cluster)
+    except MemoryError:
+        raise lacking("a process of this sweep had no memory left") from None
+    except OSError as error:
+        what = f"a process of this sweep failed: {error.strerror or error}"
+        raise lacking(what, "what the system lets a process have") from None
+
+
+def _run_chunks(
+    plan: Plan, chunks: Sequence[int], jobs: int | None, cluster: str | None
+) -> Iterator[tuple[int, int, bytes]]:
     recipe = recipe_of(plan)
     jobs = min(jobs or available_cores(), len(chunks))
     if cluster is None and jobs <= 1:
@@ -151,7 +164,7 @@ def _silence(library: str) -> None:
 
 @contextlib.contextmanager
 def _dask(address: str) -> Iterator[None]:
-    from distributed import Client
+    from distributed import Client, KilledWorker
 
     _silence("distributed")
     try:
@@ -163,6 +176,8 @@ def _dask(address: str) -> Iterator[None]:
             raise InputError.single("--cluster", "the Dask cluster has no workers", f"dask://{address}")
         with joblib.parallel_config("dask", client=client):
             yield
+    except KilledWorker:
+        raise lacking("workers of the cluster ended again and again", "memory of a worker") from None
     finally:
         # All that was computed is here; a scheduler that is gone by now spoils nothing.
         with contextlib.suppress(OSError, TimeoutError, RuntimeError):

@@ -12,7 +12,10 @@ import warnings
 from typing import TYPE_CHECKING, Any, Final
 
 import joblib
+from joblib.externals.loky.process_executor import TerminatedWorkerError
 from joblib.parallel import get_active_backend
+
+from kraken_sim.errors import InfeasibleError
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -29,7 +32,11 @@ LOOK_EVERY_S: Final = 0.25
 
 @contextlib.contextmanager
 def local_workers() -> Iterator[None]:
-    """Within, joblib's processes follow this one; another backend that the caller has chosen stays."""
+    """Within, joblib's processes follow this one; another backend that the caller has chosen stays.
+
+    Raises:
+        InfeasibleError: one of them was ended from outside.
+    """
     if type(get_active_backend()[0]).__name__ != "LokyBackend":
         yield
         return
@@ -44,8 +51,15 @@ def local_workers() -> Iterator[None]:
     try:
         with joblib.parallel_config("loky", initializer=follow, initargs=(os.getpid(),)):
             yield
+    except TerminatedWorkerError:
+        raise lacking("a process of this sweep was ended from outside, as happens where memory is short") from None
     finally:
         threading.excepthook = before
+
+
+def lacking(what: str, limit: str = "memory of the machine; fewer --jobs take less") -> InfeasibleError:
+    """What is said where the machine, and no point, keeps a sweep from going on."""
+    return InfeasibleError(f"{what}; what is done is kept, the same command goes on", limit)
 
 
 def stopped(results: Generator[Any, None, None]) -> None:
