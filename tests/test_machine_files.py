@@ -18,6 +18,7 @@ from kraken_sim.predict.api import compare
 from kraken_sim.predict.uncertainty import block_residuals
 from kraken_sim.profiles.calibrated import calibrated_profiles
 from kraken_sim.profiles.carry_over import LEFT_OUT_ERRORS, complete_text
+from kraken_sim.profiles.datasheet import DatasheetFile
 from kraken_sim.profiles.load import check_profile, load_profile
 from kraken_sim.profiles.schema import BLOCKS, parse_profile
 
@@ -157,6 +158,10 @@ def test_every_command_of_the_page_on_machines_runs(tmp_path: Path, monkeypatch:
         assert main(line.split("#", maxsplit=1)[0].split()[1:]) == 0, line
     (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     exec(compile(code, "machines.md", "exec"), {})
+
+
+def test_a_datasheet_may_have_any_block_of_a_profile() -> None:
+    assert set(BLOCKS) <= set(DatasheetFile.model_fields)
 
 
 def test_the_schema_of_a_machine_knows_its_parts(capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,8 +28,10 @@ from kraken_sim.report.validation_html import parity_figure, speedup_figure
 from kraken_sim.validate.passes import ValidationResult, validate_passes
 from validation.accuracy_causes import bias_section, explained_section, gemm_section
 from validation.accuracy_elsewhere import (
+    FP8_SUITE,
     LLAMA_SUITE,
     elsewhere_section,
+    fp8_section,
     llama_section,
     pairs_of_runs,
     repeatability_section,
@@ -142,8 +144,10 @@ def _elsewhere(passes: Path) -> list[Section]:
         return []
     files = {path: read_measurements(path) for path in others}
     llama = [file for file in files.values() if file.header.suite == LLAMA_SUITE]
-    found = [elsewhere_section([file for file in files.values() if file not in llama])]
+    fp8 = [file for file in files.values() if file.header.suite == FP8_SUITE]
+    found = [elsewhere_section([file for file in files.values() if file not in llama and file not in fp8])]
     found += [llama_section(llama), kernels_section(llama)] if llama else []
+    found += [fp8_section(fp8)] if fp8 else []
     runs = [(files[first], files[again]) for first, again in pairs_of_runs(passes.parent)]
     return found + [repeatability_section(first, again) for first, again in runs]
 

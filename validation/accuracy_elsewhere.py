@@ -12,7 +12,7 @@ from validation.accuracy_passes import EAGER_BAR, GRAPH_BAR, grouped
 from validation.accuracy_table import Line, Section, line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from kraken_sim.measurements.schema import MeasurementFile
     from kraken_sim.validate.passes import Comparison
@@ -22,6 +22,9 @@ AGAIN = "-again"
 
 LLAMA_SUITE: Final = "llama-passes"
 """Suite of the passes of Llama- and Qwen-like models, which have a table of their own."""
+
+FP8_SUITE: Final = "fp8-passes"
+"""Suite of the passes in fp8, which have one too."""
 
 IDLE_BEFORE: Final = "idle before"
 """The load of a card that did nothing between two passes."""
@@ -59,17 +62,49 @@ def llama_section(files: Sequence[MeasurementFile]) -> Section:
     Raises:
         InputError: a file holds no passes, or no shipped profile fits its machine.
     """
-    comparisons = [comparison for file in files for comparison in validate_passes(file).comparisons]
-    groups = grouped(comparisons, _conditions)
-    lines = sorted(
-        (line(labels, [c.error for c in some]) for labels, some in groups.items()), key=lambda item: item.labels
-    )
     note = (
         "Models of a few layers in fp16 and bf16, batches of 1 to 64, each predicted with its own kernel set and the "
         "state of its card."
     )
     labels = ("kernels", "launch", "load", "phase")
-    return Section("llama", "Llama- and Qwen-like passes on one GPU", labels, tuple(lines), note=note)
+    lines = _by_condition(files, _conditions)
+    return Section("llama", "Llama- and Qwen-like passes on one GPU", labels, lines, note=note)
+
+
+def fp8_section(files: Sequence[MeasurementFile]) -> Section:
+    """Errors of the passes of Llama-like models in fp8, beside the same in bf16.
+
+    Raises:
+        InputError: a file holds no passes, or no shipped profile fits its machine.
+    """
+    note = (
+        "Llama 3.1 8B and an eighth of 70B, a few layers, with torch._scaled_mm: static scales a tensor, dynamic ones "
+        "a token. No constant was fitted to these passes."
+    )
+    labels = ("format", "kernels", "load", "phase")
+    return Section("fp8", "Passes in fp8 on one GPU", labels, _by_condition(files, _formats), note=note)
+
+
+def _by_condition(
+    files: Sequence[MeasurementFile], condition: Callable[[Comparison], tuple[str, ...]]
+) -> tuple[Line, ...]:
+    """One line a condition, those of all files together."""
+    comparisons = [comparison for file in files for comparison in validate_passes(file).comparisons]
+    lines = (line(labels, [c.error for c in some]) for labels, some in _groups(comparisons, condition))
+    return tuple(sorted(lines, key=lambda item: item.labels))
+
+
+def _groups(
+    comparisons: Sequence[Comparison], condition: Callable[[Comparison], tuple[str, ...]]
+) -> Iterator[tuple[tuple[str, ...], list[Comparison]]]:
+    for labels in dict.fromkeys(map(condition, comparisons)):
+        yield labels, [comparison for comparison in comparisons if condition(comparison) == labels]
+
+
+def _formats(comparison: Comparison) -> tuple[str, ...]:
+    record = comparison.record
+    scheme = "" if record.activation_scheme is None else f", {record.activation_scheme}"
+    return f"{record.quantization or record.dtype}{scheme}", record.kernels, record.load or IDLE_BEFORE, record.phase
 
 
 def _conditions(comparison: Comparison) -> tuple[str, ...]:

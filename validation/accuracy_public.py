@@ -19,7 +19,7 @@ from kraken_sim.profiles.load import load_profile
 from kraken_sim.program.formats import Quantization
 from validation.accuracy_table import Bar, Line, Section, line
 from validation.public_data import VARIABLE
-from validation.public_tables import CARDS, attention_samples, gemm_samples, nccl_samples
+from validation.public_tables import CARDS, QUANTISED_ONLY, attention_samples, gemm_samples, nccl_samples
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -74,7 +74,7 @@ def gemm_section(folder: Path) -> Section:
 def quantised_section(folder: Path) -> Section:
     """GEMM of quantised operands with n, k ≥ 256, the quantisation of x in it, against the card's profile."""
     lines = []
-    for card in CARDS:
+    for card in (*CARDS, *QUANTISED_ONLY):
         profile = load_profile(card.profile)
         for quantization in Quantization:
             samples = gemm_samples(folder, card, quantization)

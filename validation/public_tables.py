@@ -142,6 +142,9 @@ CARDS: Final = (
 )  # fmt: skip
 """Cards with tables, in the order in which their profiles are fitted."""
 
+QUANTISED_ONLY: Final = (Card("b200-sxm-x8", "B200-SXM", "b200sxm_trtllm", TRTLLM, "b200_sxm", (), {}),)
+"""Cards of which products of quantised operands and decode over an fp8 cache are fitted, the rest carried over."""
+
 
 def gemm_samples(folder: Path, card: Card, quantization: Quantization | None = None) -> list[GemmSample]:
     """Products with n and k of at least 256; replayed, so the weights are warm.

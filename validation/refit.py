@@ -20,7 +20,7 @@ from kraken_sim.files.whole import write_whole
 from kraken_sim.profiles.load import profile_path
 from validation import refit_blocks as make
 from validation.public_data import add_public_data_option, folder_of_option
-from validation.public_tables import CARDS
+from validation.public_tables import CARDS, QUANTISED_ONLY
 from validation.refit_blocks import OTHER_CARD
 from validation.refit_wires import host_links, unmeasured_wires, wires_of_box
 
@@ -48,6 +48,11 @@ def steps(tables: Path) -> list[tuple[str, Callable[[make.Shipped], None]]]:
     return [
         *((card.profile, partial(fit, card=card, folder=tables)) for card in CARDS for fit in fits),
         *((card.machine, partial(make.published_collectives, card=card, folder=tables)) for card in CARDS),
+        *(
+            (card.profile, partial(fit, card=card, folder=tables))
+            for card in QUANTISED_ONLY
+            for fit in (make.published_quantised_gemms, make.published_float8_cache)
+        ),
         (A100_40, partial(carried, name=A100_40, source=A100, blocks=blocks, how="the 80 GB card")),
         (PAIR, partial(make.measured, name=PAIR, public=H200, folder=MEASUREMENTS)),
         (PAIR, partial(make.published_of_same_chip, name=PAIR, source=H200, block="attention_float8")),

@@ -54,6 +54,7 @@ class DatasheetFile(FileModel):
     gemm_nvfp4: ConstantsBlock | None = None
     attention: ConstantsBlock | None = None
     serving_attention: ConstantsBlock | None = None
+    attention_float8: ConstantsBlock | None = None
     memory_bound: ConstantsBlock | None = None
     collectives: ConstantsBlock | None = None
     contention: ConstantsBlock | None = None
