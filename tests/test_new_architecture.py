@@ -272,6 +272,9 @@ def test_a_name_is_taken_once() -> None:
 def test_an_announced_name_is_refused_until_somebody_registers_it() -> None:
     ladder = asked(architecture={"kind": "ladder"})
     assert "use standard, parallel, kraken or rarely" in problems_of(ladder)["architecture.kind"]
+    misspelt = problems_of(asked(architecture={"kind": "laddr"}))["architecture.kind"]
+    assert "must be one of standard, parallel, kraken, rarely" in misspelt
+    assert "ladder" not in misspelt + json.dumps(scenario_json_schema())
     register(replace(RARELY, kind="ladder"))
     try:
         assert simulate(ladder).latency_s == simulate(QUESTION).latency_s

@@ -30,11 +30,17 @@ KindAndFields = tuple[str, type[ArchitectureFields]]
 class _Form(FileModel):
     """Every field that a file may have there; which of them go together is checked last."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _kind_is_available(cls, data: object) -> object:
+        kind = data.get("kind") if isinstance(data, dict) else None
+        if isinstance(kind, str) and kind in announced():
+            raise fields_error(f"{kind} is not available yet; use {_listed(kinds())}", "kind")
+        return data
+
     @model_validator(mode="after")
     def _fields_fit_the_kind(self) -> Self:
         kind = str(getattr(self, "kind"))  # noqa: B009 - a field of the derived form
-        if kind in announced():
-            raise fields_error(f"{kind} is not available yet; use {_listed(kinds())}", "kind")
         owned = architecture(kind).fields.model_fields
         foreign: dict[str, list[str]] = {}
         for name in self.given():
@@ -58,12 +64,12 @@ def _listed(names: tuple[str, ...] | list[str]) -> str:
 
 def architecture_form() -> type[BaseModel]:
     """The form of the architectures registered now: the kind, and the fields of each of them."""
-    return _form_of(tuple((record.kind, record.fields) for record in architectures()), announced())
+    return _form_of(tuple((record.kind, record.fields) for record in architectures()))
 
 
 @lru_cache(maxsize=8)
-def _form_of(registered: tuple[KindAndFields, ...], refused: tuple[str, ...]) -> type[_Form]:
-    names = [kind for kind, _ in registered] + list(refused)
+def _form_of(registered: tuple[KindAndFields, ...]) -> type[_Form]:
+    names = [kind for kind, _ in registered]
     kind_type = cast("type[StrEnum]", StrEnum("ArchitectureKind", {name.upper(): name for name in names}))
     kind_type.__doc__ = "How the layers of a model are wired when they run on several devices."
     found: dict[str, Any] = {}
