@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -209,16 +210,23 @@ def examples_of() -> dict[str, list[str]]:
         "times": [(HERE / "data" / "nccl-tests-all-gather.txt").read_text(encoding="utf-8"), CSV],
         "cases": [CASES],
         "measurements": ["\n".join(measurement_lines()) + "\n"],
-        "trace": [(HERE / "data" / "h200-llama-8b-decode.trace.json").read_text(encoding="utf-8"), small_trace()],
+        "trace": [measured_trace(), trace_of_ours()],
     }
     return {kind: [text.lstrip("\ufeff") for text in found] for kind, found in texts.items()}
 
 
-def small_trace() -> str:
-    """A trace of ours."""
+def measured_trace() -> str:
+    """The first kernels of a measured step."""
+    found = json.loads((HERE / "data" / "h200-llama-8b-decode.trace.json").read_text(encoding="utf-8"))
+    return json.dumps(found | {"traceEvents": found["traceEvents"][:15]})
+
+
+def trace_of_ours() -> str:
+    """A predicted step of one layer."""
+    model = {"preset": "125M", "num_hidden_layers": 1}
     with tempfile.TemporaryDirectory() as folder:
-        file, *_ = write_traces(kraken_sim.simulate(SMALL), Path(folder))
-        return file.read_text(encoding="utf-8")
+        file, *_ = write_traces(kraken_sim.simulate(SMALL | {"model": model, "num_devices": 1}), Path(folder))
+        return json.dumps(json.loads(file.read_text(encoding="utf-8")))
 
 
 def measurement_lines() -> list[str]:

@@ -470,6 +470,19 @@ class TestCommand:
             assert max(abs(node["difference_s"]) for node in found["nodes"]) < 1e-11
             assert [rank["rank"] for rank in found["ranks"]] == [0, 1]
 
+    def test_of_a_folder_only_the_rank_that_is_asked_for_is_read(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        for rank in range(3):
+            events = repeated([STEP]) if rank == 1 else [{"cat": "cpu_op"}]
+            written(tmp_path / f"{rank}.json", events, distributedInfo={"rank": rank, "world_size": 3})
+        assert run(f"{FIRST}#2", str(tmp_path), "--rank", "1", "--json", "-") == 0
+        assert json.loads(capsys.readouterr().out)["rank"] == 1
+        assert run(f"{FIRST}#2", str(tmp_path), "--rank", "7") == 2
+        assert "none of the traces is of this rank" in capsys.readouterr().err
+        assert run(f"{FIRST}#2", str(tmp_path)) == 2
+        assert "none of a GPU" in capsys.readouterr().err
+
     @pytest.mark.parametrize(
         ("arguments", "words"),
         [

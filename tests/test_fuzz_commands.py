@@ -39,6 +39,8 @@ NAMES: Final = (
     "sweep.yaml",
     "config.json",
     "measured.jsonl",
+    "measured.jsonl#1",
+    "trace.json",
     "times.txt",
     "machine.yaml",
     "request.yaml",
@@ -148,6 +150,8 @@ def command_lines(draw: st.DrawFn) -> list[str]:
             "-e",
             "1M",
         ]
+    if verb == ("diff-trace",) and draw(st.booleans()):
+        words[1:] = ["small.yaml", draw(st.sampled_from(("trace.json", "measured.jsonl", *NAMES)))]
     options = options_of(verb) or {"-x": False}
     for option in draw(st.lists(st.sampled_from(sorted(options)), max_size=3)):
         words.append(option)
@@ -187,6 +191,7 @@ def files_for_commands() -> dict[str, str]:
         "sweep.yaml": written(SWEEP),
         "config.json": written(LLAMA),
         "measured.jsonl": texts["measurements"][0],
+        "trace.json": texts["trace"][0],
         "times.txt": texts["times"][0],
         "machine.yaml": texts["datasheet"][1],
         "request.yaml": texts["purchase"][0],

@@ -49,7 +49,9 @@ def _diff_trace(args: argparse.Namespace) -> None:
     from kraken_sim.traces.comparison import compare_traces
 
     rank = _rank(args.rank)
-    theirs = [trace for text in args.theirs for trace in _theirs(text)]
+    theirs = [trace for text in args.theirs for trace in _theirs(text, rank)]
+    if not theirs:
+        raise InputError.single("--rank", "none of the traces is of this rank", rank)
     comparison: TraceComparison = compare_traces(_ours(args.ours), theirs, rank=rank, step=args.step)
 
     def report() -> Any:
@@ -89,8 +91,9 @@ def _ours(text: str) -> Predicted:
     return predicted(simulate(named_scenario(text)))
 
 
-def _theirs(text: str) -> Iterator[DeviceTrace]:
-    from kraken_sim.traces.device_trace import read_trace
+def _theirs(text: str, rank: int | None) -> Iterator[DeviceTrace]:
+    """The traces that an argument names; of a folder's those that may be of a rank, as they are long."""
+    from kraken_sim.traces.device_trace import rank_of_file, read_trace
     from kraken_sim.traces.measured import is_measured, measured_trace
 
     if is_measured(text):
@@ -98,7 +101,8 @@ def _theirs(text: str) -> Iterator[DeviceTrace]:
             yield measured_trace(text, "THEIRS")
     elif os.path.isdir(text):
         for file in _files(text, "THEIRS"):
-            yield read_trace(file)
+            if rank is None or rank_of_file(file) in (None, rank):
+                yield read_trace(file)
     else:
         yield read_trace(Path(text))
 

@@ -203,8 +203,7 @@ def read_trace(path: Path, argument: str = "THEIRS") -> DeviceTrace:
         collected.add(event)
     if not collected.name:
         raise file.problem(_nothing_found(file, collected.categories))
-    group = file.beside.get("distributedInfo")
-    group = group if isinstance(group, dict) else {}
+    group = _group(file)
     extra = file.beside.get("validation")
     extra = extra if isinstance(extra, dict) else {}
     period_s = number(extra.get("period_s"))
@@ -223,6 +222,23 @@ def read_trace(path: Path, argument: str = "THEIRS") -> DeviceTrace:
         is_beginning=extra.get("is_beginning") is True,
         period_s=period_s if period_s is not None and period_s > 0.0 else None,
     )
+
+
+def rank_of_file(path: Path, argument: str = "THEIRS") -> int | None:
+    """The rank that a trace says before its events; None where it says none there.
+
+    Raises:
+        InputError: the file can't be read or is no trace.
+    """
+    file = ChromeFile(path, argument)
+    next(file.events(), None)
+    return _known(whole(_group(file).get("rank")))
+
+
+def _group(file: ChromeFile) -> Mapping[str, object]:
+    """What a file says of its process among others."""
+    group = file.beside.get("distributedInfo")
+    return group if isinstance(group, dict) else {}
 
 
 def _known(value: int) -> int | None:
