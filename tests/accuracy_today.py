@@ -23,7 +23,7 @@ from kraken_sim.measurements.schema import read_measurements
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.validate.passes import validate_passes
 from validation.accuracy import MEASUREMENTS
-from validation.accuracy_elsewhere import elsewhere_section
+from validation.accuracy_elsewhere import elsewhere_section, llama_section
 from validation.accuracy_passes import (
     eager_section,
     graph_section,
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from validation.accuracy_table import Section
 
 FILE = Path(__file__).parent / "data" / "accuracy-today.csv"
+LLAMA_LIKE = ("h200-sxm-x1-llama-passes", "h200-sxm-x1-llama-passes-2")
 PUBLIC = "published "
 """What the names of figures on published tables begin with."""
 
@@ -73,6 +74,8 @@ def figures_of_passes() -> dict[str, float]:
             found[f"two H200, {line.labels[0]}, outside the 90 % interval"] = 100.0 - inside
     names = ("h200-sxm-x1-passes", "h200-sxm-x1-passes-again", "h100-sxm-x1-passes")
     files = [read_measurements(MEASUREMENTS / f"{name}.jsonl") for name in names]
+    llama = [read_measurements(MEASUREMENTS / f"{name}.jsonl") for name in LLAMA_LIKE]
+    found |= dict(_means(llama_section(llama), "one H200, Llama-like"))
     return found | dict(_means(elsewhere_section(files), "one"))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Any
 
-from kraken_sim.calibration.samples import memory_bound_op
+from kraken_sim.calibration.small_kernels import memory_bound_op
 from kraken_sim.costs.collectives.policy import CollectivePolicy, Transport
 from kraken_sim.measurements.records import (
     AllReduceRecord,
@@ -111,7 +111,9 @@ def _memory_bound(pricing: Pricing, times: Any) -> list[MemoryBoundRecord]:
             for width in (1024, 3584, 8192):
                 shape = {"function": function, "num_tokens": tokens, "hidden_size": width}
                 blank = MemoryBoundRecord.model_validate(shape | GRAPH | {"time_s": [1.0, 1.0, 1.0]})
-                time_s = times(pricing.kernel(memory_bound_op(blank)).busy_s)
+                op = memory_bound_op(blank)
+                assert op is not None
+                time_s = times(pricing.kernel(op).busy_s)
                 records.append(MemoryBoundRecord.model_validate(shape | GRAPH | {"time_s": time_s}))
     return records
 

@@ -13,14 +13,8 @@ from measurement_support import header, launch_record, microbenchmarks, pass_rec
 from kraken_sim import predict_op
 from kraken_sim.calibration.fit_profile import CalibrationResult, calibrate
 from kraken_sim.calibration.profile_file import calibrated_yaml
-from kraken_sim.calibration.samples import (
-    all_reduce_samples,
-    attention_samples,
-    compute_side,
-    gemm_samples,
-    memory_bound_samples,
-)
-from kraken_sim.calibration.switches import kernel_switch
+from kraken_sim.calibration.samples import all_reduce_samples, attention_samples, gemm_samples
+from kraken_sim.calibration.small_kernels import memory_bound_samples
 from kraken_sim.cli import main
 from kraken_sim.cli.output import print_report
 from kraken_sim.errors import InputError
@@ -31,17 +25,15 @@ from kraken_sim.measurements.records import (
     KernelsRecord,
     Launch,
     MemoryBoundRecord,
-    PairRecord,
     PassRecord,
     Quartiles,
 )
 from kraken_sim.measurements.schema import MeasurementFile, read_measurements
 from kraken_sim.predict.pipeline import Predictor
-from kraken_sim.predict.pricing import Pricing
 from kraken_sim.profiles.load import check_profile, load_profile, profile_path
 from kraken_sim.profiles.profile import HardwareProfile, ProvenanceKind
 from kraken_sim.profiles.write import section, with_sections
-from kraken_sim.program.ops import DType, Norm
+from kraken_sim.program.ops import DType
 from kraken_sim.report.calibration import calibration_report
 from kraken_sim.validate.passes import scenario_of_pass
 
@@ -333,53 +325,6 @@ def test_without_a_layer_the_host_stays_the_bases() -> None:
     """Loops of one call flatter a host by 1.1 to 2.6 times, and made eager passes of the README's profile worse."""
     calls = [launch_record("host_kernel", kernel, 2.0) for kernel in LAYER_CALLS]
     assert host_costs(*calls) == load_profile(BASE).launch.eager_kernel_s
-
-
-def chain(truth: HardwareProfile, extra_us: float, *ops: dict[str, Any]) -> PairRecord:
-    """A pair whose compute side takes what its kernels do and `extra_us` more."""
-    fields = {"family": "mixed", "compute": ops, "num_bytes": 2**20, "num_devices": 2, "order": "compute_first"}
-    fields |= {"dtype": "float16", "launch": "graph", "condition": "nccl-default", "calls": 5, "repeats": 5}
-    times = dict.fromkeys(("together_s", "compute_alone_s", "collective_alone_s"), (1e-06, 1e-06, 1e-06))
-    blank = PairRecord.model_validate(fields | times)
-    busy = sum(Pricing(truth).kernel(op).busy_s + truth.launch.graph_node_gap_s for op in compute_side(blank))
-    alone_s = busy + extra_us * 1e-6
-    return blank.model_copy(update={"compute_alone_s": Quartiles(alone_s, alone_s, alone_s)})
-
-
-def test_changing_from_kernel_to_kernel_costs_what_unlike_chains_take_longer() -> None:
-    truth = load_profile(BASE)
-    norm = {"op": "norm", "num_tokens": 128, "hidden_size": 3584}
-    widths = (1024, 2048, 4096)
-    alike = [chain(truth, 1.5, *[norm | {"hidden_size": width}] * 3) for width in widths]
-    gemms = [{"op": "gemm", "m": 128, "n": width, "k": 2048} for width in widths]
-    unlike = [chain(truth, 1.5 + 2 * 0.8, norm, gemm) for gemm in gemms]
-    fit = kernel_switch(file_of(only=(*alike, *unlike)), truth)
-    assert fit is not None
-    assert fit.kernel_switch_s == pytest.approx(0.8e-6)
-    assert fit.num_chains == 3
-    assert kernel_switch(file_of(only=tuple(alike)), truth) is None
-    file = file_of(only=(launch_record("graph_edge", "", 0.3), *alike, *unlike))
-    found = calibrate(file, truth).profile
-    assert found.launch.kernel_switch_s == pytest.approx(fit.kernel_switch_s)
-    assert "median of 3" in found.provenance["launch.kernel_switch_s"].source
-
-
-def test_a_kernel_in_a_chain_counts_as_it_was_measured_alone_and_not_as_it_is_priced() -> None:
-    truth = load_profile(BASE)
-    norm = {"op": "norm", "num_tokens": 128, "hidden_size": 3584}
-    gap_s = truth.launch.graph_node_gap_s
-    slower_s = Pricing(truth).kernel(Norm(128, 3584, DType.FLOAT16)).busy_s + gap_s + 0.6e-6
-    norms = [record for record in records() if isinstance(record, MemoryBoundRecord) and record.function == "norm"]
-    times = Quartiles(slower_s, slower_s, slower_s)
-    alone = norms[0].model_copy(update={"num_tokens": 128, "hidden_size": 3584, "time_s": times})
-    widths = (1024, 2048, 4096)
-    alike = [chain(truth, 1.5, *[norm | {"hidden_size": width}] * 3) for width in widths]
-    unlike = [
-        chain(truth, 1.5 + 0.6 + 2 * 0.8, norm, {"op": "gemm", "m": 128, "n": width, "k": 2048}) for width in widths
-    ]
-    fit = kernel_switch(file_of(only=(alone, *alike, *unlike)), truth)
-    assert fit is not None
-    assert fit.kernel_switch_s == pytest.approx(0.8e-6)
 
 
 def test_a_negative_slope_is_no_cost() -> None:

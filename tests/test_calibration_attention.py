@@ -16,6 +16,7 @@ from kraken_sim.calibration.attention import (
 )
 from kraken_sim.calibration.attention_correction import correction_factors, correction_of
 from kraken_sim.costs.attention import attention_cost, serving_attention_cost
+from kraken_sim.costs.attention_constants import PACKED, PER_HEAD, SHARED
 from kraken_sim.costs.attention_model import attention_correction_factor
 from kraken_sim.errors import InputError
 from kraken_sim.hardware.device import Device
@@ -35,6 +36,14 @@ H100 = Device("H100", "hopper", 132, 1.98e9, {BF16: 989.4e12}, 3.35e12, 80e9, 50
 A100 = Device("A100", "ampere", 108, 1.41e9, {BF16: 312e12}, 2.039e12, 80e9, 40e6, 400.0)
 
 
+SHARED_START = replace(
+    DEFAULT_START,
+    decode={**DEFAULT_START.decode, SHARED: DEFAULT_START.decode[PER_HEAD]},
+    decode_dim={"64": {"latency": 0.8, "memory": 1.2}, "128": {"latency": 1.0, "memory": 1.0}},
+)
+"""The kernel that torch runs, with what a head of 64 changes."""
+
+
 def _synthetic(composite: bool) -> list[AttentionSample]:
     shapes = [
         (batch, length, length, heads, kv_heads, dim)
@@ -48,13 +57,13 @@ def _synthetic(composite: bool) -> list[AttentionSample]:
 
 def _measured(sample: AttentionSample) -> AttentionSample:
     price = serving_attention_cost if sample.composite else attention_cost
-    return replace(sample, period_s=GAP_S + price(sample.op, H100, DEFAULT_START).busy_s)
+    return replace(sample, period_s=GAP_S + price(sample.op, H100, SHARED_START).busy_s)
 
 
 @pytest.mark.parametrize("composite", [False, True])
 def test_predictions_of_many_equal_the_cost_of_each(composite: bool) -> None:
     samples = _synthetic(composite)
-    found = attention_periods(samples, H100, DEFAULT_START, GAP_S)
+    found = attention_periods(samples, H100, SHARED_START, GAP_S)
     assert found == pytest.approx([sample.period_s for sample in samples], rel=1e-9)
 
 
@@ -94,6 +103,8 @@ def test_a_fit_of_bare_kernels_recovers_them_and_leaves_serving_constants_alone(
     assert result.constants.serving_prefill_s == away.serving_prefill_s
     assert result.constants.serving_kv_weight == away.serving_kv_weight
     assert {"64", "128"} <= set(result.constants.prefill)
+    assert result.constants.decode[PACKED] == away.decode[PACKED]
+    assert result.constants.decode_dim["64"]["memory"] > 1.05 > 0.95 > result.constants.decode_dim["64"]["latency"]
     again = fit_attention(samples, H100, away, graph_node_gap_s=GAP_S)
     assert again.constants == result.constants
 

@@ -17,7 +17,8 @@ from kraken_sim.calibration.gemm import gemm_shape
 from kraken_sim.calibration.memory_bound import memory_bound_shape
 from kraken_sim.calibration.overlap import pair_samples, sustained_samples
 from kraken_sim.calibration.power import load_shape
-from kraken_sim.calibration.samples import all_reduce_samples, attention_samples, gemm_samples, memory_bound_samples
+from kraken_sim.calibration.samples import all_reduce_samples, attention_samples, gemm_samples
+from kraken_sim.calibration.small_kernels import memory_bound_samples
 from kraken_sim.calibration.split import Fit, each_left_out, shape_of, split, split_again
 from kraken_sim.measurements.schema import MeasurementFile, read_measurements
 from kraken_sim.profiles.load import load_profile

@@ -113,7 +113,8 @@ def test_a_kernel_that_narrows_writes_fewer_bytes() -> None:
 def test_a_norms_kernel_is_torchs_or_an_engines_and_its_functions_own() -> None:
     assert kind_of(Norm(1, 8, FP16)) == "norm"
     assert kind_of(Norm(1, 8, FP16, "rms_norm")) == "rms_norm"
-    assert kind_of(Norm(1, 8, FP16, "rms_norm", fused=True)) == kind_of(Norm(1, 8, FP16, fused=True)) == "fused_norm"
+    assert kind_of(Norm(1, 8, FP16, "rms_norm", fused=True)) == "fused_norm"
+    assert kind_of(Norm(1, 8, FP16, fused=True)) == "fused_layer_norm"
     assert kind_of(Elementwise("rope_kv_write", 8, 1, FP16)) == "rope_kv_write"
     assert kind_of(Elementwise("silu", 8, 1, FP16)) == "elementwise"
 

@@ -370,6 +370,12 @@ def test_a_machine_at_the_edges_of_what_is_plausible_answers_and_can_be_written(
         ("memory_bound", ("kernels", "norm", "cta_s"), None, "memory_bound.values.kernels.norm.cta_s: is required"),
         ("attention", ("decode", "packed", "l2_width"), None, "attention.values.decode.packed.l2_width: is required"),
         ("attention", ("prefill",), {}, "attention.values.prefill: must not be empty"),
+        (
+            "launch",
+            ("kernel_switch_s",),
+            "1 us",
+            "launch.values.kernel_switch_s: is no constant any more",
+        ),
         ("attention", ("prefill", "wide"), {}, "attention.values.prefill.wide: no such key is known"),
         (
             "collectives",

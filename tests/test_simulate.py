@@ -52,7 +52,8 @@ def test_standard_without_overlap_is_the_sum_of_its_kernels_and_gaps() -> None:
     prediction = simulate(question())
     launch = load_profile("h200-sxm-x8").launch
     spans = prediction.timeline.spans
-    total = sum(span.alone_s for span in spans) + (launch.graph_node_gap_s + launch.kernel_switch_s) * (len(spans) - 1)
+    gap_s = launch.graph_node_gap_s + launch.graph_node_wait_s
+    total = sum(span.alone_s for span in spans) + gap_s * (len(spans) - 1)
     assert prediction.latency_s == pytest.approx(total + launch.graph_launch_s, rel=1e-6)
 
 

@@ -33,6 +33,7 @@ from kraken_sim.engine.device import DeviceState
 from kraken_sim.engine.resident import ComputeKernel
 from kraken_sim.measurements.records import Launch, PassRecord
 from kraken_sim.measurements.schema import read_measurements
+from kraken_sim.predict import pipeline
 from kraken_sim.predict.ideal_overlap import ideal_overlap
 from kraken_sim.predict.pipeline import Predictor
 from kraken_sim.profiles.load import load_profile
@@ -132,7 +133,8 @@ MECHANISMS = (
     Mechanism("no end before that alone", "with its last CTA", [(ComputeKernel, "earliest_ps", _always(0))]),
     Mechanism("links shared", "each collective alone", [(LinkState, "_share", lambda _: None)]),
     Mechanism("gap between nodes", "none", launch={"graph_node_gap_s": 0.0}),
-    Mechanism("change of kernel", "none", launch={"kernel_switch_s": 0.0}),
+    Mechanism("wait of nodes on two GPUs", "none", launch={"graph_node_wait_s": 0.0}),
+    Mechanism("operands out of L2", "all in L2", [(pipeline, "with_cold_operands", lambda program, _: program)]),
     Mechanism("edge between streams", "none", launch={"graph_edge_s": 0.0}),
     Mechanism("clock under sustained load", "boost clock", clock=False),
 )

@@ -5,7 +5,7 @@ Shape letters: T tokens of one step, N devices, d hidden size, h query heads, g 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from kraken_sim.architectures.quantising import norm_in, quantised_activation, quantised_norm, quantize_kernels
@@ -18,6 +18,7 @@ from kraken_sim.architectures.small_kernels import (
     norm_kernels,
 )
 from kraken_sim.architectures.workload import Phase
+from kraken_sim.models.counts import has_output_bias
 from kraken_sim.program.kernel_sets import RULES, KernelRules
 from kraken_sim.program.ops import Attention, Collective, CollectiveKind, Copy, Elementwise, Embedding, Gemm
 from kraken_sim.program.program import MAIN_STREAM, Category, Kernel, Program, RecordEvent, Segment, Step, WaitEvent
@@ -150,19 +151,20 @@ class ProgramBuilder:
         category: Category = Category.GEMM,
         *,
         accumulate: bool = False,
+        bias: bool = False,
         m: int | None = None,
         quantised: bool = True,
     ) -> None:
         """y[T, n] = x[T, k] · Wᵀ, of quantised operands where the workload has them unless the arguments say otherwise.
 
-        What quantises x is a kernel of its own or the one before: `norm` and `quantize`.
+        What quantises x is a kernel of its own or the one before: `norm` and `quantize`. One that is accumulated onto
+        another leaves the bias to that.
         """
         rows, inputs = self.work.num_tokens if m is None else m, self.work.inputs
-        if not quantised or inputs is None:
-            op = Gemm(rows, n, k, self.work.dtype, accumulate)
-        else:
+        op = Gemm(rows, n, k, self.work.dtype, accumulate, bias=bias and not accumulate)
+        if quantised and inputs is not None:
             by_row = inputs.by_row and self.rules.torch_gemms
-            op = Gemm(rows, n, k, self.work.dtype, accumulate, inputs.quantization, by_row)
+            op = replace(op, quantization=inputs.quantization, by_row=by_row)
         self.kernel(name, op, category)
 
     def quantize(self, name: str, hidden_size: int, suffix: str = "") -> None:
@@ -201,7 +203,8 @@ class ProgramBuilder:
         work, share = self.work, self.share
         q_width = share.num_attention_heads * share.head_dim
         copies = Category.OVERLAPPED_GEMM if gemms is Category.OVERLAPPED_GEMM else Category.OTHER
-        self.gemm("gemm_qkv" + suffix, q_width + 2 * share.num_key_value_heads * share.head_dim, self.width, gemms)
+        rows, bias = q_width + 2 * share.num_key_value_heads * share.head_dim, self.config.attention_bias
+        self.gemm("gemm_qkv" + suffix, rows, self.width, gemms, bias=bias)
         heads = HeadShapes(
             work.num_tokens,
             share.num_attention_heads,
@@ -232,16 +235,16 @@ class ProgramBuilder:
         )
         self.kernel("attention" + suffix, attention, Category.ATTENTION)
         self.quantize("out", q_width, suffix)
-        self.gemm("gemm_out" + suffix, self.width, q_width, gemms)
+        self.gemm("gemm_out" + suffix, self.width, q_width, gemms, bias=has_output_bias(self.config))
 
     def ffn(self, suffix: str = "", *, accumulate: bool = False) -> None:
         """Up projection (with its gate, if any), activation, down projection."""
-        width, gated = self.share.intermediate_size, self.config.gated_ffn
-        self.gemm("gemm_up" + suffix, 2 * width if gated else width, self.width)
+        width, gated, bias = self.share.intermediate_size, self.config.gated_ffn, self.config.mlp_bias
+        self.gemm("gemm_up" + suffix, 2 * width if gated else width, self.width, bias=bias)
         work = self.work
         kernels = activation_kernels(work.num_tokens * width, work.dtype, self.rules, gated=gated)
         self.small(quantised_activation(kernels, (work.num_tokens, width), work.inputs, self.rules), suffix)
-        self.gemm("gemm_down" + suffix, self.width, width, accumulate=accumulate)
+        self.gemm("gemm_down" + suffix, self.width, width, accumulate=accumulate, bias=bias)
 
     def lm_head(self) -> None:
         """Final norm and unembedding of each sequence's last token, weights sharded over the vocabulary.
@@ -252,7 +255,8 @@ class ProgramBuilder:
         work, rows = self.work, self.layout.vocabulary_share(self.config.vocab_size)
         function = self.config.norm_function
         self.small(norm_kernels("norm_final", work.batch_size, self.width, work.dtype, function, self.rules))
-        self.gemm("lm_head", rows, self.width, Category.LM_HEAD, m=work.batch_size, quantised=False)
+        bias = self.config.lm_head_bias
+        self.gemm("lm_head", rows, self.width, Category.LM_HEAD, bias=bias, m=work.batch_size, quantised=False)
 
 
 def equal_layers(

@@ -259,8 +259,9 @@ def _concat(build: ProgramBuilder) -> None:
     build.settle()
     layout = build.layout
     for index, suffix in enumerate(_suffixes(layout)):
+        bias = build.config.mlp_bias
         build.quantize("concat", layout.concat_slice, suffix)
-        build.gemm("gemm_concat" + suffix, build.width, layout.concat_slice, accumulate=index > 0)
+        build.gemm("gemm_concat" + suffix, build.width, layout.concat_slice, accumulate=index > 0, bias=bias)
     build.all_reduce("all_reduce_concat", layout.num_devices)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from kraken_sim.calibration.attention_correction import correction_of
 from kraken_sim.calibration.attention_start import (
     DECODE_BOUNDS,
+    DECODE_DIM_BOUNDS,
     DEFAULT_START,
     DIM_BOUNDS,
     EXTRA_BOUNDS,
@@ -28,9 +29,9 @@ from kraken_sim.calibration.attention_tables import (
 )
 from kraken_sim.calibration.parameters import Parameters, robust_fit
 from kraken_sim.calibration.split import Fit, shape_of, split, split_again
-from kraken_sim.costs.attention_constants import PACKED, PER_HEAD, AttentionConstants
+from kraken_sim.costs.attention_constants import PACKED, PER_HEAD, SHARED, AttentionConstants
 from kraken_sim.costs.attention_model import by_head_dim
-from kraken_sim.costs.attention_shape import is_decode, packs_group
+from kraken_sim.costs.attention_shape import is_decode
 from kraken_sim.errors import InputError, Problem
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ MIN_SAMPLES = 40
 _MIN_PER_PHASE = 20
 """Fewest samples of prefill, or of a decode kernel, from which its constants are fitted; a limit of ours."""
 
-_MIN_PER_DIM = 8
+_MIN_PER_DIM = 5
 """Fewest samples of a head dimension that gets constants of its own; a limit of ours."""
 
 _MIN_GAIN = 0.02
@@ -68,6 +69,9 @@ split."""
 _JUDGES, _JUDGE_SHARE = 5, 0.2
 """A correction is judged this often, each time on this share of the fitted shapes; a choice of ours, so that each shape
 is a judge about once."""
+
+_PLAIN_DIM = 128
+"""Head dimension at which the shared decode kernel's factors are 1; a definition."""
 
 _SPLITS_PER_SM = (1.0, 2.0, 4.0, 8.0, 16.0)
 """CTAs an SM up to which streams are split: what a fit tries; a choice of ours."""
@@ -153,13 +157,12 @@ def _fit_decode(
     gap_s: float,
     fit_launch: bool,
 ) -> AttentionConstants:
-    """Fits each kernel with every way to split, then both with the best ways."""
-    packed = np.array([packs_group(s.op, device.num_sms, initial.max_group, s.composite) for s in samples], dtype=bool)
-    best = initial
-    for kernel, mine in ((PER_HEAD, ~packed), (PACKED, packed)):
-        some = pick(samples, mine)
-        if len(some) < _MIN_PER_PHASE:
-            continue
+    """Fits each kernel with every way to split, then all with the best ways."""
+    best = _with_shared(samples, initial)
+    kernels = np.array(decode_columns(samples, device, best).kernels)
+    present = [kernel for kernel in (PER_HEAD, PACKED, SHARED) if (kernels == kernel).sum() >= _MIN_PER_PHASE]
+    for kernel in present:
+        some = pick(samples, kernels == kernel)
         trials = []
         for per_sm in _SPLITS_PER_SM:
             for tokens in _TOKENS_PER_SPLIT:
@@ -169,8 +172,16 @@ def _fit_decode(
                 trials.append((_errors(some, device, fitted, gap_s).mean(), per_sm, tokens, fitted))
         chosen = min(trials, key=lambda trial: trial[0])[3]
         best = replace(best, decode=dict(best.decode) | {kernel: chosen.decode[kernel]})
-    present = tuple(k for k, mine in ((PER_HEAD, ~packed), (PACKED, packed)) if mine.sum() >= _MIN_PER_PHASE)
-    return _fit_kernels(samples, device, best, gap_s, fit_launch, present, 80)
+    return _fit_kernels(samples, device, best, gap_s, fit_launch, tuple(present), 80)
+
+
+def _with_shared(samples: Sequence[AttentionSample], initial: AttentionConstants) -> AttentionConstants:
+    """The constants with the shared kernel, which runs bare samples, where there are enough of them to fit it."""
+    if SHARED in initial.decode or sum(not sample.composite for sample in samples) < _MIN_PER_PHASE:
+        return initial
+    unused = {name: DEFAULT_START.decode[PACKED][name] for name in ("group_cta_s", "block_s")}
+    decode = {**initial.decode, SHARED: {**DEFAULT_START.decode[PER_HEAD], **unused}}
+    return replace(initial, decode=decode, decode_dim={str(_PLAIN_DIM): dict.fromkeys(DECODE_DIM_BOUNDS, 1.0)})
 
 
 def _fit_kernels(
@@ -190,6 +201,10 @@ def _fit_kernels(
                 # such rows do not say how fast HBM delivers the whole cache
                 continue
             parameters.add_nested("decode", kernel, name, bounds, initial.decode[kernel][name])
+    for dim in _dims([s for s in samples if not s.composite]) if SHARED in kernels else ():
+        for name, bounds in DECODE_DIM_BOUNDS.items() if dim != _PLAIN_DIM else ():
+            start = by_head_dim({known: row[name] for known, row in initial.decode_dim.items()}, dim)
+            parameters.add_nested("decode_dim", str(dim), name, bounds, start)
     if table.composite.any():
         for dim in _dims(samples):
             start = by_head_dim(initial.serving_decode_s, dim)

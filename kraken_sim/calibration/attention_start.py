@@ -64,6 +64,9 @@ SERVING_BOUNDS: dict[str, tuple[float, float]] = {
 LAUNCH_BOUNDS = (2e-7, 2e-5)
 """Bounds of the launch of a kernel, seconds; assumed."""
 
+DECODE_DIM_BOUNDS = {"latency": (0.3, 4.0), "memory": (0.3, 4.0)}
+"""Bounds of what a head dimension does to the shared decode kernel; assumed."""
+
 DIM_BOUNDS = {"efficiency": (0.1, 1.0), "serial_ratio": (0.05, 10.0)}
 """Bounds of what depends on the head dimension; assumed."""
 

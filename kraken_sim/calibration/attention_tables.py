@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kraken_sim.calibration.attention_correction import correction_factors
-from kraken_sim.costs.attention import decode_rates, prefill_rates, serving_rates
-from kraken_sim.costs.attention_constants import PACKED, PER_HEAD, AttentionConstants
+from kraken_sim.costs.attention import decode_rates, decode_step, prefill_rates, serving_rates
+from kraken_sim.costs.attention_constants import SHARED, AttentionConstants
 from kraken_sim.costs.attention_model import (
     DecodeRates,
+    at_head_dim,
     by_head_dim,
     decode_times,
     prefill_times,
@@ -20,9 +21,7 @@ from kraken_sim.costs.attention_model import (
 from kraken_sim.costs.attention_shape import (
     DecodeWork,
     PrefillWork,
-    decode_work,
     is_decode,
-    packs_group,
     prefill_work,
     tiling_of,
 )
@@ -88,18 +87,19 @@ class PrefillTable:
 
 @dataclass(frozen=True, slots=True)
 class DecodeTable:
-    """Decode samples as columns; `packed` 1 where one CTA serves a group of heads."""
+    """Decode samples as columns; `variant` is the index of each one's kernel and head dimension in `variants`."""
 
     work: DecodeWork
     head_dim: NDArray[np.int64]
     kv_len: Floats
     composite: Floats
-    packed: NDArray[np.bool_]
+    variants: tuple[tuple[str, int], ...]
+    variant: NDArray[np.int64]
 
     @property
     def kernels(self) -> list[str]:
         """The kernel of each sample."""
-        return [PACKED if packed else PER_HEAD for packed in self.packed]
+        return [self.variants[index][0] for index in self.variant]
 
 
 def prefill_columns(samples: Sequence[AttentionSample], device: Device) -> PrefillTable:
@@ -129,35 +129,32 @@ def prefill_busy(table: PrefillTable, device: Device, c: AttentionConstants) -> 
 
 def decode_columns(samples: Sequence[AttentionSample], device: Device, c: AttentionConstants) -> DecodeTable:
     """The splits of decode samples on `device`; they depend on two constants of each kernel."""
-    ops = [sample.op for sample in samples]
-    packed = [
-        packs_group(op, device.num_sms, c.max_group, sample.composite) for op, sample in zip(ops, samples, strict=True)
-    ]
-    works = []
-    for op, is_packed, sample in zip(ops, packed, samples, strict=True):
-        values = c.decode[PACKED if is_packed else PER_HEAD]
-        splits = values["splits_per_sm"], values["tokens_per_split"]
-        work = decode_work(op, is_packed, device.num_sms, *splits, c.max_group)
-        if is_packed and sample.composite:
-            work = work._replace(kv_bytes=work.kv_bytes * c.serving_packed_cache_share)
-        works.append(work)
+    steps = [decode_step(sample.op, device, c, serving=sample.composite) for sample in samples]
+    mine = [(step.kernel, sample.head_dim) for step, sample in zip(steps, samples, strict=True)]
+    variants = tuple(sorted(set(mine)))
     return DecodeTable(
-        work=DecodeWork(*np.array(works).T),
+        work=DecodeWork(*np.array([step.work for step in steps]).T),
         head_dim=np.array([s.head_dim for s in samples], dtype=np.int64),
         kv_len=np.array([float(s.kv_len) for s in samples]),
         composite=np.array([float(s.composite) for s in samples]),
-        packed=np.array(packed, dtype=bool),
+        variants=variants,
+        variant=np.array([variants.index(one) for one in mine], dtype=np.int64),
     )
 
 
 def decode_busy(table: DecodeTable, device: Device, c: AttentionConstants) -> Floats:
     """Uncorrected `busy_s` of decode samples [num_samples]; the same formulas as the cost functions."""
-    per_head, packed = decode_rates(c.decode[PER_HEAD]), decode_rates(c.decode[PACKED])
-    rates = DecodeRates(*(np.where(table.packed, p, h) for h, p in zip(per_head, packed, strict=True)))
+    of_variant = np.array([_rates(c, kernel, head_dim) for kernel, head_dim in table.variants])
+    rates = DecodeRates(*of_variant[table.variant].T)
     core = decode_times(table.work, rates, device, table.composite).core_s
     dims, index = np.unique(table.head_dim, return_inverse=True)
     fixed = np.array([by_head_dim(c.serving_decode_s, int(dim)) for dim in dims])[index]
     return np.asarray(c.launch_s + core + table.composite * fixed)
+
+
+def _rates(c: AttentionConstants, kernel: str, head_dim: int) -> DecodeRates:
+    rates = decode_rates(c.decode[kernel])
+    return at_head_dim(rates, c.decode_dim, head_dim) if kernel == SHARED else rates
 
 
 def attention_periods(

@@ -147,7 +147,7 @@ def predict_pair_s(pair: _Prepared, profile: HardwareProfile, constants: Content
     machine = Machine(
         num_sms=profile.device.num_sms,
         hbm_bandwidth_bytes_per_s=profile.device.hbm_bandwidth_bytes_per_s,
-        launch=replace(profile.launch, graph_launch_s=0.0, kernel_switch_s=0.0),
+        launch=replace(profile.launch, graph_launch_s=0.0),
         contention=constants,
         kernel_cost=pair.kernels.__getitem__,
         collective_cost=lambda _: pair.collective,

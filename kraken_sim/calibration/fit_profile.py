@@ -8,21 +8,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from kraken_sim.calibration import attention, collectives, contention, gemm, memory_bound, power
 from kraken_sim.calibration.base_errors import BaseErrors, Judgement, base_errors_of
 from kraken_sim.calibration.errors import class_errors
 from kraken_sim.calibration.kept import CALIBRATED, common_provenance, kept_provenance, labelled
+from kraken_sim.calibration.node_wait import node_wait
 from kraken_sim.calibration.overlap import pair_samples, sustained_samples
-from kraken_sim.calibration.samples import (
-    all_reduce_samples,
-    attention_samples,
-    gemm_samples,
-    memory_bound_samples,
-    too_many_to_fit,
-)
-from kraken_sim.calibration.switches import kernel_switch
+from kraken_sim.calibration.residency import fit_held_share
+from kraken_sim.calibration.samples import all_reduce_samples, attention_samples, gemm_samples, too_many_to_fit
+from kraken_sim.calibration.small_kernels import memory_bound_samples
 from kraken_sim.errors import InputError
 from kraken_sim.measurements.launch import launch_costs
 from kraken_sim.measurements.machine import machine_warnings
@@ -31,7 +27,7 @@ from kraken_sim.profiles.profile import Provenance, ProvenanceKind
 from kraken_sim.profiles.write import BlockText, numbers_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from kraken_sim.calibration.collectives import AllReduceSample
     from kraken_sim.calibration.errors import ClassError
@@ -41,11 +37,11 @@ if TYPE_CHECKING:
     from kraken_sim.measurements.schema import MeasurementFile
     from kraken_sim.profiles.profile import HardwareProfile
 
+Sample = TypeVar("Sample")
+
 MIN_ALL_REDUCE: Final = 20
 """Fewest AllReduces of a fit; a limit of ours."""
 
-SWITCH: Final = "kernel_switch_s"
-"""The launch cost that is not read off launch records but off chains of kernels."""
 _NVLS_OFF: Final = "0"
 
 
@@ -108,6 +104,8 @@ class _Calibration:
     profile: HardwareProfile
     always: bool = False
     """Refits go in however they did against the base."""
+    kernels_from: tuple[MeasurementFile, ...] = ()
+    """Files of one such card, whose kernels are fitted in place of this file's."""
     blocks: dict[str, FittedBlock] = field(default_factory=dict)
     kept: dict[str, str] = field(default_factory=dict)
     judged: dict[str, Judgement] = field(default_factory=dict)
@@ -118,6 +116,10 @@ class _Calibration:
     def gap_s(self) -> float:
         """The gap between graph nodes, which every period contains."""
         return self.profile.launch.graph_node_gap_s
+
+    def samples(self, read: Callable[[MeasurementFile], list[Sample]]) -> list[Sample]:
+        """The kernels that are fitted."""
+        return [sample for file in self.kernels_from or (self.measurements,) for sample in read(file)]
 
     def found(self, name: str, text: BlockText, errors: tuple[ClassError, ...] = ()) -> None:
         """Puts a block into the profile; a constant with a source of its own keeps it unless its value has changed."""
@@ -153,14 +155,21 @@ class _Calibration:
             few = what.partition(";")[0].partition(" (")[0]
             self.kept[name] = f"a refit to {few} is no better on held-out shapes, {errors}"
             return
-        source = f"fit to {self.machine}, {what}{held_out_text(fit)}"
+        of_kernels = name in ("gemm", "attention", "memory_bound") and self.kernels_from
+        machine = machine_text(self.kernels_from[0]) if of_kernels else self.machine
+        source = f"fit to {machine}, {what}{held_out_text(fit)}"
         provenance = Provenance(ProvenanceKind.FITTED, source, fit.residual)
         self.found(name, BlockText(fit.constants, provenance, overrides or {}), self.classes[name])
         self.kept |= {f"{name}.{path}": why for path, why in fit.kept.items()}
 
 
 def calibrate(
-    measurements: MeasurementFile, base: HardwareProfile, name: str | None = None, *, always: bool = False
+    measurements: MeasurementFile,
+    base: HardwareProfile,
+    name: str | None = None,
+    *,
+    always: bool = False,
+    kernels_from: Sequence[MeasurementFile] = (),
 ) -> CalibrationResult:
     """Fits what a file's microbenchmarks tell; the rest stays as in `base`.
 
@@ -171,6 +180,7 @@ def calibrate(
         base: the profile of the same kind of device: datasheet, topology, and where fits start.
         name: the new profile's name; default: the base's.
         always: take refits even so, where the base is only where they start.
+        kernels_from: files of one such card, whose single kernels and chains are fitted in place of this file's.
 
     Raises:
         InputError: the file is another machine's, or holds nothing to fit.
@@ -178,9 +188,9 @@ def calibrate(
     warnings = machine_warnings(measurements, base, rehearse=True) + too_many_to_fit(measurements)
     dry_run, measurements = is_rehearsal(measurements), as_on_device(measurements)
     named = replace(base, name=name or base.name)
-    work = _Calibration(measurements, base, machine_text(measurements), named, always)
+    work = _Calibration(measurements, base, machine_text(measurements), named, always, tuple(kernels_from))
     # The gap between nodes is part of every period, so the launch costs come first.
-    for fit in (_launch, _gemm, _attention, _memory_bound, _collectives, _switches, _contention, _power):
+    for fit in (_launch, _gemm, _attention, _memory_bound, _collectives, _contention, _power):
         fit(work)
     if not work.blocks and not work.judged:
         message = "holds no microbenchmarks, so there is nothing to fit; measure them with --suite full"
@@ -257,13 +267,19 @@ def _launch(work: _Calibration) -> None:
     base = work.base.provenance
     known = {path.removeprefix("launch."): where for path, where in base.items() if path.startswith("launch.")}
     provenance = Provenance(ProvenanceKind.MEASURED, f"medians of launch records; {work.machine}")
-    work.found("launch", BlockText(fit.constants, provenance, known | dict(fit.sources)))
+    constants, sources = fit.constants, dict(fit.sources)
+    if work.kernels_from and work.measurements.header.num_devices > 1:
+        wait = node_wait(work.measurements, work.kernels_from)
+        constants = replace(constants, graph_node_wait_s=wait.seconds)
+        text = f"what {wait.num_kernels} small kernels take longer than on {machine_text(work.kernels_from[0])}, median"
+        sources["graph_node_wait_s"] = Provenance(ProvenanceKind.MEASURED, f"{text}; {work.machine}")
+    work.found("launch", BlockText(constants, provenance, known | sources))
     work.records |= fit.records
     work.kept |= {f"launch.{name}": why for name, why in fit.missing.items()}
 
 
 def _gemm(work: _Calibration) -> None:
-    samples = gemm_samples(work.measurements, work.base.device, work.gap_s)
+    samples = work.samples(lambda file: gemm_samples(file, work.base.device, work.gap_s))
     if len(samples) < gemm.MIN_SAMPLES:
         work.kept["gemm"] = _too_few(len(samples), gemm.MIN_SAMPLES, "GEMMs")
         return
@@ -276,7 +292,7 @@ def _gemm(work: _Calibration) -> None:
 
 
 def _attention(work: _Calibration) -> None:
-    samples = attention_samples(work.measurements)
+    samples = work.samples(attention_samples)
     if len(samples) < attention.MIN_SAMPLES:
         work.kept["attention"] = _too_few(len(samples), attention.MIN_SAMPLES, "attention kernels")
         return
@@ -296,7 +312,7 @@ def _attention(work: _Calibration) -> None:
 
 
 def _memory_bound(work: _Calibration) -> None:
-    samples = memory_bound_samples(work.measurements)
+    samples = work.samples(memory_bound_samples)
     if len(samples) < memory_bound.MIN_SAMPLES:
         work.kept["memory_bound"] = _too_few(len(samples), memory_bound.MIN_SAMPLES, "memory-bound kernels")
         return
@@ -309,7 +325,12 @@ def _memory_bound(work: _Calibration) -> None:
         fit,
         lambda held: memory_bound.memory_bound_periods(held, device, start, work.gap_s),
     )
-    work.fitted("memory_bound", fit, f"{len(samples)} memory-bound kernels", judge)
+    held, overrides = fit_held_share(work.kernels_from or (work.measurements,), device), {}
+    if held is not None:
+        fit = replace(fit, constants=replace(fit.constants, held_share=held.held_share))
+        source = f"where {held.num_chains} chains of a GEMM and a small kernel begin to find its operands in HBM"
+        overrides["held_share"] = Provenance(ProvenanceKind.FITTED, source)
+    work.fitted("memory_bound", fit, f"{len(samples)} memory-bound kernels", judge, overrides)
 
 
 def _collectives(work: _Calibration) -> None:
@@ -332,22 +353,6 @@ def _collectives(work: _Calibration) -> None:
         "profile's"
     )
     work.fitted("collectives", fit, what, judge)
-
-
-def _switches(work: _Calibration) -> None:
-    """Changes of kernel: what the fitted kernels leave unexplained of chains of unlike ones."""
-    launch = work.blocks.get("launch")
-    if launch is None:
-        return
-    fit = kernel_switch(work.measurements, work.profile)
-    if fit is None:
-        work.kept[f"launch.{SWITCH}"] = "too few chains of unlike kernels"
-        return
-    source = f"chains of unlike kernels against chains of one, median of {fit.num_chains}; {work.machine}"
-    overrides = {**launch.text.overrides, SWITCH: Provenance(ProvenanceKind.MEASURED, source)}
-    constants = replace(work.profile.launch, kernel_switch_s=fit.kernel_switch_s)
-    work.found("launch", BlockText(constants, launch.text.provenance, overrides))
-    work.records[SWITCH] = fit.num_chains
 
 
 def _contention(work: _Calibration) -> None:

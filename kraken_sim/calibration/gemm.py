@@ -101,6 +101,12 @@ _STARTS_OF_KERNELS = ("launch_s", "prologue_s")
 _LEAST_SHARE = 0.2
 """Least factor that a correction is asked for, where a quantisation takes most of a period; a limit of ours."""
 
+_BIAS_BOUNDS: dict[str, tuple[float, float]] = {"bias_s": (1e-8, 5e-6), "bias_tile_s": (1e-9, 2e-6)}
+"""The same of the fields that only products with and without a bias tell apart."""
+
+_BIAS_START: dict[str, Any] = {"bias_s": 0.5e-6, "bias_tile_s": 0.1e-6}
+"""Where a fit of these starts; assumed."""
+
 _ALIGNMENT_BOUNDS = (0.05, 1.0)
 """Bounds of what misaligned rows leave of the rates; assumed."""
 
@@ -219,14 +225,17 @@ def _fit_plain(train: Batch, device: Device, initial: GemmConstants) -> tuple[Ge
         held: dict[str, Any] = {name: getattr(initial, name) for name in _STARTS_OF_KERNELS}
         starts = [replace(start, **held, **_QUANTIZE_START) for start in starts]
         initial = starts[0]
+    if "bias_s" in own_bounds:
+        starts = [start if start.bias_s else replace(start, **_BIAS_START) for start in starts]
     return min((attempt(start) for start in starts), key=lambda pair: pair[0])[1], kept
 
 
 def _bounds_of(train: Batch) -> dict[str, tuple[float, float]]:
     """Bounds of the fields that the samples tell."""
+    bounds = _BOUNDS | (_BIAS_BOUNDS if 0 < train.bias.sum() < len(train.bias) else {})
     if not train.composite.any():
-        return _BOUNDS
-    return {name: own for name, own in _BOUNDS.items() if name not in _STARTS_OF_KERNELS} | _QUANTIZE_BOUNDS
+        return bounds
+    return {name: own for name, own in bounds.items() if name not in _STARTS_OF_KERNELS} | _QUANTIZE_BOUNDS
 
 
 def _useful_correction(

@@ -63,11 +63,13 @@ class GemmSample:
     """Of x and W; y has `dtype`."""
     composite: bool = False
     """Whether the kernels that quantise x are in the period, as in published rows."""
+    bias: bool = False
+    """Whether a bias is added."""
 
     @property
     def op(self) -> Gemm:
         """The product."""
-        return Gemm(self.m, self.n, self.k, self.dtype, self.accumulate, self.quantization)
+        return Gemm(self.m, self.n, self.k, self.dtype, self.accumulate, self.quantization, self.bias)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,7 @@ class Batch:
     k: NDArray[np.int64]
     warm: Floats
     reads_output: Floats
+    bias: Floats
     alignment: NDArray[np.int64]
     busy_s: Floats
     composite: Floats
@@ -118,7 +121,7 @@ def _busy_and_roofline_s(t: Batch, device: Device, c: GemmConstants) -> tuple[Fl
         efficiency[t.alignment == int(key)] = c.misaligned_efficiency[key]
     op, peak_flops = t.op, device.peak_flops[t.op.input_dtype]
     element_bytes = (op.bytes_per_input, op.bytes_per_weight, op.dtype.num_bytes)
-    demand = Demand(t.m, t.n, t.k, *element_bytes, t.reads_output, t.warm, efficiency, 1.0)
+    demand = Demand(t.m, t.n, t.k, *element_bytes, t.reads_output, t.bias, t.warm, efficiency, 1.0)
     offered = rates(demand, device, peak_flops, c, ARRAYS)
     chooses = not c.only_tile_rows
     best = np.where((t.m == 1) & chooses, gemv_s(demand, offered, device, c), np.inf)
@@ -135,7 +138,7 @@ def _busy_and_roofline_s(t: Batch, device: Device, c: GemmConstants) -> tuple[Fl
         2.0 * t.m * t.n * t.k / peak_flops,
         offered.hbm_bytes / device.hbm_bandwidth_bytes_per_s,
     )
-    return best, roofline_s
+    return best + t.bias * c.bias_s, roofline_s
 
 
 def _best_split_s(d: Demand, tile: Tile, k_s: Floats, largest: NDArray[np.int64], r: Rates, c: GemmConstants) -> Floats:
@@ -171,6 +174,7 @@ def batch_of(samples: Sequence[GemmSample], gap_s: float) -> Batch:
         op=op,
         warm=np.array([1.0 if s.weights_warm else 0.0 for s in samples]),
         reads_output=np.array([1.0 if s.accumulate else 0.0 for s in samples]),
+        bias=np.array([1.0 if s.bias else 0.0 for s in samples]),
         alignment=np.array(alignment, dtype=np.int64),
         busy_s=np.array([s.period_s for s in samples]) - gap_s,
         gap_s=gap_s,

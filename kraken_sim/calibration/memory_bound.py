@@ -77,6 +77,12 @@ _BOUNDS: dict[str, tuple[float, float]] = {
 }
 """Bounds of the fields that kernels share. Outside of them a number loses its physical meaning; assumed."""
 
+_COLD_BOUNDS = (1e-9, 2e-6)
+"""Bounds of what a round of loads waits for HBM, seconds; assumed."""
+
+_COLD_START = 3.5e-7
+"""Where that time starts, seconds: a DRAM latency less that of L2; assumed."""
+
 _KERNEL_BOUNDS: dict[str, tuple[float, float]] = {
     "launch_s": (1e-7, 1e-5),
     "cta_s": (1e-8, 2e-5),
@@ -170,6 +176,9 @@ def _fit(
             parameters.add_nested("kernels", kind, name, bounds, rows[kind][name])
         if np.any(stream.serial_rows[kinds == KINDS.index(kind)] > 0.0):
             parameters.add_nested("kernels", kind, "row_s", _ROW_BOUNDS, rows[kind].get("row_s", _ROW_START))
+        if np.any(stream.cold_rounds[kinds == KINDS.index(kind)] > 0.0):
+            start = rows[kind].get("cold_round_s", _COLD_START)
+            parameters.add_nested("kernels", kind, "cold_round_s", _COLD_BOUNDS, start)
     measured = np.array([sample.period_s for sample in train])
     return robust_fit(parameters, lambda c: _busy(kinds, stream, warm, device, c) + gap_s, measured)
 

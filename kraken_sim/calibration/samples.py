@@ -12,26 +12,23 @@ from typing import TYPE_CHECKING, Any
 from kraken_sim.calibration.attention_tables import AttentionSample
 from kraken_sim.calibration.collectives import AllReduceSample
 from kraken_sim.calibration.gemm_batch import GemmSample
-from kraken_sim.calibration.memory_bound import MemoryBoundSample
 from kraken_sim.measurements.lines import StoredRecords
 from kraken_sim.measurements.records import (
-    CLASSIC_FUNCTIONS,
     AllReduceRecord,
     AttentionOp,
     AttentionRecord,
+    ChainRecord,
     GemmOp,
     GemmRecord,
     KernelsRecord,
     Launch,
-    MemoryBoundRecord,
 )
 from kraken_sim.measurements.schema import CONDITIONS, MOST_HELD
-from kraken_sim.program.ops import Attention, Copy, DType, Elementwise, Embedding, Gemm, Norm
+from kraken_sim.program.ops import Attention, Copy, DType, Elementwise, Gemm, Norm
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from kraken_sim.costs.memory_bound import MemoryBoundOp
     from kraken_sim.hardware.device import Device
     from kraken_sim.measurements.records import PairedOp, PairRecord, SustainedRecord
     from kraken_sim.measurements.schema import MeasurementFile
@@ -95,8 +92,21 @@ def gemm_samples(
                 weights_warm=False,
                 accumulate=record.epilogue == "accumulate",
                 quantization=quantization,
+                bias=record.epilogue == "bias",
             )
         )
+    return samples + (_chained_gemms(measurements) if quantization is None else [])
+
+
+def _chained_gemms(measurements: MeasurementFile) -> list[GemmSample]:
+    """Chains of one GEMM over and over, without bias."""
+    samples = []
+    for record in measurements.sample(ChainRecord):
+        product, *others = record.compute
+        right = record.launch is Launch.GRAPH and record.dtype in HALF_PRECISION
+        if right and not others and isinstance(product, GemmOp):
+            sizes = (product.m, product.n, product.k)
+            samples.append(GemmSample(*sizes, record.dtype, record.time_s.median, weights_warm=False))
     return samples
 
 
@@ -125,33 +135,6 @@ def attention_samples(measurements: MeasurementFile) -> list[AttentionSample]:
         for record in measurements.sample(AttentionRecord)
         if record.launch is Launch.GRAPH and record.dtype in HALF_PRECISION
     ]
-
-
-def memory_bound_samples(measurements: MeasurementFile) -> list[MemoryBoundSample]:
-    """Kernels whose inputs the call before has left in L2 as far as they fit."""
-    return [
-        MemoryBoundSample(memory_bound_op(record), record.time_s.median, inputs_warm=True)
-        for record in measurements.sample(MemoryBoundRecord)
-        if record.launch is Launch.GRAPH
-        and record.dtype in HALF_PRECISION
-        and record.function in CLASSIC_FUNCTIONS
-        and record.quantization is None
-    ]
-
-
-def memory_bound_op(record: MemoryBoundRecord) -> MemoryBoundOp:
-    """The op that a program has for this kernel."""
-    elements = record.num_tokens * record.hidden_size
-    if record.function == "norm":
-        return Norm(record.num_tokens, record.hidden_size, record.dtype)
-    if record.function == "embedding":
-        return Embedding(record.num_tokens, record.hidden_size, record.dtype)
-    if record.function == "copy":
-        return Copy(elements * record.dtype.num_bytes)
-    if record.function == "kv_write":
-        # One token's keys and values lie side by side, which the library copies as one block.
-        return Copy(2 * elements * record.dtype.num_bytes, strided=record.num_tokens > 1)
-    return Elementwise(record.function, elements, 2 if record.function == "add" else 1, record.dtype)
 
 
 def compute_side(record: PairRecord) -> tuple[ComputeOp, ...]:

@@ -39,7 +39,9 @@ HELD_OUT: Final = 0.3
 MOST_OF_FEW: Final = 0.5
 """Where shapes are so few that chance would hold out more than this share of them, no more are; a choice of ours."""
 
-FORMS: Final = frozenset({"dtype", "accumulate", "causal", "by_row", "kv_dtype"})
+FORMS: Final = frozenset(
+    {"dtype", "accumulate", "bias", "causal", "by_row", "kv_dtype", "cold_parameters", "cold_inputs"}
+)
 """Fields of an op that say how it is run, not what it works on."""
 
 REFINEMENTS: Final = frozenset(

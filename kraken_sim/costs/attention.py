@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from kraken_sim.costs.attention_constants import PACKED, PER_HEAD, AttentionConstants
+from kraken_sim.costs.attention_constants import PACKED, PER_HEAD, SHARED, AttentionConstants
 from kraken_sim.costs.attention_model import (
     DecodeRates,
     PrefillRates,
     ServingRates,
+    at_head_dim,
     attention_correction_factor,
     by_head_dim,
     decode_times,
@@ -21,6 +22,7 @@ from kraken_sim.costs.attention_shape import (
     is_decode,
     packs_group,
     prefill_work,
+    shared_work,
     tiling_of,
 )
 from kraken_sim.costs.types import KernelCost
@@ -29,14 +31,17 @@ from kraken_sim.errors import InputError, Problem
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from kraken_sim.costs.attention_shape import DecodeWork
     from kraken_sim.hardware.device import Device
     from kraken_sim.program.ops import Attention
 
 __all__ = ["AttentionConstants", "attention_cost", "serving_attention_cost"]
 
-_CTAS_PER_SM = {PER_HEAD: 4, PACKED: 1}
+_CTAS_PER_SM = {PER_HEAD: 4, PACKED: 1, SHARED: 4}
 """CTAs of a decode kernel that one SM holds at a time, assumed: a packed one fills its SM (TensorRT-LLM's XQA kernels),
 four of the small ones share it. It says which SMs a kernel beside others takes, not how long it takes alone."""
+
+_WORDS = {PER_HEAD: "one CTA a head", PACKED: "packed", SHARED: "one CTA a key/value head"}
 
 _MOST_PROLOGUE = 0.9
 """Share of a prefill's time at most that is counted as fixed; a limit of ours, so that a part remains which more SMs
@@ -121,29 +126,32 @@ def _equal_ctas(op: Attention, tiles: int, slots: int) -> int:
     return -(-tiles // 2) if op.causal and tiles < 2 * slots else tiles
 
 
-class _Step(NamedTuple):
-    """The kernel of a decode step and its constants."""
+class DecodeStep(NamedTuple):
+    """The kernel of a decode step, its constants and its work."""
 
     kernel: str
-    packed: bool
-    values: Mapping[str, float]
+    rates: DecodeRates
+    work: DecodeWork
+
+
+def decode_step(op: Attention, device: Device, constants: AttentionConstants, *, serving: bool) -> DecodeStep:
+    """Which kernel runs a decode step, and what it has to do; `serving` as a serving engine's attention op."""
+    if not serving and SHARED in constants.decode:
+        values = constants.decode[SHARED]
+        work = shared_work(op, device.num_sms, values["splits_per_sm"], values["tokens_per_split"])
+        return DecodeStep(SHARED, at_head_dim(decode_rates(values), constants.decode_dim, op.head_dim), work)
+    packed = packs_group(op, device.num_sms, constants.max_group, serving)
+    kernel = PACKED if packed else PER_HEAD
+    values, most = constants.decode[kernel], constants.max_group
+    work = decode_work(op, packed, device.num_sms, values["splits_per_sm"], values["tokens_per_split"], most)
+    if serving and packed:
+        work = work._replace(kv_bytes=work.kv_bytes * constants.serving_packed_cache_share)
+    return DecodeStep(kernel, decode_rates(values), work)
 
 
 def _decode_cost(op: Attention, device: Device, constants: AttentionConstants, serving: bool) -> KernelCost:
-    packed = packs_group(op, device.num_sms, constants.max_group, serving)
-    kernel = PACKED if packed else PER_HEAD
-    step = _Step(kernel, packed, constants.decode[kernel])
-    work = decode_work(
-        op,
-        packed,
-        device.num_sms,
-        step.values["splits_per_sm"],
-        step.values["tokens_per_split"],
-        constants.max_group,
-    )
-    if serving and packed:
-        work = work._replace(kv_bytes=work.kv_bytes * constants.serving_packed_cache_share)
-    times = decode_times(work, decode_rates(step.values), device, 1.0 if serving else 0.0)
+    kernel, rates, work = decode_step(op, device, constants, serving=serving)
+    times = decode_times(work, rates, device, 1.0 if serving else 0.0)
     extra_s = by_head_dim(constants.serving_decode_s, op.head_dim) if serving else 0.0
     factor = attention_correction_factor(constants.decode_correction, kernel, op.kv_len, int(work.ctas))
     flops = attention_flops(op)
@@ -163,7 +171,7 @@ def _decode_cost(op: Attention, device: Device, constants: AttentionConstants, s
         fixed_s=busy_s - parallel_s,
         compute_s=min(times.sm_s, busy_s),
         memory_s=min(times.memory_s, busy_s),
-        detail=f"{'packed' if packed else 'one CTA a head'}, {splits} split{'s' if splits > 1 else ''}",
+        detail=f"{_WORDS[kernel]}, {splits} split{'s' if splits > 1 else ''}",
     )
 
 

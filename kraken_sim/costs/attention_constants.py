@@ -15,6 +15,10 @@ PER_HEAD: Final = "per_head"
 PACKED: Final = "packed"
 """The decode kernel with one CTA a key/value head, the query heads of its group packed into a tile."""
 
+SHARED: Final = "shared"
+"""The decode kernel with one CTA a key/value head whose query heads are rows of its tile, be they one or 64, as torch
+takes it (cuDNN's sdpa_sm80_flash_fprop with a grid of splits x key/value heads x sequences)."""
+
 _MOST_S: Final = 1e-3
 """Limit of ours: no part of an attention kernel that does not grow with its work takes longer."""
 
@@ -50,9 +54,14 @@ _DECODE: Final = {
     "tokens_per_split": Meaning("The shortest part that the cache is split into.", 1.0, 256.0, 1e6, "tokens"),
 }
 
+_DECODE_DIM: Final = {
+    "latency": Meaning("Factor on what a CTA waits for.", 0.05, 1.0, 20.0, "factor"),
+    "memory": Meaning("Factor on the time of reading the cache.", 0.05, 1.0, 20.0, "factor"),
+}
+
 _DECODE_CORRECTION: Final = Table(
     "Factors on a decode time under '<kernel> <tokens in the cache>', interpolated in the logarithms; {} for none.",
-    keys=rf"({PER_HEAD}|{PACKED}) {NUMBER}",
+    keys=rf"({PER_HEAD}|{PACKED}|{SHARED}) {NUMBER}",
     each=Table(
         "Factors by CTAs.", keys=NUMBER, each=Meaning("Factor on the time.", 0.01, 1.0, 100.0, "factor"), least=1
     ),
@@ -129,10 +138,11 @@ class AttentionConstants:
         hash=False,
         metadata=holds(
             exactly(
-                "Constants of the two decode kernels, by kernel.",
+                "Constants of the decode kernels, by kernel; a bare one is the shared one where it is there.",
                 PER_HEAD,
                 PACKED,
                 each=Table("One decode kernel.", own=_DECODE, required=tuple(_DECODE)),
+                optional=(SHARED,),
             )
         ),
     )
@@ -150,6 +160,18 @@ class AttentionConstants:
         metadata=holds(
             _by_head_dim(
                 "A serving engine's further kernels in a decode step", Meaning("Further kernels.", 0.0, 6e-6, _MOST_S)
+            )
+        ),
+    )
+    decode_dim: Mapping[str, Mapping[str, float]] = field(
+        default_factory=dict,
+        hash=False,
+        metadata=holds(
+            Table(
+                "How much longer the shared decode kernel takes than at head dimension 128, by head dimension; others "
+                "are interpolated, {} for no longer.",
+                keys=NUMBER,
+                each=Table("At one head dimension.", own=_DECODE_DIM, required=tuple(_DECODE_DIM)),
             )
         ),
     )

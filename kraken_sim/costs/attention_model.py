@@ -40,6 +40,10 @@ _MERGE_POWER = 0.25
 """How the cost of merging grows with the number of splits. Assumed: the fitted `split_step_s` rests on it."""
 
 
+_DIM_FACTORS = ("latency", "memory")
+"""Factors of the shared decode kernel by head dimension; a definition."""
+
+
 class PrefillRates(NamedTuple):
     """What `prefill_times` needs of the constants; floats, or arrays of one value a sample."""
 
@@ -172,6 +176,21 @@ def decode_times(work: DecodeWork, rates: DecodeRates, device: Device, warm: Num
     is_split = clipped(work.splits - 1.0)
     merge_s = is_split * (rates.split_s + rates.split_step_s * work.splits**_MERGE_POWER)
     return DecodeTimes(parallel_s + merge_s + work.crowded * rates.crowded_s, parallel_s, sm_s, memory_s)
+
+
+def at_head_dim(rates: DecodeRates, dims: Mapping[str, Mapping[str, float]], head_dim: int) -> DecodeRates:
+    """The rates of the shared decode kernel at a head dimension, by its factors on latency and on memory."""
+    if not dims:
+        return rates
+    latency, memory = (by_head_dim({dim: row[name] for dim, row in dims.items()}, head_dim) for name in _DIM_FACTORS)
+    return rates._replace(
+        prologue_s=rates.prologue_s * latency,
+        token_s=rates.token_s * latency,
+        cta_s=rates.cta_s * latency,
+        dim_cta_s=rates.dim_cta_s * latency,
+        hbm_efficiency=rates.hbm_efficiency / memory,
+        cta_bytes_per_s=rates.cta_bytes_per_s / memory,
+    )
 
 
 def by_head_dim(values: Mapping[str, float], head_dim: int) -> float:

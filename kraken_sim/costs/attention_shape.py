@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import ceil
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -26,6 +27,10 @@ and `m_32` in the names of xqa_kernel_cubin.h)."""
 _MOST_PACKED_ROWS = 32
 """Query heads in the largest tile of a packed kernel (`m_32`, as above). That a larger group takes several tiles of so
 many also in FlashAttention, whose tiles have 64 or 128 rows, is assumed: no larger one is measured."""
+
+_SHARED_ROWS = 64
+"""Query heads of a group in a tile of the shared kernel: the rows of cuDNN's smallest tile (knob_7_64x... in the names
+of its sm80 kernels); no larger group is measured."""
 
 _CROWDED_CTAS_PER_SM = 2
 """CTAs an SM above which a decode kernel pays `crowded_s`. Assumed: the decode constants were fitted with it."""
@@ -228,3 +233,12 @@ def decode_work(
         kv_bytes=kv_bytes,
         reread_bytes=kv_bytes * (tiles - 1) if packed else kv_bytes * group,
     )
+
+
+def shared_work(op: Attention, num_sms: int, splits_per_sm: float, tokens_per_split: float) -> DecodeWork:
+    """The same of the shared kernel, which takes as long for a group of query heads as for one."""
+    tiles = ceil(op.num_heads // op.num_kv_heads / _SHARED_ROWS)
+    alone = replace(op, num_heads=op.num_kv_heads * tiles, num_kv_heads=op.num_kv_heads * tiles)
+    work = decode_work(alone, False, num_sms, splits_per_sm, tokens_per_split)
+    kv_bytes = work.kv_bytes / tiles
+    return work._replace(kv_bytes=kv_bytes, reread_bytes=work.kv_bytes - kv_bytes)

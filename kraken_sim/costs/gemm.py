@@ -94,12 +94,15 @@ def gemm_cost(
         weight_bytes=op.bytes_per_weight,
         output_bytes=op.dtype.num_bytes,
         reads_output=1 if op.accumulate else 0,
+        bias=1 if op.bias else 0,
         replayed=1.0 if weights_warm else 0.0,
         efficiency=1.0 if aligned else constants.misaligned_efficiency[str(alignment)],
         clock_ratio=clock_ratio,
     )
     offered = rates(demand, device, peak_flops, constants, SCALAR)
     best = _best_choice(demand, device, offered, constants)
+    if op.bias:
+        best = best._replace(busy_s=best.busy_s + constants.bias_s, fixed_s=best.fixed_s + constants.bias_s)
     return _kernel_cost(op, device, peak_flops, offered, best, constants)
 
 

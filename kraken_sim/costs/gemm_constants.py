@@ -105,3 +105,5 @@ class GemmConstants:
     serving_quantize_bytes_per_s: float = field(
         default=2e12, metadata=means("Rate at which they read and write x.", 1e9, 2e12, 1e17)
     )
+    bias_s: float = field(default=0.0, metadata=means("What a bias costs, which comes out of HBM.", 0.0, 0.5e-6, 1e-3))
+    bias_tile_s: float = field(default=0.0, metadata=means("What adding it costs a tile.", 0.0, 0.2e-6, 1e-3))

@@ -56,6 +56,8 @@ class Demand(NamedTuple):
     """Of an element of y."""
     reads_output: Number
     """1 when the product is added to y, else 0."""
+    bias: Number
+    """1 when a bias is added, else 0."""
     replayed: Number
     """1 when a benchmark replays the same weights, 0 when they come fresh from HBM."""
     efficiency: Number
@@ -132,7 +134,7 @@ def compute_s(
     waves = -(-work // r.num_sms) * c.wave_quantisation
     waves = waves + maths.maximum(1.0, work / r.num_sms) * (1.0 - c.wave_quantisation)
     size = tile.rows * tile.cols / REFERENCE_TILE_ELEMENTS
-    tile_s = c.tile_s * (c.tile_fixed_share + (1.0 - c.tile_fixed_share) * size)
+    tile_s = c.tile_s * (c.tile_fixed_share + (1.0 - c.tile_fixed_share) * size) + d.bias * c.bias_tile_s
     return c.prologue_s + waves * (tile_s + (d.k / split + c.k_fill) * k_s)
 
 

@@ -1,9 +1,10 @@
 """What kernels cost that stream operands: norms, pointwise functions, copies, embedding lookups.
 
-    busy = launch + ((waves * CTA) ^ p + memory ^ p) ^ (1/p)
+    busy = launch + ((waves * CTA) ^ p + memory ^ p) ^ (1/p) + cold rounds * DRAM latency
 
 A CTA's time is its latency (a norm reads its row, reduces it, and writes it) plus its bytes at the rate one CTA can
-draw; memory is L2 for what the previous kernel left there and HBM for the rest.
+draw; memory is L2 for what the previous kernel left there and HBM for the rest. A norm's parameters, or the residual
+of an add, that weights have pushed out of L2 cost a DRAM latency for every round of loads that waits for them.
 """
 
 from __future__ import annotations
@@ -33,10 +34,11 @@ SILU_MUL_QUANTIZE, SILU_MUL_QUANTIZE_ROWS = "silu_mul_quantize", "silu_mul_quant
 QUANTISING = (
     QUANTIZE, QUANTIZE_ROWS, NORM_QUANTIZE, NORM_QUANTIZE_ROWS, SILU_MUL_QUANTIZE, SILU_MUL_QUANTIZE_ROWS,
 )  # fmt: skip
+FUSED_LAYER_NORM = "fused_layer_norm"
 COPY, STRIDED_COPY, EMBEDDING = "copy", "strided_copy", "embedding"
 KINDS = (
     NORM, ELEMENTWISE, GELU, COPY, STRIDED_COPY, EMBEDDING,
-    RMS_NORM, FUSED_NORM, SILU_MUL, ROPE, ROPE_KV_WRITE, *QUANTISING,
+    RMS_NORM, FUSED_NORM, SILU_MUL, ROPE, ROPE_KV_WRITE, FUSED_LAYER_NORM, *QUANTISING,
 )  # fmt: skip
 STAND_INS: Mapping[str, str] = MappingProxyType(
     {
@@ -44,9 +46,10 @@ STAND_INS: Mapping[str, str] = MappingProxyType(
         STRIDED_COPY: COPY,
         RMS_NORM: NORM,
         FUSED_NORM: NORM,
+        FUSED_LAYER_NORM: FUSED_NORM,
         SILU_MUL: ELEMENTWISE,
         ROPE: ELEMENTWISE,
-        ROPE_KV_WRITE: ELEMENTWISE,
+        ROPE_KV_WRITE: ROPE,
         QUANTIZE: ELEMENTWISE,
         QUANTIZE_ROWS: FUSED_NORM,
         NORM_QUANTIZE: FUSED_NORM,
@@ -56,6 +59,9 @@ STAND_INS: Mapping[str, str] = MappingProxyType(
     }
 )
 """Kernels that a profile may leave out, and the one whose constants they then have, or its stand-in's."""
+
+_POINTWISE = frozenset({GELU, SILU_MUL, ROPE, ROPE_KV_WRITE, QUANTIZE})
+"""Pointwise kernels with constants of their own; a definition."""
 
 _POINTWISE_ELEMENTS_PER_CTA = 1024
 """Elements of a CTA of PyTorch's vectorised pointwise kernels: 128 threads with 4 elements of 16 bits, twice unrolled
@@ -74,6 +80,15 @@ _GATHER_BYTES_PER_CTA = 4096
 
 _SERIAL_ROWS = 16
 """Most rows that another kernel takes one after the other (indexSelectSmallIndex in ATen/native/cuda/Indexing.cu)."""
+
+_NORM_ELEMENTS_PER_ROUND = 1024
+"""Elements of a row that a CTA of torch's norms loads at a time, parameters with them: 128 threads with vectors of 8
+(vectorized_layer_norm_kernel in ATen/native/cuda/layer_norm_kernel.cu: 128 threads; the vectors of 16-bit formats
+measured on H200, whose cold parameters cost a DRAM latency for every 1,024 elements of width)."""
+
+_FUSED_ELEMENTS_PER_CTA = 256
+"""Elements that a CTA of a generated norm takes at least, of several rows where these are short. Assumed: 128 threads
+with 2 elements each; TorchInductor's choice differs from shape to shape."""
 
 _NORM_FLOPS = 8.0
 """FLOP an element of a norm, counted: mean, variance, scaling, weight and bias, rounded up. Assumed: it only enters the
@@ -95,6 +110,9 @@ _INSTEAD: Final = {
     "l2_bytes_per_s": Meaning("What L2 delivers, in place of the common one.", 1e9, 5e12, 1e16),
     "overlap_power": Meaning("Exponent of the soft maximum, in place of the common one.", 1.0, 3.0, 10.0, "exponent"),
     "row_s": Meaning("A row that an embedding gathers alone, where there are few.", 0.0, 0.6e-6, 1e-3),
+    "cold_round_s": Meaning(
+        "What a round of loads takes longer whose operands are in HBM and not in L2.", 0.0, 0.35e-6, 1e-3
+    ),
 }
 _KERNEL: Final = Table("One kernel.", own={**_OWN, **_INSTEAD}, required=tuple(_OWN))
 
@@ -132,18 +150,29 @@ class MemoryBoundConstants:
             )
         ),
     )
+    held_share: float = field(
+        default=0.6,
+        metadata=means(
+            "Share of L2's capacity after which, streamed through, an operand used before is no longer there.",
+            0.0,
+            0.6,
+            10.0,
+            "share",
+        ),
+    )
 
 
 class Stream(NamedTuple):
     """What a memory-bound op moves and launches; `cold_bytes` of `num_bytes` are never in L2 beforehand.
 
-    `serial_rows` are handled one after the other.
+    `serial_rows` are handled one after the other, `cold_rounds` loads wait for HBM one after the other.
     """
 
     ctas: Number
     num_bytes: Number
     cold_bytes: Number
     serial_rows: Number = 0.0
+    cold_rounds: Number = 0.0
 
 
 class StreamRates(NamedTuple):
@@ -159,6 +188,7 @@ class StreamRates(NamedTuple):
     l2_width: Number
     overlap_power: Number
     row_s: Number
+    cold_round_s: Number
 
 
 class StreamTimes(NamedTuple):
@@ -213,24 +243,33 @@ def kind_of(op: MemoryBoundOp) -> str:
     if isinstance(op, Norm):
         if op.output_dtype is not None:
             return NORM_QUANTIZE_ROWS if op.row_scales else NORM_QUANTIZE
-        return FUSED_NORM if op.fused else RMS_NORM if op.function == RMS_NORM else NORM
+        if op.function == RMS_NORM:
+            return FUSED_NORM if op.fused else RMS_NORM
+        return FUSED_LAYER_NORM if op.fused else NORM
     if isinstance(op, Elementwise):
         if op.rows is not None:
             return SILU_MUL_QUANTIZE_ROWS if op.function == SILU_MUL else QUANTIZE_ROWS
         if op.function == SILU_MUL and op.output_dtype is not None:
             return SILU_MUL_QUANTIZE
-        return op.function if STAND_INS.get(op.function) == ELEMENTWISE else ELEMENTWISE
+        return op.function if op.function in _POINTWISE else ELEMENTWISE
     if isinstance(op, Copy):
         return STRIDED_COPY if op.strided else COPY
     return EMBEDDING
 
 
 def stream_of(op: MemoryBoundOp) -> Stream:
-    """CTAs and bytes of `op`; norms run one CTA a row, embeddings one for each part of a row."""
+    """CTAs and bytes of `op`: of norms one CTA a row, or several short rows; of embeddings one for a part of a row."""
     if isinstance(op, Norm):
-        return Stream(op.num_tokens, op.moved_bytes, 0.0)
+        tensor = float(op.num_tokens) * op.hidden_size * op.dtype.num_bytes
+        cold = op.cold_parameters or op.cold_inputs > 0
+        rounds = 1 if op.fused else ceil(op.hidden_size / _NORM_ELEMENTS_PER_ROUND)
+        rows_per_cta = max(1, _FUSED_ELEMENTS_PER_CTA // op.hidden_size) if op.fused else 1
+        ctas = ceil(op.num_tokens / rows_per_cta)
+        return Stream(ctas, op.moved_bytes, op.cold_inputs * tensor, 0.0, float(rounds if cold else 0))
     if isinstance(op, Elementwise):
-        return Stream(op.rows or ceil(op.num_elements / _POINTWISE_ELEMENTS_PER_CTA), op.moved_bytes, 0.0)
+        cold_bytes = float(op.cold_inputs) * op.num_elements * op.dtype.num_bytes
+        ctas = op.rows or ceil(op.num_elements / _POINTWISE_ELEMENTS_PER_CTA)
+        return Stream(ctas, op.moved_bytes, cold_bytes, 0.0, 1.0 if op.cold_inputs else 0.0)
     if isinstance(op, Copy):
         part = _STRIDED_BYTES_PER_CTA if op.strided else _COPY_BYTES_PER_CTA
         return Stream(ceil(op.num_bytes / part), 2.0 * op.num_bytes, 0.0)
@@ -260,6 +299,7 @@ def stream_rates(constants: MemoryBoundConstants, kind: str) -> StreamRates:
         l2_width=constants.l2_width,
         overlap_power=kernel.get("overlap_power", constants.overlap_power),
         row_s=kernel.get("row_s", 0.0),
+        cold_round_s=kernel.get("cold_round_s", 0.0),
     )
 
 
@@ -274,7 +314,10 @@ def stream_times(stream: Stream, rates: StreamRates, device: Device, warm: Numbe
     near_s = (stream.num_bytes - hbm_bytes) / rates.l2_bytes_per_s
     memory_s = hbm_bytes / (device.hbm_bandwidth_bytes_per_s * rates.hbm_efficiency) + near_s
     power = rates.overlap_power
-    busy_s = rates.launch_s + (ctas_s**power + memory_s**power) ** (1.0 / power) + stream.serial_rows * rates.row_s
+    # CTAs of a second wave work while those of the first wait.
+    waits_s = stream.cold_rounds * rates.cold_round_s * _clipped(2.0 - waves)
+    one_by_one_s = waits_s + stream.serial_rows * rates.row_s
+    busy_s = rates.launch_s + (ctas_s**power + memory_s**power) ** (1.0 / power) + one_by_one_s
     return StreamTimes(busy_s, ctas_s, memory_s, hbm_bytes)
 
 

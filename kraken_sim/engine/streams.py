@@ -60,8 +60,7 @@ def launch_ps(step: Step, costs: LaunchCosts) -> int:
 
 def node_gap_ps(costs: LaunchCosts, *, eager: bool) -> int:
     """Time between two kernels of one stream."""
-    gap_s = costs.eager_kernel_gap_s if eager else costs.graph_node_gap_s
-    return to_ps(gap_s + costs.kernel_switch_s)
+    return to_ps(costs.eager_kernel_gap_s if eager else costs.graph_node_gap_s)
 
 
 @dataclass(slots=True)

@@ -76,9 +76,9 @@ class LaunchCosts:
 
     Eager launches pay host time for every kernel, collective and event; a captured graph is launched once, and its
     nodes follow each other with a small gap. Where `eager_side_collective_s` is less than `eager_collective_s`, the
-    latter counts. Chains of one kernel don't show `kernel_switch_s`. `eager_kernel_s` is the mean over the kernels of a
-    decoder layer, `eager_shares` how many times that each kind of kernel takes; without them all take the same. From
-    process to process these times differ by `eager_spread`.
+    latter counts. `eager_kernel_s` is the mean over the kernels of a decoder layer, `eager_shares` how many times that
+    each kind of kernel takes; without them all take the same. From process to process these times differ by
+    `eager_spread`.
     """
 
     eager_kernel_s: float = field(metadata=means("Host time of a kernel launched alone.", 0.0, 6e-6, 1e-2))
@@ -96,6 +96,15 @@ class LaunchCosts:
     graph_edge_s: float = field(
         metadata=means("What a node that waits for a node of another stream takes more.", 0.0, 0.1e-6, 1e-3)
     )
+    graph_node_wait_s: float = field(
+        default=0.0,
+        metadata=means(
+            "What that gap is longer in a program of several GPUs, whose front ends wait for the host's memory.",
+            0.0,
+            0.4e-6,
+            1e-3,
+        ),
+    )
     eager_side_collective_s: float = field(
         default=0.0,
         metadata=means(
@@ -103,15 +112,6 @@ class LaunchCosts:
             0.0,
             50e-6,
             1e-2,
-        ),
-    )
-    kernel_switch_s: float = field(
-        default=0.0,
-        metadata=means(
-            "What a kernel takes longer after one of another kind: caches of instructions and translations are cold.",
-            0.0,
-            0.9e-6,
-            1e-3,
         ),
     )
     eager_shares: Mapping[str, float] = field(

@@ -38,6 +38,7 @@ from kraken_sim.profiles.what_if import on_host
 from kraken_sim.program.formats import KVCacheDType
 from kraken_sim.program.kernel_sets import RULES, KernelSet
 from kraken_sim.program.ops import Collective
+from kraken_sim.program.residency import with_cold_operands
 from kraken_sim.scenario.resolve import check_context, check_memory, memory_of, resolve_model
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class Predictor:
         memory = memory_of(scenario, resolved)
         check_memory(memory, profile.device.hbm_capacity_bytes)
         workload = _workload_of(scenario, all_reduce_norm_bytes(scenario, resolved, profile))
-        program, communicates = self._program(workload, shaped)
+        program, communicates = self._program(workload, shaped, profile)
         pricing = self._pricing(scenario, profile, program.num_devices).under_load(program, scenario.runtime.load)
         hosts = _hosts_of(profile, host, program.num_devices)
         return Prepared(
@@ -186,15 +187,17 @@ class Predictor:
         check_context(scenario, shaped.resolved)
         return shaped
 
-    def _program(self, workload: Workload, shaped: Shaped) -> tuple[Program, bool]:
+    def _program(self, workload: Workload, shaped: Shaped, profile: HardwareProfile) -> tuple[Program, bool]:
         resolved = shaped.resolved
+        held_bytes = profile.memory_bound.held_share * profile.device.l2_capacity_bytes
 
         def build() -> tuple[Program, bool]:
             program = resolved.architecture.program(resolved.layout, resolved.config, workload)
+            program = with_cold_operands(program, held_bytes)
             ops = (kernel.op for segment in program.segments for kernel in segment.kernels)
             return program, any(isinstance(op, Collective) for op in ops)
 
-        return shaped.programs.get(workload, build)
+        return shaped.programs.get((workload, held_bytes), build)
 
     def _pricing(self, scenario: Scenario, profile: HardwareProfile, num_devices: int) -> Pricing:
         """One pricing for each runtime and number of devices; those of a machine share what its kernels cost."""
@@ -236,6 +239,8 @@ def engine_machine(profile: HardwareProfile, pricing: Pricing, kernels: KernelSe
     launch = profile.launch
     if launch.eager_shares:
         launch = replace(launch, eager_shares=shares_in(launch.eager_shares, kernels))
+    if pricing.num_devices > 1:
+        launch = replace(launch, graph_node_gap_s=launch.graph_node_gap_s + launch.graph_node_wait_s)
     return Machine(
         num_sms=profile.device.num_sms,
         hbm_bandwidth_bytes_per_s=profile.device.hbm_bandwidth_bytes_per_s,

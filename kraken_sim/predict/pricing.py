@@ -149,7 +149,7 @@ class Pricing:
         if power is None:
             return self
         loads, transfers, dtypes, compute_s, other_s = [], [], set(), 0.0, 0.0
-        gap_s, kernels = launch.graph_node_gap_s + launch.kernel_switch_s, self._kernels.values
+        gap_s, kernels = launch.graph_node_gap_s, self._kernels.values
         own: dict[int, KernelCost] = {}
         for segment in program.segments:
             repeat = segment.repeat

@@ -27,6 +27,12 @@ from kraken_sim.units import EXAMPLES, Dimension, dimension_of_field, parse_quan
 
 _SOURCED = frozenset({"value", "kind", "source", "residual"})
 
+_GONE = {
+    "kernel_switch_s": "is no constant any more, leave it out: what it stood for are operands out of HBM, which "
+    "cold_round_s and held_share of memory_bound price, and graph_node_gap_s"
+}
+"""Fields of older profiles, and what became of them."""
+
 
 @dataclass(slots=True)
 class Reading:
@@ -157,7 +163,8 @@ def read_fields(
         return {}
     for name in raw:
         if name not in types:
-            reading.add(f"{path}.{name}", "unknown field", suggestion=closest(name, list(types)))
+            message, guess = _GONE.get(name, "unknown field"), None if name in _GONE else closest(name, list(types))
+            reading.add(f"{path}.{name}", message, suggestion=guess)
     for name in required_fields(cls) if complete else ():
         if name not in raw:
             reading.add(f"{path}.{name}", "is required", example=field_example(name, types[name], meanings[name]))

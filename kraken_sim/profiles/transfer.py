@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 _L2_RATES = ("l2_bytes_per_s", "reread_bytes_per_s")
 _SM_RATES = ("cta_bytes_per_s",)
-_FRONT_END_TIMES = ("launch_s",)
+_OTHER_TIMES = ("launch_s", "cold_round_s")
+"""Times of the front end and of HBM, which the SMs' clock does not change."""
 
 
 def carry_over_attention(constants: AttentionConstants, source: Device, target: Device) -> AttentionConstants:
@@ -81,7 +82,7 @@ def _moved(values: Mapping[str, float], source: Device, target: Device) -> dict[
     """The constants of one kernel, by what their names say they are."""
     clocks = source.boost_clock_hz / target.boost_clock_hz
     factors = dict.fromkeys(_L2_RATES, _l2_ratio(source, target)) | dict.fromkeys(_SM_RATES, 1.0 / clocks)
-    factors |= dict.fromkeys(_FRONT_END_TIMES, 1.0)
+    factors |= dict.fromkeys(_OTHER_TIMES, 1.0)
     return {name: value * factors.get(name, clocks if name.endswith("_s") else 1.0) for name, value in values.items()}
 
 

@@ -23,8 +23,9 @@ NormFunction = Literal["layer_norm", "rms_norm"]
 class Gemm:
     """y[m, n] = x[m, k] · W[n, k]ᵀ (+ bias[n]); W is read from HBM, fresh on every use.
 
-    `accumulate` marks y += x · Wᵀ, which also reads y. With a `quantization` x and W have that format, y has `dtype`;
-    `by_row` marks torch's kernels with a scale a row of x and of W, of which there are few.
+    `accumulate` marks y += x · Wᵀ, which also reads y, `bias` one that adds bias[n] in its epilogue. With a
+    `quantization` x and W have that format, y has `dtype`; `by_row` marks torch's kernels with a scale a row of x and
+    of W, of which there are few.
     """
 
     m: int
@@ -34,6 +35,7 @@ class Gemm:
     accumulate: bool = False
     quantization: Quantization | None = None
     by_row: bool = False
+    bias: bool = False
 
     @property
     def input_dtype(self) -> DType:
@@ -86,7 +88,8 @@ class Norm:
 
     `fused` marks an engine's or a compiler's kernel instead of torch's own. It may take in the adds before it: `adds`
     tensors more are read and summed first, and with `writes_sum` the sum is written as well. With an `output_dtype` y
-    is quantised to that, with `row_scales` after a reduction of each row.
+    is quantised to that, with `row_scales` after a reduction of each row. `cold_parameters`: its weights are no longer
+    in L2; `cold_inputs` counts the tensors summed that are not (`kraken_sim.program.residency`).
     """
 
     num_tokens: int
@@ -98,6 +101,8 @@ class Norm:
     writes_sum: bool = False
     output_dtype: DType | None = None
     row_scales: bool = False
+    cold_parameters: bool = False
+    cold_inputs: int = 0
 
     @property
     def moved_bytes(self) -> float:
@@ -122,6 +127,7 @@ class Elementwise:
     num_outputs: int = 1
     output_dtype: DType | None = None
     rows: int | None = None
+    cold_inputs: int = 0
 
     @property
     def moved_bytes(self) -> float:
