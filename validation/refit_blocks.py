@@ -93,7 +93,7 @@ class Shipped:
     def _before(self, name: str, block: str) -> dict[str, str | None]:
         """The block that a new one goes behind, as it stands."""
         text, names = self.texts[name], list(BLOCKS)
-        earlier = [other for other in names[: names.index(block)] if section(text, other) is not None]
+        earlier = [other for other in ("topology", *names[: names.index(block)]) if section(text, other) is not None]
         return {earlier[-1]: section(text, earlier[-1])} if earlier else {}
 
 
