@@ -27,7 +27,7 @@ OPTIONS = {
     "profiles check": ["PROFILE"],
     "profiles new": ["--force", "--from", "--out"],
     "calibrate": ["--base", "--force", "--name", "--out", "--write-dry-run", "MEASUREMENTS"],
-    "validate": ["--force", "--hardware", "--html", "--json", "MEASUREMENTS"],
+    "validate": ["--force", "--hardware", "--host", "--html", "--json", "MEASUREMENTS"],
     "diff-trace": ["--force", "--html", "--json", "--rank", "--step", "OURS", "THEIRS"],
     "collective": [
         "--against",

@@ -5,29 +5,31 @@ from __future__ import annotations
 import json
 from math import log, sqrt
 from pathlib import Path
-from statistics import fmean, median
-from typing import Any
+from statistics import median
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from measurement_support import launch_record, write
 
 from kraken_sim import simulate
+from kraken_sim.calibration.fit_profile import calibrate
 from kraken_sim.cli import main
 from kraken_sim.costs.host import host_share, shares_in
 from kraken_sim.errors import InputError
 from kraken_sim.measurements.host import host_of
 from kraken_sim.measurements.launch import LAYER_CALLS, launch_costs
-from kraken_sim.measurements.records import PassRecord
 from kraken_sim.measurements.schema import MeasurementFile, read_measurements
 from kraken_sim.predict.host_bound import host_bound
-from kraken_sim.predict.pipeline import Predictor
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.profiles.profile import ProvenanceKind
 from kraken_sim.program.kernel_sets import KernelSet
 from kraken_sim.program.ops import Attention, ComputeOp, Copy, DType, Elementwise, Gemm, Norm
 from kraken_sim.scenario.host import HostSpec
 from kraken_sim.scenario.spec import load_scenario
-from kraken_sim.validate.passes import scenario_of_pass
+from kraken_sim.validate.passes import validate_passes
+
+if TYPE_CHECKING:
+    from kraken_sim.predict.uncertainty import Interval
 
 HARDWARE = "h200-sxm-x2"
 MEASUREMENTS = Path(__file__).parents[1] / "validation" / "measurements"
@@ -75,6 +77,11 @@ def test_a_file_of_the_host_suite_says_what_its_processes_measured(tmp_path: Pat
     # The graph's launch is the host's as well.
     longer_s = 9e-6 - load_profile(HARDWARE).launch.graph_launch_s
     assert predict("graph", host=str(path)).latency_s - predict("graph").latency_s == pytest.approx(longer_s, rel=1e-3)
+
+
+def test_a_host_file_of_cpus_says_that_it_is_a_dry_run(tmp_path: Path) -> None:
+    path = write(tmp_path / "laptop.jsonl", host_records(900.0), device_type="cpu", device_name="Some CPU")
+    assert "dry run on CPUs" in predict(host=str(path)).provenance["launch.eager_kernel_s"].source
 
 
 def test_calls_that_a_file_does_not_tell_go_with_its_kernels() -> None:
@@ -216,14 +223,34 @@ def test_run_and_compare_say_so(verb: str, tmp_path: Path, capsys: pytest.Captur
 def test_a_host_suites_own_spread_narrows_the_interval_and_holds_passes_of_that_host() -> None:
     """24 eager passes of Llama-like models right after the host suite, on the same host; none was fitted."""
     measured = read_measurements(MEASUREMENTS / "h200-sxm-x1-host-passes.jsonl")
-    predictor, inside, widths = Predictor(load_profile(HARDWARE)), [], []
-    for record in measured.select(PassRecord):
-        asked = scenario_of_pass(record, measured.header.conditions[record.condition] or {}, HARDWARE)
-        spec = HostSpec(file=str(MEASUREMENTS / "launch" / "h200-sxm-x1-4.jsonl"))
-        known = asked.model_copy(update={"runtime": asked.runtime.model_copy(update={"host": spec})})
-        found, unknown = predictor.predict(known).interval, predictor.predict(asked).interval
-        inside.append(found.low_s <= record.time_s.median <= found.high_s)
-        widths.append((found.high_s / found.low_s) / (unknown.high_s / unknown.low_s))
-    assert fmean(inside) >= 0.85
+    spec = HostSpec(file=str(MEASUREMENTS / "launch" / "h200-sxm-x1-4.jsonl"))
+    unknown, known = (validate_passes(measured, HARDWARE, host) for host in (None, spec))
+    assert known.summary(lambda _: "all")["all"].inside >= 0.85
+    pairs = zip(known.comparisons, unknown.comparisons, strict=True)
+    widths = [width(one.interval) / width(other.interval) for one, other in pairs]
     assert max(widths) < 1.0
     assert median(widths) < 0.6
+
+
+def width(interval: Interval) -> float:
+    return interval.high_s / interval.low_s
+
+
+def test_a_profile_carries_a_measured_host() -> None:
+    file = MEASUREMENTS / "launch" / "h200-sxm-x1-4.jsonl"
+    mine = calibrate(read_measurements(file), load_profile(HARDWARE)).profile
+    host = host_of(HostSpec(file=str(file)))
+    assert mine.launch.eager_kernel_s == host.costs["eager_kernel_s"]
+    assert mine.launch.eager_spread == host.spread
+    assert 0.0 < mine.launch.eager_spread < 0.34
+
+
+def test_validate_takes_a_host(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    passes = str(MEASUREMENTS / "h200-sxm-x1-host-passes.jsonl")
+    host = str(MEASUREMENTS / "launch" / "h200-sxm-x1-4.jsonl")
+    data = tmp_path / "answer.json"
+    assert main(["validate", passes, "--hardware", HARDWARE, "--host", host, "--json", str(data)]) == 0
+    assert "in 90 % interval" in capsys.readouterr().out
+    answer = json.loads(data.read_text(encoding="utf-8"))
+    assert all(low < found["predicted_s"] < high for found in answer["passes"] for low, high in [found["interval_s"]])
+    assert main(["validate", passes, "--host", str(tmp_path / "none.jsonl")]) == 2

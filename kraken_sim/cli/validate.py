@@ -18,6 +18,9 @@ def add_arguments(parser: Parser) -> None:
     """What may be given."""
     parser.add_argument("measurements", metavar="MEASUREMENTS", help="a file of validation.measure")
     parser.add_argument("--hardware", metavar="PROFILE", help="a profile (default: the one of the measured machine)")
+    parser.add_argument(
+        "--host", metavar="FILE", help="a file of --suite host, or YAML, of the host that ran the passes"
+    )
     add_outputs(parser)
     parser.set_defaults(handler=_validate)
 
@@ -25,9 +28,11 @@ def add_arguments(parser: Parser) -> None:
 def _validate(args: argparse.Namespace) -> None:
     """Predicts the measured passes of a file and reports the errors."""
     from kraken_sim.report.validation import validation_report
+    from kraken_sim.scenario.host import HostSpec
     from kraken_sim.validate.passes import validate_passes
 
-    result = validate_passes(measurement_file(args.measurements), args.hardware)
+    host = None if args.host is None else HostSpec(file=args.host)
+    result = validate_passes(measurement_file(args.measurements), args.hardware, host)
 
     def page() -> str:
         from kraken_sim.report.validation_html import validation_html

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from math import log, sqrt
 from pathlib import Path
-from statistics import variance
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from pydantic import ValidationError
 
@@ -17,14 +15,9 @@ from kraken_sim.hardware.device import LaunchCosts
 from kraken_sim.hardware.host import HOST_COSTS, HostTimes
 from kraken_sim.measurements.launch import launch_costs
 from kraken_sim.measurements.records import LaunchRecord
+from kraken_sim.measurements.rehearsal import is_rehearsal
 from kraken_sim.measurements.schema import read_measurements
 from kraken_sim.scenario.host import HostSpec
-
-if TYPE_CHECKING:
-    from kraken_sim.measurements.schema import MeasurementFile
-
-CALLS: Final = ("host_kernel", "host_module", "host_layer", "eager_chain", "round_trip")
-"""Launch records of calls that every host of an eager step makes."""
 
 _YAML: Final = (".yaml", ".yml")
 _NOTHING: Final = LaunchCosts(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
@@ -72,18 +65,7 @@ def _of_measurements(path: Path) -> HostTimes:
     where = (
         f"{header.host.cpu_model or 'a host'} with {header.device_name}, {processes} process{'es' * (processes > 1)}"
     )
-    return HostTimes(f"{path.name}: {where}", costs, fit.constants.eager_shares, processes, spread_of(measurements))
-
-
-def spread_of(measurements: MeasurementFile) -> float | None:
-    """Standard deviation of the logarithm of a host's times from process to process, pooled over all kinds of calls.
-
-    None where no call was measured in two processes.
-    """
-    times: dict[tuple[str, str], list[float]] = {}
-    for record in measurements.select(LaunchRecord):
-        if record.quantity in CALLS and record.condition is None and record.time_s[1] > 0.0:
-            times.setdefault((record.quantity, record.detail), []).append(log(record.time_s[1]))
-    several = [values for values in times.values() if len(values) > 1]
-    degrees = sum(len(values) - 1 for values in several)
-    return sqrt(sum((len(v) - 1) * variance(v) for v in several) / degrees) if degrees else None
+    if is_rehearsal(measurements):
+        where = f"dry run on CPUs, where calls compute: {where}"
+    spread = fit.constants.eager_spread if "eager_spread" in fit.sources else None
+    return HostTimes(f"{path.name}: {where}", costs, fit.constants.eager_shares, processes, spread)

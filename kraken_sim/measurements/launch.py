@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from statistics import median
+from math import log, sqrt
+from statistics import median, variance
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from kraken_sim.measurements.records import LaunchRecord
@@ -31,6 +32,7 @@ NEEDED: Final[Mapping[str, str]] = {
     "graph_edge_s": "graph_edge",
     "eager_shares": "host_kernel",
     "eager_shares.generated": "host_layer/llama",
+    "eager_spread": "second process's",
 }
 """The launch records that a cost is read off."""
 
@@ -40,6 +42,9 @@ attention; rotary positions, the cache write and SiLU-mul are kernels that torch
 
 _MODULES: Final[Mapping[str, str]] = {"gemm": "linear", "norm": "layer_norm"}
 """Kernels that a model calls through a module of torch.nn."""
+
+CALLS: Final = ("host_kernel", "host_module", "host_layer", "eager_chain", "round_trip")
+"""Launch records of calls that every host of an eager step makes."""
 
 LEAST_SHARE: Final = 0.05
 """Least share of a kernel, against noise; a limit of ours."""
@@ -82,7 +87,7 @@ def launch_costs(measurements: MeasurementFile, initial: LaunchCosts, machine: s
     quantities: Quantities = {}
     for record in measurements.each(LaunchRecord):
         quantities.setdefault((record.quantity, record.detail), []).append(record.time_s[1])
-    found = _host(quantities) | _device(quantities) | _shares(quantities)
+    found = _host(quantities) | _device(quantities) | _shares(quantities) | _spread(measurements)
     # A slope of noisy times can come out below zero, a cost cannot.
     values = {name: max(0.0, cost.value) for name, cost in found.items() if "." not in name}
     shares = {name.partition(".")[2]: cost.value for name, cost in found.items() if "." in name}
@@ -145,6 +150,24 @@ def _call_s(kernel: str, found: Quantities) -> float:
     """Host seconds of one call, through its module where a model has one."""
     module = found.get(("host_module", _MODULES.get(kernel, "")))
     return median(module if module else found["host_kernel", kernel])
+
+
+def _spread(measurements: MeasurementFile) -> dict[str, _Found]:
+    """How far the host's times differ from process to process: standard deviation of their logarithm over all calls.
+
+    Nothing where no call was measured in two processes.
+    """
+    times: dict[tuple[str, str], list[float]] = {}
+    for record in measurements.select(LaunchRecord):
+        if record.quantity in CALLS and record.condition is None and record.time_s[1] > 0.0:
+            times.setdefault((record.quantity, record.detail), []).append(log(record.time_s[1]))
+    several = [values for values in times.values() if len(values) > 1]
+    if not several:
+        return {}
+    degrees = sum(len(values) - 1 for values in several)
+    spread = sqrt(sum((len(values) - 1) * variance(values) for values in several) / degrees)
+    text = f"standard deviation of the logarithm from process to process, pooled over {len(several)} kinds of calls"
+    return {"eager_spread": _Found(spread, text, sum(map(len, several)))}
 
 
 def _several(values: list[float], what: str) -> str:

@@ -50,11 +50,11 @@ def _error_table(title: str, columns: tuple[str, ...], groups: dict[Any, ErrorSu
     table = Table(title=title, title_justify="left")
     for column in columns:
         table.add_column(column)
-    for column in ("passes", "mean", "worst", "bias"):
+    for column in ("passes", "mean", "worst", "bias", "in 90 % interval"):
         table.add_column(column, justify="right")
     for key, summary in groups.items():
         cells = (f"{100 * summary.mean:.1f} %", f"{100 * summary.worst:.1f} %", f"{100 * summary.bias:+.1f} %")
-        table.add_row(*map(str, key), str(summary.count), *cells)
+        table.add_row(*map(str, key), str(summary.count), *cells, f"{100 * summary.inside:.0f} %")
     return table
 
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from kraken_sim.architectures.architecture import Architecture
     from kraken_sim.measurements.schema import MeasurementFile
+    from kraken_sim.predict.uncertainty import Interval
+    from kraken_sim.scenario.host import HostSpec
     from kraken_sim.scenario.spec import Scenario
 
 STANDARD_NAME, KRAKEN_NAME = "standard", "kraken"
@@ -51,6 +53,12 @@ class Comparison:
     condition: str
     measured_s: float
     predicted_s: float
+    interval: Interval
+
+    @property
+    def inside(self) -> bool:
+        """Whether the measured time lies in the prediction's interval."""
+        return self.interval.low_s <= self.measured_s <= self.interval.high_s
 
     @property
     def error(self) -> float:
@@ -91,6 +99,8 @@ class ErrorSummary:
     mean: float
     worst: float
     bias: float
+    inside: float
+    """Share of the passes that lie in the interval of their prediction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +174,7 @@ class ValidationResult:
                     "condition": c.condition,
                     "measured_s": c.measured_s,
                     "predicted_s": c.predicted_s,
+                    "interval_s": [c.interval.low_s, c.interval.high_s],
                     "error": c.error,
                 }
                 for c in self.comparisons
@@ -188,15 +199,19 @@ class ValidationResult:
 def summarise(comparisons: Sequence[Comparison]) -> ErrorSummary:
     """Mean and worst absolute error, and the mean signed one."""
     errors = [comparison.error for comparison in comparisons]
-    return ErrorSummary(len(errors), fmean(map(abs, errors)), max(map(abs, errors)), fmean(errors))
+    inside = fmean(comparison.inside for comparison in comparisons)
+    return ErrorSummary(len(errors), fmean(map(abs, errors)), max(map(abs, errors)), fmean(errors), inside)
 
 
-def validate_passes(measurements: MeasurementFile, hardware: str | None = None) -> ValidationResult:
+def validate_passes(
+    measurements: MeasurementFile, hardware: str | None = None, host: HostSpec | None = None
+) -> ValidationResult:
     """Predict every measured pass of a file with a profile.
 
     Args:
         measurements: a file of `validation.measure`.
         hardware: the profile's name or path; default: the shipped one that fits the measured machine.
+        host: the host that launched the passes; default: the profile's.
 
     Raises:
         InputError: the file has no passes, the profile is unknown or none fits, or it is another machine's.
@@ -214,7 +229,7 @@ def validate_passes(measurements: MeasurementFile, hardware: str | None = None) 
     comparisons, skipped = [], []
     for record in passes:
         try:
-            comparisons.append(_compare(record, measurements.header.conditions, name, predictor))
+            comparisons.append(_compare(record, measurements.header.conditions, name, predictor, host))
         except KrakenSimError as error:
             skipped.append(f"{record.key}: {error}")
     if not comparisons:
@@ -224,13 +239,20 @@ def validate_passes(measurements: MeasurementFile, hardware: str | None = None) 
 
 
 def _compare(
-    record: PassRecord, conditions: Mapping[str, dict[str, Any] | None], name: str, predictor: Predictor
+    record: PassRecord,
+    conditions: Mapping[str, dict[str, Any] | None],
+    name: str,
+    predictor: Predictor,
+    host: HostSpec | None,
 ) -> Comparison:
     collective = conditions.get(record.condition)
     if collective is None:
         raise InputError.single("condition", "no scenario describes this condition", record.condition)
-    prediction = predictor.predict(scenario_of_pass(record, collective, name))
-    return Comparison(record, record.condition, record.time_s.median, prediction.latency_s)
+    scenario = scenario_of_pass(record, collective, name)
+    if host is not None:
+        scenario = scenario.model_copy(update={"runtime": scenario.runtime.model_copy(update={"host": host})})
+    prediction = predictor.predict(scenario)
+    return Comparison(record, record.condition, record.time_s.median, prediction.latency_s, prediction.interval)
 
 
 def _formats(record: PassRecord) -> dict[str, str]:
