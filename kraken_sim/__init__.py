@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from kraken_sim.standalone.concurrent import link_traffic as link_traffic
     from kraken_sim.standalone.concurrent import simulate_concurrent as simulate_concurrent
     from kraken_sim.standalone.one_op import predict_op as predict_op
+    from kraken_sim.traces.comparison import diff_trace as diff_trace
 
 _HOMES = {
     "DesignRequest": "explore.design.request",
@@ -44,6 +45,7 @@ _HOMES = {
     "best_degree": "explore.degree",
     "compare": "predict.api",
     "dataframe": "explore.dataframe",
+    "diff_trace": "traces.comparison",
     "load_design_request": "explore.design.request",
     "load_procure_request": "explore.procure.request",
     "load_scenario": "scenario.spec",
@@ -69,6 +71,7 @@ __all__ = [
     "best_degree",
     "compare",
     "dataframe",
+    "diff_trace",
     "link_traffic",
     "load_design_request",
     "load_procure_request",

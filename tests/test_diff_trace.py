@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trace_support import COMMITTED, DATA, FIRST, SECOND, committed_text, document, host, kernel, repeated, written
 
+import kraken_sim
 from kraken_sim import simulate
 from kraken_sim.cli import main
 from kraken_sim.errors import InputError
@@ -398,6 +399,25 @@ class TestStrangers:
         assert len(found.diff.matched) == 4
         assert found.diff.missing == ()
         assert any("beginning of a step" in warning for warning in found.warnings)
+
+
+def test_the_api_compares_a_question_or_its_prediction() -> None:
+    path = DATA / "h200-twin-decode.trace.json.gz"
+    asked = json.loads(gzip.decompress(path.read_bytes()))["validation"]["question"]
+    runtime = {"launch": asked.pop("launch"), "kernels": asked.pop("kernels"), "load": "rested"}
+    scenario = {"hardware": "h200-sxm-x2", **asked, "runtime": runtime}
+    found = kraken_sim.diff_trace(scenario, path)
+    assert found.as_dict() == real("twin-decode")[0].as_dict() | {"ours": "scenario"}
+    assert kraken_sim.diff_trace(simulate(scenario), str(path), rank=0, step=3).picked.step.number == 3
+    for wrong in ({"rank": "0"}, {"step": 1.5}, {"rank": True}):
+        with pytest.raises(InputError, match="whole number"):
+            kraken_sim.diff_trace(scenario, path, **wrong)
+    with pytest.raises(InputError, match="at least one"):
+        kraken_sim.diff_trace(scenario)
+    with pytest.raises(InputError, match="traces"):
+        kraken_sim.diff_trace(scenario, DATA / "accuracy-today.csv")
+    with pytest.raises(InputError, match="it is no path"):
+        kraken_sim.diff_trace(scenario, 3)  # type: ignore[arg-type]
 
 
 def test_names_in_a_trace_are_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

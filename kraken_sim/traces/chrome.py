@@ -45,7 +45,7 @@ class ChromeFile:
     could not be read on, None where it was read whole.
     """
 
-    path: Path
+    path: str | Path
     argument: str
     beside: dict[str, Any] = field(default_factory=dict)
     num_events: int = 0

@@ -9,16 +9,20 @@ from typing import TYPE_CHECKING, Any, Final
 from kraken_sim.architectures.workload import Phase
 from kraken_sim.errors import InputError
 from kraken_sim.measurements.machine import same_device
+from kraken_sim.predict.api import simulate
+from kraken_sim.predict.prediction import Prediction
 from kraken_sim.traces.chrome import number
+from kraken_sim.traces.device_trace import read_trace
 from kraken_sim.traces.diff import diff_steps
 from kraken_sim.traces.kernel_names import KernelClass
 from kraken_sim.traces.nodes import classes_of, nodes_of_prediction, nodes_of_trace, span_s
 from kraken_sim.traces.steps import pick_step
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
-    from kraken_sim.predict.prediction import Prediction
+    from kraken_sim.scenario.spec import Scenario
     from kraken_sim.traces.device_trace import DeviceTrace
     from kraken_sim.traces.diff import StepDiff
     from kraken_sim.traces.nodes import TraceNode
@@ -138,6 +142,33 @@ def predicted_trace(trace: DeviceTrace) -> Predicted:
         launch=str(about["launch"]) if "launch" in about else None,
         slowdown=1.0 if slowdown is None else slowdown,
     )
+
+
+def diff_trace(
+    question: Scenario | Mapping[str, object] | Prediction,
+    *traces: str | Path,
+    rank: int | None = None,
+    step: int | None = None,
+) -> TraceComparison:
+    """A torch.profiler trace beside a prediction, kernel by kernel.
+
+    Args:
+        question: a scenario, a mapping of its shape, or its prediction.
+        traces: files, one a process, gzipped or not.
+        rank: whose step to compare; None for that of the slowest.
+        step: number of the step; None for a typical one.
+
+    Raises:
+        InputError: as of `simulate`, `read_trace` and `compare_traces`, or there is no trace.
+        InfeasibleError: as of `simulate`.
+    """
+    if not traces:
+        raise InputError.single("traces", "give at least one", example="'trace.json.gz'")
+    for name, number_asked in (("rank", rank), ("step", step)):
+        if number_asked is not None and (isinstance(number_asked, bool) or not isinstance(number_asked, int)):
+            raise InputError.single(name, "must be a whole number", number_asked, "0")
+    prediction = question if isinstance(question, Prediction) else simulate(question)
+    return compare_traces(predicted(prediction), [read_trace(path, "traces") for path in traces], rank=rank, step=step)
 
 
 def compare_traces(

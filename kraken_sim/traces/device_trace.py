@@ -188,7 +188,7 @@ def _small(value: object) -> int:
     return found if -1 <= found < 1 << 31 else -1
 
 
-def read_trace(path: Path, argument: str = "THEIRS") -> DeviceTrace:
+def read_trace(path: str | Path, argument: str = "THEIRS") -> DeviceTrace:
     """Reads a Chrome trace, plain or gzipped.
 
     Args:
