@@ -23,7 +23,7 @@ from kraken_sim.measurements.schema import read_measurements
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.validate.passes import validate_passes
 from validation.accuracy import MEASUREMENTS
-from validation.accuracy_elsewhere import elsewhere_section, llama_section
+from validation.accuracy_elsewhere import elsewhere_section, fp8_section, llama_section
 from validation.accuracy_passes import (
     eager_section,
     graph_section,
@@ -33,7 +33,13 @@ from validation.accuracy_passes import (
     speedup_section,
     with_ideal_overlap,
 )
-from validation.accuracy_public import all_reduce_section, attention_section, gemm_section, left_out_section
+from validation.accuracy_public import (
+    all_reduce_section,
+    attention_section,
+    gemm_section,
+    left_out_section,
+    quantised_section,
+)
 from validation.public_data import public_data_folder
 
 if TYPE_CHECKING:
@@ -76,6 +82,8 @@ def figures_of_passes() -> dict[str, float]:
     files = [read_measurements(MEASUREMENTS / f"{name}.jsonl") for name in names]
     llama = [read_measurements(MEASUREMENTS / f"{name}.jsonl") for name in LLAMA_LIKE]
     found |= dict(_means(llama_section(llama), "one H200, Llama-like"))
+    fp8 = [read_measurements(MEASUREMENTS / "h200-sxm-x1-fp8-passes.jsonl")]
+    found |= dict(_means(fp8_section(fp8), "one H200, fp8"))
     return found | dict(_means(elsewhere_section(files), "one"))
 
 
@@ -83,6 +91,7 @@ def figures_of_tables(folder: Path) -> dict[str, float]:
     """Mean errors on the rows of published kernels and collectives that no fit saw, per cent."""
     return {
         **dict(_means(gemm_section(folder), PUBLIC + "GEMM")),
+        **dict(_means(quantised_section(folder), PUBLIC + "quantised GEMM")),
         **dict(_means(attention_section(folder), PUBLIC + "attention")),
         **dict(_means(all_reduce_section(folder), PUBLIC + "AllReduce")),
         **dict(_means(left_out_section(folder), PUBLIC + "GEMM of a card left out")),
