@@ -127,7 +127,7 @@ def test_every_block_of_a_new_device_has_the_error_of_a_gpu_left_out(tmp_path: P
     ("change", "expected"),
     [
         (("base: h100-sxm-x8", "base: h100-smx-x8"), "base: line 4: unknown hardware profile"),
-        (("base: h100-sxm-x8", "base: ./mine.yaml"), "base: line 4: has no constants of its own"),
+        (("base: h100-sxm-x8", "base: ./mine.yaml"), "base: line 4: comes back to itself"),
         (("base: h100-sxm-x8\n", ""), "device: is required where no base is named"),
         (("num_gpus: 4", "num_gpus: 0"), "topology.nvswitch_node.num_gpus"),
         (("kind: datasheet", "kind: datashet"), "did you mean 'datasheet'"),
@@ -170,3 +170,33 @@ def test_the_schema_of_a_machine_knows_its_parts(capsys: pytest.CaptureFixture[s
     assert set(schema["properties"]) == {"name", "description", "base", "device", "topology", *BLOCKS}
     named = schema["properties"]["device"]["anyOf"][1]
     assert named["required"] == ["kind", "source"]
+
+
+SIX_LINES = """name: b300
+description: Eight NVIDIA B300
+base: b200-sxm-x8
+device: {kind: datasheet, source: "a datasheet", name: NVIDIA B300 SXM, hbm_capacity_bytes: 288 GB, tdp_w: 1.1 kW}
+"""
+
+
+def test_a_datasheet_can_be_a_base_and_carries_over_from_what_that_one_does(tmp_path: Path) -> None:
+    path = written(tmp_path, SIX_LINES)
+    new, below = load_profile(path), load_profile("b200-sxm-x8")
+    assert (new.device.name, new.device.hbm_capacity_bytes) == ("NVIDIA B300 SXM", 288e9)
+    assert new.device.peak_flops == below.device.peak_flops
+    assert new.topology == below.topology
+    for path_below in ("gemm.launch_s", "collectives.tree_efficiency", "attention.prologue_s"):  # no wider for the step
+        assert new.provenance[path_below] == below.provenance[path_below]
+    full = parse_profile(parse_yaml(complete_text(path)))
+    assert (full.device, full.topology, full.collectives) == (new.device, new.topology, new.collectives)
+    assert full.provenance.keys() == new.provenance.keys()
+
+
+def test_what_a_base_measured_on_its_own_wires_holds_for_these_wires_only(tmp_path: Path) -> None:
+    slow = load_profile("l40s-x8-slow-host")
+    same = load_profile(written(tmp_path, "name: mine\ndescription: x\nbase: l40s-x8-slow-host\n"))
+    assert same.collectives == slow.collectives
+    assert same.provenance["collectives.base_s.pcie.ll"] == slow.provenance["collectives.base_s.pcie.ll"]
+    graph = "topology: {kind: datasheet, source: x, pcie_node: {num_gpus: 2, pcie: {gen: 4}}}\n"
+    other = load_profile(written(tmp_path, f"name: mine\ndescription: x\nbase: l40s-x8-slow-host\n{graph}"))
+    assert other.collectives == load_profile("l40s-x8").collectives

@@ -55,10 +55,15 @@ def test_a_datasheet_is_short_has_no_problems_and_says_where_every_number_is_fro
         ("h100-pcie-x4", 114, 4096),
         ("b200-sxm-x8", 148, 8192),
         ("rtx4090-x8", 128, 512),
+        ("rtx5090-x8", 170, 512),
+        ("rtx-pro-6000-server-x8", 188, 1024),
+        ("l4-x8", 58, 1024),
+        ("l20-x8", 92, 512),
+        ("a40-x8", 84, 1024),
     ],
 )
 def test_peak_rate_is_a_whole_number_of_operations_per_sm_and_clock(name: str, sms: int, flop_per_clock: int) -> None:
-    """Tensor cores of Volta, Ampere, Hopper, Blackwell, and of GeForce at half of Ada's with fp32 accumulation."""
+    """Tensor cores of Volta, Ampere, Hopper, Blackwell; GeForce and L20 have half of Ada's with fp32 accumulation."""
     device = load_profile(name).device
     assert device.num_sms == sms
     clock_hz = device.peak_flops[DType.FLOAT16] / (sms * flop_per_clock)
@@ -158,6 +163,27 @@ def test_errors_of_carried_over_blocks_are_stated() -> None:
         ("a100-pcie-80gb-x4", 4, {2**20: 129.0, 2**24: 1077.0, 2**26: 4091.0}),
         # NCCL on four H100 in bridged pairs (microsoft/vidur, data/profiling).
         ("h100-pcie-x4", 4, {2**26: 2026.0}),
+        # NCCL 2.29.2 on RTX PRO 6000 Server (ai-dynamo/aiconfigurator); one host of several that differ by a third.
+        (
+            "rtx-pro-6000-server-x8",
+            2,
+            {2**10: 6.2, 2**16: 9.2, 2**20: 44.0, 2**22: 129.0, 2**24: 474.0, 2**29: 13909.0},
+        ),
+        (
+            "rtx-pro-6000-server-x8",
+            4,
+            {2**10: 12.9, 2**16: 16.9, 2**20: 86.0, 2**22: 245.0, 2**24: 1008.0, 2**29: 30504.0},
+        ),
+        (
+            "rtx-pro-6000-server-x8",
+            8,
+            {2**10: 24.2, 2**16: 34.0, 2**20: 132.0, 2**22: 346.0, 2**24: 1248.0, 2**29: 38037.0},
+        ),
+        # Two Xeon 8480+ (NVIDIA/nccl issue 1639).
+        ("rtx5090-x8", 4, {2**30: 46018.0}),
+        ("rtx5090-x8", 8, {2**30: 67109.0}),
+        # Ring over all eight xGMI links (stas00/ml-engineering).
+        ("mi300x-x8", 8, {2**32: 24013.0}),
     ],
 )
 def test_published_times_of_machines_that_no_fit_saw_are_within_the_stated_error(

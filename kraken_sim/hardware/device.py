@@ -14,17 +14,20 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-GENERATIONS: Final = ("volta", "turing", "ampere", "ada", "hopper", "blackwell")
-"""NVIDIA's names of the architectures that kernels and libraries are known for, oldest first."""
+OTHER_MAKERS: Final = frozenset({"cdna3"})
+"""Architectures of others than NVIDIA, AMD's name; nothing of them is known here but datasheets."""
+
+GENERATIONS: Final = ("volta", "turing", "ampere", "ada", "hopper", "blackwell", *sorted(OTHER_MAKERS))
+"""Makers' names of architectures: NVIDIA's, which kernels and libraries are known for, oldest first, then others."""
 
 
 QUANTISED_FORMATS: Final[Mapping[str, tuple[DType, ...]]] = MappingProxyType(
     dict.fromkeys(GENERATIONS, ())
-    | dict.fromkeys(("ada", "hopper"), (DType.FLOAT8_E4M3,))
+    | dict.fromkeys(("ada", "hopper", "cdna3"), (DType.FLOAT8_E4M3,))
     | {"blackwell": (DType.FLOAT8_E4M3, DType.FLOAT4_E2M1)}
 )
 """Formats of less than 16 bits that a generation's tensor cores multiply (NVIDIA Ada, Hopper and Blackwell architecture
-whitepapers)."""
+whitepapers; AMD CDNA 3 whitepaper)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,7 @@ class Device:
     """Datasheet values of one GPU; the generation decides the kernels that libraries pick."""
 
     name: str = field(metadata=words("The GPU's name as NVIDIA sells it."))
-    generation: str = field(metadata=words("NVIDIA's name of the architecture.", *GENERATIONS))
+    generation: str = field(metadata=words("The maker's name of the architecture.", *GENERATIONS))
     num_sms: int = field(metadata=means("Streaming multiprocessors.", 1, 132, 4096, "SMs"))
     boost_clock_hz: float = field(metadata=means("Highest clock of the SMs.", 1e8, 1.98e9, 1e10))
     peak_flops: Mapping[DType, float] = field(

@@ -7,14 +7,15 @@ changes follows the rules of `kraken_sim.profiles.transfer`, and says so in its 
 from __future__ import annotations
 
 import dataclasses
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from kraken_sim.errors import InputError
+from kraken_sim.errors import InputError, Problem
 from kraken_sim.files.bounded import YAML_FILE, read_text
 from kraken_sim.files.strict_yaml import read_yaml
-from kraken_sim.hardware.device import Device
+from kraken_sim.hardware.device import OTHER_MAKERS, Device
 from kraken_sim.hardware.interconnect import InterconnectKind
 from kraken_sim.hardware.topology.graph import LinkKind, NodeKind
 from kraken_sim.profiles.calibrated import calibrated_profiles, is_path, profile_path, read_calibrated
@@ -99,6 +100,9 @@ HOSTS_ERROR: Final = 0.3
 """Of collectives between GPUs on PCIe: hosts differ. Eight RTX PRO 6000 have 25, 38, 40 and 46 GB/s on four hosts
 (ai-dynamo/aiconfigurator; voipmonitor/rtx6kpro), a mean of 22 % from the middle; assumed to be a little more."""
 
+OTHER_MAKER_ERROR: Final = 0.6
+"""Of every block of a card of another maker than NVIDIA, none of which was measured; assumed."""
+
 WIDENING: Final = 3.0
 """By how much the error of a block grows that is carried over and not in `LEFT_OUT_ERRORS`; assumed, more than a
 GEMM's, which doubles: 4 to 8 % on its own card, 8 to 15 % on one of another generation (docs/accuracy-tables.md)."""
@@ -175,16 +179,17 @@ def profile_from_datasheet(path: Path, name: str) -> CarriedOver:
         InputError: everything that is wrong with the file, or its base is unknown.
     """
     document = read_yaml(path)
-    machine = _machine(document)
+    machine, below = _machine(document), [_sections_of(file) for file in base_files(document)]
     text = _sections_of(path)
-    base_text = _sections_of(profile_path(_beside(document, machine.sheet.base or machine.base.name)))
+    base_text = _sections_of(profile_path(machine.sheet.base or machine.base.name))
     known = {**machine.base.provenance, **machine.sheet.provenance}
     sections: dict[str, str | None] = {"name": f"name: {name}\n", "base": None}
-    if machine.sheet.base is not None:
+    if below:
         sections["device"] = device_yaml(machine.device, known)
-    sections["topology"] = section(text, "topology") or section(base_text, "topology")
+    sections["topology"] = next(filter(None, (section(part, "topology") for part in (text, *below))), None)
     for block, carried in _blocks(machine).items():
         if block in machine.sheet.blocks:
+            sections[block] = next(filter(None, (section(part, block) for part in (text, *below))), None)
             continue
         sections[block] = section(base_text, block) if carried is None else block_yaml(block, carried)
     return CarriedOver(with_sections(text, sections), machine.sources)
@@ -212,41 +217,88 @@ def _name_of(document: YamlDocument, sheet: Datasheet) -> str:
 
 
 def _machine(document: YamlDocument) -> _Machine:
-    sheet = parse_datasheet(document)
+    sheet = _whole_sheet(document)
     if sheet.base is None:
         device = Device(**sheet.device)
         if sheet.topology is None:  # parse_datasheet has seen to it
             raise document.error(())
         base = nearest_profile(device, len(sheet.topology.gpus))
     else:
-        base = _named_base(document, sheet.base)
+        known = read_calibrated(sheet.base)
+        if known is None:  # _whole_sheet has seen to it
+            raise document.error(())
+        base = known
         device = dataclasses.replace(base.device, **sheet.device)
     topology = sheet.topology or base.topology
     return _Machine(sheet, base, with_same_links(topology, base, device), device, topology)
 
 
-def _named_base(document: YamlDocument, name: str) -> HardwareProfile:
-    path = _beside(document, name)
+def _whole_sheet(document: YamlDocument) -> Datasheet:
+    """A datasheet with what it leaves out from those below it; its base is a calibrated profile's file, or none.
+
+    What a datasheet below says of its own wires and kernels holds where the card and the wires are still the same.
+    """
+    sheet, files = parse_datasheet(document), base_files(document)
     try:
-        profile = read_calibrated(path)
-        if profile is None:
-            message = "has no constants of its own; name a profile that has, or leave base out"
-            raise InputError.single("base", message, name, ", ".join(calibrated_profiles()[:1]))
+        if sheet.base is not None and not files:
+            read_calibrated(profile_path(_beside(document, sheet.base)))  # says what is wrong with it
+        for file in files:
+            if read_calibrated(file) is not None:
+                return dataclasses.replace(sheet, base=str(file))
+            sheet = _over(sheet, parse_datasheet(read_yaml(file)))
     except InputError as error:
-        problems = [dataclasses.replace(problem, path="base") for problem in error.problems]
-        raise document.error(problems) from None
-    return profile
+        raise document.error([dataclasses.replace(problem, path="base") for problem in error.problems]) from None
+    return sheet
 
 
-def base_file(document: YamlDocument) -> Path | None:
+def _over(sheet: Datasheet, below: Datasheet) -> Datasheet:
+    own = {name for name in ("device", "topology") if getattr(sheet, name)}
+    blocks = {} if own else below.blocks
+    dropped = tuple(f"{name}." for name in ({"topology"} & own) | (below.blocks.keys() - blocks.keys()))
+    kept = {path: where for path, where in below.provenance.items() if not path.startswith(dropped)}
+    return dataclasses.replace(
+        sheet,
+        base=below.base,
+        device={**below.device, **sheet.device},
+        topology=sheet.topology or below.topology,
+        blocks={**blocks, **sheet.blocks},
+        provenance={**kept, **sheet.provenance},
+    )
+
+
+def base_files(document: YamlDocument) -> tuple[Path, ...]:
+    """The files below a datasheet: its base, that one's base, and so on, as far as they are named and there.
+
+    Raises:
+        InputError: One is its own base.
+    """
+    found: list[Path] = []
+    seen = {os.path.realpath(document.source)}
+    while (file := _base_file(document)) is not None:
+        if os.path.realpath(file) in seen:
+            message = "comes back to itself; one profile below must have constants of its own, or none a base"
+            raise document.error([Problem("base", message, str(file), calibrated_profiles()[0])])
+        seen.add(os.path.realpath(file))
+        found.append(file)
+        try:
+            if section(read_text(file, YAML_FILE), "base") is None:
+                break
+            document = read_yaml(file)
+        except InputError:
+            break
+    return tuple(found)
+
+
+def _base_file(document: YamlDocument) -> Path | None:
     """The file of the profile that a datasheet names as its base; None where it names none, or none that there is."""
     name = document.data.get("base") if isinstance(document.data, dict) else None
     if not isinstance(name, str):
         return None
     try:
-        return profile_path(_beside(document, name))
+        file = profile_path(_beside(document, name))
     except InputError:
         return None
+    return file if os.path.isfile(file) else None
 
 
 def _beside(document: YamlDocument, name: str) -> str:
@@ -274,7 +326,7 @@ def _blocks(machine: _Machine) -> dict[str, BlockText | None]:
             carried["power"] = carry_over_power(base.power, source, target)
         for block, constants in carried.items():
             kind = ProvenanceKind.FITTED if block in MEASURED_ERRORS else ProvenanceKind.ASSUMED
-            where = Provenance(kind, _carried_from(base), _error(block, base))
+            where = Provenance(kind, _carried_from(base), _error(block, base, target))
             blocks[block] = _text(block, constants, where, base)
     blocks["collectives"] = _collectives(machine)
     without = {f"gemm_{q}" for q in Quantization if q.dtype not in target.peak_flops}
@@ -343,7 +395,11 @@ def _collectives(machine: _Machine) -> BlockText | None:
         if any(link.kind is LinkKind.NVLINK for link in machine.topology.links):
             constants = with_starts_of_nvlink(constants)
             sources.append("whose start-ups and steps are the least over PCIe too")
-    error = HOSTS_ERROR if kind in (InterconnectKind.PCIE, InterconnectKind.HOST) else _error("collectives", linked)
+    error = (
+        HOSTS_ERROR
+        if kind in (InterconnectKind.PCIE, InterconnectKind.HOST)
+        else _error("collectives", linked, machine.device)
+    )
     if kind is InterconnectKind.NETWORK:
         constants, error = with_network(constants), NETWORK_ERROR
         sources.append(NETWORK_SOURCE)
@@ -366,8 +422,10 @@ def _carried_from(source: HardwareProfile) -> str:
     return f"carried over from {source.name} ({source.device.name})"
 
 
-def _error(block: str, source: HardwareProfile) -> float | None:
+def _error(block: str, source: HardwareProfile, target: Device) -> float | None:
     """The error of a block that is another machine's: that of a GPU left out, or its own widened."""
+    if target.generation in OTHER_MAKERS:
+        return OTHER_MAKER_ERROR
     own = next(iter(_provenance_of(block, source).values()), None)
     known = own.residual if own is not None else None
     widened = None if known is None else min(WIDENING * known, 1.0)

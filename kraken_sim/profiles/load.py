@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from kraken_sim.errors import InfeasibleError, InputError, Problem
 from kraken_sim.files.strict_yaml import read_yaml
 from kraken_sim.profiles.calibrated import file_version, is_path, list_profiles, profile_path, read_calibrated
-from kraken_sim.profiles.carry_over import base_file, profile_of
+from kraken_sim.profiles.carry_over import base_files, profile_of
 from kraken_sim.program.ops import DType
 
 if TYPE_CHECKING:
@@ -40,16 +40,15 @@ def _carried_over(versions: tuple[tuple[Path, int, int], ...]) -> HardwareProfil
 
 
 def profile_files(name_or_path: str | Path) -> tuple[Path, ...]:
-    """The files that a machine is read from: its own and, of a datasheet, that of its base, as far as they are there.
+    """The files that a machine is read from: its own and, of a datasheet, those of its bases, as far as they are there.
 
     Raises:
-        InputError: No shipped profile has this name, or the file is not strict YAML.
+        InputError: No shipped profile has this name, the file is not strict YAML, or it is its own base.
     """
     path = profile_path(name_or_path)
     if not os.path.isfile(path):
         return (path,)
-    base = base_file(read_yaml(path))
-    return (path,) if base is None or not os.path.isfile(base) else (path, base)
+    return (path, *base_files(read_yaml(path)))
 
 
 def check_profile(name_or_path: str | Path) -> list[Problem]:
