@@ -48,6 +48,7 @@ def main(minutes: float, *options: str) -> int:
                 timeout=left_s,
             )
         except subprocess.TimeoutExpired:
+            sys.stdout.write(f"{rounds} whole rounds; the time was over in the next one, of which nothing is said\n")
             break
         rounds += 1
         examples += sum(int(number) for found in _EXAMPLES.findall(done.stdout) for number in found if number)

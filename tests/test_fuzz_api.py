@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, Final
 
 from fuzz_files import RICH, SIZED, SMALL, SWEEP, check_prediction
@@ -86,28 +87,20 @@ def test_a_sweep_from_python_answers_or_explains(data: st.DataObject) -> None:
 def test_the_questions_of_the_api_answer_or_explain(data: st.DataObject) -> None:
     scenario = question(data, kraken_sim.Scenario.model_validate(RICH), 1) if data.draw(st.booleans()) else None
     scenario = scenario or question(data, SMALL)
-    name = data.draw(
-        st.sampled_from(
-            (
-                "compare",
-                "best_channels",
-                "best_degree",
-                "worthwhile_bandwidth",
-                "search_designs",
-                "procure",
-                "load_scenario",
-                "load_design_request",
-                "load_procure_request",
-                "dataframe",
-            )
-        )
-    )
-    asked = getattr(kraken_sim, name)
-    extra: dict[str, Any] = {}
-    if name == "best_channels":
-        extra = {"perturb": False, "choices": question(data, [None, 4])}
-    elif name == "best_degree":
-        extra = {"perturb": False}
-    elif name == "worthwhile_bandwidth":
-        extra = {"perturb": False, "worth": question(data, 0.1), "factors": question(data, [0.5, 1.0])}
-    kept(lambda: asked(scenario, **extra))
+    asked = getattr(kraken_sim, data.draw(st.sampled_from(questions())))
+    right = {"perturb": False, "choices": [None, 4], "factors": [0.5, 1.0]}
+    parameters = inspect.signature(asked).parameters
+    options = {name: right.get(name, one.default) for name, one in parameters.items() if one.default is not one.empty}
+    extra = {
+        name: value if name == "perturb" or data.draw(st.booleans()) else question(data, value)
+        for name, value in options.items()
+    }
+    others = [scenario] * (len(parameters) - len(options))
+    kept(lambda: asked(*others, **extra))
+
+
+def questions() -> list[str]:
+    """Every function of the package that has no test of its own here."""
+    own = ("predict_op", "simulate_concurrent", "link_traffic", "sweep")
+    functions = (name for name in kraken_sim.__all__ if inspect.isfunction(getattr(kraken_sim, name)))
+    return [name for name in functions if name not in own]

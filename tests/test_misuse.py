@@ -9,11 +9,23 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import kraken_sim
-from kraken_sim import InfeasibleError, InputError, KrakenSimError, predict_op, simulate, sweep
+from kraken_sim import (
+    InfeasibleError,
+    InputError,
+    KrakenSimError,
+    compare,
+    dataframe,
+    load_design_request,
+    load_scenario,
+    predict_op,
+    simulate,
+    sweep,
+)
 from kraken_sim.cli import main
 from kraken_sim.errors import SHOWN, Problem
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 QUESTION: dict[str, Any] = {
@@ -99,6 +111,33 @@ def test_a_number_of_processes_that_is_none_is_refused(jobs: Any, tmp_path: Path
         with pytest.raises(InputError, match="jobs: must be a whole number from 1"):
             sweep({**QUESTION, "context_length": [16, 32]}, jobs=jobs, out=out)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kernels", [None, 5, "pytorch", object(), {"pytorch"}])
+def test_kernel_sets_are_a_list(kernels: Any) -> None:
+    with pytest.raises(InputError, match="kernels: must be a list of kernel sets"):
+        compare(QUESTION, kernels=kernels)
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (lambda: load_scenario(object()), "cannot read a object"),  # type: ignore[arg-type]
+        (lambda: load_design_request(None), "cannot read null"),  # type: ignore[arg-type]
+        (
+            lambda: sweep({**QUESTION, "context_length": {"start": 1, "stop": 9, "step": None}}),
+            "finite number, not null",
+        ),
+        (lambda: sweep({1: 2}), "1: unknown field"),  # type: ignore[dict-item]
+        (lambda: dataframe(None), "has records"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_only_python_has_is_said_in_words(asked: Callable[[], object], words: str) -> None:
+    with pytest.raises(InputError, match=words) as caught:
+        asked()
+    assert "NoneType" not in str(caught.value)
+    assert "0x" not in str(caught.value)
+    assert all(isinstance(problem.path, str) for problem in caught.value.problems)
 
 
 def test_a_pointwise_kernel_that_nobody_has_is_refused() -> None:

@@ -18,7 +18,7 @@ def dataframe(answer: HasRecords) -> Any:
     """
     if not hasattr(answer, "records"):
         message = "must be an answer of this package, which has records"
-        raise InputError.single("answer", message, type(answer).__name__, "sweep(...)")
+        raise InputError.single("answer", message, answer, "sweep(...)")
     try:
         import pandas as pd
     except ImportError:

@@ -191,7 +191,9 @@ def _too_large(limit: Limit) -> str:
     return f"it is larger than {limit.max_mib} MiB, the most of {limit.kind}"
 
 
-def _shown(path: str | Path) -> str:
+def _shown(path: object) -> str:
+    if not isinstance(path, (str, os.PathLike)):
+        return "null" if path is None else f"a {type(path).__name__}"
     text = str(path)
     return repr(text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}...")
 

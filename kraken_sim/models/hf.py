@@ -174,7 +174,7 @@ def read_hf_fields(source: str | Path | Mapping[str, object]) -> tuple[Mapping[s
     except ValueError as error:
         raise InputError.single("", f"{path} is not JSON: {error}") from None
     if not isinstance(content, dict):
-        raise InputError.single("", f"{path} holds a {type(content).__name__}, not an object of fields")
+        raise InputError.single("", f"{path} must hold an object of fields", content)
     return content, str(path)
 
 

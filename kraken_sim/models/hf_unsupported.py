@@ -54,7 +54,7 @@ def unsupported_model_type(model_type: object, path: str, supported: tuple[str, 
     if model_type is None:
         return Problem(path, f"is missing; supported model types: {listed}", example='"llama"')
     if not isinstance(model_type, str):
-        return Problem(path, f"must be one of {listed}", type(model_type).__name__, '"llama"')
+        return Problem(path, f"must be one of {listed}", model_type, '"llama"')
     reason = next((reason for reason, types in _REASONS.items() if model_type in types.split()), None)
     if reason is not None:
         message = f"{reason} is not supported; supported model types: {listed}"

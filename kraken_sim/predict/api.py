@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from kraken_sim.architectures.registry import BASELINE, kinds
@@ -14,7 +15,7 @@ from kraken_sim.program.kernel_sets import KernelSet
 from kraken_sim.scenario.spec import as_scenario, with_architecture, with_kernels
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from kraken_sim.predict.prediction import Prediction
     from kraken_sim.scenario.spec import Scenario
@@ -111,6 +112,8 @@ def compare(
         InputError, InfeasibleError: see `simulate`; or a kernel set that there is not.
     """
     _check_profile(profile)
+    if isinstance(kernels, str) or not isinstance(kernels, Sequence):
+        raise InputError.single("kernels", "must be a list of kernel sets", kernels, '["pytorch", "serving"]')
     scenario = as_scenario(scenario)
     predictor = Predictor(profile)
     predictions = Predictions()

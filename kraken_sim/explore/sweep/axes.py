@@ -71,7 +71,7 @@ def _split(
     fixed: dict[str, Any] = {}
     axes: list[Axis] = []
     for name, value in data.items():
-        path = f"{at}.{name}" if at else name
+        path = f"{at}.{name}" if at else str(name)
         if name not in fields:
             # Nobody reads on, and looking for what was meant takes time.
             guess = closest(str(name), list(fields)) if len(problems) < SHOWN else None
@@ -196,8 +196,8 @@ def range_rows(path: str, value: Mapping[str, Any], problems: list[Problem]) -> 
             problems.append(Problem(f"{path}.{key}", "is a whole number of more than 64 bits", number, example))
             return None
         if isinstance(number, bool) or not isinstance(number, (int, float)) or not math.isfinite(number):
-            shown = number if isinstance(number, (str, int, float)) else f"a {type(number).__name__}"
-            problems.append(Problem(f"{path}.{key}", "must be a finite number", shown, example))
+            words = "must be a finite number" + (", not null" if number is None else "")
+            problems.append(Problem(f"{path}.{key}", words, number, example))
             return None
     if step == 0:
         problems.append(Problem(f"{path}.step", "is 0, so the range never ends", step, example))

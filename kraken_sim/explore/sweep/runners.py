@@ -142,8 +142,7 @@ def available_cores() -> int:
 def _cluster_backend(address: str) -> Iterator[None]:
     found = _ADDRESS.fullmatch(address) if isinstance(address, str) else None
     if found is None or not 1 <= int(found["port"]) <= 65_535:
-        shown = address[:100] if isinstance(address, str) else type(address).__name__
-        raise InputError.single("--cluster", "must be dask://host:port or ray://host:port", shown, "dask://head:8786")
+        raise InputError.single("--cluster", "must be dask://host:port or ray://host:port", address, "dask://head:8786")
     scheme, rest = found["scheme"], found["place"]
     connect: Callable[[str], Any] = _dask if scheme == "dask" else _ray
     if find_spec("distributed" if scheme == "dask" else "ray") is None:

@@ -90,7 +90,7 @@ def sweep(
     check(plan, yes=yes)
     check_jobs(jobs)
     if out is not None and not isinstance(out, (str, Path)):
-        raise InputError.single("out", "must be the path of a file", type(out).__name__, "results.parquet")
+        raise InputError.single("out", "must be the path of a file", out, "results.parquet")
     if out is None:
         found = sorted(run_chunks(plan, range(plan.num_chunks), jobs=jobs, cluster=cluster))
         return SweepResult(pa.concat_tables(decode(data) for _, _, data in found))
