@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from explore_support import asked
@@ -29,6 +30,16 @@ def test_a_step_that_throttles_draws_what_the_controller_allows() -> None:
     energy = step_energy(prediction)
     assert H200.power is not None
     assert energy.device_w == pytest.approx(H200.power.limit_w, rel=0.05)
+
+
+def test_a_lone_prefill_on_a_rested_card_draws_more_than_the_limit_for_a_while() -> None:
+    fields: dict[str, Any] = {"context_length": 2048, "architecture": {"kind": "standard"}}
+    busy, lone = (step_energy(simulate(asked(**fields, runtime={"load": load}))) for load in ("sustained", "rested"))
+    assert H200.power is not None
+    assert lone.device_w > 1.05 * H200.power.limit_w
+    assert busy.device_w <= H200.power.limit_w
+    # At a lower clock and voltage the same work takes less energy.
+    assert busy.energy_j < lone.energy_j
 
 
 def test_energy_is_power_times_time_on_all_devices() -> None:

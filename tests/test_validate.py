@@ -11,6 +11,7 @@ from kraken_sim.cli import main
 from kraken_sim.errors import InputError
 from kraken_sim.measurements.machine import matching_profile
 from kraken_sim.measurements.schema import MeasurementFile
+from kraken_sim.profiles.load import load_profile
 from kraken_sim.report.validation_html import validation_html
 from kraken_sim.validate.passes import validate_passes
 
@@ -57,6 +58,18 @@ def test_errors_are_relative_to_what_was_measured() -> None:
     assert overall.mean == pytest.approx(0.15)
     assert overall.worst == pytest.approx(0.25)
     assert overall.bias == pytest.approx(0.05 / 3)
+
+
+def test_a_pass_is_held_against_the_load_it_was_measured_under() -> None:
+    launch = load_profile(HARDWARE).launch
+    question = {"hardware": HARDWARE, "model": {"preset": "1.3B"}, "num_devices": 2, "context_length": 128}
+    alone = {load: simulate(question | {"runtime": {"load": load}}).latency_s for load in ("sustained", "rested")}
+    records = [slower("standard", 1.0, load=load) for load in (None, "sustained", "rested")]
+    unknown, sustained, rested = validate_passes(file_of(*records)).comparisons
+    # Passes back to back hide the launch of their graphs; those of no known load ran one after the other.
+    assert unknown.predicted_s == pytest.approx(alone["sustained"])
+    assert sustained.predicted_s == pytest.approx(alone["sustained"] - launch.graph_launch_s)
+    assert rested.predicted_s == pytest.approx(alone["rested"])
 
 
 def test_the_speed_up_compares_kraken_with_standard_on_the_same_question() -> None:

@@ -19,7 +19,7 @@ from kraken_sim.calibration.quantised import fit_quantised, quantising_samples
 from kraken_sim.costs.memory_bound import QUANTISING
 from kraken_sim.files.strict_yaml import parse_yaml
 from kraken_sim.measurements.launch import LAYER_CALLS, launch_costs
-from kraken_sim.measurements.records import LaunchRecord
+from kraken_sim.measurements.records import LaunchRecord, WakeRecord
 from kraken_sim.measurements.schema import MeasurementFile, read_measurements
 from kraken_sim.profiles.carry_over import profile_of
 from kraken_sim.profiles.datasheet import is_datasheet
@@ -48,6 +48,10 @@ if TYPE_CHECKING:
 
 PUBLISHER: Final = "ai-dynamo/aiconfigurator"
 GIVEN_ATTENTION: Final = ("l2_share", "max_group", "persistent", "serving_packed_cache_share")
+LOADS: Final = "h200-sxm-x1-power.jsonl"
+"""Sustained loads and rests of one card of the pair's kind."""
+RESTS: Final = "h200-sxm-x1-power-2.jsonl"
+"""Further rests, of another one."""
 GIVEN_POWER: Final = ("lowest_clock", "repeats")
 """Constants that fits take as given: they are as the profile has them."""
 HALF_CACHE: Final = "; its grouped-query decode rows move half the nominal cache"
@@ -93,7 +97,7 @@ class Shipped:
     def _before(self, name: str, block: str) -> dict[str, str | None]:
         """The block that a new one goes behind, as it stands."""
         text, names = self.texts[name], list(BLOCKS)
-        earlier = [other for other in ("topology", *names[: names.index(block)]) if section(text, other) is not None]
+        earlier = [other for other in names[: names.index(block)] if section(text, other) is not None]
         return {earlier[-1]: section(text, earlier[-1])} if earlier else {}
 
 
@@ -248,7 +252,7 @@ def measured(shipped: Shipped, name: str, public: str, folder: Path) -> None:
             continue
         text = fitted.text
         if block == "launch":
-            text = _with_host(text, folder)
+            text = _with_rest(_with_host(text, folder), folder)
         if block == "collectives":
             text = _with_kinds(text, chip, public)
         shipped.put(name, block, text)
@@ -305,10 +309,21 @@ def _with_host(text: BlockText, folder: Path) -> BlockText:
     return replace(text, constants=constants, overrides={**text.overrides, **sources})
 
 
+def _with_rest(text: BlockText, folder: Path) -> BlockText:
+    """The first launch after a rest, on two cards of the kind."""
+    files = [read_measurements(folder / name) for name in (LOADS, RESTS)]
+    records = tuple(record for file in files for record in file.select(WakeRecord))
+    merged = MeasurementFile("rests", files[0].header, records)
+    found = launch_costs(merged, text.constants, machine_text(files[0]))
+    constants = replace(text.constants, graph_launch_rested_s=found.constants.graph_launch_rested_s)
+    overrides = {**text.overrides, "graph_launch_rested_s": found.sources["graph_launch_rested_s"]}
+    return replace(text, constants=constants, overrides=overrides)
+
+
 def _power(shipped: Shipped, name: str, folder: Path) -> None:
-    """Power from the loads of one such card, which are more than chains of GEMMs."""
+    """Power from the loads of one such card, in all number formats and of more than GEMMs."""
     profile = shipped.profiles[name]
-    loads = read_measurements(folder / "h200-sxm-x1-microbench.jsonl")
+    loads = read_measurements(folder / LOADS)
     samples = sustained_samples(loads, profile)
     given: dict[str, Any] = {field: getattr(profile.power, field) for field in GIVEN_POWER}
     fit = fit_power(samples, profile.device, replace(POWER_START, **given))

@@ -7,6 +7,7 @@ host does not show in those. Periods keep the gap between two nodes, and whateve
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from kraken_sim.calibration.attention_tables import AttentionSample
@@ -145,7 +146,10 @@ def compute_side(record: PairRecord) -> tuple[ComputeOp, ...]:
 def sustained_ops(record: SustainedRecord) -> tuple[ComputeOp, ...]:
     """The kernels of one round of a sustained load as a program has them."""
     gemms = tuple(Gemm(m, n, k, record.dtype) for m, n, k in record.shapes)
-    return gemms + tuple(_chain_op(op, record.dtype) for op in record.compute)
+    ops = gemms + tuple(_chain_op(op, record.dtype) for op in record.compute)
+    if record.quantization is None:
+        return ops
+    return tuple(replace(op, quantization=record.quantization) if isinstance(op, Gemm) else op for op in ops)
 
 
 def _chain_op(op: PairedOp, dtype: DType) -> ComputeOp:

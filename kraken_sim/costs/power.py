@@ -1,15 +1,20 @@
-"""Sustained load: the clock that a card keeps within its power limit, and what kernels lose by it.
+"""The clock that a card keeps within its power limit, under load or after a rest, and what kernels lose by it.
 
 A card runs at its boost clock for some tens of milliseconds whatever it does; then its power controller lowers
 the clock until the average power meets the limit. Formulas:
 
-    P(f)   = idle + f^a · Σ_k share_k · (active · sms_k + tensor · flops_k / peak) + hbm · bytes / bandwidth
-    t_k(f) = t_k · max(1, clocked_k · f^(-b))
+    P(f)   = idle + f^a · Σ_k share_k · (active · sms_k + tensor · format_k · flops_k / peak_k)
+             + hbm · bytes / bandwidth
+    t_k(f) = t_k · f^(-b · clocked_k)
 
 with f the clock over the boost clock, share_k the part of the time that kernel k runs, sms_k the share of the SMs
-that it fills, flops_k and bytes per second. Memory has a clock of its own, which stays: clocked_k is the time that a
-kernel's arithmetic would need over the time that it takes, so a kernel that waits for HBM loses nothing until the
-SMs are as slow. b is below 1: at the boost clock kernels are held back by more than their clock (L2, current).
+that it fills (its launch and prologue left out, in which they draw next to nothing), flops_k and bytes per second,
+peak_k the peak rate of the kernel's number format and format_k what the tensor cores draw at it over what they draw at
+float16's. Memory has a clock of its own, which stays; L2 has the SMs'. So clocked_k is the time that SMs and L2 would
+need by themselves over that and HBM's. b is below 1: at the boost clock kernels are held back by more than their clock.
+
+A second loop keeps the average over a second at the limit: on an H200 the clock settles within 60 ms, and about once a
+second dips for 0.1 to 0.2 s. The limit and all constants are those of the average, dips included.
 """
 
 from __future__ import annotations
@@ -18,16 +23,22 @@ from dataclasses import dataclass, field
 from math import exp
 from typing import TYPE_CHECKING, NamedTuple
 
-from kraken_sim.files.meaning import means
+from kraken_sim.files.meaning import Meaning, Table, holds, means
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+
+    from kraken_sim.hardware.device import Device
+    from kraken_sim.program.ops import DType
 
 _STEPS = 60
 """Most steps of the search for a clock; a limit of ours, where a dozen are usual."""
 
 _CLOCK_PRECISION = 1e-13
 """Width of the interval, clock over boost clock, at which the search stops; a limit of ours, far below any effect."""
+
+_PARTS = 16
+"""Into which a lone step is cut; a limit of ours: twice as many move no step by 1e-4."""
 
 _POWER_PRECISION_W = 1e-9
 """Distance from the limit at which the search stops; a limit of ours, far below any effect."""
@@ -43,7 +54,9 @@ class PowerConstants:
 
     idle_w: float = field(metadata=means("Power without work.", 0.0, 120.0, 1e5))
     active_w: float = field(metadata=means("Power above idle while a kernel fills the SMs.", 0.0, 300.0, 1e5))
-    tensor_w: float = field(metadata=means("Power above that at the datasheet's peak FLOP rate.", 0.0, 600.0, 1e5))
+    tensor_w: float = field(
+        metadata=means("Power above that at the datasheet's peak FLOP rate in float16.", 0.0, 600.0, 1e5)
+    )
     hbm_w: float = field(metadata=means("Power above idle at the datasheet's HBM bandwidth.", 0.0, 300.0, 1e5))
     limit_w: float = field(metadata=means("Power that the controller settles at.", 1.0, 700.0, 1e5))
     power_exponent: float = field(
@@ -57,39 +70,59 @@ class PowerConstants:
     )
     settle_s: float = field(metadata=means("Time that the controller takes to settle.", 1e-4, 0.06, 100.0))
     settle_shape: float = field(metadata=means("Shape of the way down.", 0.1, 4.0, 20.0, "exponent"))
-    repeats: float = field(metadata=means("Steps back to back, of which the last counts.", 0.0, 10.0, 1e6, "steps"))
+    repeats: float = field(metadata=means("Steps back to back, of which the last counts.", 0.0, 1000.0, 1e6, "steps"))
+    tensor_formats: Mapping[str, float] = field(
+        default_factory=dict,
+        hash=False,
+        metadata=holds(
+            Table(
+                "Tensor cores' power at a number format's own peak rate over that in float16; 1 where it is missing.",
+                keys=r"[a-z]\w*",
+                each=Meaning("Over that in float16.", 0.05, 1.0, 10.0, "ratio"),
+            )
+        ),
+    )
 
 
 class Load(NamedTuple):
     """A kernel in a step: seconds it runs at the boost clock, and what it does in that time.
 
-    `sm_share` is the share of the SMs it fills, `clocked` the time its arithmetic needs over the time it takes.
+    `tensor_s` is the time that its FLOPs would take at the peak rate of their number format, weighed by what the tensor
+    cores draw then; `sm_share` is the share of the SMs it fills, `clocked` how far its time follows the SMs' clock, 0
+    to 1.
     """
 
     busy_s: float
-    flops: float
+    tensor_s: float
     hbm_bytes: float
     sm_share: float = 1.0
     clocked: float = 1.0
 
 
+def tensor_s(flops: float, dtype: DType, device: Device, c: PowerConstants | None) -> float:
+    """Seconds that FLOPs take at the peak rate of their format, weighed by what it draws there over float16."""
+    peak_flops = device.peak_flops.get(dtype)
+    if peak_flops is None:
+        return 0.0
+    return flops / peak_flops * (1.0 if c is None else c.tensor_formats.get(dtype, 1.0))
+
+
 def clock_factor(clocked: float, stretch: float) -> float:
     """How much longer a kernel takes where pure arithmetic takes `stretch` times as long."""
-    return max(1.0, clocked * stretch)
+    return stretch if clocked == 1.0 else float(stretch**clocked)
 
 
-def clocked_w(load: Load, peak_flops: float, c: PowerConstants) -> float:
+def clocked_w(load: Load, c: PowerConstants) -> float:
     """Power above idle of the SMs while the kernel runs at the boost clock."""
     if load.busy_s <= 0.0:
         return 0.0
-    return c.active_w * load.sm_share + c.tensor_w * min(1.0, load.flops / load.busy_s / peak_flops)
+    return c.active_w * load.sm_share + c.tensor_w * load.tensor_s / load.busy_s
 
 
 def settled_clock(
     loads: Sequence[Load],
     transfers: Sequence[Load],
     other_s: float,
-    peak_flops: float,
     hbm_bandwidth_bytes_per_s: float,
     c: PowerConstants,
 ) -> float:
@@ -98,33 +131,39 @@ def settled_clock(
     `transfers` are collectives, which take as long at any clock, beside compute or not; `other_s` is the time
     of the step without compute kernels: gaps, blocking collectives.
     """
-    always_s = always_j = sometimes_s = sometimes_j = 0.0
-    sometimes = []
-    for load in loads:
-        watts = clocked_w(load, peak_flops, c)
-        if load.clocked == 1.0:
-            always_s += load.busy_s
-            always_j += load.busy_s * watts
-        else:
-            sometimes.append((load.busy_s, load.clocked, watts))
-            sometimes_s += load.busy_s
-            sometimes_j += load.busy_s * watts
-    transfer_j = sum(load.busy_s * clocked_w(load, peak_flops, c) for load in transfers)
+    parts = _by_clocked(loads, c)
+    transfer_j = sum(load.busy_s * clocked_w(load, c) for load in transfers)
     hbm_j = c.hbm_w * sum(load.hbm_bytes for load in (*loads, *transfers)) / hbm_bandwidth_bytes_per_s
-    boost_s = always_s + sometimes_s + other_s
-    if boost_s <= 0.0 or c.idle_w + (always_j + sometimes_j + transfer_j + hbm_j) / boost_s <= c.limit_w:
-        return 1.0
 
     def excess_w(clock: float) -> float:
-        stretch = float(clock**-c.rate_exponent)
-        duration_s, sms_j = always_s * stretch + other_s, always_j * stretch + transfer_j
-        for busy_s, clocked, watts in sometimes:
-            time_s = busy_s * clock_factor(clocked, stretch)
-            duration_s += time_s
-            sms_j += time_s * watts
+        duration_s, sms_j, stretch = other_s, transfer_j, float(clock**-c.rate_exponent)
+        for clocked, seconds, joules in parts:
+            factor = clock_factor(clocked, stretch)
+            duration_s += factor * seconds
+            sms_j += factor * joules
         return c.idle_w + (float(clock**c.power_exponent) * sms_j + hbm_j) / duration_s - c.limit_w
 
+    if other_s + sum(seconds for _, seconds, _ in parts) <= 0.0 or excess_w(1.0) <= 0.0:
+        return 1.0
+
     return _root(excess_w, c.lowest_clock, 1.0)
+
+
+def average_w(loads: Sequence[Load], other_s: float, hbm_bandwidth_bytes_per_s: float, c: PowerConstants) -> float:
+    """Average power at the boost clock of kernels one after the other, `other_s` seconds without any."""
+    duration_s = sum(load.busy_s for load in loads) + other_s
+    sms_j = sum(load.busy_s * clocked_w(load, c) for load in loads)
+    hbm_j = c.hbm_w * sum(load.hbm_bytes for load in loads) / hbm_bandwidth_bytes_per_s
+    return c.idle_w + (sms_j + hbm_j) / duration_s
+
+
+def _by_clocked(loads: Sequence[Load], c: PowerConstants) -> list[tuple[float, float, float]]:
+    """Seconds and the SMs' joules above idle at the boost clock, by how far kernels follow the clock."""
+    sums: dict[float, tuple[float, float]] = {}
+    for load in loads:
+        seconds, joules = sums.get(load.clocked, (0.0, 0.0))
+        sums[load.clocked] = (seconds + load.busy_s, joules + load.busy_s * clocked_w(load, c))
+    return [(clocked, seconds, joules) for clocked, (seconds, joules) in sums.items()]
 
 
 def _root(rising: Callable[[float], float], low: float, high: float) -> float:
@@ -156,6 +195,19 @@ def _root(rising: Callable[[float], float], low: float, high: float) -> float:
 
 def slowdown(clock: float, step_s: float, c: PowerConstants) -> float:
     """How much longer arithmetic takes in the `repeats`-th of equal steps of `step_s` seconds, at least 1."""
-    load_s = c.repeats * step_s
+    return _stretch(clock, c.repeats * step_s, c)
+
+
+def slowdown_from_rest(clock: float, step_s: float, c: PowerConstants) -> float:
+    """How much longer arithmetic takes on average over a lone step of `step_s` seconds on a rested card, at least 1.
+
+    The rate, one over the stretch, is averaged, by the midpoint rule.
+    """
+    parts = [(index + 0.5) / _PARTS for index in range(_PARTS)]
+    return _PARTS / sum(1.0 / _stretch(clock, part * step_s, c) for part in parts)
+
+
+def _stretch(clock: float, load_s: float, c: PowerConstants) -> float:
+    """How much longer arithmetic takes after `load_s` seconds of a load that settles at `clock`."""
     way_down = 1.0 - exp(-((load_s / c.settle_s) ** c.settle_shape))
     return float((1.0 - way_down * (1.0 - clock)) ** -c.rate_exponent)

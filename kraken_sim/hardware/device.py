@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
@@ -117,6 +117,16 @@ class LaunchCosts:
             1e-2,
         ),
     )
+    graph_launch_rested_s: float = field(
+        default=0.0,
+        metadata=means(
+            "From the launch call of a captured graph to its first node after 0.1 s of rest and more; at least the one "
+            "without a rest counts.",
+            0.0,
+            60e-6,
+            1e-2,
+        ),
+    )
     eager_shares: Mapping[str, float] = field(
         default_factory=dict,
         hash=False,
@@ -138,3 +148,8 @@ class LaunchCosts:
             "of the logarithm",
         ),
     )
+
+    @property
+    def rested(self) -> LaunchCosts:
+        """The same of a host and a device that have rested."""
+        return replace(self, graph_launch_s=max(self.graph_launch_s, self.graph_launch_rested_s))

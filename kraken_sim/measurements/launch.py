@@ -7,11 +7,11 @@ from math import log, sqrt
 from statistics import median, variance
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from kraken_sim.measurements.records import LaunchRecord
+from kraken_sim.measurements.records import LaunchRecord, WakeRecord
 from kraken_sim.profiles.profile import Provenance, ProvenanceKind
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from kraken_sim.hardware.device import LaunchCosts
     from kraken_sim.measurements.schema import MeasurementFile
@@ -28,6 +28,7 @@ NEEDED: Final[Mapping[str, str]] = {
     "eager_side_collective_s": "host_all_reduce/side_stream",
     "eager_kernel_gap_s": "queued_chain",
     "graph_launch_s": "graph_start",
+    "graph_launch_rested_s": "wake",
     "graph_node_gap_s": "graph_node_gap",
     "graph_edge_s": "graph_edge",
     "eager_shares": "host_kernel",
@@ -48,6 +49,9 @@ CALLS: Final = ("host_kernel", "host_module", "host_layer", "eager_chain", "roun
 
 LEAST_SHARE: Final = 0.05
 """Least share of a kernel, against noise; a limit of ours."""
+
+RESTED_S: Final = 0.1
+"""From so long a rest on the first launch takes as long after any; measured on an H200."""
 
 Quantities = dict[tuple[str, str], list[float]]
 """Medians in seconds of (quantity, detail), one for each condition and process it was measured in."""
@@ -88,6 +92,7 @@ def launch_costs(measurements: MeasurementFile, initial: LaunchCosts, machine: s
     for record in measurements.each(LaunchRecord):
         quantities.setdefault((record.quantity, record.detail), []).append(record.time_s[1])
     found = _host(quantities) | _device(quantities) | _shares(quantities) | _spread(measurements)
+    found |= _rested(measurements.select(WakeRecord))
     # A slope of noisy times can come out below zero, a cost cannot.
     values = {name: max(0.0, cost.value) for name, cost in found.items() if "." not in name}
     shares = {name.partition(".")[2]: cost.value for name, cost in found.items() if "." in name}
@@ -172,6 +177,23 @@ def _spread(measurements: MeasurementFile) -> dict[str, _Found]:
 
 def _several(values: list[float], what: str) -> str:
     return f", median of {len(values)} {what}" if len(values) > 1 else ""
+
+
+def _rested(records: Sequence[WakeRecord]) -> dict[str, _Found]:
+    """What the first launch after a rest of host and device takes, until its kernels run as they do without a rest.
+
+    Kernels are a little slower then too, as their instructions are cold; that is in it.
+    """
+    warm = {record.work: record.inside_s.median for record in records if record.rest_s == 0.0}
+    times = [
+        record.time_s.median - warm[record.work]
+        for record in records
+        if record.rest_s >= RESTED_S and record.wait == "sleep" and record.work in warm
+    ]
+    if not times:
+        return {}
+    text = f"wake: graphs launched after {RESTED_S:g} s of rest and more, less the same kernels without a rest"
+    return {"graph_launch_rested_s": _Found(median(times), f"{text}{_several(times, 'chains and rests')}", len(times))}
 
 
 def _device(found: Quantities) -> dict[str, _Found]:

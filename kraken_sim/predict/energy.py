@@ -1,8 +1,9 @@
 """What a step draws: by the profile's power model where it has one, else by the datasheet's limit.
 
-With a power model, a kernel that runs t seconds alone takes t · f^a · (active · sms + tensor · flops / peak) and hbm ·
-bytes / bandwidth above idle (formulas in `kraken_sim.costs.power`); the card's average never exceeds its limit. Without
-one the card is taken to draw its TDP from the first kernel to the last, which is an upper bound.
+With a power model, a kernel that runs t seconds alone takes t · f^a · (active · sms + tensor · format · flops / peak)
+and hbm · bytes / bandwidth above idle (formulas in `kraken_sim.costs.power`). Under sustained load the card's average
+never exceeds its limit; a lone step on a rested card may, until the controller acts. Without a power model the card is
+taken to draw its TDP from the first kernel to the last, which is an upper bound.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from kraken_sim.costs.power import clocked_w
 from kraken_sim.engine.timeline import SpanKind
 from kraken_sim.predict.pricing import collective_load_of, load_of
+from kraken_sim.program.kernel_sets import CardLoad
 from kraken_sim.program.ops import Collective
 
 if TYPE_CHECKING:
@@ -49,7 +51,9 @@ def step_energy(prediction: Prediction) -> StepEnergy:
     if power is None:
         device_w, idle_w, basis = profile.device.tdp_w, profile.device.tdp_w, ASSUMED
     else:
-        device_w = min(power.limit_w, power.idle_w + _dynamic_j(prediction, power) / latency_s)
+        device_w = power.idle_w + _dynamic_j(prediction, power) / latency_s
+        if prediction.scenario.runtime.load is not CardLoad.RESTED:
+            device_w = min(power.limit_w, device_w)
         idle_w, basis = power.idle_w, MODEL
     return StepEnergy(device_w * latency_s * num_devices, device_w, idle_w, basis)
 
@@ -57,21 +61,20 @@ def step_energy(prediction: Prediction) -> StepEnergy:
 def _dynamic_j(prediction: Prediction, power: PowerConstants) -> float:
     """Energy above idle of rank 0."""
     device, pricing = prediction.profile.device, prediction.prepared.pricing
-    peak_flops = device.peak_flops[prediction.scenario.dtype]
     scale = float(prediction.slowdown ** (-power.power_exponent / power.rate_exponent))
     energy_j = 0.0
     for span in prediction.timeline.simulated:
         if span.rank != 0 or span.kind is SpanKind.WAIT or span.op is None:
             continue
         load, weight = _load(pricing, span.op), prediction.timeline.weight(span)
-        energy_j += weight * span.alone_s * scale * clocked_w(load, peak_flops, power)
+        energy_j += weight * span.alone_s * scale * clocked_w(load, power)
         energy_j += weight * power.hbm_w * load.hbm_bytes / device.hbm_bandwidth_bytes_per_s
     return energy_j
 
 
 def _load(pricing: Pricing, op: Op) -> Load:
     """What one such op asks of the card at the boost clock."""
-    num_sms = pricing.profile.device.num_sms
+    device = pricing.profile.device
     if isinstance(op, Collective):
-        return collective_load_of(pricing.collective(op), num_sms)
-    return load_of(pricing.at_boost(op), num_sms)
+        return collective_load_of(pricing.collective(op), device.num_sms)
+    return load_of(op, pricing.at_boost(op), device, pricing.profile.power)

@@ -36,7 +36,7 @@ from kraken_sim.profiles.placement import placed
 from kraken_sim.profiles.profile import QUANTISED_BLOCKS, ProvenanceKind
 from kraken_sim.profiles.what_if import on_host
 from kraken_sim.program.formats import KVCacheDType
-from kraken_sim.program.kernel_sets import RULES, KernelSet
+from kraken_sim.program.kernel_sets import RULES, CardLoad, KernelSet
 from kraken_sim.program.ops import Collective
 from kraken_sim.program.residency import with_cold_operands
 from kraken_sim.scenario.resolve import check_context, check_memory, memory_of, resolve_model
@@ -109,7 +109,9 @@ class Predictor:
             resolved=resolved,
             program=program,
             pricing=pricing,
-            machine=with_host_times(engine_machine(profile, pricing, scenario.runtime.kernels), hosts.median),
+            machine=with_host_times(
+                engine_machine(profile, pricing, scenario.runtime.kernels, scenario.runtime.load), hosts.median
+            ),
             memory=memory,
             num_parameters=shaped.num_parameters,
             described=self._describe(scenario, profile, communicates),
@@ -234,9 +236,14 @@ def _hosts_of(profile: HardwareProfile, host: HostTimes | None, num_ranks: int) 
     return host_range(spread, PROFILE_PROCESSES if host is None else host.processes, num_ranks)
 
 
-def engine_machine(profile: HardwareProfile, pricing: Pricing, kernels: KernelSet = KernelSet.PYTORCH) -> Machine:
-    """The profile as the engine sees it, launching the kernels of a set."""
-    launch = profile.launch
+def engine_machine(
+    profile: HardwareProfile,
+    pricing: Pricing,
+    kernels: KernelSet = KernelSet.PYTORCH,
+    load: CardLoad = CardLoad.SUSTAINED,
+) -> Machine:
+    """The profile as the engine sees it, launching the kernels of a set, rested or not."""
+    launch = profile.launch.rested if load is CardLoad.RESTED else profile.launch
     if launch.eager_shares:
         launch = replace(launch, eager_shares=shares_in(launch.eager_shares, kernels))
     if pricing.num_devices > 1:

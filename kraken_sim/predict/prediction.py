@@ -68,9 +68,20 @@ class Prediction:
         return self.prepared.pricing.slowdown
 
     @property
+    def clock_hz(self) -> float:
+        """The SMs' clock that the slowdown stands for; the boost clock where the profile knows no power."""
+        power, boost_hz = self.profile.power, self.profile.device.boost_clock_hz
+        return boost_hz if power is None else boost_hz * float(self.slowdown ** (-1.0 / power.rate_exponent))
+
+    @property
     def latency_s(self) -> float:
         """Duration of the step: TTFT of a prefill, TPOT of a decode step."""
         return self.timeline.duration_s
+
+    @property
+    def period_s(self) -> float:
+        """From step to step where they run back to back: the launch of a graph is hidden behind the step before."""
+        return self.latency_s - (0.0 if self.prepared.eager else self.prepared.machine.launch.graph_launch_s)
 
     @property
     def ttft_s(self) -> float | None:
@@ -178,6 +189,7 @@ class Prediction:
                 "collective_slowdown": cost.collective_slowdown_s,
             },
             "slowdown": self.slowdown,
+            "clock_hz": self.clock_hz,
             "host_wait_s": self.host_wait_s,
             "num_events": self.timeline.num_events,
             "provenance": {

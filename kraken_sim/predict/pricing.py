@@ -15,7 +15,7 @@ from kraken_sim.costs.gemm import gemm_cost
 from kraken_sim.costs.links.sharing import interconnect_of
 from kraken_sim.costs.links.side_by_side import SideBySide
 from kraken_sim.costs.memory_bound import memory_bound_cost
-from kraken_sim.costs.power import Load, clock_factor, settled_clock, slowdown
+from kraken_sim.costs.power import Load, clock_factor, settled_clock, slowdown, slowdown_from_rest, tensor_s
 from kraken_sim.costs.types import KernelCost
 from kraken_sim.hardware.interconnect import InterconnectKind
 from kraken_sim.predict.memo import Memo
@@ -26,10 +26,12 @@ from kraken_sim.program.program import MAIN_STREAM
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from kraken_sim.costs.power import PowerConstants
     from kraken_sim.costs.types import CollectiveCost
+    from kraken_sim.hardware.device import Device
     from kraken_sim.hardware.interconnect import Interconnect
     from kraken_sim.profiles.profile import HardwareProfile
-    from kraken_sim.program.ops import CollectiveKind, ComputeOp
+    from kraken_sim.program.ops import CollectiveKind, ComputeOp, DType
     from kraken_sim.program.program import Program
 
 
@@ -69,7 +71,10 @@ class Pricing:
         if cost is not None:
             return cost
         cost = self.at_boost(op)
-        return cost if self.slowdown == 1.0 else slower(cost, self.slowdown)
+        return cost if self.slowdown == 1.0 else self._slower(cost)
+
+    def _slower(self, cost: KernelCost) -> KernelCost:
+        return slower(cost, self.slowdown, self.profile.device.hbm_bandwidth_bytes_per_s)
 
     def at_boost(self, op: ComputeOp) -> KernelCost:
         """The cost of a compute kernel alone on the device at the clock that kernels were measured at."""
@@ -140,15 +145,14 @@ class Pricing:
         return SideBySide(profile.topology, profile.collectives, self.num_devices, p2p=self._p2p)
 
     def under_load(self, program: Program, load: CardLoad) -> Pricing:
-        """The prices on a card in that state; a rested one has the clock that kernels were measured at."""
-        return self if load is CardLoad.RESTED else self.under_sustained_load(program)
+        """The prices at the clock that the machine keeps while it runs the program again and again, or runs it once.
 
-    def under_sustained_load(self, program: Program) -> Pricing:
-        """The prices at the clock that the machine keeps while it runs the program again and again."""
+        A rested card runs at its boost clock until its controller has seen enough of a long step.
+        """
         power, device, launch = self.profile.power, self.profile.device, self.profile.launch
         if power is None:
             return self
-        loads, transfers, dtypes, compute_s, other_s = [], [], set(), 0.0, 0.0
+        loads, transfers, compute_s, other_s = [], [], 0.0, 0.0
         gap_s, kernels = launch.graph_node_gap_s, self._kernels.values
         own: dict[int, KernelCost] = {}
         for segment in program.segments:
@@ -162,16 +166,15 @@ class Pricing:
                         other_s += repeat * reduce.busy_s
                     continue
                 cost = own[id(op)] = kernels.get(op) or self.at_boost(op)
-                loads.append(load_of(cost, device.num_sms, repeat))
+                loads.append(load_of(op, cost, device, power, repeat))
                 compute_s += repeat * cost.busy_s
                 other_s += repeat * gap_s
-                if isinstance(op, Gemm):
-                    dtypes.add(op.dtype)
-        peak_flops = min((device.peak_flops[dtype] for dtype in dtypes), default=1.0)
-        clock = settled_clock(loads, transfers, other_s, peak_flops, device.hbm_bandwidth_bytes_per_s, power)
-        factor = slowdown(clock, compute_s + other_s, power)
+        clock = settled_clock(loads, transfers, other_s, device.hbm_bandwidth_bytes_per_s, power)
+        lost = slowdown_from_rest if load is CardLoad.RESTED else slowdown
+        factor = lost(clock, compute_s + other_s, power)
         if factor > 1.0:
-            slowed = {id(cost): slower(cost, factor) for cost in own.values()}
+            bandwidth = device.hbm_bandwidth_bytes_per_s
+            slowed = {id(cost): slower(cost, factor, bandwidth) for cost in own.values()}
             own = {number: slowed[id(cost)] for number, cost in own.items()}
         return replace(self, slowdown=max(1.0, factor), _program=program, _own=own)
 
@@ -180,10 +183,20 @@ def _order(op: Collective) -> tuple[int, int, int, str, bool]:
     return op.num_bytes, op.num_devices, op.stride, op.kind, op.norm is None
 
 
-def load_of(cost: KernelCost, num_sms: int, repeat: int = 1) -> Load:
+def arithmetic_format(op: ComputeOp) -> DType | None:
+    """The number format of a kernel's matrix products; None where it has none."""
+    if isinstance(op, Gemm):
+        return op.input_dtype
+    return op.dtype if isinstance(op, Attention) else None
+
+
+def load_of(op: ComputeOp, cost: KernelCost, device: Device, power: PowerConstants | None, repeat: int = 1) -> Load:
     """What `repeat` such kernels mean to the card's power."""
-    share = min(1.0, cost.ctas / num_sms)
-    return Load(repeat * cost.busy_s, repeat * cost.flops, repeat * cost.hbm_bytes, share, clocked_share(cost))
+    dtype = arithmetic_format(op)
+    peak_s = tensor_s(cost.flops, dtype, device, power) if dtype is not None else 0.0
+    share = min(1.0, cost.ctas / device.num_sms) * max(0.0, 1.0 - cost.fixed_s / cost.busy_s)
+    clocked = clocked_share(cost, device.hbm_bandwidth_bytes_per_s)
+    return Load(repeat * cost.busy_s, repeat * peak_s, repeat * cost.hbm_bytes, share, clocked)
 
 
 def collective_load_of(cost: CollectiveCost, num_sms: int, repeat: int = 1) -> Load:
@@ -191,15 +204,16 @@ def collective_load_of(cost: CollectiveCost, num_sms: int, repeat: int = 1) -> L
     return Load(repeat * cost.busy_s, 0.0, repeat * cost.hbm_bytes, min(1.0, cost.channels / num_sms))
 
 
-def clocked_share(cost: KernelCost) -> float:
-    """What the kernel's arithmetic needs of the time that its slower side takes."""
-    longest_s = max(cost.compute_s, cost.memory_s)
-    return cost.compute_s / longest_s if longest_s > 0.0 else 1.0
+def clocked_share(cost: KernelCost, hbm_bandwidth_bytes_per_s: float) -> float:
+    """How far the kernel's time follows the SMs' clock: their and L2's time by itself over that and HBM's."""
+    hbm_s = min(cost.memory_s, cost.hbm_bytes / hbm_bandwidth_bytes_per_s)
+    clocked_s = max(cost.compute_s, cost.memory_s - hbm_s)
+    return clocked_s / (clocked_s + hbm_s) if clocked_s + hbm_s > 0.0 else 1.0
 
 
-def slower(cost: KernelCost, factor: float) -> KernelCost:
+def slower(cost: KernelCost, factor: float, hbm_bandwidth_bytes_per_s: float) -> KernelCost:
     """The same kernel where arithmetic takes `factor` times as long; HBM keeps its pace."""
-    own = clock_factor(clocked_share(cost), factor)
+    own = clock_factor(clocked_share(cost, hbm_bandwidth_bytes_per_s), factor)
     return KernelCost(
         cost.busy_s * own,
         cost.ctas,

@@ -11,6 +11,7 @@ from kraken_sim.engine.timeline import SpanKind
 from kraken_sim.predict.host_bound import host_bound
 from kraken_sim.program.program import MAIN_STREAM, Category
 from kraken_sim.report.labels import prediction_labels
+from kraken_sim.report.text import load_words
 from kraken_sim.units import format_seconds
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def _summary(prediction: Prediction, base: Prediction) -> str:
         text += f", {100 * (base.latency_s / prediction.latency_s - 1):+.1f} % against {base.resolved.kind}"
         if base.scenario.runtime.kernels is not scenario.runtime.kernels:
             text += f" with {base.scenario.runtime.kernels} kernels"
+    text += f"; {load_words(prediction)}"
     found = host_bound(prediction)
     return text if found is None else f"{text}; {found.sentence()}"
 

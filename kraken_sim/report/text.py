@@ -31,7 +31,7 @@ TOP_KERNELS = 12
 """Kernels that are listed, longest first."""
 
 SLOWER = 1.005
-"""Slowdown by load from which it is worth a line; below it is noise."""
+"""Slowdown by load from which it is worth words; below it is noise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def prediction_report(prediction: Prediction, advice: OverlapAdvice | None = Non
     return Group(
         headline(prediction),
         breakdown_table([prediction]),
-        communication_lines(prediction),
+        communication_lines(prediction) + load_words(prediction),
         *([lines] if (lines := host_lines([prediction])) else []),
         *words,
         *([""] if words else []),
@@ -156,9 +156,6 @@ def communication_lines(prediction: Prediction) -> Text:
             f"waiting for collectives {format_seconds(cost.waiting_s)}, "
             f"collectives slower by {format_seconds(cost.collective_slowdown_s)}\n"
         )
-    if prediction.slowdown > SLOWER:
-        percent = 100.0 * (prediction.slowdown - 1.0)
-        text.append(f"power limit: under sustained load kernels take {percent:.1f} % longer than at the boost clock\n")
     return text
 
 
@@ -168,6 +165,18 @@ def host_lines(predictions: Sequence[Prediction], names: Sequence[str] = ("",)) 
     for name, prediction in zip(names, predictions, strict=True):
         if (found := host_bound(prediction)) is not None:
             text.append(f"{name}: {found.sentence()}\n" if name else f"{found.sentence()}\n")
+    return text
+
+
+def load_words(prediction: Prediction) -> str:
+    """The state of the card that the answer assumes, and the clock that goes with it."""
+    load, boost_hz = prediction.scenario.runtime.load, prediction.profile.device.boost_clock_hz
+    if prediction.profile.power is None:
+        return f"load: the boost clock of {boost_hz / 1e6:.0f} MHz throughout, as the profile knows nothing about power"
+    text = f"load: {load.value}, SMs at {prediction.clock_hz / 1e6:.0f} of {boost_hz / 1e6:.0f} MHz"
+    if prediction.slowdown > SLOWER:
+        percent = 100.0 * (prediction.slowdown - 1.0)
+        text += f": the power limit makes arithmetic take {percent:.1f} % longer than at the boost clock"
     return text
 
 
@@ -228,6 +237,8 @@ def comparison_report(predictions: Predictions) -> RenderableType:
             format_seconds(prediction.hidden_communication_s),
         )
     lines = [communication_lines(prediction) for prediction in predictions if prediction.resolved.architecture.overlaps]
+    named = zip(names, predictions, strict=True)
+    loads = Text("\n".join(f"{name}: {load_words(prediction)}" for name, prediction in named))
     waits = host_lines(predictions, names)
-    parts = [*([] if several else lines), *([waits] if waits else [])]
+    parts = [*([] if several else lines), loads, *([waits] if waits else [])]
     return Group(table, breakdown_table(predictions, shares=not several), *parts)

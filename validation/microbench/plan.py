@@ -418,7 +418,7 @@ def _sustained(quick: bool, num_devices: int) -> Iterator[Case]:
     for load in sustained_chains(wide)[: 1 if quick else None]:
         for device in range(num_devices):
             yield SustainedCase(
-                compute=load, idle_before_s=0.5, duration_s=0.8, dtype=DType.FLOAT16, device_index=device
+                compute=load, idle_before_s=0.5, duration_s=1.2, dtype=DType.FLOAT16, device_index=device
             )
 
 
