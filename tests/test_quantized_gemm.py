@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,11 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kraken_sim import predict_op
+from kraken_sim.calibration.fit_profile import calibrate
 from kraken_sim.calibration.gemm import GemmSample, fit_gemm, gemm_periods, gemm_shape
 from kraken_sim.calibration.split import split
 from kraken_sim.costs.gemm import gemm_cost, serving_quantize_s
 from kraken_sim.errors import InputError
-from kraken_sim.profiles.load import load_profile, profile_path
+from kraken_sim.measurements.schema import read_measurements
+from kraken_sim.profiles.load import check_profile, load_profile, profile_path
 from kraken_sim.profiles.write import with_sections
 from kraken_sim.program.formats import DType, Quantization
 from kraken_sim.program.ops import Gemm
@@ -23,10 +26,9 @@ from validation.public_data import public_data_folder
 from validation.public_tables import CARDS, gemm_samples
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from validation.public_tables import Card
 
+MEASUREMENTS = Path(__file__).parent.parent / "validation" / "measurements"
 BF16, FP8, NVFP4 = DType.BFLOAT16, Quantization.FP8, Quantization.NVFP4
 H200, B200 = load_profile("h200-sxm-x8"), load_profile("b200-sxm-x8")
 
@@ -138,3 +140,26 @@ def test_published_products_on_shapes_that_no_fit_has_seen(card: Card, quantizat
     periods_s = gemm_periods(held, profile.device, constants, profile.launch.graph_node_gap_s)
     errors = [abs(float(p) / s.period_s - 1.0) for p, s in zip(periods_s, held, strict=True)]
     assert float(np.mean(errors)) < most
+
+
+def test_a_rate_of_a_format_that_the_generation_has_not_is_doubtful(tmp_path: Path) -> None:
+    path = tmp_path / "ampere.yaml"
+    device = "{kind: datasheet, source: x, peak_flops: {float16: 312 TFLOP/s, float8_e4m3fn: 624 TFLOP/s}}"
+    path.write_text(f"description: x\nbase: a100-sxm4-80gb-x8\ndevice: {device}\n", encoding="utf-8")
+    (problem,) = check_profile(path)
+    assert problem.path == "device.peak_flops.float8_e4m3fn"
+    assert "ampere" in problem.message
+
+
+def test_a_calibration_fits_the_formats_that_a_file_has() -> None:
+    """Torch's products on an H200, from a base that has TensorRT-LLM's and none with a scale a row."""
+    file = read_measurements(MEASUREMENTS / "h200-sxm-x1-fp8-microbench.jsonl")
+    found = calibrate(file, replace(H200, gemm_fp8_rows=None))
+    assert {"gemm_fp8", "gemm_fp8_rows", "gemm_fp8_block"} <= set(found.blocks)
+    assert "gemm" not in found.blocks
+    rows = found.profile.gemm_fp8_rows
+    assert rows is not None
+    assert (rows.only_tile_rows, rows.only_tile_cols) == (128, 128)
+    residual = found.profile.provenance["gemm_fp8_rows.mma_efficiency"].residual
+    assert residual is not None
+    assert residual < 0.08

@@ -16,6 +16,7 @@ from kraken_sim.calibration.errors import class_errors
 from kraken_sim.calibration.kept import CALIBRATED, common_provenance, kept_provenance, labelled
 from kraken_sim.calibration.node_wait import node_wait
 from kraken_sim.calibration.overlap import pair_samples, sustained_samples
+from kraken_sim.calibration.quantised import fit_quantised
 from kraken_sim.calibration.residency import fit_held_share
 from kraken_sim.calibration.samples import all_reduce_samples, attention_samples, gemm_samples, too_many_to_fit
 from kraken_sim.calibration.small_kernels import memory_bound_samples
@@ -25,6 +26,7 @@ from kraken_sim.measurements.machine import machine_warnings
 from kraken_sim.measurements.rehearsal import as_on_device, is_rehearsal
 from kraken_sim.profiles.profile import Provenance, ProvenanceKind
 from kraken_sim.profiles.write import BlockText, numbers_of
+from kraken_sim.program.formats import ActivationScheme
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -190,7 +192,7 @@ def calibrate(
     named = replace(base, name=name or base.name)
     work = _Calibration(measurements, base, machine_text(measurements), named, always, tuple(kernels_from))
     # The gap between nodes is part of every period, so the launch costs come first.
-    for fit in (_launch, _gemm, _attention, _memory_bound, _collectives, _contention, _power):
+    for fit in (_launch, _gemm, _quantised, _attention, _memory_bound, _collectives, _contention, _power):
         fit(work)
     if not work.blocks and not work.judged:
         message = "holds no microbenchmarks, so there is nothing to fit; measure them with --suite full"
@@ -289,6 +291,23 @@ def _gemm(work: _Calibration) -> None:
         "gemm", gemm.rows_class, len(samples), fit, lambda held: gemm.gemm_periods(held, device, start, work.gap_s)
     )
     work.fitted("gemm", fit, f"{len(samples)} GEMMs at the boost clock", judge)
+
+
+def _quantised(work: _Calibration) -> None:
+    """Products of quantised operands, by format and scales, where a file has them."""
+    device, gap_s = work.base.device, work.gap_s
+    for one, fit in fit_quantised(work.measurements, work.profile, gap_s):
+        by_row = one.scheme is ActivationScheme.DYNAMIC
+        _, before = work.base.gemm_of(one.quantization, by_row=by_row)
+        records = len(fit.fitted) + len(fit.held_out)
+        judge = base_errors_of(
+            one.block,
+            gemm.rows_class,
+            records,
+            fit,
+            lambda held, before=before: gemm.gemm_periods(held, device, before, gap_s),  # type: ignore[misc]
+        )
+        work.fitted(one.block, fit, f"{records} GEMMs of torch._scaled_mm with {one.what}", judge)
 
 
 def _attention(work: _Calibration) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from kraken_sim.errors import InfeasibleError, InputError, Problem
 from kraken_sim.files.strict_yaml import read_yaml
+from kraken_sim.hardware.device import QUANTISED_FORMATS
 from kraken_sim.profiles.calibrated import file_version, is_path, list_profiles, profile_path, read_calibrated
 from kraken_sim.profiles.carry_over import base_files, profile_of
 from kraken_sim.program.ops import DType
@@ -54,8 +55,8 @@ def profile_files(name_or_path: str | Path) -> tuple[Path, ...]:
 def check_profile(name_or_path: str | Path) -> list[Problem]:
     """Everything wrong or doubtful about a profile; empty for a good one.
 
-    Beyond what loading rejects: peak rates that fall with shorter numbers, a name that is not the file's, and
-    groups of GPUs that cannot communicate.
+    Beyond what loading rejects: peak rates that fall with shorter numbers or of formats that the generation has not, a
+    name that is not the file's, and groups of GPUs that cannot communicate.
     """
     try:
         path = profile_path(name_or_path)
@@ -68,7 +69,11 @@ def check_profile(name_or_path: str | Path) -> list[Problem]:
     peaks = profile.device.peak_flops
     slower = [dtype for dtype in peaks if dtype.num_bytes < 4 and peaks[dtype] < peaks.get(DType.FLOAT32, 0.0)]
     message = "is less than the rate of float32"
-    return problems + [Problem(f"device.peak_flops.{dtype}", message, peaks[dtype]) for dtype in slower]
+    problems += [Problem(f"device.peak_flops.{dtype}", message, peaks[dtype]) for dtype in slower]
+    generation = profile.device.generation
+    unknown = [d for d in peaks if d.num_bytes == 1 and d not in QUANTISED_FORMATS[generation]]
+    message = f"tensor cores of {generation} do not multiply it"
+    return problems + [Problem(f"device.peak_flops.{dtype}", message, peaks[dtype]) for dtype in unknown]
 
 
 def _communication_problems(profile: HardwareProfile) -> list[Problem]:
