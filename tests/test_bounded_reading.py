@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -266,3 +267,15 @@ def test_pydantic_never_speaks_itself() -> None:
     assert words_of(unknown) == "is not right"  # type: ignore[arg-type]
     ours = {"type": "quantity", "loc": (), "msg": "has no unit", "input": 1}
     assert words_of(ours) == "has no unit"  # type: ignore[arg-type]
+
+
+def test_a_file_of_the_kernel_s_that_has_nothing_to_read_is_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Waits(io.BytesIO):
+        def read(self, _: int | None = -1) -> Any:
+            return None  # as of /proc/kmsg, opened so that nobody waits
+
+    (tmp_path / "waits.yaml").touch()
+    monkeypatch.setattr("kraken_sim.files.bounded._opened", lambda *_: Waits())
+    assert read_bytes(tmp_path / "waits.yaml", YAML_FILE) == b""

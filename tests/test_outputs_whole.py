@@ -114,6 +114,18 @@ def test_places_that_no_file_can_have_are_errors(name: str, tmp_path: Path, caps
     assert "--out:" in capsys.readouterr().err
 
 
+def test_a_pipe_that_nobody_reads_is_an_error_and_nothing_to_wait_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert main(["run", scenario(tmp_path), "--json", str(tmp_path / "pipe")]) == 2
+    assert "--json: cannot be written" in capsys.readouterr().err
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    write_whole(tmp_path / "pipe", b"read")
+    assert os.read(reader, 10) == b"read"
+    os.close(reader)
+
+
 def test_a_pipe_is_no_place_for_a_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     os.mkfifo(tmp_path / "pipe")
     assert main(["sweep", scenario(tmp_path), "--out", str(tmp_path / "pipe"), "--jobs", "1"]) == 2

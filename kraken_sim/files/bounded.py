@@ -152,7 +152,7 @@ def was_read(path: Path) -> bool:
 def read_bytes(path: str | Path, limit: Limit, field: str = "", example: str | None = None) -> bytes:
     """All bytes of a file; see `reading`."""
     with reading(path, limit, field, example) as file:
-        data = file.read(limit.max_bytes + 1)
+        data = file.read(limit.max_bytes + 1) or b""  # None where reading would wait, as of some files of the kernel's
     if len(data) > limit.max_bytes:  # it has grown, or does not tell its size
         raise InputError.single(field, f"cannot read {_shown(path)}: {_too_large(limit)}", example=example)
     return data

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from kraken_sim.errors import InputError
 from kraken_sim.files.bounded import was_read
+from kraken_sim.files.whole import is_special
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,7 +67,7 @@ def check_replaceable(path: Path, option: str, *, force: bool = False, ours: boo
         InputError: the file was read for this answer, or is none of ours and `force` is not given.
     """
     try:
-        if not path.is_file():
+        if is_special(path) or not path.is_file():
             return
         if was_read(path):
             raise InputError.single(option, "is a file that was read for this answer", str(path), "another name")

@@ -27,8 +27,11 @@ def write_whole(path: Path, data: bytes | Iterable[bytes], temporary: Path | Non
         OSError: it can't be written; nothing is left behind, and a file that was there is as it was.
     """
     try:
-        if _is_special(path):
-            with path.open("wb") as file:
+        if is_special(path):
+            # A pipe that nobody reads is an error, and nothing to wait for.
+            descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_NONBLOCK | os.O_CLOEXEC)
+            os.set_blocking(descriptor, True)
+            with os.fdopen(descriptor, "wb") as file:
                 file.writelines([data] if isinstance(data, bytes) else data)
             return
         target = Path(os.path.realpath(path))
@@ -70,7 +73,7 @@ def _write(path: Path, data: bytes | Iterable[bytes], *, exclusive: bool) -> Non
         os.fsync(file.fileno())
 
 
-def _is_special(path: Path) -> bool:
+def is_special(path: Path) -> bool:
     """A device or a pipe, or a name of one of this process's own files."""
     if str(path).startswith(("/dev/", "/proc/")):
         return True
