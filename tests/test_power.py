@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,6 +22,7 @@ from kraken_sim.costs.power import (
     settled_clock,
     slowdown,
     slowdown_from_rest,
+    slowest_of,
 )
 from kraken_sim.predict.pricing import Pricing, clocked_share, load_of, slower
 from kraken_sim.profiles.load import load_profile
@@ -252,6 +254,27 @@ def test_dips_of_the_slow_loop_belong_to_the_settled_rate() -> None:
     since = next(at for at in run.chunk_end_s if at >= SETTLED_FROM_S)
     lost = 0.1 * 0.2 * settled / (end + 0.2 - since)
     assert dipped.settled_rate == pytest.approx(settled - lost)
+
+
+def test_of_cards_that_dip_on_their_own_the_slowest_loses_more_the_more_there_are() -> None:
+    """Against draws of an exponential excess over a floor of 1.1, of which a card loses 0.2 on average."""
+    uneven = replace(START, unevenness=0.5)
+    draws = np.random.default_rng(1).exponential(0.5 * 0.2, (200_000, 8)) + 0.1
+    for number in (1, 2, 8):
+        assert slowest_of(number, 1.2, uneven) == pytest.approx(1.0 + draws[:, :number].max(axis=1).mean(), rel=2e-3)
+    assert slowest_of(8, 1.0, uneven) == 1.0
+
+
+def test_how_unevenly_a_card_loses_is_read_off_a_long_load_cut_finely() -> None:
+    excess_s = np.random.default_rng(2).exponential(0.03, 400)
+    ends = tuple(0.02 * (index + 1) for index in range(400))
+    rates = tuple(
+        1.0 if end < SETTLED_FROM_S else 1.0 / (1.1 + float(more)) for end, more in zip(ends, excess_s, strict=True)
+    )
+    sample = SustainedSample(1.0, ends, rates, (), (FULL,), (DType.FLOAT16,), ())
+    assert sample.has_cycles
+    assert sample.unevenness == pytest.approx(0.03 / 0.13, rel=0.1)
+    assert not replace(sample, chunk_end_s=ends[:50], chunk_rounds_per_s=rates[:50]).has_cycles
 
 
 def test_the_energy_counter_tells_more_than_a_sensor_that_lags() -> None:

@@ -170,6 +170,9 @@ def _fit(
     start_at, reach = np.zeros(len(names) + len(formats)), log(FURTHEST)
     found = least_squares(errors, start_at, bounds=(-reach, reach), loss="soft_l1", f_scale=1.5)
     constants = _changed(start, names, formats, np.exp(found.x))
+    limited = [sample for sample in samples if sample.settled_clock(device) < AT_BOOST]
+    if uneven := [sample.unevenness for sample in limited if sample.has_cycles]:
+        constants = replace(constants, unevenness=median(uneven))
     return _fit_settling(heavy, constants), dict(ASSUMED) if gemms_only else {}
 
 

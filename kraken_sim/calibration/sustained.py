@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Final
 
@@ -30,6 +31,12 @@ LEAST_IDLE_S: Final = 0.5
 
 LEAST_LOAD_S: Final = 1.0
 """Load that has one of the dips in it, which an H200 takes after 0.9 s and then about once a second, measured."""
+
+LEAST_CYCLES_S: Final = 2.0
+"""Load with so many dips that the share of their time is about right; a choice of ours, two of them."""
+
+LONGEST_CHUNK_S: Final = 0.05
+"""Longest chunk that shows a dip of 0.15 s whole; a choice of ours, a third of it."""
 
 LEAST_ENERGY: Final = 3
 """Fewest readings of the energy counter that tell a power; a limit of ours."""
@@ -76,6 +83,26 @@ class SustainedSample:
                 seconds += end_s - begun_s
             begun_s = end_s
         return rounds / seconds
+
+    @property
+    def has_cycles(self) -> bool:
+        """Whether it is long and finely cut enough to show how a settled card's rate goes up and down."""
+        last_s = self.chunk_end_s[-1]
+        longest_s = max(end_s - begun_s for begun_s, end_s in pairwise(self.chunk_end_s))
+        return last_s >= LEAST_CYCLES_S and longest_s <= LONGEST_CHUNK_S
+
+    @property
+    def unevenness(self) -> float:
+        """Mean excess of the time of a round over its floor in settled chunks, over what the limit costs on average.
+
+        For an exponential excess that is twice what the slower of two draws has over their mean.
+        """
+        boost_s = 1.0 / self.boost_rate
+        begun = zip(self.chunk_end_s, self.chunk_rounds_per_s[1:], strict=False)
+        times = sorted(1.0 / rate for begun_s, rate in begun if begun_s >= SETTLED_FROM_S)
+        count = len(times)
+        of_two = sum((2 * index + 1) * seconds for index, seconds in enumerate(times)) / count**2
+        return 2.0 * (of_two - fmean(times)) / (fmean(times) - boost_s)
 
     def settled_clock(self, device: Device) -> float:
         """The mean of the readings since `SETTLED_FROM_S`, over the boost clock."""

@@ -15,6 +15,14 @@ need by themselves over that and HBM's. b is below 1: at the boost clock kernels
 
 A second loop keeps the average over a second at the limit: on an H200 the clock settles within 60 ms, and about once a
 second dips for 0.1 to 0.2 s. The limit and all constants are those of the average, dips included.
+
+Cards dip at times of their own, and a step of several waits for the slowest: with the excess of a card's time over its
+floor taken as exponential, N cards are expected to lose
+
+    lost_N = lost_1 · (1 + unevenness · (H_N - 1)),  H_N = 1 + 1/2 + ... + 1/N
+
+(the mean of the largest of N exponential variables is H_N times theirs; Rényi, "On the theory of order statistics",
+1953), with lost_1 what the limit costs a card.
 """
 
 from __future__ import annotations
@@ -71,6 +79,16 @@ class PowerConstants:
     settle_s: float = field(metadata=means("Time that the controller takes to settle.", 1e-4, 0.06, 100.0))
     settle_shape: float = field(metadata=means("Shape of the way down.", 0.1, 4.0, 20.0, "exponent"))
     repeats: float = field(metadata=means("Steps back to back, of which the last counts.", 0.0, 1000.0, 1e6, "steps"))
+    unevenness: float = field(
+        default=0.0,
+        metadata=means(
+            "Mean excess of what the limit costs at a moment over its floor, over what it costs on average.",
+            0.0,
+            0.2,
+            2.0,
+            "share",
+        ),
+    )
     tensor_formats: Mapping[str, float] = field(
         default_factory=dict,
         hash=False,
@@ -196,6 +214,12 @@ def _root(rising: Callable[[float], float], low: float, high: float) -> float:
 def slowdown(clock: float, step_s: float, c: PowerConstants) -> float:
     """How much longer arithmetic takes in the `repeats`-th of equal steps of `step_s` seconds, at least 1."""
     return _stretch(clock, c.repeats * step_s, c)
+
+
+def slowest_of(num_cards: int, factor: float, c: PowerConstants) -> float:
+    """How much longer arithmetic is expected to take on the slowest of some cards, `factor` on one on average."""
+    harmonic = sum(1.0 / number for number in range(1, num_cards + 1))
+    return 1.0 + (factor - 1.0) * (1.0 + c.unevenness * (harmonic - 1.0))
 
 
 def slowdown_from_rest(clock: float, step_s: float, c: PowerConstants) -> float:

@@ -15,7 +15,7 @@ from kraken_sim.costs.gemm import gemm_cost
 from kraken_sim.costs.links.sharing import interconnect_of
 from kraken_sim.costs.links.side_by_side import SideBySide
 from kraken_sim.costs.memory_bound import memory_bound_cost
-from kraken_sim.costs.power import Load, clock_factor, settled_clock, slowdown, slowdown_from_rest, tensor_s
+from kraken_sim.costs.power import Load, clock_factor, settled_clock, slowdown, slowdown_from_rest, slowest_of, tensor_s
 from kraken_sim.costs.types import KernelCost
 from kraken_sim.hardware.interconnect import InterconnectKind
 from kraken_sim.predict.memo import Memo
@@ -170,8 +170,11 @@ class Pricing:
                 compute_s += repeat * cost.busy_s
                 other_s += repeat * gap_s
         clock = settled_clock(loads, transfers, other_s, device.hbm_bandwidth_bytes_per_s, power)
-        lost = slowdown_from_rest if load is CardLoad.RESTED else slowdown
-        factor = lost(clock, compute_s + other_s, power)
+        step_s = compute_s + other_s
+        if load is CardLoad.RESTED:
+            factor = slowdown_from_rest(clock, step_s, power)
+        else:
+            factor = slowest_of(program.num_devices, slowdown(clock, step_s, power), power)
         if factor > 1.0:
             bandwidth = device.hbm_bandwidth_bytes_per_s
             slowed = {id(cost): slower(cost, factor, bandwidth) for cost in own.values()}
