@@ -202,3 +202,10 @@ def test_a_norm_computes_more_for_an_element_than_an_addition_does() -> None:
     norm, add = Norm(512, 4096, FP16), Elementwise("add", 512 * 4096, 2, FP16)
     assert memory_bound_cost(norm, H200, C).flops > memory_bound_cost(add, H200, C).flops == 512 * 4096
     assert memory_bound_cost(Copy(4096), H200, C).flops == 0.0
+
+
+@pytest.mark.parametrize("num_tokens", [1, 16, 2048])
+def test_a_lookup_without_learned_positions_is_the_gather_alone(num_tokens: int) -> None:
+    both, gather = (memory_bound_cost(Embedding(num_tokens, 4096, FP16, added), H200, C) for added in (True, False))
+    assert C.kernels["elementwise"]["launch_s"] <= gather.fixed_s <= gather.busy_s < both.busy_s
+    assert gather.hbm_bytes <= both.hbm_bytes

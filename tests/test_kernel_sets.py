@@ -374,7 +374,8 @@ def test_kernel_sets_and_the_state_of_the_card_can_be_swept() -> None:
     assert [(row["runtime.kernels"], row["runtime.load"]) for row in rows] == [
         ("pytorch", "sustained"), ("pytorch", "rested"), ("serving", "sustained"), ("serving", "rested"),
     ]  # fmt: skip
-    assert rows[1]["latency_s"] <= rows[0]["latency_s"]
+    # The rested card has all of its clock, but its first launch begins some 50 us later.
+    assert rows[1]["latency_s"] <= rows[0]["latency_s"] + 1e-4
 
 
 def test_the_command_line_compares_sets(capsys: pytest.CaptureFixture[str]) -> None:

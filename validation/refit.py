@@ -58,6 +58,7 @@ def steps(tables: Path) -> list[tuple[str, Callable[[make.Shipped], None]]]:
         (PAIR, partial(make.published_of_same_chip, name=PAIR, source=H200, block="attention_float8")),
         (PAIR, partial(make.measured_quantised, name=PAIR, folder=MEASUREMENTS)),
         (PAIR, partial(make.measured_quantising, name=PAIR, folder=MEASUREMENTS)),
+        (PAIR, partial(make.measured_composed, name=PAIR, folder=MEASUREMENTS)),
         (H200, partial(make.rows_of_same_chip, name=H200, source=PAIR, how="one H200")),
         (H100, partial(make.rows_of_same_chip, name=H100, source=PAIR, how=f"one {SAME_CHIP}", factor=OTHER_CARD)),
         (H200, partial(make.launch_of_published, name=H200, source=PAIR, how="two H200")),

@@ -9,6 +9,7 @@ from kraken_sim.calibration.attention import DEFAULT_START as ATTENTION_START
 from kraken_sim.calibration.attention import fit_attention, phase_class
 from kraken_sim.calibration.collective_kinds import fit_kind
 from kraken_sim.calibration.collectives import fit_all_reduce
+from kraken_sim.calibration.composed import composed_samples
 from kraken_sim.calibration.fit_profile import calibrate, held_out_text, machine_text, unchanged
 from kraken_sim.calibration.gemm import fit_gemm
 from kraken_sim.calibration.memory_bound import fit_memory_bound
@@ -16,7 +17,7 @@ from kraken_sim.calibration.overlap import sustained_samples
 from kraken_sim.calibration.power import START as POWER_START
 from kraken_sim.calibration.power import fit_power
 from kraken_sim.calibration.quantised import fit_quantised, quantising_samples
-from kraken_sim.costs.memory_bound import QUANTISING
+from kraken_sim.costs.memory_bound import COMPOSED, QUANTISING
 from kraken_sim.files.strict_yaml import parse_yaml
 from kraken_sim.measurements.launch import LAYER_CALLS, launch_costs
 from kraken_sim.measurements.records import LaunchRecord, WakeRecord
@@ -38,11 +39,13 @@ from validation.public_tables import (
 from validation.refit_starts import LINKS, collectives_start, contention_start, memory_bound_start
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    from kraken_sim.calibration.memory_bound import MemoryBoundSample
     from kraken_sim.calibration.split import Fit
     from kraken_sim.costs.collectives.constants import CollectiveConstants
+    from kraken_sim.costs.memory_bound import MemoryBoundConstants
     from kraken_sim.profiles.profile import HardwareProfile
     from validation.public_tables import Card
 
@@ -367,13 +370,37 @@ def measured_quantising(shipped: Shipped, name: str, folder: Path) -> None:
     gap_s, own = profile.launch.graph_node_gap_s, profile.memory_bound
     fit = fit_memory_bound(quantising_samples(file), profile.device, own, graph_node_gap_s=gap_s, common=False)
     source = f"fit to {machine_text(file)}, kernels of torch.compile that quantise, {_shapes(fit)}{held_out_text(fit)}"
-    where = _fitted(source, fit)
+    _put_kinds(shipped, name, fit, source, QUANTISING)
+
+
+def measured_composed(shipped: Shipped, name: str, folder: Path) -> None:
+    """Torch's kernels for strided operands and its reductions, on one such card, from sums of operators."""
+    profile = shipped.profiles[name]
+    file = read_measurements(folder / "h200-sxm-x1-llama-microbench.jsonl")
+    gap_s, own, samples = profile.launch.graph_node_gap_s, profile.memory_bound, composed_samples(file)
+    fit = fit_memory_bound(samples, profile.device, own, graph_node_gap_s=gap_s, common=False, only=COMPOSED)
+    source = (
+        f"fit to {machine_text(file)}, RMSNorm, rotary positions and SiLU-mul of two to ten kernels, "
+        f"{_shapes(fit)}{held_out_text(fit)}"
+    )
+    _put_kinds(shipped, name, fit, source, COMPOSED)
+
+
+def _put_kinds(
+    shipped: Shipped,
+    name: str,
+    fit: Fit[MemoryBoundConstants, MemoryBoundSample],
+    source: str,
+    kinds: Iterable[str],
+) -> None:
+    """Some kinds of memory-bound kernels of a fit, which keep a source of their own."""
+    profile, where = shipped.profiles[name], _fitted(source, fit)
     known = {
         path.removeprefix("memory_bound."): other
         for path, other in profile.provenance.items()
         if path.startswith("memory_bound.") and other != said(profile, "memory_bound")
     }
-    overrides = known | {f"kernels.{kind}": where for kind in QUANTISING}
+    overrides = known | {f"kernels.{kind}": where for kind in kinds}
     shipped.put(name, "memory_bound", BlockText(fit.constants, said(profile, "memory_bound"), overrides))
 
 

@@ -90,9 +90,13 @@ class ProgramBuilder:
         return steps
 
     def embedding(self) -> None:
-        """Token rows gathered, position rows added: two kernels."""
+        """Token rows gathered and, where positions are learned, their rows added: two kernels."""
         work = self.work
-        self.kernel("embedding", Embedding(work.num_tokens, self.width, work.dtype), Category.OTHER)
+        self.kernel(
+            "embedding",
+            Embedding(work.num_tokens, self.width, work.dtype, self.config.position_embeddings),
+            Category.OTHER,
+        )
 
     def small(self, kernels: Iterable[SmallKernel], suffix: str = "") -> None:
         """Kernels of a set on the main stream."""
@@ -242,7 +246,7 @@ class ProgramBuilder:
         width, gated, bias = self.share.intermediate_size, self.config.gated_ffn, self.config.mlp_bias
         self.gemm("gemm_up" + suffix, 2 * width if gated else width, self.width, bias=bias)
         work = self.work
-        kernels = activation_kernels(work.num_tokens * width, work.dtype, self.rules, gated=gated)
+        kernels = activation_kernels(work.num_tokens, width, work.dtype, self.rules, gated=gated)
         self.small(quantised_activation(kernels, (work.num_tokens, width), work.inputs, self.rules), suffix)
         self.gemm("gemm_down" + suffix, self.width, width, accumulate=accumulate, bias=bias)
 

@@ -49,7 +49,7 @@ def norm_kernels(
     if function == "layer_norm":
         return [SmallKernel(name, Norm(num_tokens, hidden_size, dtype), Category.NORM)]
     if rules.composed:
-        return _composed_rms_norm(name, num_tokens, hidden_size, dtype)
+        return composed_rms_norm(name, num_tokens, hidden_size, dtype)
     norm = Norm(num_tokens, hidden_size, dtype, function, fused=rules.generated_norm)
     return [SmallKernel(name, norm, Category.NORM)]
 
@@ -59,19 +59,19 @@ def add_norm(num_tokens: int, hidden_size: int, dtype: DType, function: NormFunc
     return Norm(num_tokens, hidden_size, dtype, function, fused=True, adds=1, writes_sum=True)
 
 
-def _composed_rms_norm(name: str, num_tokens: int, hidden_size: int, dtype: DType) -> list[SmallKernel]:
+def composed_rms_norm(name: str, num_tokens: int, hidden_size: int, dtype: DType) -> list[SmallKernel]:
     """Weight * (x * rsqrt(mean(x²) + eps)), in float32 inside (Hugging Face modeling_llama.py): 8 kernels, or 6."""
     elements, wide = num_tokens * hidden_size, DType.FLOAT32
     steps = [
         ("pow", Elementwise("pow", elements, 1, wide)),
-        ("mean", Elementwise("mean", elements, 1, wide, num_outputs=0)),
+        ("mean", Elementwise("mean", elements, 1, wide, num_outputs=0, rows=num_tokens)),
         ("add", Elementwise("add", num_tokens, 1, wide)),
         ("rsqrt", Elementwise("rsqrt", num_tokens, 1, wide)),
-        ("mul", Elementwise("mul", elements, 1, wide)),
-        ("weight", Elementwise("mul", elements, 1, dtype)),
+        ("mul", Elementwise("mul", elements, 1, wide, strided=True)),
+        ("weight", Elementwise("mul", elements, 1, dtype, strided=num_tokens > 1)),
     ]
     if dtype.num_bytes < wide.num_bytes:
-        steps.insert(0, ("widen", Elementwise("convert", elements, 1, dtype, output_dtype=wide)))
+        steps.insert(0, ("widen", Elementwise("convert", elements, 1, dtype, output_dtype=wide, strided=True)))
         steps.insert(-1, ("narrow", Elementwise("convert", elements, 1, wide, output_dtype=dtype)))
     return [SmallKernel(f"{name}_{step}", op, Category.NORM) for step, op in steps]
 
@@ -146,32 +146,35 @@ def _composed_preparation(heads: HeadShapes, *, qk_norm: bool, rotary: bool, cop
     if qk_norm:
         for name, number in parts:
             rows = heads.num_tokens * number
-            found += _composed_rms_norm(f"norm_{name}", rows, heads.head_dim, heads.dtype)
+            found += composed_rms_norm(f"norm_{name}", rows, heads.head_dim, heads.dtype)
     if not rotary:
         return [*found, _cache_write("kv_cache", heads, 2 * heads.num_kv_heads, copies)]
     for name, number in parts:
-        found += _composed_rope(f"rope_{name}", heads.elements(number), heads.dtype)
+        found += composed_rope(f"rope_{name}", heads.elements(number), heads.dtype)
     return found + [_cache_write(f"{name}_cache", heads, heads.num_kv_heads, copies) for name in ("k", "v")]
 
 
-def _composed_rope(name: str, elements: int, dtype: DType) -> list[SmallKernel]:
+def composed_rope(name: str, elements: int, dtype: DType) -> list[SmallKernel]:
     """Five kernels of x * cos + cat(-x2, x1) * sin."""
     return [
-        SmallKernel(f"{name}_neg", Elementwise("neg", elements // 2, 1, dtype)),
-        SmallKernel(f"{name}_cat", Elementwise("cat", elements, 1, dtype)),
-        SmallKernel(f"{name}_cos", Elementwise("mul", elements, 1, dtype)),
-        SmallKernel(f"{name}_sin", Elementwise("mul", elements, 1, dtype)),
+        SmallKernel(f"{name}_neg", Elementwise("neg", elements // 2, 1, dtype, strided=True)),
+        SmallKernel(f"{name}_cat", Elementwise("cat", elements, 1, dtype, strided=True)),
+        SmallKernel(f"{name}_cos", Elementwise("mul", elements, 1, dtype, strided=True)),
+        SmallKernel(f"{name}_sin", Elementwise("mul", elements, 1, dtype, strided=True)),
         SmallKernel(f"{name}_add", Elementwise("add", elements, 2, dtype)),
     ]
 
 
-def activation_kernels(elements: int, dtype: DType, rules: KernelRules, *, gated: bool) -> list[SmallKernel]:
-    """GELU of T x f elements, or SiLU(a) * b of two such halves."""
+def activation_kernels(
+    num_tokens: int, width: int, dtype: DType, rules: KernelRules, *, gated: bool
+) -> list[SmallKernel]:
+    """GELU of T x f elements, or SiLU(a) * b of two such halves; of many tokens a half is a slice."""
+    elements, sliced = num_tokens * width, num_tokens > 1
     if not gated:
         return [SmallKernel("gelu", Elementwise("gelu", elements, 1, dtype))]
     if rules.composed:
         return [
-            SmallKernel("silu", Elementwise("silu", elements, 1, dtype)),
-            SmallKernel("mul", Elementwise("mul", elements, 2, dtype)),
+            SmallKernel("silu", Elementwise("silu", elements, 1, dtype, strided=sliced)),
+            SmallKernel("mul", Elementwise("mul", elements, 2, dtype, strided=sliced)),
         ]
     return [SmallKernel("silu_mul", Elementwise("silu_mul", elements, 2, dtype))]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -27,7 +27,7 @@ from kraken_sim.costs.memory_bound import (
 from kraken_sim.errors import InputError, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from numpy.typing import NDArray
 
@@ -49,11 +49,40 @@ class MemoryBoundSample:
     """One measured kernel: `period_s` is the time from one graph node to the next, its gap included.
 
     `inputs_warm`: the kernel before it has just written its inputs, as in a pass; False when they come from HBM.
+    `others` were timed with it, one after the other; the period is then that of all.
     """
 
     op: MemoryBoundOp
     period_s: float
     inputs_warm: bool
+    others: tuple[MemoryBoundOp, ...] = ()
+
+    @property
+    def ops(self) -> tuple[MemoryBoundOp, ...]:
+        """All the kernels of the period."""
+        return (self.op, *self.others)
+
+
+class _Timed(NamedTuple):
+    """The kernels of samples one after the other, and whose they are."""
+
+    kinds: NDArray[np.int64]
+    stream: Stream
+    warm: Floats
+    sample: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, samples: Sequence[MemoryBoundSample]) -> _Timed:
+        """The kernels of `samples`."""
+        kinds = np.array([KINDS.index(kind_of(op)) for sample in samples for op in sample.ops])
+        stream = Stream(*np.array([stream_of(op) for sample in samples for op in sample.ops], dtype=float).T)
+        warm = np.array([float(sample.inputs_warm) for sample in samples for _ in sample.ops])
+        return cls(kinds, stream, warm, np.repeat(np.arange(len(samples)), [len(sample.ops) for sample in samples]))
+
+    def periods(self, device: Device, constants: MemoryBoundConstants, gap_s: float) -> Floats:
+        """Predicted period of each sample, seconds."""
+        busy = _busy(self.kinds, self.stream, self.warm, device, constants)
+        return np.bincount(self.sample, busy + gap_s).astype(np.float64, copy=False)
 
 
 DEFAULT_START = MemoryBoundConstants(
@@ -118,10 +147,7 @@ def memory_bound_periods(
     graph_node_gap_s: float = 1e-6,
 ) -> Floats:
     """Predicted `period_s` of each sample [num_samples], seconds; the formulas of `memory_bound_cost`."""
-    kinds = np.array([KINDS.index(kind_of(sample.op)) for sample in samples])
-    stream = Stream(*np.array([stream_of(sample.op) for sample in samples], dtype=float).T)
-    warm = np.array([float(sample.inputs_warm) for sample in samples])
-    return _busy(kinds, stream, warm, device, constants) + graph_node_gap_s
+    return _Timed.of(samples).periods(device, constants, graph_node_gap_s)
 
 
 def fit_memory_bound(
@@ -131,18 +157,21 @@ def fit_memory_bound(
     *,
     graph_node_gap_s: float = 1e-6,
     common: bool = True,
+    only: Collection[str] = KINDS,
 ) -> Fit[MemoryBoundConstants, MemoryBoundSample]:
     """Fits on 70 % of the shapes and measures the error on the others; deterministic.
 
     Kernels with too few samples keep their initial constants, and so do the common rates, which hold for kernels
-    without rates of their own; `ctas_per_sm` is never fitted. What all kernels share of L2 is fitted where `common`.
+    without rates of their own; `ctas_per_sm` is never fitted. What all kernels share of L2 is fitted where `common`,
+    and of the kinds `only` some.
 
     Raises:
         InputError: too few samples, or periods that are not longer than the gap.
     """
     _check(samples, graph_node_gap_s)
     train, held_out = split(samples, memory_bound_shape)
-    counts = {kind: sum(kind_of(sample.op) == kind for sample in train) for kind in KINDS}
+    timed = [{kind_of(op) for op in sample.ops} for sample in train]
+    counts = {kind: sum(kind in kinds for kinds in timed) for kind in KINDS if kind in only}
     fitted = [kind for kind, count in counts.items() if count >= _MIN_PER_KIND]
     kept = {
         f"kernels.{kind}": f"{count} fitted samples, {_MIN_PER_KIND} needed"
@@ -164,9 +193,8 @@ def _fit(
     *,
     common: bool,
 ) -> MemoryBoundConstants:
-    kinds = np.array([KINDS.index(kind_of(sample.op)) for sample in train])
-    stream = Stream(*np.array([stream_of(sample.op) for sample in train], dtype=float).T)
-    warm = np.array([float(sample.inputs_warm) for sample in train])
+    timed = _Timed.of(train)
+    kinds, stream = timed.kinds, timed.stream
     rows = dict(initial.kernels) | {kind: _start_row(initial, kind) for kind in fitted}
     parameters = Parameters(replace(initial, kernels=rows))
     for name, bounds in _BOUNDS.items() if common else ():
@@ -180,7 +208,7 @@ def _fit(
             start = rows[kind].get("cold_round_s", _COLD_START)
             parameters.add_nested("kernels", kind, "cold_round_s", _COLD_BOUNDS, start)
     measured = np.array([sample.period_s for sample in train])
-    return robust_fit(parameters, lambda c: _busy(kinds, stream, warm, device, c) + gap_s, measured)
+    return robust_fit(parameters, lambda c: timed.periods(device, c, gap_s), measured)
 
 
 def _start_row(initial: MemoryBoundConstants, kind: str) -> dict[str, float]:

@@ -45,7 +45,18 @@ FORMS: Final = frozenset(
 """Fields of an op that say how it is run, not what it works on."""
 
 REFINEMENTS: Final = frozenset(
-    {"function", "fused", "adds", "writes_sum", "output_dtype", "quantization", "rows", "row_scales"}
+    {
+        "function",
+        "fused",
+        "adds",
+        "writes_sum",
+        "output_dtype",
+        "quantization",
+        "rows",
+        "row_scales",
+        "positions",
+        "strided",
+    }
 )
 """Fields of an op that count where they are not at their default: a plain kernel's shape stays on its side of the split
 when ops learn to tell more kernels apart."""

@@ -34,15 +34,18 @@ SILU_MUL_QUANTIZE, SILU_MUL_QUANTIZE_ROWS = "silu_mul_quantize", "silu_mul_quant
 QUANTISING = (
     QUANTIZE, QUANTIZE_ROWS, NORM_QUANTIZE, NORM_QUANTIZE_ROWS, SILU_MUL_QUANTIZE, SILU_MUL_QUANTIZE_ROWS,
 )  # fmt: skip
-FUSED_LAYER_NORM = "fused_layer_norm"
+FUSED_LAYER_NORM, STRIDED, REDUCTION = "fused_layer_norm", "strided_elementwise", "reduction"
+COMPOSED = (STRIDED, REDUCTION)
 COPY, STRIDED_COPY, EMBEDDING = "copy", "strided_copy", "embedding"
 KINDS = (
     NORM, ELEMENTWISE, GELU, COPY, STRIDED_COPY, EMBEDDING,
-    RMS_NORM, FUSED_NORM, SILU_MUL, ROPE, ROPE_KV_WRITE, FUSED_LAYER_NORM, *QUANTISING,
+    RMS_NORM, FUSED_NORM, SILU_MUL, ROPE, ROPE_KV_WRITE, FUSED_LAYER_NORM, STRIDED, REDUCTION, *QUANTISING,
 )  # fmt: skip
 STAND_INS: Mapping[str, str] = MappingProxyType(
     {
         GELU: ELEMENTWISE,
+        STRIDED: ELEMENTWISE,
+        REDUCTION: ELEMENTWISE,
         STRIDED_COPY: COPY,
         RMS_NORM: NORM,
         FUSED_NORM: NORM,
@@ -66,6 +69,9 @@ _POINTWISE = frozenset({GELU, SILU_MUL, ROPE, ROPE_KV_WRITE, QUANTIZE})
 _POINTWISE_ELEMENTS_PER_CTA = 1024
 """Elements of a CTA of PyTorch's vectorised pointwise kernels: 128 threads with 4 elements of 16 bits, twice unrolled
 (ATen/native/cuda/CUDALoops.cuh)."""
+
+_STRIDED_ELEMENTS_PER_CTA = 512
+"""Elements of a CTA of PyTorch's kernel for strided operands: 128 threads with 4 (ATen/native/cuda/CUDALoops.cuh)."""
 
 _COPY_BYTES_PER_CTA = 8192
 """Bytes of a CTA of a device-to-device copy. Assumed: 128 threads, four loads of 16 bytes each, the pointwise kernels'
@@ -94,7 +100,7 @@ _NORM_FLOPS = 8.0
 """FLOP an element of a norm, counted: mean, variance, scaling, weight and bias, rounded up. Assumed: it only enters the
 power."""
 
-_EMBEDDING_MOVES = 5.0
+_GATHER_MOVES, _POSITION_MOVES = 2.0, 3.0
 """Rows moved a token: the gather reads and writes one, the add reads it and a position and writes the sum; a
 definition."""
 
@@ -218,6 +224,11 @@ def memory_bound_cost(op: MemoryBoundOp, device: Device, constants: MemoryBoundC
     rates = stream_rates(constants, kind)
     times = stream_times(stream, rates, device, 1.0)
     launch_s = rates.launch_s
+    if isinstance(op, Embedding) and not op.positions:
+        # The constants are of both kernels; the add is a pointwise one, than which no kernel starts faster.
+        added = stream_rates(constants, ELEMENTWISE)
+        launch_s = max(min(launch_s, added.launch_s), launch_s - added.launch_s - added.cta_s)
+        times = times._replace(busy_s=times.busy_s - (rates.launch_s - launch_s))
     hbm_bytes = float(times.hbm_bytes)
     busy_s = max(times.busy_s, launch_s + hbm_bytes / device.hbm_bandwidth_bytes_per_s)
     ctas = int(stream.ctas)
@@ -247,6 +258,10 @@ def kind_of(op: MemoryBoundOp) -> str:
             return FUSED_NORM if op.fused else RMS_NORM
         return FUSED_LAYER_NORM if op.fused else NORM
     if isinstance(op, Elementwise):
+        if op.strided:
+            return STRIDED
+        if op.rows is not None and op.num_outputs == 0:
+            return REDUCTION
         if op.rows is not None:
             return SILU_MUL_QUANTIZE_ROWS if op.function == SILU_MUL else QUANTIZE_ROWS
         if op.function == SILU_MUL and op.output_dtype is not None:
@@ -268,13 +283,15 @@ def stream_of(op: MemoryBoundOp) -> Stream:
         return Stream(ctas, op.moved_bytes, op.cold_inputs * tensor, 0.0, float(rounds if cold else 0))
     if isinstance(op, Elementwise):
         cold_bytes = float(op.cold_inputs) * op.num_elements * op.dtype.num_bytes
-        ctas = op.rows or ceil(op.num_elements / _POINTWISE_ELEMENTS_PER_CTA)
+        elements = _STRIDED_ELEMENTS_PER_CTA if op.strided else _POINTWISE_ELEMENTS_PER_CTA
+        ctas = op.rows or ceil(op.num_elements / elements)
         return Stream(ctas, op.moved_bytes, cold_bytes, 0.0, 1.0 if op.cold_inputs else 0.0)
     if isinstance(op, Copy):
         part = _STRIDED_BYTES_PER_CTA if op.strided else _COPY_BYTES_PER_CTA
         return Stream(ceil(op.num_bytes / part), 2.0 * op.num_bytes, 0.0)
     row_bytes = float(op.hidden_size) * op.dtype.num_bytes
-    moved, table = _EMBEDDING_MOVES * op.num_tokens * row_bytes, op.num_tokens * row_bytes
+    moves = _GATHER_MOVES + _POSITION_MOVES * op.positions
+    moved, table = moves * op.num_tokens * row_bytes, op.num_tokens * row_bytes
     serial = float(op.num_tokens) if op.num_tokens <= _SERIAL_ROWS else 0.0
     return Stream(op.num_tokens * ceil(row_bytes / _GATHER_BYTES_PER_CTA), moved, table, serial)
 
@@ -334,7 +351,7 @@ def _flops(op: MemoryBoundOp) -> float:
         return _NORM_FLOPS * op.num_tokens * op.hidden_size
     if isinstance(op, Elementwise):
         return float(op.num_elements)
-    return 0.0 if isinstance(op, Copy) else float(op.num_tokens * op.hidden_size)
+    return float(op.num_tokens * op.hidden_size) if isinstance(op, Embedding) and op.positions else 0.0
 
 
 def _check(op: MemoryBoundOp) -> None:

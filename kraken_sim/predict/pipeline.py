@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from kraken_sim.architectures.workload import Phase, Workload
 from kraken_sim.costs.host import shares_in
-from kraken_sim.costs.memory_bound import QUANTISING
+from kraken_sim.costs.memory_bound import COMPOSED, QUANTISING
 from kraken_sim.engine.simulation import Machine
 from kraken_sim.measurements.host import host_of
 from kraken_sim.models.counts import parameter_count
@@ -135,10 +135,13 @@ class Predictor:
         float8 = scenario.phase is Phase.DECODE and scenario.kv_cache_dtype is KVCacheDType.FLOAT8
         attends = "attention_float8" if float8 and profile.attention_float8 is not None else "attention"
 
+        composed = RULES[scenario.runtime.kernels].composed
+
         def build() -> Described:
             unused = {"serving_attention"} | (set() if communicates else {"collectives", "contention"})
             unused |= {*QUANTISED_BLOCKS, "attention", "attention_float8"} - {layers, attends}
-            rows = () if layers != "gemm" or float8 else tuple(f"memory_bound.kernels.{kind}." for kind in QUANTISING)
+            others = (() if layers != "gemm" or float8 else QUANTISING) + (() if composed else COMPOSED)
+            rows = tuple(f"memory_bound.kernels.{kind}." for kind in others)
             found = {
                 path: record
                 for path, record in profile.provenance.items()
@@ -150,7 +153,7 @@ class Predictor:
                     residuals[block] = residuals[source]
             return Described(found, residuals)
 
-        key = (scenario.hardware, scenario.runtime.host, communicates, layers, attends, float8)
+        key = (scenario.hardware, scenario.runtime.host, communicates, layers, attends, float8, composed)
         return self._described.get(key, build)
 
     def _profile(self, hardware: str) -> HardwareProfile:

@@ -118,6 +118,7 @@ class Elementwise:
 
     Outputs have the inputs' number format unless `output_dtype` says another. A reduction, whose output is small, has
     no outputs. With `rows` each of so many rows is reduced before it is written, so that a CTA takes a whole one.
+    `strided` marks operands that are broadcast, converted or slices, which torch's own kernel takes element by element.
     """
 
     function: str
@@ -127,6 +128,7 @@ class Elementwise:
     num_outputs: int = 1
     output_dtype: DType | None = None
     rows: int | None = None
+    strided: bool = False
     cold_inputs: int = 0
 
     @property
@@ -151,11 +153,12 @@ class Copy:
 
 @dataclass(frozen=True, slots=True)
 class Embedding:
-    """Token rows gathered from a table and added to position rows: reads 2 rows a token, writes 1."""
+    """Token rows gathered from a table and, with learned `positions`, added to position rows: two kernels then."""
 
     num_tokens: int
     hidden_size: int
     dtype: DType
+    positions: bool = True
 
 
 class CollectiveKind(StrEnum):

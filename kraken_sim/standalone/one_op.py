@@ -130,11 +130,12 @@ class CopySpec(_Op):
 
 
 class EmbeddingSpec(_Op):
-    """An embedding lookup."""
+    """An embedding lookup; with learned `positions` their rows are added, by a second kernel."""
 
     op: Literal["embedding"]
     num_tokens: Count
     hidden_size: Count
+    positions: StrictBool = True
 
 
 class CollectiveOpSpec(CollectiveFields):
@@ -265,4 +266,4 @@ def _compute_op(
         return Elementwise(spec.function, spec.num_elements, spec.num_inputs, spec.dtype)
     if isinstance(spec, CopySpec):
         return Copy(spec.bytes)
-    return Embedding(spec.num_tokens, spec.hidden_size, spec.dtype)
+    return Embedding(spec.num_tokens, spec.hidden_size, spec.dtype, spec.positions)
