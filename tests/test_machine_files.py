@@ -185,7 +185,8 @@ def test_a_datasheet_can_be_a_base_and_carries_over_from_what_that_one_does(tmp_
     assert (new.device.name, new.device.hbm_capacity_bytes) == ("NVIDIA B300 SXM", 288e9)
     assert new.device.peak_flops == below.device.peak_flops
     assert new.topology == below.topology
-    for path_below in ("gemm.launch_s", "collectives.tree_efficiency", "attention.prologue_s"):  # no wider for the step
+    assert new.provenance["collectives.tree_efficiency"].source == "carried over from b200-sxm-x8 (NVIDIA B200 SXM)"
+    for path_below in ("gemm.launch_s", "attention.prologue_s"):  # no wider for the step
         assert new.provenance[path_below] == below.provenance[path_below]
     full = parse_profile(parse_yaml(complete_text(path)))
     assert (full.device, full.topology, full.collectives) == (new.device, new.topology, new.collectives)

@@ -20,7 +20,7 @@ from kraken_sim.errors import InputError
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.program.ops import CollectiveKind
 from validation.public_data import Row, add_public_data_option, folder_of_option, rows_of
-from validation.public_tables import CARDS
+from validation.public_tables import CARDS, NCCL_TABLES, QUANTISED_ONLY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from kraken_sim.profiles.profile import HardwareProfile
 
-NCCL_FILES: Final = ("nccl_all_reduce.csv", "nccl_other_collectives.csv")
+NCCL_FILES: Final = NCCL_TABLES
 CUSTOM_FILE: Final = "custom_all_reduce.csv"
 CUSTOM_LIMITS: Final = {2: 64 << 20, 4: 32 << 20, 8: 64 << 20}
 """Largest messages of the custom tables that custom kernels run; beyond them engines hand over to NCCL."""
@@ -123,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
-    profiles = {card.system: load_profile(card.machine) for card in CARDS}
+    profiles = {card.system: load_profile(card.machine) for card in (*CARDS, *QUANTISED_ONLY)}
     sys.stdout.write("NCCL\n\n" + markdown(nccl_errors(folder, profiles)) + "\n\n")
     sys.stdout.write("vLLM's choice of custom kernels\n\n" + markdown(custom_errors(folder, profiles)) + "\n")
     return 0

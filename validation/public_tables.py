@@ -142,8 +142,14 @@ CARDS: Final = (
 )  # fmt: skip
 """Cards with tables, in the order in which their profiles are fitted."""
 
-QUANTISED_ONLY: Final = (Card("b200-sxm-x8", "B200-SXM", "b200sxm_trtllm", TRTLLM, "b200_sxm", (), {}),)
-"""Cards of which products of quantised operands and decode over an fp8 cache are fitted, the rest carried over."""
+QUANTISED_ONLY: Final = (
+    Card("b200-sxm-x8", "B200-SXM", "b200sxm_trtllm", TRTLLM, "b200_sxm", ("2.27.3", "2.29.2"), {}),
+)
+"""Cards of which products of quantised operands, decode over an fp8 cache and NCCL's collectives are fitted, the rest
+carried over."""
+
+NCCL_TABLES: Final = ("nccl_all_reduce.csv", "nccl_other_collectives.csv", "nccl_b200.csv")
+"""The published tables of NCCL; a name of the publisher's."""
 
 
 def gemm_samples(folder: Path, card: Card, quantization: Quantization | None = None) -> list[GemmSample]:
@@ -207,8 +213,8 @@ def nccl_samples(folder: Path, card: Card, gap_s: float) -> list[AllReduceSample
             int(row["message_bytes"]), int(row["num_gpus"]), "nccl", "", None, "p2p", "eager", _seconds(row), gap_s,
             nccl_minor_version=int(row["nccl_version"].split(".")[1]),
         )
-        for row in rows_of(folder / "nccl_all_reduce.csv")
-        if row["system"] == card.system and row["nccl_version"] in card.nccl_versions and _in_range(row)
+        for row in _nccl_rows(folder, card)
+        if row.get("op", "all_reduce") == "all_reduce" and row["nccl_version"] in card.nccl_versions and _in_range(row)
     ]  # fmt: skip
 
 
@@ -231,9 +237,15 @@ def collective_samples(folder: Path, card: Card) -> list[CollectiveSample]:
     """Collectives other than AllReduce, of the newest NCCL."""
     return [
         CollectiveSample(collective_kind(row["op"]), int(row["message_bytes"]), int(row["num_gpus"]), _seconds(row))
-        for row in rows_of(folder / "nccl_other_collectives.csv")
-        if row["system"] == card.system and row["nccl_version"] == card.nccl_versions[-1]
+        for row in _nccl_rows(folder, card)
+        if row.get("op", "all_reduce") != "all_reduce" and row["nccl_version"] == card.nccl_versions[-1]
     ]
+
+
+def _nccl_rows(folder: Path, card: Card) -> list[Row]:
+    """NCCL's rows of a card, of all tables that are at hand."""
+    tables = [folder / name for name in NCCL_TABLES if (folder / name).is_file()]
+    return [row for table in tables for row in rows_of(table) if row["system"] == card.system]
 
 
 def _in_range(row: Row) -> bool:

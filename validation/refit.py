@@ -35,6 +35,7 @@ L40S, BOX, A100, A100_40, H200, H100, PAIR = (
     "h200-sxm-x2",
 )  # fmt: skip
 SAME_CHIP: Final = "H200, the same chip with other memory"
+OTHERS: Final = tuple(card.profile for card in QUANTISED_ONLY)
 WITH_NVLINK: Final = (A100, A100_40, PAIR, H200, H100)
 FROM_PAIR: Final = ("attention", "memory_bound", "contention")
 
@@ -51,7 +52,7 @@ def steps(tables: Path) -> list[tuple[str, Callable[[make.Shipped], None]]]:
         *(
             (card.profile, partial(fit, card=card, folder=tables))
             for card in QUANTISED_ONLY
-            for fit in (make.published_quantised_gemms, make.published_float8_cache)
+            for fit in (make.published_quantised_gemms, make.published_float8_cache, make.published_collectives)
         ),
         (A100_40, partial(carried, name=A100_40, source=A100, blocks=blocks, how="the 80 GB card")),
         (PAIR, partial(make.measured, name=PAIR, public=H200, folder=MEASUREMENTS)),
@@ -70,7 +71,7 @@ def steps(tables: Path) -> list[tuple[str, Callable[[make.Shipped], None]]]:
         *((name, partial(make.contention_of_another_card, name=name, source=PAIR)) for name in (A100, A100_40, L40S)),
         (BOX, partial(wires_of_box, name=BOX)),
         (L40S, partial(host_links, name=L40S, box=BOX, host=PAIR)),
-        *((name, partial(unmeasured_wires, name=name, pcie=L40S, host=PAIR)) for name in WITH_NVLINK),
+        *((name, partial(unmeasured_wires, name=name, pcie=L40S, host=PAIR)) for name in (*WITH_NVLINK, *OTHERS)),
     ]
 
 

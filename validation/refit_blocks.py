@@ -173,6 +173,10 @@ def published_float8_cache(shipped: Shipped, card: Card, folder: Path) -> None:
     shipped.put(card.profile, "attention_float8", BlockText(fit.constants, _fitted(source, fit)))
 
 
+CUSTOM_OF: Final = "h200-sxm-x8"
+"""The profile whose custom kernels stand for those of cards without rows of them."""
+
+
 def published_collectives(shipped: Shipped, card: Card, folder: Path) -> None:
     """Collectives from the tables: AllReduces of NCCL and of engines, then what other collectives differ by."""
     profile = shipped.profiles[card.machine]
@@ -189,9 +193,10 @@ def published_collectives(shipped: Shipped, card: Card, folder: Path) -> None:
         own = fit_kind([s for s in others if s.kind is kind], replace(profile, collectives=constants))
         constants = own.constants
         kinds.append(f"{100 * (own.residual or 0.0):.1f} % {kind}")
+    graphs = f" and custom kernels in CUDA graphs ({', '.join(card.custom)})" if card.custom else ""
     source = (
-        f"fit to {PUBLISHER} {card.name}, NCCL {' and '.join(card.nccl_versions)} AllReduce (nccl-tests) and custom "
-        f"kernels in CUDA graphs ({', '.join(card.custom)}), {_list(counts)} GPUs, 1 KiB to 256 MiB, {_shapes(fit)}"
+        f"fit to {PUBLISHER} {card.name}, NCCL {' and '.join(card.nccl_versions)} AllReduce (nccl-tests){graphs}, "
+        f"{_list(counts)} GPUs, 1 KiB to 256 MiB, {_shapes(fit)}"
         f"{held_out_text(fit)}; rates of one channel are not told apart by these rows and stay near NCCL's tuning "
         f"constants (tuning.cc); kind_factors and kind_link_correction: fit to the same publisher's AllGather, "
         f"ReduceScatter and AllToAll rows, NCCL {card.nccl_versions[-1]}, mean error on held-out shapes "
@@ -200,7 +205,11 @@ def published_collectives(shipped: Shipped, card: Card, folder: Path) -> None:
     if generation == "ada":
         pcie = {name: {**getattr(constants, name), "host": getattr(constants, name)["pcie"]} for name in LINKS["ada"]}
         constants = replace(constants, **pcie)  # type: ignore[arg-type]
-    text = BlockText(constants, _fitted(source, fit), _own_rows(profile, ("pcie", "host"), but=generation == "ada"))
+    rows = _own_rows(profile, ("pcie", "host"), but=generation == "ada")
+    if not card.custom:
+        carried = Provenance(ProvenanceKind.ASSUMED, f"custom kernels carried over from {CUSTOM_OF} (H200)")
+        rows |= {name: carried for name in constants.__slots__ if name.startswith("custom_")}
+    text = BlockText(constants, _fitted(source, fit), rows)
     shipped.put(card.machine, "collectives", text)
 
 

@@ -25,6 +25,12 @@ LINKS: Final[Mapping[str, Mapping[str, Mapping[str, float]]]] = {
         "channel_bytes_per_s": {"ll": 12e9, "ll128": 18e9, "simple": 19e9, "nvls": 30e9},
         "link_efficiency": {"ll": 0.38, "ll128": 0.6, "simple": 0.83, "nvls": 0.5},
     },
+    "blackwell": {
+        "base_s": {"ll": 4e-6, "ll128": 9e-6, "simple": 20e-6, "nvls": 22e-6},
+        "step_s": {"ll": 0.75e-6, "ll128": 1.5e-6, "simple": 1e-6, "nvls": 0.5e-6},
+        "channel_bytes_per_s": {"ll": 12e9, "ll128": 18e9, "simple": 19e9, "nvls": 30e9},
+        "link_efficiency": {"ll": 0.38, "ll128": 0.6, "simple": 0.83, "nvls": 0.5},
+    },
     "ampere": {
         "base_s": {"ll": 5.6e-6, "ll128": 12.8e-6, "simple": 19.2e-6},
         "step_s": {"ll": 0.8e-6, "ll128": 1.5e-6, "simple": 2e-6},
@@ -40,7 +46,7 @@ LINKS: Final[Mapping[str, Mapping[str, Mapping[str, float]]]] = {
 }
 """By generation: NVLink's row, of Ada that of PCIe. Latencies and channel rates near NCCL's src/graph/tuning.cc."""
 
-LINK_CLASS: Final = {"hopper": "nvlink", "ampere": "nvlink", "ada": "pcie"}
+LINK_CLASS: Final = {"hopper": "nvlink", "blackwell": "nvlink", "ampere": "nvlink", "ada": "pcie"}
 PAIR_LOSS: Final = {"ll": 0.2, "ll128": 0.1, "simple": 0.16}
 
 CUSTOM: Final[Mapping[str, Mapping[str, Mapping[str, float]]]] = {
@@ -83,16 +89,17 @@ def collectives_start(constants: CollectiveConstants, generation: str) -> Collec
     """The constants with all that AllReduces and other collectives tell set to its start."""
     link = LINK_CLASS[generation]
     changes: dict[str, Any] = {name: {**getattr(constants, name), link: row} for name, row in LINKS[generation].items()}
-    for name, row in CUSTOM[generation].items():
+    custom = CUSTOM.get(generation, {})
+    for name, row in custom.items():
         changes[name] = {**getattr(constants, name), **row}
-    kernels = CUSTOM[generation]["custom_base_s"]
+    kernels = custom.get("custom_base_s", {})
     changes["custom_peer_s"] = {**constants.custom_peer_s, **dict.fromkeys(kernels, CUSTOM_PEER_S)}
     return replace(
         constants,
         **changes,
         ring_pair_loss=PAIR_LOSS,
         link_correction={},
-        custom_link_correction={},
+        custom_link_correction={} if kernels else constants.custom_link_correction,
         kind_factors={},
         kind_link_correction={},
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,7 +19,14 @@ from kraken_sim.files.strict_yaml import read_yaml
 from kraken_sim.hardware.device import OTHER_MAKERS, Device
 from kraken_sim.hardware.interconnect import InterconnectKind
 from kraken_sim.hardware.topology.graph import LinkKind, NodeKind
-from kraken_sim.profiles.calibrated import calibrated_profiles, is_path, profile_path, read_calibrated
+from kraken_sim.profiles.calibrated import (
+    calibrated_profiles,
+    file_version,
+    is_path,
+    list_profiles,
+    profile_path,
+    read_calibrated,
+)
 from kraken_sim.profiles.datasheet import is_datasheet, parse_datasheet
 from kraken_sim.profiles.gemm_transfer import carry_over_gemm
 from kraken_sim.profiles.link_transfer import (
@@ -230,7 +238,36 @@ def _machine(document: YamlDocument) -> _Machine:
         base = known
         device = dataclasses.replace(base.device, **sheet.device)
     topology = sheet.topology or base.topology
-    return _Machine(sheet, base, with_same_links(topology, base, device), device, topology)
+    linked = with_same_links(topology, base, device)
+    if "collectives" not in sheet.blocks and linked.device.generation != device.generation:
+        linked = _of_generation(topology, device) or linked
+    return _Machine(sheet, base, linked, device, topology)
+
+
+def _of_generation(topology: Topology, device: Device) -> HardwareProfile | None:
+    """A shipped datasheet with collectives of its own, of the same generation and kind of links; None without one."""
+    wanted = _kind_within(topology)
+    for name in list_profiles():
+        text = read_text(profile_path(name), YAML_FILE)
+        if section(text, "base") and section(text, "collectives"):
+            profile = _own_links(*file_version(profile_path(name)))
+            if profile.device.generation == device.generation and _kind_within(profile.topology) is wanted:
+                return profile
+    return None
+
+
+@lru_cache(maxsize=16)
+def _own_links(path: Path, mtime_ns: int, size: int) -> HardwareProfile:  # noqa: ARG001  (part of the cache key)
+    return profile_of(read_yaml(path))
+
+
+def _kind_within(topology: Topology) -> InterconnectKind | None:
+    """What joins the GPUs of one node."""
+    kind = link_kind(topology)
+    if kind is not InterconnectKind.NETWORK:
+        return kind
+    across = topology.interconnect(len(topology.gpus)).across
+    return None if across is None else across.node.kind
 
 
 def _whole_sheet(document: YamlDocument) -> Datasheet:
@@ -389,7 +426,7 @@ def _collectives(machine: _Machine) -> BlockText | None:
         return None
     constants = carry_over_collectives(linked.collectives, multicast=_has_nvswitch(machine.topology))
     sources, assumed = [_carried_from(linked)], {}
-    if linked is not base:
+    if linked is not base and link_kind(linked.topology) is InterconnectKind.PCIE:
         constants = with_rows_of(constants, base.collectives, "nvlink")
         sources.append(f"nvlink rows from {base.name}")
         if any(link.kind is LinkKind.NVLINK for link in machine.topology.links):
