@@ -69,6 +69,7 @@ def steps(tables: Path) -> list[tuple[str, Callable[[make.Shipped], None]]]:
         (H100, partial(carried, name=H100, source=PAIR, blocks=FROM_PAIR, how=f"two {SAME_CHIP}", factor=OTHER_CARD)),
         (H100, partial(carried, name=H100, source=PAIR, blocks=("power",), how=f"one {SAME_CHIP}", factor=OTHER_CARD)),
         *((name, partial(make.contention_of_another_card, name=name, source=PAIR)) for name in (A100, A100_40, L40S)),
+        *((name, partial(make.kernels_of_another_card, name=name, chip=PAIR)) for name in (A100, A100_40, L40S)),
         (BOX, partial(wires_of_box, name=BOX)),
         (L40S, partial(host_links, name=L40S, box=BOX, host=PAIR)),
         *((name, partial(unmeasured_wires, name=name, pcie=L40S, host=PAIR)) for name in (*WITH_NVLINK, *OTHERS)),

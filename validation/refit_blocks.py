@@ -17,7 +17,7 @@ from kraken_sim.calibration.overlap import sustained_samples
 from kraken_sim.calibration.power import START as POWER_START
 from kraken_sim.calibration.power import fit_power
 from kraken_sim.calibration.quantised import fit_quantised, quantising_samples
-from kraken_sim.costs.memory_bound import COMPOSED, QUANTISING
+from kraken_sim.costs.memory_bound import COMPOSED, GELU, QUANTISING, STAND_INS, STRIDED_COPY
 from kraken_sim.files.strict_yaml import parse_yaml
 from kraken_sim.measurements.launch import LAYER_CALLS, launch_costs
 from kraken_sim.measurements.records import LaunchRecord, WakeRecord
@@ -26,6 +26,7 @@ from kraken_sim.profiles.carry_over import profile_of
 from kraken_sim.profiles.datasheet import is_datasheet
 from kraken_sim.profiles.profile import Provenance, ProvenanceKind
 from kraken_sim.profiles.schema import BLOCKS, parse_profile
+from kraken_sim.profiles.transfer import carry_over_memory_bound
 from kraken_sim.profiles.write import BlockText, block_yaml, section, with_sections
 from kraken_sim.program.formats import DType, Quantization
 from validation.public_tables import (
@@ -434,6 +435,24 @@ def contention_of_another_card(shipped: Shipped, name: str, source: str) -> None
     where = said(base, "contention")
     provenance = _carried(shipped.profiles[name], "contention", where, f"two H200: {where.source}", OTHER_CARD)
     shipped.put(name, "contention", BlockText(base.contention, provenance))
+
+
+def kernels_of_another_card(shipped: Shipped, name: str, chip: str) -> None:
+    """The memory-bound kernels that engines and compilers generate, on cards where none was measured.
+
+    What such a card's file says of torch's own kernels stays.
+    """
+    base, profile = shipped.profiles[chip], shipped.profiles[name]
+    carried = carry_over_memory_bound(base.memory_bound, base.device, profile.device)
+    rows = {
+        kind: row for kind, row in carried.kernels.items() if kind in STAND_INS and kind not in (GELU, STRIDED_COPY)
+    }
+    own = {kind: row for kind, row in profile.memory_bound.kernels.items() if kind not in rows}
+    source = "carried over from the fit to H200, with this card's clock and L2 rate"
+    where = Provenance(ProvenanceKind.ASSUMED, source)
+    sources = {f"kernels.{kind}.{field}": where for kind, row in rows.items() for field in row}
+    constants = replace(profile.memory_bound, kernels={**own, **rows})
+    shipped.put(name, "memory_bound", BlockText(constants, said(profile, "memory_bound"), sources))
 
 
 def _carried(target: HardwareProfile, block: str, where: Provenance, how: str, factor: float) -> Provenance:
