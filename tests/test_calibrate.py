@@ -228,9 +228,13 @@ def errors_on_passes(profile: HardwareProfile, file: str, launch: Launch) -> flo
 
 
 @pytest.mark.parametrize("name", ["h200-sxm-x2-microbench", "h200-sxm-x2-quick"])
-@pytest.mark.parametrize(("launch", "noise"), [(Launch.GRAPH, 0.002), (Launch.EAGER, 0.005)])
+@pytest.mark.parametrize(("launch", "noise"), [(Launch.GRAPH, 0.015), (Launch.EAGER, 0.015)])
 def test_calibrating_with_a_shipped_file_makes_no_pass_worse(name: str, launch: Launch, noise: float) -> None:
-    """Beyond a part of what a pass repeats within: 1.4 % launched as a graph, 3 % eager."""
+    """Beyond what a pass repeats within, 1.4 % as a graph, 3 % eager, and what these files are off by.
+
+    They hold the products of a suite that is long enough for the clock to fall, up to 20 % at 512 rows; the profile's
+    are of short bursts at the boost clock.
+    """
     for passes in ("h200-sxm-x2-passes", "h200-sxm-x1-passes"):
         before, after = (
             errors_on_passes(profile, passes, launch) for profile in (load_profile(BASE), from_shipped(name).profile)
