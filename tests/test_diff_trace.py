@@ -247,7 +247,9 @@ class TestTorchProfiler:
         gemms = [pair for pair in found.diff.surplus if pair.kernel_class is KernelClass.GEMM]
         assert len(gemms) == 1  # the angles of the rotary positions
         missing = {pair.ours.node.name for pair in found.diff.missing if pair.ours}
-        assert {"k_cache", "v_cache"} <= missing <= {"k_cache", "v_cache", "rope_q_cat", "rope_k_cat"}
+        # Its rotary kernels come in another order, so some have no place in line.
+        assert {"k_cache", "v_cache"} <= missing
+        assert all(name.startswith("rope_") for name in missing - {"k_cache", "v_cache"})
         assert len(found.diff.matched) > 0.85 * len(found.ours.nodes)
 
 
