@@ -448,11 +448,11 @@ def kernels_of_another_card(shipped: Shipped, name: str, chip: str) -> None:
         kind: row for kind, row in carried.kernels.items() if kind in STAND_INS and kind not in (GELU, STRIDED_COPY)
     }
     own = {kind: row for kind, row in profile.memory_bound.kernels.items() if kind not in rows}
-    source = "carried over from the fit to H200, with this card's clock and L2 rate"
-    where = Provenance(ProvenanceKind.ASSUMED, source)
+    torchs = profile.provenance["memory_bound.hbm_efficiency"]
+    where = replace(torchs, source="carried over from the fit to H200, with this card's clock and L2 rate")
     sources = {f"kernels.{kind}.{field}": where for kind, row in rows.items() for field in row}
     constants = replace(profile.memory_bound, kernels={**own, **rows})
-    shipped.put(name, "memory_bound", BlockText(constants, said(profile, "memory_bound"), sources))
+    shipped.put(name, "memory_bound", BlockText(constants, torchs, sources))
 
 
 def _carried(target: HardwareProfile, block: str, where: Provenance, how: str, factor: float) -> Provenance:
