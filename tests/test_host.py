@@ -104,6 +104,18 @@ def test_a_graph_keeps_its_interval_whatever_the_host() -> None:
     assert one.interval == other.interval
 
 
+def test_the_launch_of_a_rested_graph_is_the_hosts_matter_and_of_one_under_load_is_not() -> None:
+    busy, rested = (predict("graph", context_length=64, load=load) for load in ("sustained", "rested"))
+    assert busy.hosts_s is None
+    launch_s = rested.prepared.machine.launch.graph_launch_s
+    fast_s, slow_s = rested.hosts_s
+    hosts = rested.prepared.hosts
+    assert (slow_s - rested.latency_s) / launch_s == pytest.approx(hosts.high - 1.0)
+    assert (rested.latency_s - fast_s) / launch_s == pytest.approx(1.0 - hosts.low)
+    assert slow_s < rested.interval.high_s
+    assert rested.interval.low_s < fast_s
+
+
 def test_a_yaml_file_and_costs_by_name_count_alike(tmp_path: Path) -> None:
     (tmp_path / "host.yaml").write_text("eager_kernel_s: 30 us\nspread: 0.1\n", encoding="utf-8")
     scenario = tmp_path / "scenario.yaml"

@@ -10,6 +10,7 @@ from kraken_sim.architectures.workload import Phase
 from kraken_sim.predict import metrics
 from kraken_sim.predict.uncertainty import interval_of
 from kraken_sim.predict.what_if import with_host_times
+from kraken_sim.program.kernel_sets import CardLoad
 from kraken_sim.program.ops import Collective, CollectiveKind
 
 if TYPE_CHECKING:
@@ -135,10 +136,17 @@ class Prediction:
 
     @cached_property
     def hosts_s(self) -> tuple[float, float] | None:
-        """The latency on hosts as much faster, and as much slower, as hosts differ; None where they launch a graph."""
-        if not self.prepared.eager:
-            return None
+        """The latency on hosts as much faster, and as much slower, as hosts differ.
+
+        None where they launch a graph under load: that does not wait for them. The first launch after a rest does, and
+        is taken to differ from host to host as their other calls do.
+        """
         machine, hosts = self.prepared.machine, self.prepared.hosts
+        if not self.prepared.eager:
+            if self.scenario.runtime.load is not CardLoad.RESTED:
+                return None
+            launch_s = machine.launch.graph_launch_s
+            return self.latency_s + (hosts.low - 1.0) * launch_s, self.latency_s + (hosts.high - 1.0) * launch_s
         factors = (hosts.low / hosts.median, hosts.high / hosts.median)
         fast, slow = (self.prepared.run(with_host_times(machine, factor)).duration_s for factor in factors)
         return fast, slow

@@ -10,8 +10,9 @@ independent, so with w_b the share of the latency that block b prices
 factors on either side, so that a time stays above zero however little is known.
 
 Where the host launches kernel by kernel, what it needs differs from process to process by far more than any fit is off:
-the step is simulated on a faster and on a slower host, as far apart as measured processes are, and what that moves is
-added in quadrature to what the residuals say, in logarithms and on either side.
+the step is simulated on a faster and on a slower host, as far apart as measured processes are (so is the launch of a
+graph after a rest), and what that moves is added in quadrature to what the residuals say, in logarithms and on either
+side.
 """
 
 from __future__ import annotations
@@ -93,8 +94,8 @@ def interval_of(
         latency_s: the prediction.
         blocks_s: seconds of it by the block of constants that prices them (`metrics.Totals`).
         residuals: of the blocks (`block_residuals`).
-        hosts_s: where hosts launch kernel by kernel, the latency on hosts at either end of a `HostRange`; None where
-            they launch a graph.
+        hosts_s: where the step waits for hosts, which launch kernel by kernel or have rested, the latency on hosts at
+            either end of a `HostRange`; else None.
         slowdown: what kernels lost to a clock below boost, as a factor.
     """
     variance = (CLOCK_RESIDUAL * (slowdown - 1.0)) ** 2
