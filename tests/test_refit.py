@@ -134,7 +134,8 @@ def test_a_dry_run_prints_errors_and_writes_nothing(tmp_path: Path, capsys: pyte
     before = path.stat().st_mtime_ns
     assert refit.main(["--public-data", str(tmp_path), "--only", path.stem, "--dry-run"]) == 0
     printed = capsys.readouterr().out
-    assert [line.split()[1] for line in printed.splitlines()] == ["gemm", "attention", "collectives", "contention"]
+    blocks = ["gemm", "attention", "collectives", "contention", "memory_bound"]
+    assert [line.split()[1] for line in printed.splitlines()] == blocks
     assert path.stat().st_mtime_ns == before
 
 
