@@ -15,8 +15,9 @@ demo: $(VENV)/.installed
 	$(BIN)/kraken-sim compare kraken-6.7b-on-two-h200 --html $(OUT)/two_h200.html
 	@echo "Open $(OUT)/paper_grid.html and $(OUT)/two_h200.html in a browser."
 
+# Each process takes whole files, so that what a file sets up is set up once.
 test: $(VENV)/.tested
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
 
 fuzz: $(VENV)/.tested
 	$(BIN)/python tests/fuzz_long.py $(FUZZ_MINUTES)
