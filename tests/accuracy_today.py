@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from kraken_sim.measurements.records import Launch
 from kraken_sim.measurements.schema import read_measurements
 from kraken_sim.profiles.load import load_profile
+from kraken_sim.scenario.spec import Launch
 from kraken_sim.validate.passes import validate_passes
 from validation.accuracy import MEASUREMENTS
 from validation.accuracy_elsewhere import elsewhere_section, fp8_section, llama_section

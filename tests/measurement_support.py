@@ -7,14 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from kraken_sim.calibration.small_kernels import memory_bound_op
 from kraken_sim.costs.collectives.policy import CollectivePolicy, Transport
-from kraken_sim.measurements.records import (
-    AllReduceRecord,
-    AttentionRecord,
-    GemmRecord,
-    LaunchRecord,
-    MemoryBoundRecord,
-    PassRecord,
-)
+from kraken_sim.measurements.records.kernels import AllReduceRecord, AttentionRecord, GemmRecord, MemoryBoundRecord
+from kraken_sim.measurements.records.launched import LaunchRecord
+from kraken_sim.measurements.records.passes import PassRecord
 from kraken_sim.measurements.schema import CONDITIONS, Header, to_text
 from kraken_sim.predict.pricing import Pricing
 from kraken_sim.program.ops import Attention, Collective, CollectiveKind, DType, Gemm

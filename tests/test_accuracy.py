@@ -12,12 +12,13 @@ from measurement_support import header, microbenchmarks, pass_record, write
 from kraken_sim import predict_op, simulate
 from kraken_sim.calibration.gemm import GemmSample, gemm_shape
 from kraken_sim.calibration.split import split
-from kraken_sim.measurements.records import GemmRecord, Launch, MemoryBoundRecord
+from kraken_sim.measurements.records.kernels import GemmRecord, MemoryBoundRecord
 from kraken_sim.measurements.schema import MeasurementFile, read_measurements
 from kraken_sim.predict.ideal_overlap import ideal_overlap
 from kraken_sim.predict.pricing import Pricing
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.program.ops import DType, Gemm
+from kraken_sim.scenario.spec import Launch
 from kraken_sim.validate.passes import KRAKEN_NAME, scenario_of_pass, validate_passes
 from validation import accuracy
 from validation.accuracy_causes import bias_section, explained_section, explained_share, gemm_shift_s

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 from measurement_support import header, pass_record
 
-from kraken_sim.measurements.records import PassRecord
+from kraken_sim.measurements.records.passes import PassRecord
 from kraken_sim.measurements.schema import MeasurementFile, read_measurements
 from validation.accuracy import MEASUREMENTS
 from validation.accuracy_elsewhere import (

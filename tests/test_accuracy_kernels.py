@@ -8,7 +8,7 @@ import pytest
 from measurement_support import header, pass_record
 
 from kraken_sim import simulate
-from kraken_sim.measurements.records import KernelsRecord, ProfiledKernel
+from kraken_sim.measurements.records.launched import KernelsRecord, ProfiledKernel
 from kraken_sim.measurements.schema import MeasurementFile
 from kraken_sim.traces.measured import question_of
 from kraken_sim.traces.nodes import nodes_of_prediction

@@ -25,7 +25,7 @@ from kraken_sim.files.strict_json import parse_json
 from kraken_sim.files.strict_yaml import parse_yaml, plain_value, read_yaml
 from kraken_sim.measurements.lines import StoredRecords
 from kraken_sim.measurements.nccl_tests import read_collectives
-from kraken_sim.measurements.records import GemmRecord
+from kraken_sim.measurements.records.kernels import GemmRecord
 from kraken_sim.measurements.schema import MOST_HELD, MeasurementFile, read_measurements
 from kraken_sim.models.hf import config_from_hf
 from kraken_sim.paper.grid import load_grid

@@ -19,15 +19,10 @@ from kraken_sim.cli import main
 from kraken_sim.cli.output import print_report
 from kraken_sim.errors import InputError
 from kraken_sim.measurements.launch import LAYER_CALLS, launch_costs
-from kraken_sim.measurements.records import (
-    AttentionRecord,
-    GemmRecord,
-    KernelsRecord,
-    Launch,
-    MemoryBoundRecord,
-    PassRecord,
-    Quartiles,
-)
+from kraken_sim.measurements.records.base import Quartiles
+from kraken_sim.measurements.records.kernels import AttentionRecord, GemmRecord, MemoryBoundRecord
+from kraken_sim.measurements.records.launched import KernelsRecord
+from kraken_sim.measurements.records.passes import PassRecord
 from kraken_sim.measurements.schema import MeasurementFile, read_measurements
 from kraken_sim.predict.pipeline import Predictor
 from kraken_sim.profiles.load import check_profile, load_profile, profile_path
@@ -35,6 +30,7 @@ from kraken_sim.profiles.profile import HardwareProfile, ProvenanceKind
 from kraken_sim.profiles.write import section, with_sections
 from kraken_sim.program.ops import DType
 from kraken_sim.report.calibration import calibration_report
+from kraken_sim.scenario.spec import Launch
 from kraken_sim.validate.passes import scenario_of_pass
 
 BASE = "h200-sxm-x2"

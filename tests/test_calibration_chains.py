@@ -12,7 +12,8 @@ from kraken_sim.calibration.residency import fit_held_share
 from kraken_sim.calibration.samples import gemm_samples
 from kraken_sim.calibration.small_kernels import memory_bound_samples
 from kraken_sim.errors import InputError
-from kraken_sim.measurements.records import ChainRecord, MemoryBoundRecord
+from kraken_sim.measurements.records.kernels import MemoryBoundRecord
+from kraken_sim.measurements.records.together import ChainRecord
 from kraken_sim.measurements.schema import read_measurements
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.program.ops import Elementwise, Norm

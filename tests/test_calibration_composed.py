@@ -11,7 +11,7 @@ from kraken_sim.architectures.small_kernels import activation_kernels
 from kraken_sim.calibration.composed import composed_samples
 from kraken_sim.calibration.memory_bound import MemoryBoundSample, fit_memory_bound, memory_bound_periods
 from kraken_sim.costs.memory_bound import COMPOSED, ELEMENTWISE, REDUCTION, STRIDED, kind_of
-from kraken_sim.measurements.records import MemoryBoundRecord
+from kraken_sim.measurements.records.kernels import MemoryBoundRecord
 from kraken_sim.measurements.schema import MeasurementFile
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.program.kernel_sets import RULES, KernelSet

@@ -7,7 +7,7 @@ import re
 import pytest
 from trace_support import ROOT
 
-from kraken_sim.measurements.records import KernelsRecord
+from kraken_sim.measurements.records.launched import KernelsRecord
 from kraken_sim.measurements.schema import read_measurements
 from kraken_sim.program.ops import Collective, CollectiveKind, Copy, DType, Elementwise, Gemm, Norm
 from kraken_sim.traces.kernel_names import RULES, KernelClass, class_of_name, class_of_op, short_name

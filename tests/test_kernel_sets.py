@@ -20,7 +20,8 @@ from kraken_sim.costs.collectives.policy import CollectivePolicy, Library
 from kraken_sim.errors import InfeasibleError, InputError
 from kraken_sim.explore.procure.candidates import procure
 from kraken_sim.explore.procure.request import ProcureRequest
-from kraken_sim.measurements.records import KernelsRecord, PassRecord
+from kraken_sim.measurements.records.launched import KernelsRecord
+from kraken_sim.measurements.records.passes import PassRecord
 from kraken_sim.measurements.schema import read_measurements
 from kraken_sim.models.hf import config_from_fields
 from kraken_sim.models.presets import preset

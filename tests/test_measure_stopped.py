@@ -13,7 +13,7 @@ from measurement_support import header
 from process_support import ENOUGH_S, family_of, files_limited_to, wait_for
 
 from kraken_sim.errors import InputError
-from kraken_sim.measurements.records import GemmRecord
+from kraken_sim.measurements.records.kernels import GemmRecord
 from kraken_sim.measurements.schema import CPU_CONDITION, MeasurementWarning, read_measurements
 from validation.microbench.plan import Machine, plan, remaining
 from validation.store import append, resume

@@ -6,7 +6,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from kraken_sim.measurements.records import GemmOp, SustainedCase, SustainedRecord, WakeCase, WakeRecord  # noqa: E402
+from kraken_sim.measurements.records.loads import SustainedCase, SustainedRecord, WakeCase, WakeRecord  # noqa: E402
+from kraken_sim.measurements.records.together import GemmOp  # noqa: E402
 from kraken_sim.measurements.schema import CPU_CONDITION, DEFAULT_CONDITION  # noqa: E402
 from validation.control import Control  # noqa: E402
 from validation.microbench.bench import Bench  # noqa: E402

@@ -21,7 +21,7 @@ from kraken_sim.explore.sensitivity import (
     probability_best,
     speedup_interval,
 )
-from kraken_sim.measurements.records import PassRecord
+from kraken_sim.measurements.records.passes import PassRecord
 from kraken_sim.measurements.schema import read_measurements
 from kraken_sim.predict.explain import with_channels
 from kraken_sim.profiles.load import load_profile

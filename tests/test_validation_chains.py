@@ -9,9 +9,10 @@ torch = pytest.importorskip("torch")
 
 from measurement_support import header  # noqa: E402
 
-from kraken_sim.measurements.records import ChainCase, ChainRecord, Launch  # noqa: E402
+from kraken_sim.measurements.records.together import ChainCase, ChainRecord  # noqa: E402
 from kraken_sim.measurements.schema import CPU_CONDITION, read_measurements  # noqa: E402
 from kraken_sim.program.ops import DType  # noqa: E402 - torch decides whether any of this can be imported
+from kraken_sim.scenario.spec import Launch  # noqa: E402
 from validation.control import Control  # noqa: E402
 from validation.microbench import chain, chains  # noqa: E402
 from validation.microbench.bench import Bench  # noqa: E402

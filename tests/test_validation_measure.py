@@ -14,20 +14,11 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from kraken_sim.errors import InputError  # noqa: E402
-from kraken_sim.measurements.records import (  # noqa: E402
-    AllReduceCase,
-    AllReduceRecord,
-    AttentionCase,
-    GemmCase,
-    GemmRecord,
-    KernelsCase,
-    Launch,
-    LaunchRecord,
-    NoteRecord,
-    PairCase,
-    PairRecord,
-    SustainedCase,
-)
+from kraken_sim.measurements.records.kernels import AllReduceCase, AllReduceRecord, AttentionCase, GemmCase, GemmRecord  # noqa: E402
+from kraken_sim.measurements.records.launched import KernelsCase, LaunchRecord  # noqa: E402
+from kraken_sim.measurements.records.loads import SustainedCase  # noqa: E402
+from kraken_sim.measurements.records.record import NoteRecord  # noqa: E402
+from kraken_sim.measurements.records.together import PairCase, PairRecord  # noqa: E402
 from kraken_sim.measurements.schema import (  # noqa: E402
     CONDITIONS,
     CPU_CONDITION,
@@ -37,6 +28,7 @@ from kraken_sim.measurements.schema import (  # noqa: E402
 )
 from kraken_sim.models.presets import PRESETS  # noqa: E402 - torch decides whether any of this can be imported
 from kraken_sim.program.ops import DType  # noqa: E402
+from kraken_sim.scenario.spec import Launch  # noqa: E402
 from validation import measure  # noqa: E402
 from validation.control import Control  # noqa: E402
 from validation.job import Job  # noqa: E402

@@ -11,21 +11,13 @@ from hypothesis import strategies as st
 
 from kraken_sim.costs.collectives.policy import Library, Transport
 from kraken_sim.errors import InputError
-from kraken_sim.measurements.records import (
-    AllReduceRecord,
-    CardLoad,
-    GemmRecord,
-    KernelSet,
-    KernelsRecord,
-    Launch,
-    LaunchRecord,
-    NoteRecord,
-    PairRecord,
-    PassRecord,
-    Quartiles,
-    Record,
-    SustainedRecord,
-)
+from kraken_sim.measurements.records.base import Quartiles
+from kraken_sim.measurements.records.kernels import AllReduceRecord, GemmRecord
+from kraken_sim.measurements.records.launched import KernelsRecord, LaunchRecord
+from kraken_sim.measurements.records.loads import SustainedRecord
+from kraken_sim.measurements.records.passes import PassRecord
+from kraken_sim.measurements.records.record import NoteRecord, Record
+from kraken_sim.measurements.records.together import PairRecord
 from kraken_sim.measurements.schema import (
     CONDITIONS,
     CPU_CONDITION,
@@ -38,7 +30,9 @@ from kraken_sim.measurements.schema import (
     to_text,
 )
 from kraken_sim.program.formats import ActivationScheme, Quantization
+from kraken_sim.program.kernel_sets import CardLoad, KernelSet
 from kraken_sim.program.ops import DType
+from kraken_sim.scenario.spec import Launch
 from validation.store import append, resume
 
 if TYPE_CHECKING:
@@ -192,7 +186,7 @@ def test_conditions_say_the_same_to_nccl_and_to_a_scenario() -> None:
 
 def test_reading_measurements_needs_no_torch() -> None:
     script = (
-        "import sys; sys.modules['torch'] = None; from kraken_sim.measurements import records, schema; "
+        "import sys; sys.modules['torch'] = None; from kraken_sim.measurements import schema; "
         "print(len(schema.CONDITIONS))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)

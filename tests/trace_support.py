@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from kraken_sim.measurements.records import KernelsRecord, PassRecord
+from kraken_sim.measurements.records.launched import KernelsRecord
+from kraken_sim.measurements.records.passes import PassRecord
 from kraken_sim.measurements.schema import read_measurements
 
 if TYPE_CHECKING:

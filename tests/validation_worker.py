@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import torch
 import torch.distributed as dist
 
-from kraken_sim.measurements.records import KernelSet, PassCase
+from kraken_sim.measurements.records.passes import PassCase
 from kraken_sim.models.config import TransformerConfig
+from kraken_sim.program.kernel_sets import KernelSet
 from validation.model_grid import TWIN_SETS
 from validation.models import build_model
 from validation.models.kernels import record_gemms, record_kernels

@@ -31,12 +31,13 @@ from kraken_sim.engine import device, resident
 from kraken_sim.engine.collective import LinkState
 from kraken_sim.engine.device import DeviceState
 from kraken_sim.engine.resident import ComputeKernel
-from kraken_sim.measurements.records import Launch, PassRecord
+from kraken_sim.measurements.records.passes import PassRecord
 from kraken_sim.measurements.schema import read_measurements
 from kraken_sim.predict import pipeline
 from kraken_sim.predict.ideal_overlap import ideal_overlap
 from kraken_sim.predict.pipeline import Predictor
 from kraken_sim.profiles.load import load_profile
+from kraken_sim.scenario.spec import Launch
 from kraken_sim.validate.passes import KRAKEN_NAME, scenario_of_pass
 
 if TYPE_CHECKING:

@@ -21,10 +21,10 @@ from rich.text import Text
 from kraken_sim.calibration.fit_profile import calibrate
 from kraken_sim.errors import KrakenSimError
 from kraken_sim.measurements.machine import matching_profile
-from kraken_sim.measurements.records import Launch
 from kraken_sim.measurements.schema import MeasurementFile, read_measurements
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.report.validation_html import parity_figure, speedup_figure
+from kraken_sim.scenario.spec import Launch
 from kraken_sim.validate.passes import ValidationResult, validate_passes
 from validation.accuracy_causes import bias_section, explained_section, gemm_section
 from validation.accuracy_elsewhere import (

@@ -6,7 +6,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Final
 
-from kraken_sim.measurements.records import Launch, PassRecord
+from kraken_sim.measurements.records.passes import PassRecord
+from kraken_sim.scenario.spec import Launch
 from kraken_sim.validate.passes import validate_passes
 from validation.accuracy_passes import EAGER_BAR, GRAPH_BAR, grouped
 from validation.accuracy_table import Line, Section, line

@@ -6,7 +6,8 @@ from collections import defaultdict
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from kraken_sim.measurements.records import KernelsRecord, PassRecord
+from kraken_sim.measurements.records.launched import KernelsRecord
+from kraken_sim.measurements.records.passes import PassRecord
 from kraken_sim.predict.api import simulate
 from kraken_sim.program.kernel_sets import CardLoad
 from kraken_sim.traces.comparison import compare_traces, predicted

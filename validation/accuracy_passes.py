@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from kraken_sim.measurements.records import Launch
 from kraken_sim.predict.ideal_overlap import ideal_overlap
 from kraken_sim.predict.pipeline import Predictor
+from kraken_sim.scenario.spec import Launch
 from kraken_sim.validate.passes import Comparison, ValidationResult, scenario_of_pass
 from validation.accuracy_table import Bar, Line, Section, line
 

@@ -8,23 +8,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from kraken_sim.measurements.records import (
-    CardLoad,
-    GemmCase,
-    KernelsCase,
-    KernelSet,
-    Launch,
-    MemoryBoundCase,
-    PassCase,
-)
+from kraken_sim.measurements.records.kernels import GemmCase, MemoryBoundCase
+from kraken_sim.measurements.records.launched import KernelsCase
+from kraken_sim.measurements.records.passes import PassCase
 from kraken_sim.program.formats import ActivationScheme, Quantization
+from kraken_sim.program.kernel_sets import CardLoad, KernelSet
 from kraken_sim.program.ops import DType
+from kraken_sim.scenario.spec import Launch
 from validation.model_grid import ROWS, SHAPES, Shape
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from kraken_sim.measurements.records import Case, MemoryBoundFunction
+    from kraken_sim.measurements.records.base import Case
+    from kraken_sim.measurements.records.kernels import MemoryBoundFunction
 
 STATIC, DYNAMIC, BY_TENSOR = ActivationScheme
 FP8, FP8_BLOCK = Quantization.FP8, Quantization.FP8_BLOCK

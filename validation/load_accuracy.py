@@ -22,10 +22,12 @@ from rich.table import Table
 
 from kraken_sim.calibration.overlap import sustained_samples
 from kraken_sim.calibration.power import REFERENCE, fit_power
-from kraken_sim.measurements.records import CardLoad, Launch, PassRecord
+from kraken_sim.measurements.records.passes import PassRecord
 from kraken_sim.measurements.schema import read_measurements
 from kraken_sim.predict.pipeline import Predictor
 from kraken_sim.profiles.load import load_profile
+from kraken_sim.program.kernel_sets import CardLoad
+from kraken_sim.scenario.spec import Launch
 from kraken_sim.validate.passes import scenario_of_pass
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from kraken_sim.errors import InputError, KrakenSimError
-from kraken_sim.measurements.records import NoteRecord
+from kraken_sim.measurements.records.record import NoteRecord
 from kraken_sim.measurements.schema import CONDITIONS, MeasurementWarning
 from validation import machine
 from validation.arguments import Arguments, parse
@@ -30,7 +30,7 @@ from validation.store import append, resume
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kraken_sim.measurements.records import Record
+    from kraken_sim.measurements.records.record import Record
     from validation.microbench.plan import Block
 
 MAX_RESTARTS = 2

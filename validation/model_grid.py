@@ -9,23 +9,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from kraken_sim.measurements.records import (
-    AttentionCase,
-    CardLoad,
-    GemmCase,
-    KernelsCase,
-    KernelSet,
-    Launch,
-    MemoryBoundCase,
-    PassCase,
-)
-from kraken_sim.program.kernel_sets import RULES
+from kraken_sim.measurements.records.kernels import AttentionCase, GemmCase, MemoryBoundCase
+from kraken_sim.measurements.records.launched import KernelsCase
+from kraken_sim.measurements.records.passes import PassCase
+from kraken_sim.program.kernel_sets import RULES, CardLoad, KernelSet
 from kraken_sim.program.ops import DType
+from kraken_sim.scenario.spec import Launch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from kraken_sim.measurements.records import Case, MemoryBoundFunction
+    from kraken_sim.measurements.records.base import Case
+    from kraken_sim.measurements.records.kernels import MemoryBoundFunction
 
 
 @dataclass(frozen=True, slots=True)

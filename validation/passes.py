@@ -24,13 +24,13 @@ import torch
 import torch.distributed as dist
 
 from kraken_sim.errors import InputError, closest
-from kraken_sim.measurements.records import Launch, PassCase
+from kraken_sim.measurements.records.passes import PassCase
 from kraken_sim.measurements.schema import CPU_CONDITION, DEFAULT_CONDITION
 from kraken_sim.models.kraken_width import kraken_config_for_latency
 from kraken_sim.models.presets import preset
 from kraken_sim.program.ops import DType
 from kraken_sim.scenario.resolve import memory_of, resolve_model
-from kraken_sim.scenario.spec import scenario_from
+from kraken_sim.scenario.spec import Launch, scenario_from
 from validation.models import build_model
 from validation.models.kraken import KrakenDecoder
 from validation.models.quantized import quantize_layers

@@ -20,7 +20,8 @@ from kraken_sim.calibration.quantised import fit_quantised, quantising_samples
 from kraken_sim.costs.memory_bound import COMPOSED, GELU, QUANTISING, STAND_INS, STRIDED_COPY
 from kraken_sim.files.strict_yaml import parse_yaml
 from kraken_sim.measurements.launch import LAYER_CALLS, launch_costs
-from kraken_sim.measurements.records import LaunchRecord, WakeRecord
+from kraken_sim.measurements.records.launched import LaunchRecord
+from kraken_sim.measurements.records.loads import WakeRecord
 from kraken_sim.measurements.schema import MeasurementFile, read_measurements
 from kraken_sim.profiles.carry_over import profile_of
 from kraken_sim.profiles.datasheet import is_datasheet

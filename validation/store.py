@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from kraken_sim.errors import InputError, Problem
 from kraken_sim.files.whole import write_whole
-from kraken_sim.measurements.records import NoteRecord, Record
+from kraken_sim.measurements.records.record import NoteRecord, Record
 from kraken_sim.measurements.schema import IDENTITY, Header, MeasurementWarning, read_measurements, to_text
 
 if TYPE_CHECKING:

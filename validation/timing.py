@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from kraken_sim.measurements.records import Quartiles
+from kraken_sim.measurements.records.base import Quartiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

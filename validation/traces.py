@@ -21,9 +21,11 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import torch
 
-from kraken_sim.measurements.records import CardLoad, KernelSet, Launch, PassCase
+from kraken_sim.measurements.records.passes import PassCase
 from kraken_sim.measurements.schema import DEFAULT_CONDITION
+from kraken_sim.program.kernel_sets import CardLoad, KernelSet
 from kraken_sim.program.ops import DType
+from kraken_sim.scenario.spec import Launch
 from validation.model_grid import SHAPES, Shape
 from validation.passes import ModelPass, pass_model
 from validation.progress import say

@@ -19,7 +19,8 @@ import torch
 import torch.distributed as dist
 
 from kraken_sim.errors import InputError
-from kraken_sim.measurements.records import KernelsCase, PassCase
+from kraken_sim.measurements.records.launched import KernelsCase
+from kraken_sim.measurements.records.passes import PassCase
 from kraken_sim.measurements.schema import read_measurements
 from validation.control import TIMEOUT, Control, connect
 from validation.job import Job
@@ -35,7 +36,8 @@ from validation.watchdog import LOST, Watchdog
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kraken_sim.measurements.records import Case, Record
+    from kraken_sim.measurements.records.base import Case
+    from kraken_sim.measurements.records.record import Record
     from validation.microbench.bench import Bench
     from validation.microbench.plan import Block
 

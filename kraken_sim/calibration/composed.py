@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 from kraken_sim.architectures.small_kernels import activation_kernels, composed_rms_norm, composed_rope
 from kraken_sim.calibration.memory_bound import MemoryBoundSample
 from kraken_sim.calibration.samples import HALF_PRECISION
-from kraken_sim.measurements.records import KernelSet, Launch, MemoryBoundRecord
-from kraken_sim.program.kernel_sets import RULES
+from kraken_sim.measurements.records.kernels import MemoryBoundRecord
+from kraken_sim.program.kernel_sets import RULES, KernelSet
+from kraken_sim.scenario.spec import Launch
 
 if TYPE_CHECKING:
     from kraken_sim.architectures.small_kernels import SmallKernel

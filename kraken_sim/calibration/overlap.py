@@ -10,9 +10,11 @@ from kraken_sim.calibration.samples import collective_of, compute_side, sustaine
 from kraken_sim.calibration.split import shape_of
 from kraken_sim.calibration.sustained import SustainedSample
 from kraken_sim.costs.collectives.policy import CollectivePolicy, Library, Transport
-from kraken_sim.measurements.records import Launch, PairRecord, SustainedRecord
+from kraken_sim.measurements.records.loads import SustainedRecord
+from kraken_sim.measurements.records.together import PairRecord
 from kraken_sim.predict.pricing import Pricing, arithmetic_format, load_of
 from kraken_sim.program.ops import Gemm
+from kraken_sim.scenario.spec import Launch
 
 if TYPE_CHECKING:
     from kraken_sim.measurements.schema import MeasurementFile

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from kraken_sim.calibration.gemm import MIN_SAMPLES, fit_gemm
 from kraken_sim.calibration.memory_bound import MemoryBoundSample
 from kraken_sim.calibration.samples import HALF_PRECISION, gemm_samples
-from kraken_sim.measurements.records import Launch, MemoryBoundRecord
+from kraken_sim.measurements.records.kernels import MemoryBoundRecord
 from kraken_sim.program.formats import ActivationScheme, Quantization
 from kraken_sim.program.ops import Elementwise, Norm
+from kraken_sim.scenario.spec import Launch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

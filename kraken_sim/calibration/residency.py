@@ -9,7 +9,8 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from kraken_sim.measurements.records import ChainedMemoryBound, ChainRecord, GemmOp, Launch
+from kraken_sim.measurements.records.together import ChainedMemoryBound, ChainRecord, GemmOp
+from kraken_sim.scenario.spec import Launch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -14,24 +14,19 @@ from kraken_sim.calibration.attention_tables import AttentionSample
 from kraken_sim.calibration.collectives import AllReduceSample
 from kraken_sim.calibration.gemm_batch import GemmSample
 from kraken_sim.measurements.lines import StoredRecords
-from kraken_sim.measurements.records import (
-    AllReduceRecord,
-    AttentionOp,
-    AttentionRecord,
-    ChainRecord,
-    GemmOp,
-    GemmRecord,
-    KernelsRecord,
-    Launch,
-)
+from kraken_sim.measurements.records.kernels import AllReduceRecord, AttentionRecord, GemmRecord
+from kraken_sim.measurements.records.launched import KernelsRecord
+from kraken_sim.measurements.records.together import AttentionOp, ChainRecord, GemmOp
 from kraken_sim.measurements.schema import CONDITIONS, MOST_HELD
 from kraken_sim.program.ops import Attention, Copy, DType, Elementwise, Gemm, Norm
+from kraken_sim.scenario.spec import Launch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from kraken_sim.hardware.device import Device
-    from kraken_sim.measurements.records import PairedOp, PairRecord, SustainedRecord
+    from kraken_sim.measurements.records.loads import SustainedRecord
+    from kraken_sim.measurements.records.together import PairedOp, PairRecord
     from kraken_sim.measurements.schema import MeasurementFile
     from kraken_sim.program.formats import ActivationScheme, Quantization
     from kraken_sim.program.ops import ComputeOp

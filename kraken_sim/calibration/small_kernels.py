@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING
 
 from kraken_sim.calibration.memory_bound import MemoryBoundSample
 from kraken_sim.calibration.samples import HALF_PRECISION
-from kraken_sim.measurements.records import ChainedMemoryBound, ChainRecord, KernelSet, Launch, MemoryBoundRecord
+from kraken_sim.measurements.records.kernels import MemoryBoundRecord
+from kraken_sim.measurements.records.together import ChainedMemoryBound, ChainRecord
+from kraken_sim.program.kernel_sets import KernelSet
 from kraken_sim.program.ops import Copy, Elementwise, Embedding, Norm
+from kraken_sim.scenario.spec import Launch
 
 if TYPE_CHECKING:
     from kraken_sim.costs.memory_bound import MemoryBoundOp

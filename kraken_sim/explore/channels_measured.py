@@ -11,7 +11,7 @@ from kraken_sim.architectures.registry import overlapping
 from kraken_sim.errors import InputError
 from kraken_sim.explore.channels import DEFAULT, best_channels, channels_name
 from kraken_sim.measurements.machine import machine_warnings, matching_profile
-from kraken_sim.measurements.records import PassRecord
+from kraken_sim.measurements.records.passes import PassRecord
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.validate.passes import scenario_of_pass
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from kraken_sim.explore.channels import ChannelAnswer
-    from kraken_sim.measurements.records import Quartiles
+    from kraken_sim.measurements.records.base import Quartiles
     from kraken_sim.measurements.schema import MeasurementFile
 
 

@@ -14,7 +14,7 @@ from kraken_sim.files.strict_yaml import read_yaml
 from kraken_sim.hardware.device import LaunchCosts
 from kraken_sim.hardware.host import HOST_COSTS, HostTimes
 from kraken_sim.measurements.launch import launch_costs
-from kraken_sim.measurements.records import LaunchRecord
+from kraken_sim.measurements.records.launched import LaunchRecord
 from kraken_sim.measurements.rehearsal import is_rehearsal
 from kraken_sim.measurements.schema import read_measurements
 from kraken_sim.scenario.host import HostSpec

@@ -7,7 +7,8 @@ from math import log, sqrt
 from statistics import median, variance
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from kraken_sim.measurements.records import LaunchRecord, WakeRecord
+from kraken_sim.measurements.records.launched import LaunchRecord
+from kraken_sim.measurements.records.loads import WakeRecord
 from kraken_sim.profiles.profile import Provenance, ProvenanceKind
 
 if TYPE_CHECKING:

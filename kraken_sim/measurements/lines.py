@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from kraken_sim.errors import InputError
 from kraken_sim.files.bounded import MEASUREMENT_FILE, reading
-from kraken_sim.measurements.records import Record
+from kraken_sim.measurements.records.record import Record
 
 if TYPE_CHECKING:
     from pathlib import Path

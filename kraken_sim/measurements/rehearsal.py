@@ -10,19 +10,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from kraken_sim.measurements.records import (
-    AllReduceRecord,
-    AttentionRecord,
-    GemmRecord,
-    Launch,
-    MemoryBoundRecord,
-    PairRecord,
-)
+from kraken_sim.measurements.records.kernels import AllReduceRecord, AttentionRecord, GemmRecord, MemoryBoundRecord
+from kraken_sim.measurements.records.together import PairRecord
 from kraken_sim.measurements.schema import CONDITIONS, DEFAULT_CONDITION
 from kraken_sim.program.ops import DType
+from kraken_sim.scenario.spec import Launch
 
 if TYPE_CHECKING:
-    from kraken_sim.measurements.records import Record
+    from kraken_sim.measurements.records.record import Record
     from kraken_sim.measurements.schema import MeasurementFile
     from kraken_sim.profiles.profile import HardwareProfile
 

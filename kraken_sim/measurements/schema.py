@@ -23,7 +23,7 @@ from kraken_sim.files.model import FileModel
 from kraken_sim.files.problems import words_of
 from kraken_sim.files.strict_json import parse_json
 from kraken_sim.measurements.lines import MAX_LINE_BYTES, RECORD, Line, StoredRecords, kind_of_type, lines_of
-from kraken_sim.measurements.records import NoteRecord, Record
+from kraken_sim.measurements.records.record import NoteRecord, Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

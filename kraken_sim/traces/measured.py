@@ -12,7 +12,8 @@ import numpy as np
 
 from kraken_sim.errors import InputError
 from kraken_sim.measurements.machine import matching_profile
-from kraken_sim.measurements.records import KernelsRecord, PassRecord
+from kraken_sim.measurements.records.launched import KernelsRecord
+from kraken_sim.measurements.records.passes import PassRecord
 from kraken_sim.measurements.schema import read_measurements
 from kraken_sim.traces.device_trace import DeviceKernels, DeviceTrace
 from kraken_sim.validate.passes import scenario_of_pass

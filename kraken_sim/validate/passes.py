@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kraken_sim.architectures.registry import architecture, architectures
 from kraken_sim.errors import InputError, KrakenSimError
 from kraken_sim.measurements.machine import machine_warnings, matching_profile
-from kraken_sim.measurements.records import PassRecord
+from kraken_sim.measurements.records.passes import PassRecord
 from kraken_sim.measurements.rehearsal import as_on_device, is_rehearsal
 from kraken_sim.predict.pipeline import Predictor
 from kraken_sim.profiles.load import load_profile

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from kraken_sim.measurements.records import AllReduceCase, Launch
+from kraken_sim.scenario.spec import Launch
 from validation.microbench.bench import Bench, Outcome
 from validation.timing import time_eager, time_graph
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import Tensor
+
+    from kraken_sim.measurements.records.kernels import AllReduceCase
 
 _DOUBLINGS = 24
 """A sum over N ranks grows the data N times; fp16 holds this many doublings from 1e-4 on."""

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as nnf
 from torch.nn.attention import SDPBackend
 
-from kraken_sim.measurements.records import AttentionCase, Launch
+from kraken_sim.measurements.records.kernels import AttentionCase
+from kraken_sim.scenario.spec import Launch
 from validation.microbench.bench import Bench, Outcome, SkipCase, chain_length
 from validation.timing import time_eager, time_graph
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from kraken_sim.measurements.records import AttentionOp
+    from kraken_sim.measurements.records.together import AttentionOp
     from kraken_sim.program.ops import DType
 
 _WARM_BUFFERS = 2

@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, assert_never
 import torch
 import torch.nn.functional as nnf
 
-from kraken_sim.measurements.records import (
-    AttentionCase,
+from kraken_sim.measurements.records.kernels import AttentionCase
+from kraken_sim.measurements.records.together import (
     AttentionOp,
     ChainCase,
     ChainedMemoryBound,
     DecodeAttentionOp,
     FlushOp,
     GemmOp,
-    KernelSet,
-    Launch,
 )
+from kraken_sim.program.kernel_sets import KernelSet
+from kraken_sim.scenario.spec import Launch
 from validation.microbench import attention, gemm
 from validation.microbench.bench import Bench, Outcome, SkipCase, chain_length
 from validation.models import fused
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from kraken_sim.measurements.records import ChainedOp
+    from kraken_sim.measurements.records.together import ChainedOp
     from kraken_sim.program.ops import DType
 
     Step = Callable[[int, Tensor | None], Tensor | None]

@@ -8,26 +8,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Literal
 
-from kraken_sim.measurements.records import (
-    AttentionCase,
+from kraken_sim.measurements.records.kernels import AttentionCase, GemmCase, MemoryBoundCase, MemoryBoundFunction
+from kraken_sim.measurements.records.together import (
     AttentionOp,
     ChainCase,
     ChainedMemoryBound,
     DecodeAttentionOp,
     FlushOp,
-    GemmCase,
     GemmOp,
-    KernelSet,
-    Launch,
-    MemoryBoundCase,
-    MemoryBoundFunction,
 )
+from kraken_sim.program.kernel_sets import KernelSet
 from kraken_sim.program.ops import DType
+from kraken_sim.scenario.spec import Launch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from kraken_sim.measurements.records import Case, ChainedOp
+    from kraken_sim.measurements.records.base import Case
+    from kraken_sim.measurements.records.together import ChainedOp
 
 ROWS: Final = (1, 16, 128, 512, 2048)
 WIDTHS: Final = (4096, 2048, 8192)

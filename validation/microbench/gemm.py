@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from kraken_sim.measurements.records import GemmCase, Launch
+from kraken_sim.scenario.spec import Launch
 from validation.microbench import scaled_gemm
 from validation.microbench.bench import Bench, Outcome, chain_length
 from validation.timing import time_eager, time_graph
@@ -14,6 +14,7 @@ from validation.timing import time_eager, time_graph
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from kraken_sim.measurements.records.kernels import GemmCase
     from kraken_sim.program.ops import DType
 
 # Of a recent data-center GPU; only used to choose how long a chain is.

@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kraken_sim.measurements.records import AllReduceCase, AttentionCase, GemmCase, MemoryBoundCase, ProfiledKernel
+from kraken_sim.measurements.records.kernels import AllReduceCase, AttentionCase, GemmCase, MemoryBoundCase
+from kraken_sim.measurements.records.launched import ProfiledKernel
 from validation.microbench import all_reduce, attention, gemm, memory_bound
 from validation.microbench.bench import Bench, SkipCase
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from kraken_sim.measurements.records import Case
+    from kraken_sim.measurements.records.base import Case
 
     Call = Callable[[], object]
 

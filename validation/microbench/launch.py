@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from kraken_sim.measurements.records import LaunchCase
+    from kraken_sim.measurements.records.launched import LaunchCase
     from kraken_sim.models.config import TransformerConfig
 
     Call = Callable[[], object]

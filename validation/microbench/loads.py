@@ -7,21 +7,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Literal
 
-from kraken_sim.measurements.records import (
-    AttentionOp,
-    GemmOp,
-    Launch,
-    PairedMemoryBound,
-    SustainedCase,
-    WakeCase,
-)
+from kraken_sim.measurements.records.loads import SustainedCase, WakeCase
+from kraken_sim.measurements.records.together import AttentionOp, GemmOp, PairedMemoryBound
 from kraken_sim.program.formats import Quantization
 from kraken_sim.program.ops import DType
+from kraken_sim.scenario.spec import Launch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from kraken_sim.measurements.records import PairedOp
+    from kraken_sim.measurements.records.together import PairedOp
 
 Chain = tuple["PairedOp", ...]
 _REST_S: Final = 0.5

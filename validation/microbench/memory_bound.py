@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as nnf
 
-from kraken_sim.measurements.records import CLASSIC_FUNCTIONS, KernelSet, Launch, MemoryBoundCase
+from kraken_sim.measurements.records.kernels import CLASSIC_FUNCTIONS, MemoryBoundCase
 from kraken_sim.program.formats import ActivationScheme, Quantization
+from kraken_sim.program.kernel_sets import KernelSet
+from kraken_sim.scenario.spec import Launch
 from validation.microbench.bench import Bench, Outcome, SkipCase, chain_length
 from validation.models import fused, quantized
 from validation.timing import time_eager, time_graph

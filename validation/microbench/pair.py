@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 
-from kraken_sim.measurements.records import AttentionOp, GemmOp, Launch, PairCase
+from kraken_sim.measurements.records.together import AttentionOp, GemmOp, PairCase
 from kraken_sim.program.formats import ActivationScheme, Quantization
+from kraken_sim.scenario.spec import Launch
 from validation.microbench import attention, gemm, memory_bound, scaled_gemm
 from validation.microbench.bench import Bench, Outcome
 from validation.timing import time_graph
@@ -25,7 +26,7 @@ from validation.timing import time_graph
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from kraken_sim.measurements.records import PairedOp
+    from kraken_sim.measurements.records.together import PairedOp
     from kraken_sim.program.ops import DType
 
     Call = Callable[[], object]

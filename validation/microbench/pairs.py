@@ -5,15 +5,16 @@ from __future__ import annotations
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Final, Literal
 
-from kraken_sim.measurements.records import AttentionOp, GemmOp, Launch, PairCase, PairedMemoryBound
+from kraken_sim.measurements.records.together import AttentionOp, GemmOp, PairCase, PairedMemoryBound
 from kraken_sim.measurements.schema import DEFAULT_CONDITION
 from kraken_sim.program.ops import DType
+from kraken_sim.scenario.spec import Launch
 from validation.microbench.shapes import spread
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from kraken_sim.measurements.records import PairedOp
+    from kraken_sim.measurements.records.together import PairedOp
 
 Family = Literal["gemm", "attention", "memory_bound", "mixed"]
 Chain = tuple["PairedOp", ...]

@@ -12,27 +12,21 @@ from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Final, Literal
 
 from kraken_sim.errors import InputError
-from kraken_sim.measurements.records import (
-    AllReduceCase,
-    AttentionCase,
-    Case,
-    GemmCase,
-    KernelsCase,
-    Launch,
-    LaunchCase,
-    MemoryBoundCase,
-    SustainedCase,
-    WakeCase,
-)
+from kraken_sim.measurements.records.kernels import AllReduceCase, AttentionCase, GemmCase, MemoryBoundCase
+from kraken_sim.measurements.records.launched import KernelsCase, LaunchCase
+from kraken_sim.measurements.records.loads import SustainedCase, WakeCase
 from kraken_sim.measurements.schema import AGAIN, CPU_CONDITION, DEFAULT_CONDITION
 from kraken_sim.models.presets import PRESETS
 from kraken_sim.program.ops import DType
+from kraken_sim.scenario.spec import Launch
 from validation import fp8_grid, model_grid
 from validation.microbench import chains, launch, loads, shapes
 from validation.microbench.pairs import pair_cases, sustained_chains
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from kraken_sim.measurements.records.base import Case
 
 SUITES: Final = (
     *("quick", "full", "passes", "llama-passes", "llama-microbench", "chains", "host", "power"),

@@ -7,20 +7,12 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import torch
 
-from kraken_sim.measurements.records import (
-    AllReduceRecord,
-    AttentionRecord,
-    ChainRecord,
-    GemmRecord,
-    KernelsRecord,
-    LaunchRecord,
-    MemoryBoundRecord,
-    NoteRecord,
-    PairRecord,
-    PassRecord,
-    SustainedRecord,
-    WakeRecord,
-)
+from kraken_sim.measurements.records.kernels import AllReduceRecord, AttentionRecord, GemmRecord, MemoryBoundRecord
+from kraken_sim.measurements.records.launched import KernelsRecord, LaunchRecord
+from kraken_sim.measurements.records.loads import SustainedRecord, WakeRecord
+from kraken_sim.measurements.records.passes import PassRecord
+from kraken_sim.measurements.records.record import NoteRecord
+from kraken_sim.measurements.records.together import ChainRecord, PairRecord
 from validation.microbench import all_reduce, attention, chain, gemm, launch, memory_bound, pair, sustained, wake
 from validation.microbench.bench import Outcome, SkipCase
 from validation.timing import quartiles
@@ -28,7 +20,8 @@ from validation.timing import quartiles
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from kraken_sim.measurements.records import Case, Record
+    from kraken_sim.measurements.records.base import Case
+    from kraken_sim.measurements.records.record import Record
     from validation.microbench.bench import Bench
 
 RUN: Final[Mapping[str, Callable[[Bench, Any], Outcome]]] = {

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import cycle, pairwise
 from typing import TYPE_CHECKING, Any
 
-from kraken_sim.measurements.records import Launch
+from kraken_sim.scenario.spec import Launch
 from validation.microbench import gemm
 from validation.microbench.bench import Bench, Outcome
 from validation.microbench.pair import compute_chains
@@ -22,7 +22,7 @@ from validation.nvml import Sensors, open_sensors
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from kraken_sim.measurements.records import SustainedCase
+    from kraken_sim.measurements.records.loads import SustainedCase
 
     Call = Callable[[], object]
     Calls = Sequence[tuple[float, Call]]

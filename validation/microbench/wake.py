@@ -19,7 +19,7 @@ from validation.timing import quartiles
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from kraken_sim.measurements.records import WakeCase
+    from kraken_sim.measurements.records.loads import WakeCase
 
     Call = Callable[[], object]
 

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kraken_sim.measurements.records import CardLoad, Launch
+from kraken_sim.program.kernel_sets import CardLoad
+from kraken_sim.scenario.spec import Launch
 from validation.microbench.bench import Bench, Outcome, SkipCase
 from validation.microbench.kernels import kernels_in_order
 from validation.nvml import open_sensors
@@ -29,7 +30,7 @@ from validation.timing import time_eager
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from kraken_sim.measurements.records import PassCase
+    from kraken_sim.measurements.records.passes import PassCase
     from validation.models.decoder import Decoder
     from validation.nvml import Sensors
 
