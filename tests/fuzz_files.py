@@ -19,8 +19,8 @@ from kraken_sim.measurements.nccl_tests import read_collectives
 from kraken_sim.measurements.schema import read_measurements
 from kraken_sim.models.hf import config_from_hf
 from kraken_sim.paper.grid import load_grid
-from kraken_sim.profiles.carry_over import profile_from_datasheet
 from kraken_sim.profiles.datasheet import datasheet_json_schema
+from kraken_sim.profiles.from_datasheet import profile_from_datasheet
 from kraken_sim.profiles.load import check_profile, load_profile
 from kraken_sim.profiles.schema import profile_json_schema
 from kraken_sim.program.ops import CollectiveKind

@@ -11,7 +11,8 @@ from kraken_sim import simulate
 from kraken_sim.files.strict_yaml import parse_yaml
 from kraken_sim.predict.uncertainty import UNKNOWN_RESIDUAL, block_residuals
 from kraken_sim.profiles.calibrated import calibrated_profiles
-from kraken_sim.profiles.carry_over import MEASURED_ERRORS, complete_text
+from kraken_sim.profiles.carried_errors import MEASURED_ERRORS
+from kraken_sim.profiles.from_datasheet import complete_text
 from kraken_sim.profiles.load import list_profiles, load_profile
 from kraken_sim.profiles.profile import Provenance, ProvenanceKind
 from kraken_sim.profiles.schema import parse_profile

@@ -118,7 +118,7 @@ def test_the_core_imports_neither_torch_nor_anything_slow() -> None:
         "assert not loaded, loaded\n"
         "from kraken_sim import Scenario, simulate, predict_op, load_scenario\n"
         "import kraken_sim.measurements.schema\n"
-        "import kraken_sim.calibration.fit_profile, kraken_sim.profiles.carry_over\n"
+        "import kraken_sim.calibration.fit_profile, kraken_sim.profiles.from_datasheet\n"
         "import kraken_sim.paper, kraken_sim.report.html, kraken_sim.report.text\n"
         "assert 'torch' not in sys.modules\n"
     )

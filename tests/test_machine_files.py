@@ -17,8 +17,9 @@ from kraken_sim.files.strict_yaml import parse_yaml
 from kraken_sim.predict.api import compare
 from kraken_sim.predict.uncertainty import block_residuals
 from kraken_sim.profiles.calibrated import calibrated_profiles
-from kraken_sim.profiles.carry_over import LEFT_OUT_ERRORS, complete_text
+from kraken_sim.profiles.carried_errors import LEFT_OUT_ERRORS
 from kraken_sim.profiles.datasheet import DatasheetFile
+from kraken_sim.profiles.from_datasheet import complete_text
 from kraken_sim.profiles.load import check_profile, load_profile
 from kraken_sim.profiles.schema import BLOCKS, parse_profile
 

@@ -22,8 +22,8 @@ from kraken_sim.hardware.topology.graph import Link
 from kraken_sim.predict.pipeline import Predictor
 from kraken_sim.profiles.blocks import Reading, field_types, read_fields
 from kraken_sim.profiles.calibrated import calibrated_profiles, list_profiles, profile_path
-from kraken_sim.profiles.carry_over import profile_from_datasheet, profile_of
 from kraken_sim.profiles.datasheet import datasheet_json_schema, is_datasheet
+from kraken_sim.profiles.from_datasheet import profile_from_datasheet, profile_of
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.profiles.profile import HardwareProfile, Provenance, ProvenanceKind
 from kraken_sim.profiles.schema import BLOCKS, OPTIONAL_BLOCKS, parse_profile, profile_json_schema

@@ -11,7 +11,8 @@ from kraken_sim.cli import main
 from kraken_sim.costs.attention import attention_cost
 from kraken_sim.costs.memory_bound import memory_bound_cost
 from kraken_sim.errors import InputError
-from kraken_sim.profiles.carry_over import LEFT_OUT_ERRORS, profile_from_datasheet
+from kraken_sim.profiles.carried_errors import LEFT_OUT_ERRORS
+from kraken_sim.profiles.from_datasheet import profile_from_datasheet
 from kraken_sim.profiles.load import check_profile, load_profile, profile_path
 from kraken_sim.profiles.nearest import nearest_profile
 from kraken_sim.profiles.profile import ProvenanceKind

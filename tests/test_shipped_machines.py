@@ -15,7 +15,7 @@ from kraken_sim.hardware.interconnect import InterconnectKind
 from kraken_sim.hardware.topology.graph import LinkKind, NodeKind, P2PLevel
 from kraken_sim.hardware.topology.rings import RingFinder
 from kraken_sim.profiles.calibrated import calibrated_profiles
-from kraken_sim.profiles.carry_over import LEFT_OUT_ERRORS, NETWORK_ERROR
+from kraken_sim.profiles.carried_errors import LEFT_OUT_ERRORS, NETWORK_ERROR
 from kraken_sim.profiles.load import check_profile, list_profiles, load_profile
 from kraken_sim.profiles.profile import HardwareProfile, ProvenanceKind
 from kraken_sim.profiles.schema import BLOCKS

@@ -23,8 +23,8 @@ from kraken_sim.measurements.launch import LAYER_CALLS, launch_costs
 from kraken_sim.measurements.records.launched import LaunchRecord
 from kraken_sim.measurements.records.loads import WakeRecord
 from kraken_sim.measurements.schema import MeasurementFile, read_measurements
-from kraken_sim.profiles.carry_over import profile_of
 from kraken_sim.profiles.datasheet import is_datasheet
+from kraken_sim.profiles.from_datasheet import profile_of
 from kraken_sim.profiles.profile import Provenance, ProvenanceKind
 from kraken_sim.profiles.schema import BLOCKS, parse_profile
 from kraken_sim.profiles.transfer import carry_over_memory_bound

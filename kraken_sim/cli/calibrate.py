@@ -33,7 +33,7 @@ def _calibrate(args: argparse.Namespace) -> None:
     """Fits a profile, writes it, and prints the errors on the records that no fit saw."""
     from kraken_sim.calibration.fit_profile import calibrate as fit
     from kraken_sim.calibration.profile_file import calibrated_yaml
-    from kraken_sim.profiles.carry_over import complete_text
+    from kraken_sim.profiles.from_datasheet import complete_text
     from kraken_sim.profiles.load import load_profile
     from kraken_sim.report.calibration import calibration_report
 

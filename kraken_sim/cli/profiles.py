@@ -72,7 +72,7 @@ def _check_profile(args: argparse.Namespace) -> None:
 
 def _new_profile(args: argparse.Namespace) -> None:
     """Writes a profile for a GPU that nobody measured."""
-    from kraken_sim.profiles.carry_over import profile_from_datasheet
+    from kraken_sim.profiles.from_datasheet import profile_from_datasheet
 
     out = profile_target(args.out)
     carried = profile_from_datasheet(Path(args.datasheet), out.stem)

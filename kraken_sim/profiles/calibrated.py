@@ -1,6 +1,6 @@
 """Profile files by name or path, from a checkout or from the installed package, and those with constants of their own.
 
-A file without any is a datasheet, whose constants `kraken_sim.profiles.carry_over` carries over from one of these.
+A file without any is a datasheet, of which `kraken_sim.profiles.from_datasheet` makes a profile over one of these.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from kraken_sim.errors import InfeasibleError, InputError, Problem
 from kraken_sim.files.strict_yaml import read_yaml
 from kraken_sim.hardware.device import QUANTISED_FORMATS
 from kraken_sim.profiles.calibrated import file_version, is_path, list_profiles, profile_path, read_calibrated
-from kraken_sim.profiles.carry_over import base_files, profile_of
+from kraken_sim.profiles.from_datasheet import base_files, profile_of
 from kraken_sim.program.ops import DType
 
 if TYPE_CHECKING:

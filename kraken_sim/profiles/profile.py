@@ -112,3 +112,8 @@ def gemm_blocks(quantization: Quantization | None, *, by_row: bool = False) -> t
         return ("gemm",)
     own = "gemm_fp8_rows" if by_row else f"gemm_{quantization}"
     return tuple(dict.fromkeys((own, "gemm_fp8", "gemm")))
+
+
+def provenance_of(part: str, profile: HardwareProfile) -> dict[str, Provenance]:
+    """Where the numbers of a profile's device, topology or block are from, by their dotted paths."""
+    return {path: where for path, where in profile.provenance.items() if path.startswith(f"{part}.")}
