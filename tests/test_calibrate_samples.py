@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from calibrate_support import BASE, file_of, gemm_records
 from measurement_support import launch_record
@@ -10,10 +12,12 @@ from kraken_sim.calibration.samples import all_reduce_samples, attention_samples
 from kraken_sim.calibration.small_kernels import memory_bound_samples
 from kraken_sim.measurements.launch import LAYER_CALLS, launch_costs
 from kraken_sim.measurements.records.base import Quartiles
-from kraken_sim.measurements.records.kernels import GemmRecord
 from kraken_sim.measurements.records.launched import KernelsRecord
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.scenario.spec import Launch
+
+if TYPE_CHECKING:
+    from kraken_sim.measurements.records.kernels import GemmRecord
 
 
 def test_only_graph_launches_become_samples() -> None:

@@ -55,18 +55,16 @@ MEASURED: Final = [
     Path(__file__).parent.parent / "validation" / "measurements" / f"h200-sxm-x1-llama-passes{part}.jsonl"
     for part in ("", "-2")
 ]
-LLAMA: Final = config_from_fields(
-    {
-        "model_type": "llama",
-        "num_hidden_layers": 4,
-        "hidden_size": 4096,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
-        "intermediate_size": 14_336,
-        "vocab_size": 32_000,
-        "max_position_embeddings": 8192,
-    }
-)
+LLAMA_FIELDS: Final[dict[str, object]] = {
+    "model_type": "llama",
+    "num_hidden_layers": 4,
+    "hidden_size": 4096,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "intermediate_size": 14_336,
+    "vocab_size": 32_000,
+}
+LLAMA: Final = config_from_fields(LLAMA_FIELDS | {"max_position_embeddings": 8192})
 QWEN: Final = replace(LLAMA, qk_norm=True)
 GPT2: Final = replace(preset("1.3B"), num_hidden_layers=4)
 FUSED_BELOW: Final = ((2, 64 << 20),)
@@ -255,15 +253,7 @@ def test_no_set_moves_fewer_bytes_than_its_tensors_have(kernels: str) -> None:
 
 QUESTION: Final[dict[str, object]] = {
     "hardware": "h200-sxm-x8",
-    "model": {
-        "model_type": "llama",
-        "num_hidden_layers": 4,
-        "hidden_size": 4096,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
-        "intermediate_size": 14_336,
-        "vocab_size": 32_000,
-    },
+    "model": LLAMA_FIELDS,
     "num_devices": 4,
     "context_length": 128,
     "dtype": "bfloat16",

@@ -15,13 +15,14 @@ from kraken_sim.program.formats import ActivationScheme, Quantization
 from kraken_sim.program.kernel_sets import CardLoad, KernelSet
 from kraken_sim.program.ops import DType
 from kraken_sim.scenario.spec import Launch
-from validation.model_grid import ROWS, SHAPES, Shape
+from validation.model_grid import PREFILLS, ROWS, SHAPES, Shape, pass_case
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kraken_sim.measurements.records.base import Case
     from kraken_sim.measurements.records.kernels import MemoryBoundFunction
+    from validation.model_grid import Point
 
 STATIC, DYNAMIC, BY_TENSOR = ActivationScheme
 FP8, FP8_BLOCK = Quantization.FP8, Quantization.FP8_BLOCK
@@ -41,11 +42,7 @@ BLOCK_ROWS: Final = (1, 16, 128, 512, 2048, 8192)
 
 def matrices() -> list[tuple[int, int]]:
     """(n, k) of attention's and the FFN's matrices, without repeats."""
-    found: dict[tuple[int, int], None] = {}
-    for shape in SHAPES:
-        d, e, f = shape.hidden_size, shape.head_dim, shape.intermediate_size
-        queries = shape.num_attention_heads * e
-        found |= dict.fromkeys([(queries + 2 * shape.num_key_value_heads * e, d), (d, queries), (2 * f, d), (d, f)])
+    found = dict.fromkeys(matrix for shape in SHAPES for matrix in shape.matrices())
     return [*found, *LARGE]
 
 
@@ -121,7 +118,7 @@ def _memory_bound(
 
 
 POINTS: Final = (
-    *(("prefill", 1, tokens) for tokens in (128, 512, 2048, 8192)),
+    *PREFILLS,
     *(("decode", batch, 2048) for batch in (1, 16, 64)),
 )
 
@@ -161,28 +158,15 @@ def _pass(
     condition: str,
     scheme: ActivationScheme | None,
     kernels: KernelSet,
-    point: tuple[str, int, int],
+    point: Point,
     load: CardLoad,
-    **changes: object,
+    *,
+    launch: Launch = Launch.GRAPH,
+    dtype: DType = DType.BFLOAT16,
 ) -> PassCase:
-    phase, batch_size, context_length = point
-    fields: dict[str, object] = {
-        "phase": phase,
-        "batch_size": batch_size,
-        "context_length": context_length,
-        "launch": Launch.GRAPH,
-        "architecture": {"kind": "standard"},
-        "model": shape.fields(),
-        "num_devices": 1,
-        "dtype": DType.BFLOAT16,
-        "overlap": False,
-        "condition": condition,
-        "kernels": kernels,
-        "load": load,
-    }
-    if scheme is not None:
-        fields |= {"quantization": FP8, "activation_scheme": scheme}
-    return PassCase.model_validate(fields | changes)
+    """A pass in fp8, or without a scheme in `dtype` throughout."""
+    formats = {} if scheme is None else {"quantization": FP8, "activation_scheme": scheme}
+    return pass_case(shape.fields(), dtype, condition, kernels, point, launch, load, **formats)
 
 
 def _tiny(shape: Shape, condition: str, scheme: ActivationScheme) -> Iterator[PassCase]:

@@ -43,6 +43,12 @@ class Shape:
         """`model` of a scenario."""
         return {name: getattr(self, name) for name in self.__slots__ if name != "name"}
 
+    def matrices(self) -> list[tuple[int, int]]:
+        """(n, k) of a layer's weights: queries, keys and values; attention's output; gate and up; down."""
+        d, e, f = self.hidden_size, self.head_dim, self.intermediate_size
+        queries = self.num_attention_heads * e
+        return [(queries + 2 * self.num_key_value_heads * e, d), (d, queries), (2 * f, d), (d, f)]
+
 
 SHAPES: Final = (
     Shape("Llama-3.1-8B", "llama", 4, 4096, 32, 8, 128, 14_336, 128_256),
@@ -98,13 +104,13 @@ def _passes(model: dict[str, object], dtype: DType, condition: str) -> Iterator[
     for kernels in (KernelSet.PYTORCH, KernelSet.COMPILED):
         yield from _graphs(model, dtype, condition, kernels, (*PREFILLS, *DECODES))
     for point in (*PREFILLS, *DECODES):
-        yield _pass(model, dtype, condition, KernelSet.FUSED, point, Launch.GRAPH, CardLoad.SUSTAINED)
+        yield pass_case(model, dtype, condition, KernelSet.FUSED, point, Launch.GRAPH, CardLoad.SUSTAINED)
     for point in SOME:
-        yield _pass(model, dtype, condition, KernelSet.PYTORCH, point, Launch.GRAPH, None)
+        yield pass_case(model, dtype, condition, KernelSet.PYTORCH, point, Launch.GRAPH, None)
     yield from _graphs(model, dtype, condition, KernelSet.PYTORCH_COMPOSED, SOME)
     for kernels in (KernelSet.PYTORCH, KernelSet.PYTORCH_COMPOSED, KernelSet.COMPILED):
         for point in SOME:
-            yield _pass(model, dtype, condition, kernels, point, Launch.EAGER, CardLoad.SUSTAINED)
+            yield pass_case(model, dtype, condition, kernels, point, Launch.EAGER, CardLoad.SUSTAINED)
 
 
 def _graphs(
@@ -113,10 +119,10 @@ def _graphs(
     # Not in turn: the load of one pass carries over to the next.
     for load in (CardLoad.SUSTAINED, CardLoad.RESTED):
         for point in points:
-            yield _pass(model, dtype, condition, kernels, point, Launch.GRAPH, load)
+            yield pass_case(model, dtype, condition, kernels, point, Launch.GRAPH, load)
 
 
-def _pass(
+def pass_case(
     model: dict[str, object],
     dtype: DType,
     condition: str,
@@ -124,13 +130,14 @@ def _pass(
     point: Point,
     launch: Launch,
     load: CardLoad | None,
+    **quantization: object,
 ) -> PassCase:
+    """A pass of one device; `quantization` says the formats of one that is not in `dtype` throughout."""
     phase, batch_size, context_length = point
     fields = {"phase": phase, "batch_size": batch_size, "context_length": context_length, "launch": launch}
     fields |= {"architecture": {"kind": "standard"}, "model": model, "num_devices": 1, "dtype": dtype}
-    return PassCase.model_validate(
-        fields | {"overlap": False, "condition": condition, "kernels": kernels, "load": load}
-    )
+    fields |= {"overlap": False, "condition": condition, "kernels": kernels, "load": load}
+    return PassCase.model_validate(fields | quantization)
 
 
 def _cpu_passes(condition: str) -> Iterator[PassCase]:
@@ -139,7 +146,7 @@ def _cpu_passes(condition: str) -> Iterator[PassCase]:
     for kernels in TWIN_SETS:
         for point in (("prefill", 1, 16), ("decode", 2, 16)):
             for load in CardLoad:
-                yield _pass(tiny, DType.FLOAT32, condition, kernels, point, Launch.EAGER, load)
+                yield pass_case(tiny, DType.FLOAT32, condition, kernels, point, Launch.EAGER, load)
 
 
 TWIN_SETS: Final = tuple(kernels for kernels in KernelSet if not RULES[kernels].all_reduce_norm)
@@ -225,10 +232,7 @@ def gemms() -> Iterator[GemmCase]:
     """The matrices of a layer of each shape and their heads, without bias."""
     found: dict[tuple[int, int, int], None] = {}
     for shape in SHAPES:
-        d, e, f = shape.hidden_size, shape.head_dim, shape.intermediate_size
-        queries = shape.num_attention_heads * e
-        matrices = [(queries + 2 * shape.num_key_value_heads * e, d), (d, queries), (2 * f, d), (d, f)]
-        found |= dict.fromkeys((m, n, k) for n, k in matrices for m in ROWS)
-        found |= dict.fromkeys((m, shape.vocab_size, d) for m in (1, 16, 64))
+        found |= dict.fromkeys((m, n, k) for n, k in shape.matrices() for m in ROWS)
+        found |= dict.fromkeys((m, shape.vocab_size, shape.hidden_size) for m in (1, 16, 64))
     for m, n, k in found:
         yield GemmCase(m=m, n=n, k=k, epilogue="none", dtype=DType.BFLOAT16, launch=Launch.GRAPH)
