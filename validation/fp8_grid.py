@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final
 
 from kraken_sim.measurements.records.kernels import GemmCase, MemoryBoundCase
 from kraken_sim.measurements.records.launched import KernelsCase
-from kraken_sim.measurements.records.passes import PassCase
 from kraken_sim.program.formats import ActivationScheme, Quantization
 from kraken_sim.program.kernel_sets import CardLoad, KernelSet
 from kraken_sim.program.ops import DType
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
     from kraken_sim.measurements.records.base import Case
     from kraken_sim.measurements.records.kernels import MemoryBoundFunction
+    from kraken_sim.measurements.records.passes import PassCase
     from validation.model_grid import Point
 
 STATIC, DYNAMIC, BY_TENSOR = ActivationScheme
