@@ -157,6 +157,21 @@ def test_an_fp8_cache_takes_half_the_memory_and_half_the_bytes_of_a_decode_step(
     assert fp8.run().duration_s < plain.run().duration_s
 
 
+@pytest.mark.parametrize(("kernels", "name"), [("serving", "kv_cache"), ("serving_fused", "rope_kv_write")])
+def test_keys_and_values_go_into_an_fp8_cache_as_fp8_and_queries_keep_their_format(kernels: str, name: str) -> None:
+    plain, fp8 = (
+        dict(layer_ops_of(prepared(kv_cache_dtype=cache, kernels=kernels, context_length=2048, num_devices=1)))[name]
+        for cache in ("auto", "float8")
+    )
+    keys_and_values = 2 * 2048 * LLAMA_8B["num_key_value_heads"] * 128
+    read = written = 2 * keys_and_values
+    if kernels == "serving":
+        assert (plain.num_bytes, fp8.moved_bytes) == (read, read + written / 2)
+    else:
+        assert plain.moved_bytes - fp8.moved_bytes == written / 2
+        assert fp8.moved_bytes - fp8.written_bytes == plain.moved_bytes - plain.written_bytes
+
+
 def layer_ops_of(one: Prepared) -> list[tuple[str, Any]]:
     layer = max(one.program.segments, key=lambda segment: segment.repeat)
     return [(kernel.name, kernel.op) for kernel in layer.kernels]

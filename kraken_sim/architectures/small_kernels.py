@@ -103,8 +103,7 @@ def attention_preparation(
     if in_attention and decode:
         return found
     if rotary and in_attention:
-        elements = heads.elements(queries_keys + heads.num_kv_heads)
-        return [*found, SmallKernel("rope_kv_write", Elementwise("rope_kv_write", elements, 1, heads.dtype))]
+        return [*found, _rope_and_write(heads, heads.num_heads)]
     if rotary:
         found.append(SmallKernel("rope", Elementwise("rope", heads.elements(queries_keys), 1, heads.dtype)))
     return [*found, _cache_write("kv_cache", heads, 2 * heads.num_kv_heads, copies)]
@@ -126,10 +125,20 @@ def _cache_write(name: str, heads: HeadShapes, num_heads: int, category: Categor
     return SmallKernel(name, Copy(num_bytes, heads.num_tokens > 1), category)
 
 
+def _rope_and_write(heads: HeadShapes, num_heads: int) -> SmallKernel:
+    """Keys turned on their way into the cache with the values, and so many query heads beside them."""
+    cached = heads.elements(2 * heads.num_kv_heads)
+    elements = heads.elements(num_heads) + cached
+    if heads.cache_dtype is None:
+        return SmallKernel("rope_kv_write", Elementwise("rope_kv_write", elements, 1, heads.dtype))
+    # It scales what it writes into the cache; queries keep their format.
+    op = Elementwise("rope_kv_write", elements, 1, heads.dtype, output_dtype=heads.cache_dtype, converted=cached)
+    return SmallKernel("rope_kv_write", op)
+
+
 def _compiled_preparation(heads: HeadShapes, *, qk_norm: bool) -> list[SmallKernel]:
     """What torch.compile makes of the whole: keys and values into the cache, then queries; a norm joins its own."""
-    cached = heads.elements(2 * heads.num_kv_heads)
-    write = SmallKernel("rope_kv_write", Elementwise("rope_kv_write", cached, 1, heads.dtype))
+    write = _rope_and_write(heads, 0)
     if qk_norm:
         return [
             _head_norm("norm_k", heads, heads.num_kv_heads),

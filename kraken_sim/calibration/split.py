@@ -56,6 +56,7 @@ REFINEMENTS: Final = frozenset(
         "row_scales",
         "positions",
         "strided",
+        "converted",
     }
 )
 """Fields of an op that count where they are not at their default: a plain kernel's shape stays on its side of the split

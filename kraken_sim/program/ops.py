@@ -116,9 +116,10 @@ class Norm:
 class Elementwise:
     """A pointwise kernel (`function` is gelu, add, ...) that streams its operands through HBM once.
 
-    Outputs have the inputs' number format unless `output_dtype` says another. A reduction, whose output is small, has
-    no outputs. With `rows` each of so many rows is reduced before it is written, so that a CTA takes a whole one.
-    `strided` marks operands that are broadcast, converted or slices, which torch's own kernel takes element by element.
+    Outputs have the inputs' number format unless `output_dtype` says another, or `converted` of the elements have that
+    and the others stay as they are. A reduction, whose output is small, has no outputs. With `rows` each of so many
+    rows is reduced before it is written, so that a CTA takes a whole one. `strided` marks operands that are broadcast,
+    converted or slices, which torch's own kernel takes element by element.
     """
 
     function: str
@@ -130,14 +131,20 @@ class Elementwise:
     rows: int | None = None
     strided: bool = False
     cold_inputs: int = 0
+    converted: int | None = None
 
     @property
     def moved_bytes(self) -> float:
         """Bytes that are read and written."""
+        return float(self.num_elements) * self.num_inputs * self.dtype.num_bytes + self.written_bytes
+
+    @property
+    def written_bytes(self) -> float:
+        """Bytes that are written."""
+        converted = self.num_elements if self.converted is None else self.converted
+        kept_bytes = float(self.num_elements - converted) * self.dtype.num_bytes
         written = self.dtype if self.output_dtype is None else self.output_dtype
-        return float(self.num_elements) * (
-            self.num_inputs * self.dtype.num_bytes + self.num_outputs * written.bytes_per_element
-        )
+        return self.num_outputs * (kept_bytes + converted * written.bytes_per_element)
 
 
 @dataclass(frozen=True, slots=True)

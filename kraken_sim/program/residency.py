@@ -82,9 +82,9 @@ def _new_bytes(op: Op) -> float:
     if isinstance(op, Gemm):
         return op.n * op.k * op.bytes_per_weight + float(op.m * op.n) * op.dtype.num_bytes
     if isinstance(op, Attention):
-        rows = op.q_len * op.num_heads
-        cached = 2 * op.kv_len * op.num_kv_heads if op.q_len < op.kv_len else 0
-        return float(op.batch * (rows + cached) * op.head_dim) * op.dtype.num_bytes
+        written_bytes = op.q_len * op.num_heads * op.dtype.num_bytes
+        cached_bytes = 2 * op.kv_len * op.num_kv_heads * op.kv_num_bytes if op.q_len < op.kv_len else 0
+        return float(op.batch * op.head_dim) * (written_bytes + cached_bytes)
     if isinstance(op, Elementwise):
-        return float(op.num_outputs * op.num_elements) * (op.output_dtype or op.dtype).num_bytes
+        return op.written_bytes
     return float(op.num_tokens * op.hidden_size) * op.dtype.num_bytes
