@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 
     from kraken_sim.cli.parser import Parser
     from kraken_sim.measurements.nccl_tests import MeasuredCollective
-    from kraken_sim.profiles.profile import HardwareProfile
     from kraken_sim.standalone.one_op import CollectiveOpSpec
 
 DEFAULT_BEGIN, DEFAULT_END, DEFAULT_FACTOR = "8", "512M", 2.0
@@ -60,13 +58,15 @@ def _collective(args: argparse.Namespace) -> None:
 
     kind = collective_kind(args.op)
     dtype = element_type(args.dtype)
-    profile = _with_version(load_profile(args.hardware), args.nccl_version)
+    profile = load_profile(args.hardware)
     num_devices = len(profile.topology.gpus) if args.num_devices is None else args.num_devices
     fields = {
         name: value
         for name in ("library", "channels", "transport", "algorithm", "protocol", "selection")
         if (value := getattr(args, name)) is not None
     }
+    if args.nccl_version is not None:
+        fields["version"] = args.nccl_version
     try:
         spec = collective_spec({"op": kind.value, "bytes": 1, "num_devices": num_devices, **fields})
         profile.topology.group(spec.num_devices)
@@ -87,17 +87,6 @@ def _collective(args: argparse.Namespace) -> None:
 
         write_page(args, collective_html(table))
         note(f"report: {args.html}")
-
-
-def _with_version(profile: HardwareProfile, version: str | None) -> HardwareProfile:
-    """The machine with another NCCL's choices; its speeds stay those that were fitted."""
-    if version is None:
-        return profile
-    match = re.fullmatch(r"2\.(\d{1,3})(\.\d+)*", version)
-    if match is None:
-        raise InputError.single("--nccl-version", "must be a version of NCCL 2", version, "--nccl-version 2.27")
-    constants = replace(profile.collectives, nccl_minor_version=int(match[1]))
-    return replace(profile, collectives=constants)
 
 
 def _sizes(args: argparse.Namespace, begin: int, end: int) -> list[int]:
@@ -140,6 +129,8 @@ def _as_options(error: InputError) -> InputError:
         path, example = problem.path, problem.example
         for prefix in ("runtime.collective.", "op."):
             path = path.removeprefix(prefix)
+        if path == "version":
+            path, example = "--nccl-version", "--nccl-version 2.27"
         if path in ("algorithm", "protocol", "channels", "transport", "library", "selection", "num_devices"):
             path = "--" + path.replace("_", "-")
             example = example and ", ".join(_as_option(part.strip()) for part in example.split(","))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError, core_schema
 
 from kraken_sim.costs.collectives.algorithms import algorithm_named, algorithm_names, algorithms_for
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
 
 CHANNELS_LIMIT = 64
 """NCCL's MAXCHANNELS (src/include/device.h)."""
+
+
+OLDEST_NCCL_MINOR = 18
+"""The x of the first NCCL 2.x whose tuning model is followed; earlier ones differ in ways that were not read."""
+
+_VERSION = re.compile(r"2\.(\d{1,3})(\.\d+)*")
 
 
 class Protocol(StrEnum):
@@ -56,6 +63,14 @@ class AlgorithmName:
         return name
 
 
+def _nccl_version(text: str) -> str:
+    match = _VERSION.fullmatch(text)
+    if match is None or int(match[1]) < OLDEST_NCCL_MINOR:
+        oldest = f"2.{OLDEST_NCCL_MINOR}"
+        raise PydanticCustomError("version", "must be a version of NCCL from {oldest} on", {"oldest": oldest})
+    return text
+
+
 class CollectiveFields(FileModel):
     """Whose collectives run, and how."""
 
@@ -75,6 +90,11 @@ class CollectiveFields(FileModel):
     selection: Selection = Field(
         default=Selection.FASTEST, description="Custom library: the rule that picks among its kernels."
     )
+    version: Annotated[str, AfterValidator(_nccl_version)] | None = Field(
+        default=None,
+        description="NCCL's version, whose choices apply; null takes the machine's. Quoted, since 2.30 is not 2.3.",
+        examples=["2.27"],
+    )
 
     @model_validator(mode="after")
     def _algorithm_fits_the_library(self) -> Self:
@@ -90,7 +110,10 @@ class CollectiveFields(FileModel):
     def policy(self) -> CollectivePolicy:
         """The same choices as the cost models take them."""
         protocol = None if self.protocol is None else self.protocol.value
-        return CollectivePolicy(self.library, self.channels, self.transport, self.algorithm, protocol, self.selection)
+        minor = None if self.version is None else int(self.version.split(".")[1])
+        return CollectivePolicy(
+            self.library, self.channels, self.transport, self.algorithm, protocol, self.selection, minor
+        )
 
 
 class CollectiveSpec(CollectiveFields):

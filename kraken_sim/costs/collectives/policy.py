@@ -36,7 +36,7 @@ class CollectivePolicy:
 
     `channels` caps NCCL's channels (NCCL_MAX_NCHANNELS, and NCCL_MAX_CTAS for NVLS, which the former leaves alone),
     None leaves its own choice. `algorithm` and `protocol` force a choice (NCCL_ALGO, NCCL_PROTO); None selects as
-    the library does.
+    the library does. `nccl_minor_version` is the x of NCCL 2.x whose choices apply, None the machine's own.
     """
 
     library: Library = Library.NCCL
@@ -45,3 +45,4 @@ class CollectivePolicy:
     algorithm: str | None = None
     protocol: str | None = None
     selection: Selection = Selection.FASTEST
+    nccl_minor_version: int | None = None

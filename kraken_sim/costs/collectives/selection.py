@@ -73,6 +73,7 @@ def collective_cost(
         raise InputError.single(f"{PATH}.library", message, policy.library.value, "library: nccl")
     if interconnect.num_devices <= 1 or num_bytes == 0:
         return NOTHING
+    constants = of_version(constants, policy.nccl_minor_version)
     call = CollectiveCall(kind, num_bytes, staged(interconnect, policy), device, constants, policy)
     if policy.algorithm is not None:
         return _run(policy.algorithm, replace(call, family=FORCED_FAMILY))
@@ -82,6 +83,13 @@ def collective_cost(
         rule = ruled(call)
         return _nccl(call) if rule is None else _run(rule.algorithm, replace(call, family=rule.family))
     return _fastest(call)
+
+
+def of_version(constants: CollectiveConstants, nccl_minor_version: int | None) -> CollectiveConstants:
+    """The constants with another NCCL's choices; its speeds stay those that were fitted."""
+    if nccl_minor_version in (None, constants.nccl_minor_version):
+        return constants
+    return replace(constants, nccl_minor_version=nccl_minor_version)
 
 
 def _run(algorithm: str, call: CollectiveCall) -> CollectiveCost:
