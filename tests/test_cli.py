@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from kraken_sim.architectures.registry import kinds
 from kraken_sim.cli import main
 
 ROOT = Path(__file__).parent.parent
@@ -68,9 +69,9 @@ def test_a_scenario_that_ships_is_found_by_name_from_anywhere(
     assert "did you mean 'kraken-6.7b-on-two-h200'" in capsys.readouterr().err
 
 
-def test_compare_puts_three_architectures_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:
+def test_compare_puts_all_architectures_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:
     results = run_json(capsys, "compare", str(KRAKEN))
-    assert [result["architecture"] for result in results] == ["standard", "parallel", "kraken"]
+    assert [result["architecture"] for result in results] == list(kinds())
     assert results[0]["speedup_percent"] == 0.0
 
 

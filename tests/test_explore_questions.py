@@ -147,7 +147,7 @@ def test_options_change_a_scenario_and_lists_ask_several_questions(capsys: pytes
     assert main([*arguments, "--json", "-"]) == 0
     answers = json.loads(capsys.readouterr().out)
     assert [answer["context_length"] for answer in answers] == [128, 256]
-    assert answers[0]["best"] == "parallel x2"
+    assert answers[0]["best_by_architecture"]["parallel"] == "parallel x2"
 
 
 def test_measured_channels_are_a_command_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

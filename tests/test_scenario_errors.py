@@ -38,7 +38,6 @@ patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
             "did you mean 'channels'",
         ),
         ({"architecture": {"kind": "krakn"}}, "architecture.kind", "one of standard.*did you mean 'kraken'"),
-        ({"architecture": {"kind": "ladder"}}, "architecture.kind", "ladder is not available"),
         ({"architecture": {"kind": "standard", "ways": 2}}, "architecture.ways", "for kind kraken only"),
         ({"model": {"preset": "7B"}}, "model.preset", "unknown preset; known are 125M"),
         ({"model": {"preset": "6.7B", "config": "x"}}, "model.config", "not both"),

@@ -21,10 +21,10 @@ from kraken_sim.architectures.workload import Phase
 from kraken_sim.models.counts import has_output_bias
 from kraken_sim.program.kernel_sets import RULES, KernelRules
 from kraken_sim.program.ops import Attention, Collective, CollectiveKind, Copy, Elementwise, Embedding, Gemm
-from kraken_sim.program.program import MAIN_STREAM, Category, Kernel, Program, RecordEvent, Segment, Step, WaitEvent
+from kraken_sim.program.program import MAIN_STREAM, Category, Kernel, RecordEvent, Step, WaitEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from kraken_sim.architectures.workload import Workload
     from kraken_sim.models.config import TransformerConfig
@@ -124,8 +124,10 @@ class ProgramBuilder:
     def residual(self, name: str, suffix: str = "", *, all_reduce: str = "", num_devices: int = 1) -> None:
         """A block's output, summed over `num_devices`, is added to the residual: here, or by the norm that follows.
 
-        A norm takes it in that has the same suffix; the last one is left to `settle`.
+        A norm takes it in that has the same suffix; the last one is left to `settle`. What no norm took in before the
+        next one comes is added by a kernel of its own.
         """
+        self._settle(suffix)
         fused = self._takes_in_norm(num_devices)
         if not fused:
             self.all_reduce(all_reduce + suffix, num_devices)
@@ -142,10 +144,14 @@ class ProgramBuilder:
 
     def settle(self) -> None:
         """The sums that no norm takes in."""
-        for suffix, pending in self.pending.items():
+        for suffix in tuple(self.pending):
+            self._settle(suffix)
+
+    def _settle(self, suffix: str) -> None:
+        pending = self.pending.pop(suffix, None)
+        if pending is not None:
             self.all_reduce(pending.all_reduce + suffix, pending.num_devices)
             self.add(pending.name + suffix)
-        self.pending.clear()
 
     def gemm(
         self,
@@ -241,14 +247,14 @@ class ProgramBuilder:
         self.quantize("out", q_width, suffix)
         self.gemm("gemm_out" + suffix, self.width, q_width, gemms, bias=has_output_bias(self.config))
 
-    def ffn(self, suffix: str = "", *, accumulate: bool = False) -> None:
+    def ffn(self, suffix: str = "", *, accumulate: bool = False, gemms: Category = Category.GEMM) -> None:
         """Up projection (with its gate, if any), activation, down projection."""
         width, gated, bias = self.share.intermediate_size, self.config.gated_ffn, self.config.mlp_bias
-        self.gemm("gemm_up" + suffix, 2 * width if gated else width, self.width, bias=bias)
+        self.gemm("gemm_up" + suffix, 2 * width if gated else width, self.width, gemms, bias=bias)
         work = self.work
         kernels = activation_kernels(work.num_tokens, width, work.dtype, self.rules, gated=gated)
         self.small(quantised_activation(kernels, (work.num_tokens, width), work.inputs, self.rules), suffix)
-        self.gemm("gemm_down" + suffix, self.width, width, accumulate=accumulate, bias=bias)
+        self.gemm("gemm_down" + suffix, self.width, width, gemms, accumulate=accumulate, bias=bias)
 
     def lm_head(self) -> None:
         """Final norm and unembedding of each sequence's last token, weights sharded over the vocabulary.
@@ -261,21 +267,3 @@ class ProgramBuilder:
         self.small(norm_kernels("norm_final", work.batch_size, self.width, work.dtype, function, self.rules))
         bias = self.config.lm_head_bias
         self.gemm("lm_head", rows, self.width, Category.LM_HEAD, bias=bias, m=work.batch_size, quantised=False)
-
-
-def equal_layers(
-    name: str, layout: Layout, config: TransformerConfig, work: Workload, layer: Callable[[ProgramBuilder], None]
-) -> Program:
-    """A forward pass of equal layers: embedding, layers, head. `layer` appends the steps of one layer."""
-    build = ProgramBuilder(config, layout, work)
-    build.embedding()
-    start = build.take()
-    layer(build)
-    first, depth = build.take(), config.num_hidden_layers
-    layers = [Segment("layer", first, depth)]
-    if build.pending and depth > 1:
-        # The first layer's norm has nothing to take in, the others' what the layer before leaves.
-        layer(build)
-        layers = [Segment("layer_first", first), Segment("layer", build.take(), depth - 1)]
-    build.lm_head()
-    return Program(name, layout.num_devices, (Segment("embedding", start), *layers, Segment("head", build.take())))

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, StrictStr, create_model, model_validator
 from pydantic_core import core_schema
 
 from kraken_sim.architectures.architecture import ArchitectureFields
-from kraken_sim.architectures.registry import announced, architecture, architectures, kinds
+from kraken_sim.architectures.registry import architecture, architectures, kinds
 from kraken_sim.files.model import FileModel
 from kraken_sim.files.problems import fields_error
 
@@ -29,14 +29,6 @@ KindAndFields = tuple[str, type[ArchitectureFields]]
 
 class _Form(FileModel):
     """Every field that a file may have there; which of them go together is checked last."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _kind_is_available(cls, data: object) -> object:
-        kind = data.get("kind") if isinstance(data, dict) else None
-        if isinstance(kind, str) and kind in announced():
-            raise fields_error(f"{kind} is not available yet; use {_listed(kinds())}", "kind")
-        return data
 
     @model_validator(mode="after")
     def _fields_fit_the_kind(self) -> Self:

@@ -28,12 +28,26 @@ from kraken_sim.architectures.architecture import (
     Size,
     split_problems,
 )
-from kraken_sim.architectures.builder import ProgramBuilder
+from kraken_sim.architectures.lowering import lowered
+from kraken_sim.architectures.wiring import (
+    Add,
+    Attend,
+    BeginStream,
+    Concat,
+    EachBlock,
+    Exchange,
+    FeedForward,
+    Normalise,
+    Over,
+    Receive,
+    Reduce,
+    Residual,
+    Wiring,
+)
 from kraken_sim.errors import InputError, Problem
 from kraken_sim.models.hf import closest_divisor
 from kraken_sim.models.kraken_width import FFN_FACTOR, kraken_config_for_latency
 from kraken_sim.models.layout import Layout, devices_per_block
-from kraken_sim.program.program import COMM_STREAM, MAIN_STREAM, Category, Program, Segment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -41,6 +55,7 @@ if TYPE_CHECKING:
     from kraken_sim.architectures.workload import Workload
     from kraken_sim.models.config import TransformerConfig
     from kraken_sim.models.layout import Block
+    from kraken_sim.program.program import Program
 
 
 class KrakenFields(ArchitectureFields):
@@ -157,112 +172,38 @@ def _report(layout: Layout) -> Mapping[str, int]:
     }
 
 
+_GROUP_ATTENTION: Final = Exchange("all_reduce_group_attention")
+_GROUP_FFN: Final = Exchange("all_reduce_group_ffn")
+_SUM: Final = Exchange("all_reduce", Over.BLOCKS)
+
+_FEED_FORWARD: Final = (Normalise("norm_ffn"), FeedForward(), Residual("residual_ffn", _GROUP_FFN))
+
+_ALONE: Final = (
+    EachBlock(
+        (Normalise("norm_attention"), Attend(), Residual("residual_attention", _GROUP_ATTENTION), *_FEED_FORWARD)
+    ),
+)
+"""A layer that receives nothing: the first one, whose x is the shared embedding, and all of a single sub-layer."""
+
+_LAYER: Final = (
+    BeginStream(_SUM),
+    # The norm of the FFN reads y + s, so x + y is made while s is under way.
+    EachBlock((Normalise("norm_attention"), Attend(), Reduce(_GROUP_ATTENTION), Add("residual_attention"))),
+    Receive(_SUM.name),
+    EachBlock((Residual("receive"), *_FEED_FORWARD)),
+)
+"""A layer that receives the sum of the previous layer's outputs."""
+
+_END: Final = (Concat(Exchange("all_reduce_concat", Over.ALL)),)
+
+WIRING: Final = Wiring("kraken", (_LAYER,), first=(_ALONE,), end=_END)
+"""L - 1 AllReduces on a second stream and one blocking one after the concat."""
+
+_WIRING_OF_ONE: Final = Wiring("kraken", (_ALONE,), end=_END)
+
+
 def _program(layout: Layout, config: TransformerConfig, work: Workload) -> Program:
-    """A forward pass with L - 1 AllReduces on a second stream and one blocking one after the concat."""
-    build = ProgramBuilder(config, layout, work)
-    build.embedding()
-    start = build.take()
-    _first_layer(build)
-    first = build.take()
-    _layer(build)
-    layer = build.take()
-    _concat(build)
-    build.lm_head()
-    segments = [Segment("embedding", start), Segment("layer_first", first)]
-    if config.num_hidden_layers > 1:
-        segments.append(Segment("layer", layer, config.num_hidden_layers - 1))
-    segments.append(Segment("head", build.take()))
-    return Program("kraken", layout.num_devices, tuple(segments))
-
-
-def _suffixes(layout: Layout) -> list[str]:
-    """What the names of each local sub-layer's kernels end in."""
-    return [f".{index}" if layout.local > 1 else "" for index in range(layout.local)]
-
-
-def _first_layer(build: ProgramBuilder) -> None:
-    """Nothing to receive yet: x is the shared embedding."""
-    for suffix in _suffixes(build.layout):
-        build.norm("norm_attention", suffix)
-        build.attention(suffix=suffix)
-        _attention_sum(build, suffix)
-        _feed_forward(build, suffix)
-
-
-def _attention_sum(build: ProgramBuilder, suffix: str) -> None:
-    """The sum x + y of a sub-layer that receives nothing, which the norm of its FFN reads."""
-    name = "all_reduce_group_attention"
-    build.residual("residual_attention", suffix, all_reduce=name, num_devices=build.layout.group)
-
-
-def _feed_forward(build: ProgramBuilder, suffix: str) -> None:
-    build.norm("norm_ffn", suffix)
-    build.ffn(suffix)
-    build.residual("residual_ffn", suffix, all_reduce="all_reduce_group_ffn", num_devices=build.layout.group)
-
-
-def _layer(build: ProgramBuilder) -> None:
-    """A layer that receives the sum of the previous layer's outputs.
-
-    Where a norm makes the sum that it reads, x exists only behind the attention's norm, and is sent from there.
-    """
-    layout, several = build.layout, build.layout.blocks_per_layer > 1
-    overlap = build.work.overlap and layout.exchange > 1
-    gemms = Category.OVERLAPPED_GEMM if overlap else Category.GEMM
-    copies = Category.OVERLAPPED_GEMM if overlap else Category.OTHER
-    suffixes, sums_in_norm = _suffixes(layout), bool(build.pending)
-    for suffix in suffixes if sums_in_norm else ():
-        build.norm("norm_attention", suffix)
-    if several:
-        _send(build, copies, overlap=overlap)
-    for suffix in suffixes:
-        if not sums_in_norm:
-            build.norm("norm_attention", suffix)
-        build.attention(gemms, suffix)
-        if several:
-            # The norm of the FFN reads y + s, so x + y is made while s is under way.
-            build.all_reduce("all_reduce_group_attention" + suffix, layout.group)
-            build.add("residual_attention" + suffix)
-        else:
-            _attention_sum(build, suffix)
-    if overlap:
-        build.wait("received", MAIN_STREAM, Category.OVERLAPPED_GEMM)
-    if several and build.work.overlap_copies > 1:
-        build.copy("receive_copy", build.work.num_tokens * build.width, copies)
-    for suffix in suffixes:
-        if several:
-            build.residual("receive", suffix)
-        _feed_forward(build, suffix)
-
-
-def _send(build: ProgramBuilder, copies: Category, *, overlap: bool) -> None:
-    """The local outputs go to a buffer of their own (x_i is still needed) and are summed over devices.
-
-    An AllReduce that does not sum in place reads x_i itself and needs no copy before it.
-    """
-    layout = build.layout
-    if layout.local == 1 and build.work.overlap_copies > 0:
-        build.copy("send", build.work.num_tokens * build.width, copies)
-    for index in range(1, layout.local):
-        build.add(f"send.{index}", copies)
-    stream = COMM_STREAM if overlap else MAIN_STREAM
-    if overlap:
-        build.record("send", MAIN_STREAM)
-        build.wait("send", COMM_STREAM)
-    build.all_reduce("all_reduce", layout.exchange, stream, stride=layout.group)
-    if overlap:
-        build.record("received", COMM_STREAM)
-
-
-def _concat(build: ProgramBuilder) -> None:
-    """W_concat maps the concatenated outputs back to one width: row parallel, then a blocking AllReduce."""
-    build.settle()
-    layout = build.layout
-    for index, suffix in enumerate(_suffixes(layout)):
-        bias = build.config.mlp_bias
-        build.quantize("concat", layout.concat_slice, suffix)
-        build.gemm("gemm_concat" + suffix, build.width, layout.concat_slice, accumulate=index > 0, bias=bias)
-    build.all_reduce("all_reduce_concat", layout.num_devices)
+    return lowered(WIRING if layout.blocks_per_layer > 1 else _WIRING_OF_ONE, layout, config, work)
 
 
 KRAKEN: Final[Architecture[KrakenFields, Layout]] = Architecture(

@@ -8,40 +8,33 @@ Source: Wang and Komatsuzaki, GPT-J-6B; Chowdhery et al., "PaLM" (arXiv 2204.023
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from kraken_sim.architectures.architecture import Architecture
-from kraken_sim.architectures.builder import equal_layers
+from kraken_sim.architectures.lowering import lowered
+from kraken_sim.architectures.wiring import Attend, Exchange, FeedForward, Normalise, Residual, Wiring
 from kraken_sim.models.layout import tensor_parallel
 
 if TYPE_CHECKING:
     from kraken_sim.architectures.architecture import ArchitectureFields, Question
-    from kraken_sim.architectures.builder import ProgramBuilder
-    from kraken_sim.architectures.workload import Workload
-    from kraken_sim.models.config import TransformerConfig
     from kraken_sim.models.layout import Layout
-    from kraken_sim.program.program import Program
 
 
 def _layout(question: Question[ArchitectureFields]) -> Layout:
     return tensor_parallel(question.config, question.num_devices, norms_per_block=1)
 
 
-def _program(layout: Layout, config: TransformerConfig, work: Workload) -> Program:
-    """A forward pass with L blocking AllReduces of [T, d]."""
-    return equal_layers("parallel", layout, config, work, _layer)
-
-
-def _layer(build: ProgramBuilder) -> None:
-    build.norm("norm")
-    build.attention()
-    build.ffn(accumulate=True)
-    build.residual("residual", all_reduce="all_reduce", num_devices=build.layout.num_devices)
+WIRING: Final = Wiring(
+    "parallel",
+    ((Normalise("norm"), Attend(), FeedForward(onto=True), Residual("residual", Exchange("all_reduce"))),),
+)
+"""L blocking AllReduces of [T, d]."""
 
 
 PARALLEL: Final[Architecture[ArchitectureFields, Layout]] = Architecture(
     kind="parallel",
     description="attention and the FFN behind one norm, their sum through one blocking AllReduce",
     layout=_layout,
-    program=_program,
+    program=partial(lowered, WIRING),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from kraken_sim.architectures.kraken import KRAKEN
+from kraken_sim.architectures.ladder import LADDER
 from kraken_sim.architectures.parallel import PARALLEL
 from kraken_sim.architectures.standard import STANDARD
 
@@ -12,9 +13,6 @@ if TYPE_CHECKING:
     from kraken_sim.architectures.architecture import Architecture
 
 _REGISTERED: Final[dict[str, Architecture[Any, Any]]] = {}
-
-_ANNOUNCED: Final = ("ladder",)
-"""Names that are known, and refused until an architecture of that name is registered."""
 
 
 def register(architecture: Architecture[Any, Any]) -> None:
@@ -61,17 +59,13 @@ def overlapping() -> tuple[str, ...]:
     return tuple(record.kind for record in _REGISTERED.values() if record.overlaps)
 
 
-def announced() -> tuple[str, ...]:
-    """Names that scenarios may not have yet."""
-    return tuple(kind for kind in _ANNOUNCED if kind not in _REGISTERED)
-
-
 BASELINE: Final = STANDARD.kind
 """What a scenario runs that names no architecture, and what others are compared with."""
 
 register(STANDARD)
 register(PARALLEL)
 register(KRAKEN)
+register(LADDER)
 
 _SHIPPED: Final = frozenset(_REGISTERED)
 
