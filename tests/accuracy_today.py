@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from validation.accuracy_table import Section
 
 FILE = Path(__file__).parent / "data" / "accuracy-today.csv"
-LLAMA_LIKE = ("h200-sxm-x1-llama-passes", "h200-sxm-x1-llama-passes-2")
+LLAMA_LIKE = ("h200-sxm-x1-llama-passes", "h200-sxm-x1-llama-passes-2", "h200-sxm-x1-lone-passes")
 PUBLIC = "published "
 """What the names of figures on published tables begin with."""
 

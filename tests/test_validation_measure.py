@@ -17,6 +17,7 @@ from kraken_sim.errors import InputError  # noqa: E402
 from kraken_sim.measurements.records.kernels import AllReduceCase, AllReduceRecord, AttentionCase, GemmCase, GemmRecord  # noqa: E402
 from kraken_sim.measurements.records.launched import KernelsCase, LaunchRecord  # noqa: E402
 from kraken_sim.measurements.records.loads import SustainedCase  # noqa: E402
+from kraken_sim.measurements.records.passes import PassCase  # noqa: E402
 from kraken_sim.measurements.records.record import NoteRecord  # noqa: E402
 from kraken_sim.measurements.records.together import PairCase, PairRecord  # noqa: E402
 from kraken_sim.measurements.schema import (  # noqa: E402
@@ -38,6 +39,7 @@ from validation.microbench.bench import Arena, Bench, Outcome, SkipCase, chain_l
 from validation.microbench.kernels import kernels_by_label  # noqa: E402
 from validation.microbench.plan import Block, Machine, default_conditions, plan, remaining  # noqa: E402
 from validation.microbench.runners import Attempt, Ranks, attempt, record_of  # noqa: E402
+from validation.passes import weights_key  # noqa: E402
 from validation.timing import Clock, quartiles, time_eager, time_graph, time_host  # noqa: E402
 
 if TYPE_CHECKING:
@@ -101,11 +103,18 @@ def test_passes_of_one_device_are_refused_on_two() -> None:
         all_cases("llama-passes", Machine("cuda", 2))
 
 
-def test_kernels_of_passes_are_found_where_their_weights_are() -> None:
-    for block in plan("llama-passes", Machine("cuda", 1), [DEFAULT_CONDITION]):
-        passes = {case.key for case in block.cases if case.kind == "pass"}
-        assert block.kind == "pass"
-        assert {case.of for case in block.cases if isinstance(case, KernelsCase)} <= passes
+@pytest.mark.parametrize("suite", ["llama-passes", "fp8-passes"])
+def test_the_profiler_comes_behind_all_passes_because_it_stays_and_slows_launches(suite: str) -> None:
+    blocks = plan(suite, Machine("cuda", 1), [DEFAULT_CONDITION])
+    assert {block.kind for block in blocks} == {"pass"}
+    profiled = [any(isinstance(case, KernelsCase) for case in block.cases) for block in blocks]
+    assert any(profiled)
+    assert profiled == sorted(profiled)
+    passes = {case.key: case for block in blocks for case in block.cases if isinstance(case, PassCase)}
+    for block in blocks[profiled.index(True) :]:
+        targets = [passes[case.of] for case in block.cases if isinstance(case, KernelsCase)]
+        assert len(targets) == len(block.cases)
+        assert len({weights_key(case) for case in targets}) == 1
 
 
 def test_the_full_suite_has_every_preset_at_every_way() -> None:

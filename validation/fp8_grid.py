@@ -124,19 +124,22 @@ POINTS: Final = (
 
 
 def pass_groups(condition: str, *, cpu: bool = False) -> Iterator[tuple[Case, ...]]:
-    """Passes in fp8 and bf16, those with the same weights together; and the kernels of some."""
+    """Passes in fp8 and bf16, those with the same weights together; and behind all of them the kernels of some."""
     shapes = [shape for shape in SHAPES if shape.name in ("Llama-3.1-8B", "Llama-3.1-70B/8")]
     if cpu:
         tiny = Shape("tiny", "llama", 2, 64, 4, 2, 16, 96, 101, max_position_embeddings=64)
         for scheme in ActivationScheme:
             yield tuple(_tiny(tiny, condition, scheme))
         return
+    traced = []
     for shape in shapes:
         for scheme in (STATIC, DYNAMIC):
             passes = tuple(_fp8_passes(shape, condition, scheme))
-            traced = [case for case in passes if scheme is STATIC and _is_traced(case)]
-            yield (*passes, *(KernelsCase(of=case.key) for case in traced))
+            yield passes
+            if scheme is STATIC:
+                traced.append(tuple(KernelsCase(of=case.key) for case in passes if _is_traced(case)))
         yield tuple(_pass(shape, condition, None, KernelSet.COMPILED, point, CardLoad.SUSTAINED) for point in POINTS)
+    yield from traced
 
 
 def _fp8_passes(shape: Shape, condition: str, scheme: ActivationScheme) -> Iterator[PassCase]:

@@ -38,7 +38,9 @@ if TYPE_CHECKING:
 MEASUREMENTS: Final = Path(__file__).parent / "measurements"
 HARDWARE: Final = "h200-sxm-x2"
 LOADS: Final = "h200-sxm-x1-power.jsonl"
-PASSES: Final = ("h200-sxm-x1-llama-passes.jsonl", "h200-sxm-x1-llama-passes-2.jsonl", "h200-sxm-x1-fp8-passes.jsonl")
+PASSES: Final = tuple(
+    f"h200-sxm-x1-{name}.jsonl" for name in ("llama-passes", "llama-passes-2", "fp8-passes", "lone-passes")
+)
 LARGE: Final = 2048
 """Tokens from which a prefill keeps the card at its power limit, measured."""
 GROUPS: Final = ("prefill of 2,048 tokens and more", "prefill of fewer", "decode")
@@ -97,29 +99,20 @@ def variants() -> Iterator[tuple[str, HardwareProfile]]:
 
 
 def pairs(profile: HardwareProfile) -> list[Pair]:
-    """Every pass that was measured in both states, as graphs on one device."""
-    found: list[Pair] = []
+    """Every pass that was measured in both states, as graphs on one device; most of them on two cards of a kind."""
     predictor = Predictor(profile)
+    records: dict[str, dict[CardLoad, PassRecord]] = {}
     for name in PASSES:
-        file = read_measurements(MEASUREMENTS / name)
-        records: dict[str, dict[CardLoad, PassRecord]] = {}
-        for record in file.select(PassRecord):
+        for record in read_measurements(MEASUREMENTS / name).select(PassRecord):
             if record.launch is Launch.GRAPH and record.load is not None:
                 key = record.model_copy(update={"load": None}).key
                 records.setdefault(key, {})[record.load] = record
-        conditions = file.header.conditions
-        found += [_pair(both, conditions, predictor) for both in records.values() if len(both) == len(CardLoad)]
-    return found
+    return [_pair(both, predictor) for both in records.values() if len(both) == len(CardLoad)]
 
 
-def _pair(
-    both: Mapping[CardLoad, PassRecord], conditions: Mapping[str, dict[str, object] | None], predictor: Predictor
-) -> Pair:
+def _pair(both: Mapping[CardLoad, PassRecord], predictor: Predictor) -> Pair:
     rested, sustained = both[CardLoad.RESTED], both[CardLoad.SUSTAINED]
-    alone, busy = (
-        predictor.predict(scenario_of_pass(record, conditions[record.condition] or {}, HARDWARE))
-        for record in (rested, sustained)
-    )
+    alone, busy = (predictor.predict(scenario_of_pass(record, {}, HARDWARE)) for record in (rested, sustained))
     return Pair(rested, sustained, alone.latency_s, busy.period_s, busy.clock_hz)
 
 
