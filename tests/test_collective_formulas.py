@@ -231,7 +231,7 @@ class TestTuningLog:
         for power in range(6, 31):
             size = 2**power
             estimates = {}
-            for entry in network_tuning_table(ALL_REDUCE, link, graph):
+            for entry in network_tuning_table(ALL_REDUCE, link, gpu("hopper"), 29):
                 plateau = (entry.algorithm, entry.protocol) == ("ring", "simple") and size >= 64 * graph.channels * n
                 latency_us = entry.latency_us * (1.4 if plateau else 1.0)
                 estimates[entry.algorithm, entry.protocol] = entry.time_us(size) - entry.latency_us + latency_us

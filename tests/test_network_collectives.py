@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from kraken_sim import predict_op, simulate_concurrent
 from kraken_sim.costs.collectives.network import tree_network_bytes
+from kraken_sim.costs.collectives.network_nvls import num_rounds
 from kraken_sim.costs.collectives.network_traffic import binary_tree
 from kraken_sim.costs.collectives.network_tuning import network_graph, network_tuning_table
 from kraken_sim.costs.links.traffic import link_bytes
@@ -24,6 +25,7 @@ from kraken_sim.program.ops import CollectiveKind
 
 if TYPE_CHECKING:
     from kraken_sim.costs.collectives.constants import CollectiveConstants
+    from kraken_sim.hardware.interconnect import Interconnect
     from kraken_sim.profiles.profile import HardwareProfile
 
 MIB = 2**20
@@ -138,7 +140,8 @@ class TestTime:
         profile = machine(4, 8, 8)
         for num_bytes in (8, 64 * 1024):
             assert seconds(num_bytes, profile) == seconds(num_bytes, profile, algorithm="tree")
-        assert seconds(2**30, machine()) == seconds(2**30, machine(), algorithm="ring")
+        no_nvls = replace(machine(), collectives=replace(machine().collectives, nvls_enabled=0))
+        assert seconds(2**30, no_nvls) == seconds(2**30, no_nvls, algorithm="ring")
 
     def test_the_hierarchy_pays_three_phases_but_the_network_only_for_its_share(self) -> None:
         """With one slow rail the phases inside are cheap; the network carries 2(m-1)/m instead of 2(n-1)/n."""
@@ -153,7 +156,7 @@ class TestTime:
         graph = network_graph(interconnect, profile.device, 29)
         table = {
             (entry.algorithm, entry.protocol): (entry.latency_us, entry.bandwidth_gbps)
-            for entry in network_tuning_table(AR, interconnect, graph)
+            for entry in network_tuning_table(AR, interconnect, profile.device, 29)
         }
         assert graph.bus_gbps == pytest.approx(360.0)
         assert table["ring", "simple"] == pytest.approx((8.4 + 28 * 3.4 + 2 * 14.0, 360.0 * 16 / 30))
@@ -164,17 +167,100 @@ class TestTime:
     def test_a_tree_over_several_blackwell_nodes_is_capped_below_one_of_a_single_node(
         self, num_nodes: int, simple: float, ll128: float
     ) -> None:
-        """Channels of 100 GB/s: what binds are NCCL's caps, perChMaxTreeBws and perChMaxTreeLL128Bws."""
-        profile = machine(num_nodes)
-        interconnect = profile.topology.interconnect(8 * num_nodes)
-        fast = replace(network_graph(interconnect, profile.device, 29), bandwidth_gbps=100.0, compute_capability=100)
+        """Rails and NVLink ten times as fast: what binds are NCCL's caps, perChMaxTreeBws and perChMaxTreeLL128Bws."""
+        profile = load_profile("b200-sxm-x8")
+        interconnect = faster(cluster(num_nodes, 8, 8).interconnect(8 * num_nodes), 10.0)
+        channels = network_graph(interconnect, profile.device, 29).channels
         table = {
             entry.protocol: entry.bandwidth_gbps
-            for entry in network_tuning_table(AR, interconnect, fast)
+            for entry in network_tuning_table(AR, interconnect, profile.device, 29)
             if entry.algorithm == "tree"
         }
-        assert table["simple"] == pytest.approx(0.5 * fast.channels * simple)
-        assert table["ll128"] == pytest.approx(0.5 * fast.channels * ll128)
+        assert table["simple"] == pytest.approx(0.5 * channels * simple)
+        assert table["ll128"] == pytest.approx(0.5 * channels * ll128)
+
+    def test_a_tree_of_two_nodes_may_be_twice_as_fast_inside_as_its_rails(self) -> None:
+        """Eight A100 a node with 25 GB/s of NIC each: bus 0.92 x 240, not 200 GB/s: it beats the ring."""
+        a100 = load_profile("a100-sxm4-80gb-x8")
+
+        def table(num_nodes: int) -> dict[str, float]:
+            interconnect = faster(cluster(num_nodes, 8, 8).interconnect(8 * num_nodes), 0.5, inside=12 / 18)
+            entries = network_tuning_table(AR, interconnect, a100.device, 29)
+            return {entry.algorithm: entry.bandwidth_gbps for entry in entries if entry.protocol == "simple"}
+
+        assert table(2)["tree"] == pytest.approx(0.5 * 0.92 * 240.0)
+        assert table(2)["tree"] > table(2)["ring"]
+        assert table(4)["tree"] < table(4)["ring"]
+
+
+def faster(interconnect: Interconnect, factor: float, inside: float | None = None) -> Interconnect:
+    """Its rails faster, and what joins the GPUs of a node."""
+    across = interconnect.across
+    assert across is not None
+    inner = factor if inside is None else inside
+    node = replace(across.node, bandwidth_bytes_per_s=across.node.bandwidth_bytes_per_s * inner)
+    rails = across.network_bytes_per_s * factor
+    return replace(interconnect, across=replace(across, node=node, network_bytes_per_s=rails))
+
+
+class TestNvlsTree:
+    @pytest.mark.parametrize(
+        ("minor", "num_nodes", "channel", "step_us"),
+        [(29, 2, 57.7, 20.9), (29, 4, 45.5, 20.9), (27, 2, 40.0, 14.0), (27, 4, 25.0, 14.0)],
+    )
+    def test_nccls_estimate_by_version(self, minor: int, num_nodes: int, channel: float, step_us: float) -> None:
+        """Eight H100 a node, channels of 40 GB/s in it and 50 GB/s rails.
+
+        From 2.28 on 2 x 40 x 0.85 x 7/8 = 59.5 is capped at 57.7 (45.5); before, the rail counts half beyond two nodes.
+        """
+        profile = machine(num_nodes)
+        n = 8 * num_nodes
+        entries = network_tuning_table(AR, profile.topology.interconnect(n), profile.device, minor)
+        (found,) = [entry for entry in entries if entry.algorithm == "nvls_tree"]
+        share = n / (2 * (n - 1)) if minor >= 28 else 5 / 6
+        assert found.bandwidth_gbps == pytest.approx(8 * channel * share)
+        assert found.latency_us == pytest.approx(25.0 + 2 * (num_nodes // 2) * step_us)
+
+    def test_large_messages_of_two_hopper_nodes_take_it_and_move_what_one_node_does(self) -> None:
+        """Switches add in each node, and the rails carry the message once: hardly slower than one node alone."""
+        alone = predict_op("h100-sxm-x8", {"op": "all_reduce", "bytes": 2**32, "num_devices": 8})
+        assert seconds(2**32) == seconds(2**32, algorithm="nvls_tree")
+        assert alone < seconds(2**32) < 1.1 * alone
+        assert seconds(2**32, algorithm="ring") > 1.5 * alone
+
+    def test_slow_rails_bound_it(self) -> None:
+        efficiency = machine().collectives.link_efficiency["network"]["simple"]
+        for num_nodes, factor in ((2, 1.0), (4, 2.0)):
+            found = seconds(2**32, machine(num_nodes, 8, 2), algorithm="nvls_tree")
+            assert found == pytest.approx(factor * 2**32 / (100e9 * efficiency), rel=0.05)
+
+    def test_a_switch_carries_what_nvls_does_and_every_rail_its_share_of_two_trees(self) -> None:
+        topology = machine(2, 8, 8).topology
+        moved = link_bytes(topology, topology.gpus, AR, "nvls_tree", 800.0)
+        up = [
+            amount for link, amount in moved.items() if link.kind is LinkKind.NVLINK and link.source.startswith("gpu")
+        ]
+        assert up == [pytest.approx(900.0)] * 16
+        sent = sent_by_nics(2, 8, 8, AR, "nvls_tree", 800.0)
+        assert list(sent.values()) == [pytest.approx(100.0)] * 16
+
+    def test_it_holds_the_channels_of_nvls_and_no_fewer_chunks_than_one(self) -> None:
+        assert num_rounds(1, 16, 8, 2) == 1
+        assert num_rounds(2**30, 16, 8, 2) == 2**30 // (16 * 8 * 131072)
+        assert num_rounds(2**30, 16, 8, 4) == 2**30 // (16 * 8 * 65536)
+
+    @pytest.mark.parametrize(
+        ("hardware", "word"),
+        [("h100-sxm-x8", "for groups on several nodes"), ("a100", "NVSwitch and GPUs from Hopper on")],
+    )
+    def test_where_it_cannot_run_it_says_so(self, hardware: str, word: str) -> None:
+        a100 = replace(load_profile("a100-sxm4-80gb-x8"), topology=cluster(2, 8, 8))
+        with pytest.raises(InputError, match=word):
+            seconds(MIB, a100 if hardware == "a100" else load_profile(hardware), algorithm="nvls_tree")
+
+    def test_ll128_is_not_among_its_protocols(self) -> None:
+        with pytest.raises(InputError, match="only the simple protocol"):
+            seconds(MIB, algorithm="nvls_tree", protocol="ll128")
 
 
 def without_corrections(profile: HardwareProfile) -> CollectiveConstants:
@@ -194,7 +280,7 @@ class TestSharing:
 @pytest.mark.parametrize(
     ("options", "word"),
     [
-        ({"algorithm": "nvls"}, "ring or tree or hierarchical"),
+        ({"algorithm": "nvls"}, "ring or tree or nvls_tree or hierarchical"),
         ({"algorithm": "one_shot", "library": "custom"}, "one_shot is for groups on one node"),
         ({"algorithm": "hierarchical", "protocol": "ll"}, "simple protocol"),
         ({"op": "all_gather", "algorithm": "hierarchical"}, "all_gather between nodes runs as ring"),

@@ -31,8 +31,10 @@ from kraken_sim.costs.collectives.network import (
     network_send_recv_cost,
     network_tree_cost,
 )
+from kraken_sim.costs.collectives.network_nvls import network_nvls_tree_cost, network_nvls_tree_problem
 from kraken_sim.costs.collectives.network_traffic import (
     hierarchical_traffic,
+    network_nvls_tree_traffic,
     network_ring_traffic,
     network_send_recv_traffic,
     network_tree_traffic,
@@ -49,7 +51,7 @@ from kraken_sim.costs.collectives.node_traffic import (
 from kraken_sim.costs.collectives.policy import Library
 from kraken_sim.costs.collectives.send_recv import send_recv_cost
 from kraken_sim.costs.collectives.transfer import COPY, copy_cost
-from kraken_sim.costs.collectives.tuning import HIERARCHICAL, NVLS, RING, SEND_RECV, TREE
+from kraken_sim.costs.collectives.tuning import HIERARCHICAL, NVLS, NVLS_TREE, RING, SEND_RECV, TREE
 from kraken_sim.errors import InputError, closest
 from kraken_sim.program.ops import CollectiveKind
 
@@ -163,6 +165,15 @@ ALGORITHMS: tuple[Algorithm, ...] = (
     Algorithm(RING, _RINGS, Library.NCCL, Scope.BOTH, ring_cost, ring_traffic),
     Algorithm(TREE, _ALL_REDUCE, Library.NCCL, Scope.BOTH, tree_cost, tree_traffic),
     Algorithm(NVLS, _ALL_REDUCE, Library.NCCL, Scope.ONE_NODE, nvls_cost, switch_traffic, nvls_problem),
+    Algorithm(
+        NVLS_TREE,
+        _ALL_REDUCE,
+        Library.NCCL,
+        Scope.SEVERAL_NODES,
+        network_nvls_tree_cost,
+        network_nvls_tree_traffic,
+        network_nvls_tree_problem,
+    ),
     Algorithm(
         HIERARCHICAL,
         _ALL_REDUCE,

@@ -105,6 +105,9 @@ MAX_NVLS_CHANNELS: Mapping[int, int] = {90: 16, 100: 24}
 """CTAs of an NVLS kernel by compute capability: NVLS_NCHANNELS_SM90 and NVLS_NCHANNELS_SM100_NVL of NCCL's
 src/transport/nvls.cc (2.27; 32 on Blackwell before)."""
 
+MAX_NVLS_CHANNELS_SEVERAL_NODES: Mapping[int, int] = {90: 16, 100: 32}
+"""The same over several nodes: NVLS_NCHANNELS_SM90 and NVLS_NCHANNELS_SM100 there."""
+
 OTHER_NVLS_CHANNELS = 16
 """Of capabilities that the table lacks, as Hopper's: NCCL's src/transport/nvls.cc, which knows no others."""
 
@@ -211,7 +214,8 @@ def nvls_switch_gbps(device: Device) -> float:
     return _speeds(COMPUTE_CAPABILITY.get(device.generation, OTHER_CAPABILITY))[0]
 
 
-def nvls_ctas(device: Device) -> int:
-    """CTAs of an NVLS kernel within one node."""
+def nvls_ctas(device: Device, *, several_nodes: bool = False) -> int:
+    """CTAs of an NVLS kernel within one node, or of NVLSTree's over several."""
     capability = COMPUTE_CAPABILITY.get(device.generation, OTHER_CAPABILITY)
-    return MAX_NVLS_CHANNELS.get(capability, OTHER_NVLS_CHANNELS)
+    counts = MAX_NVLS_CHANNELS_SEVERAL_NODES if several_nodes else MAX_NVLS_CHANNELS
+    return counts.get(capability, OTHER_NVLS_CHANNELS)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import ceil, inf, log2
 from typing import TYPE_CHECKING
 
-from kraken_sim.costs.collectives.constants import LINK_CLASS, link_value
+from kraken_sim.costs.collectives.constants import LINK_CLASS, interpolate_knots, link_value
 from kraken_sim.costs.collectives.graph import search_rings
 from kraken_sim.costs.collectives.kinds import num_steps, ring_bytes
 from kraken_sim.costs.collectives.nccl import (
@@ -26,6 +26,7 @@ from kraken_sim.costs.collectives.network_tuning import (
     network_choice,
     network_graph,
     simple_only,
+    tree_channel_bytes_per_s,
 )
 from kraken_sim.costs.collectives.tuning import HIERARCHICAL, RING, SEND_RECV, TREE, channel_count
 from kraken_sim.costs.types import CollectiveCost
@@ -98,7 +99,9 @@ def _prepare(
     channels, parallelism = channel_count(
         call.num_bytes, counted, protocol, call.interconnect.num_devices, graph, most, minor, call.kind
     )
-    phases = phases_of(across_of(call.interconnect), constants, protocol, parallelism)
+    across = across_of(call.interconnect)
+    least = tree_channel_bytes_per_s(across, call.device, protocol) if algorithm == TREE else 0.0
+    phases = phases_of(across, constants, protocol, parallelism, call.num_bytes, least)
     return phases, _Ran(algorithm, protocol, channels)
 
 
@@ -144,8 +147,18 @@ class Phases:
         return self.num_nodes * self.num_local
 
 
-def phases_of(across: Across, constants: CollectiveConstants, protocol: str, parallelism: float) -> Phases:
-    """The constants of a protocol on a group's links; a node of one GPU has only the network."""
+def phases_of(
+    across: Across,
+    constants: CollectiveConstants,
+    protocol: str,
+    parallelism: float,
+    num_bytes: int,
+    least_channel_bytes_per_s: float = 0.0,
+) -> Phases:
+    """The constants of a protocol on a group's links; a node of one GPU has only the network.
+
+    A channel is no slower than `least_channel_bytes_per_s`.
+    """
     alone = across.node.num_devices == 1
     link_class = NETWORK if alone else LINK_CLASS[across.node.kind]
     flight_s = max(0.0, across.latency_s - constants.link_latency_s.get(NETWORK, 0.0))
@@ -155,7 +168,9 @@ def phases_of(across: Across, constants: CollectiveConstants, protocol: str, par
     if not alone:
         link = line_rate_bytes_per_s(across.node, constants)
         link *= link_value(constants, "link_efficiency", link_class, protocol)
-        channels = parallelism * link_value(constants, "channel_bytes_per_s", link_class, protocol)
+        link /= interpolate_knots(constants.link_correction.get(protocol, {}), log2(num_bytes))
+        channel = link_value(constants, "channel_bytes_per_s", link_class, protocol)
+        channels = parallelism * max(channel, least_channel_bytes_per_s)
         node_rate, node_step_s = soft_min(channels, link), link_value(constants, "step_s", link_class, protocol)
     return Phases(
         num_nodes=across.num_nodes,

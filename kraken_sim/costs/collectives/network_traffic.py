@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from kraken_sim.costs.collectives.kinds import ring_bytes
 from kraken_sim.costs.collectives.node_traffic import chain_pairs, ring_pairs, send_recv_pairs
-from kraken_sim.costs.collectives.routes import Traffic, busiest_rank_bytes
+from kraken_sim.costs.collectives.routes import Group, Traffic, busiest_rank_bytes
 from kraken_sim.errors import InputError
 from kraken_sim.hardware.topology.nodes import rails_of
 from kraken_sim.program.ops import CollectiveKind
@@ -20,7 +20,7 @@ from kraken_sim.program.ops import CollectiveKind
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from kraken_sim.costs.collectives.routes import Group, Pair
+    from kraken_sim.costs.collectives.routes import Pair
     from kraken_sim.hardware.topology.graph import Arc
 
 
@@ -87,6 +87,24 @@ def network_tree_traffic(group: Group, num_bytes: float) -> Traffic:
             edges = binary_tree(len(chains), mirrored=mirrored)
             rails.send_both_ways(((chains[a][0], chains[b][0]) for a, b in edges), share / 2.0, rail)
     return rails.traffic(num_bytes, chain_pairs(group.num_devices, num_bytes))
+
+
+def network_nvls_tree_traffic(group: Group, num_bytes: float) -> Traffic:
+    """Through the switch of every node, and each GPU's share of the sums up and down two trees through its NIC."""
+    rails = _Rails(group)
+    both = (len(group.nodes[0]) + 1.0) / len(group.nodes[0]) * num_bytes
+    share = num_bytes / rails.count
+    for rail in range(rails.count):
+        heads = [rails.members_from(node, rail)[0] for node in range(len(group.nodes))]
+        for mirrored in (False, True):
+            edges = binary_tree(len(heads), mirrored=mirrored)
+            rails.send_both_ways(((heads[a], heads[b]) for a, b in edges), share / 2.0, rail)
+    links = dict(rails.traffic(num_bytes, {}).links)
+    for members in group.nodes:
+        inside = Group(group.topology, members, group.kind).traffic_through_switch(both, both)
+        for link, moved in inside.links.items():
+            links[link] = links.get(link, 0.0) + moved
+    return Traffic(links, both, both)
 
 
 def hierarchical_traffic(group: Group, num_bytes: float) -> Traffic:

@@ -1,14 +1,16 @@
 """What NCCL picks for a group on several nodes: rings and double binary trees through the NICs.
 
 Source: NVIDIA/nccl src/graph/tuning.cc (ncclTopoTuneModel with nNodes > 1). Latencies in us and bandwidths in GB/s,
-as there. Not here: NVLSTree, CollNet, PAT.
+as there. Not here: CollNet, which needs the SHARP plugin, and PAT, which is for nodes of one GPU.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import log2
 from typing import TYPE_CHECKING
 
+from kraken_sim.costs.collectives.constants import LINK_CLASS
 from kraken_sim.costs.collectives.graph import (
     COMPUTE_CAPABILITY,
     OTHER_CAPABILITY,
@@ -17,11 +19,18 @@ from kraken_sim.costs.collectives.graph import (
     search_rings,
 )
 from kraken_sim.costs.collectives.kinds import num_steps
+from kraken_sim.costs.collectives.network_nvls_tuning import (
+    SIMPLE_LATENCY_FACTOR,
+    nvls_tree_entry,
+    nvls_tree_problem,
+)
 from kraken_sim.costs.collectives.tuning import (
     BASE_LATENCY_US,
     LL,
     LL128,
     LL128_RATE,
+    NVLS,
+    NVLS_TREE,
     PROTOCOLS,
     RING,
     RING_LL128_CHANNEL_GBPS,
@@ -34,6 +43,7 @@ from kraken_sim.costs.collectives.tuning import (
     generation_index,
 )
 from kraken_sim.errors import InputError
+from kraken_sim.hardware.interconnect import InterconnectKind
 from kraken_sim.program.ops import CollectiveKind
 
 if TYPE_CHECKING:
@@ -49,6 +59,10 @@ NETWORK_STEP_US: Mapping[str, Mapping[str, float]] = {
     RING: {LL: 2.7, LL128: 4.0, SIMPLE: 14.0},
 }
 """Latency of a step through the network, us: hwLat of NCCL's src/graph/tuning.cc, NET."""
+
+TREE_INSIDE_FACTOR = 2.0
+"""How much faster a tree's channel may be within the nodes than through the NIC, which carries the message once and
+not twice on two nodes (ncclTopoCompute of NCCL's src/graph/search.cc, pass 2)."""
 
 NETWORK_OVERHEAD_US: Mapping[str, float] = {LL: 1.0, LL128: 1.0, SIMPLE: 3.0}
 """Least latency of any step of a ring over several nodes, us: getNetOverhead of NCCL's src/graph/tuning.cc on an Intel
@@ -96,19 +110,66 @@ def network_graph(interconnect: Interconnect, device: Device, minor: int) -> Ncc
     return NcclGraph(channels, bus / channels, channels, nvlink, capability)
 
 
-def network_tuning_table(kind: CollectiveKind, interconnect: Interconnect, graph: NcclGraph) -> list[TuningEntry]:
-    """The candidates that NCCL weighs between nodes: rings, and for an AllReduce double binary trees."""
-    entries = _ring_entries(kind, interconnect, graph)
+def tree_graph(interconnect: Interconnect, device: Device, minor: int, graph: NcclGraph) -> NcclGraph:
+    """The channels of a tree: on two nodes they may be twice as fast within the nodes as through the NICs."""
+    across = across_of(interconnect)
+    if across.num_nodes > 2 or across.node.num_devices == 1:
+        return graph
+    inner = search_rings(across.node, device, minor)
+    bus = min(inner.bus_gbps, TREE_INSIDE_FACTOR * across.network_bytes_per_s * 1e-9)
+    return replace(graph, bandwidth_gbps=bus / graph.channels)
+
+
+def network_tuning_table(
+    kind: CollectiveKind,
+    interconnect: Interconnect,
+    device: Device,
+    minor: int,
+    *,
+    nvls: bool = True,
+    flight_us: float = 0.0,
+) -> list[TuningEntry]:
+    """The candidates that NCCL weighs between nodes: rings, and for an AllReduce double binary trees and NVLSTree.
+
+    `flight_us` is the latency that the network's plugin reports, beyond that of NCCL's table.
+    """
+    graph = network_graph(interconnect, device, minor)
+    entries = _ring_entries(kind, interconnect, graph, flight_us)
     if kind is CollectiveKind.ALL_REDUCE:
-        entries += _tree_entries(interconnect, graph)
-    return entries if graph.nvlink else [entry for entry in entries if entry.protocol != LL128]
+        entries += _tree_entries(interconnect, tree_graph(interconnect, device, minor, graph), flight_us)
+    if not graph.nvlink:
+        return [entry for entry in entries if entry.protocol != LL128]
+    if kind is not CollectiveKind.ALL_REDUCE or not nvls or nvls_tree_problem(interconnect, device, minor):
+        return entries
+    return [*entries, nvls_tree_entry(interconnect, across_of(interconnect), device, minor, flight_us)]
+
+
+def tree_channel_bytes_per_s(across: Across, device: Device, protocol: str) -> float:
+    """What a tree's channel sends within a node at least, by NCCL's own account: up and down at once.
+
+    The rates of the profiles are those of rings; LL has none of its own here.
+    """
+    index = generation_index(COMPUTE_CAPABILITY.get(device.generation, OTHER_CAPABILITY))
+    few = across.num_nodes == 2
+    if protocol == SIMPLE:
+        return (TREE_CHANNEL_TWO_NODES_GBPS if few else TREE_CHANNEL_MORE_NODES_GBPS)[index] * 1e9
+    if protocol == LL128:
+        return (TREE_LL128_TWO_NODES_GBPS if few else TREE_LL128_MORE_NODES_GBPS)[index] * 1e9
+    return 0.0
 
 
 def _ll_max_gbps(num_nodes: int) -> float:
     return LL_MAX_TWO_NODES_GBPS if num_nodes == 2 else LL_MAX_MORE_NODES_GBPS
 
 
-def _ring_entries(kind: CollectiveKind, interconnect: Interconnect, graph: NcclGraph) -> list[TuningEntry]:
+def _network_step_us(algorithm: str, protocol: str, flight_us: float) -> float:
+    times = SIMPLE_LATENCY_FACTOR if protocol == SIMPLE else 1.0
+    return NETWORK_STEP_US[algorithm][protocol] + times * flight_us
+
+
+def _ring_entries(
+    kind: CollectiveKind, interconnect: Interconnect, graph: NcclGraph, flight_us: float
+) -> list[TuningEntry]:
     n, num_nodes, bus = interconnect.num_devices, across_of(interconnect).num_nodes, graph.bus_gbps
     index = generation_index(graph.compute_capability)
     bandwidth = {
@@ -125,14 +186,14 @@ def _ring_entries(kind: CollectiveKind, interconnect: Interconnect, graph: NcclG
             protocol,
             BASE_LATENCY_US[RING][protocol]
             + (steps - inter) * max(inside[protocol], NETWORK_OVERHEAD_US[protocol])
-            + inter * NETWORK_STEP_US[RING][protocol],
+            + inter * _network_step_us(RING, protocol, flight_us),
             bandwidth[protocol] * n / per_byte,
         )
         for protocol in PROTOCOLS
     ]
 
 
-def _tree_entries(interconnect: Interconnect, graph: NcclGraph) -> list[TuningEntry]:
+def _tree_entries(interconnect: Interconnect, graph: NcclGraph, flight_us: float) -> list[TuningEntry]:
     across, index = across_of(interconnect), generation_index(graph.compute_capability)
     few = across.num_nodes == 2
     most = (TREE_CHANNEL_TWO_NODES_GBPS if few else TREE_CHANNEL_MORE_NODES_GBPS)[index]
@@ -149,7 +210,8 @@ def _tree_entries(interconnect: Interconnect, graph: NcclGraph) -> list[TuningEn
         TuningEntry(
             TREE,
             protocol,
-            BASE_LATENCY_US[TREE][protocol] + 2 * (chain * inside[protocol] + depth * NETWORK_STEP_US[TREE][protocol]),
+            BASE_LATENCY_US[TREE][protocol]
+            + 2 * (chain * inside[protocol] + depth * _network_step_us(TREE, protocol, flight_us)),
             0.5 * bandwidth[protocol],
         )
         for protocol in PROTOCOLS
@@ -162,19 +224,36 @@ def network_choice(call: CollectiveCall, algorithm: str | None = None) -> tuple[
     Raises:
         InputError: The protocol does not run here.
     """
-    graph = network_graph(call.interconnect, call.device, call.constants.nccl_minor_version)
+    constants, minor = call.constants, call.constants.nccl_minor_version
+    graph = network_graph(call.interconnect, call.device, minor)
+    table = network_tuning_table(
+        call.kind,
+        call.interconnect,
+        call.device,
+        minor,
+        nvls=bool(constants.nvls_enabled) and NVLS in constants.base_s.get("nvlink", {}),
+        flight_us=network_flight_s(call) * 1e6,
+    )
     wanted = [
         entry
-        for entry in network_tuning_table(call.kind, call.interconnect, graph)
+        for entry in table
         if algorithm in (None, entry.algorithm) and call.policy.protocol in (None, entry.protocol)
     ]
     if not wanted:
         message = "LL128 needs NVLink within the nodes"
+        if algorithm == NVLS_TREE:
+            message = "NVLSTree has only the simple protocol"
         raise InputError.single("runtime.collective.protocol", message, call.policy.protocol, f"protocol: {SIMPLE}")
     plateau = PLATEAU_BYTES * graph.channels * call.interconnect.num_devices
     late = call.kind is CollectiveKind.ALL_REDUCE and call.num_bytes >= plateau
     best = min(wanted, key=lambda entry: _time_us(entry, call.num_bytes, late=late))
     return best.algorithm, best.protocol
+
+
+def network_flight_s(call: CollectiveCall) -> float:
+    """Time of flight between nodes beyond what a step of the constants contains."""
+    contained = call.constants.link_latency_s.get(LINK_CLASS[InterconnectKind.NETWORK], 0.0)
+    return max(0.0, across_of(call.interconnect).latency_s - contained)
 
 
 def simple_only(call: CollectiveCall) -> str:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from kraken_sim.hardware.device import Device
     from kraken_sim.hardware.interconnect import Interconnect
 
-RING, TREE, NVLS = "ring", "tree", "nvls"
+RING, TREE, NVLS, NVLS_TREE = "ring", "tree", "nvls", "nvls_tree"
 LL, LL128, SIMPLE = "ll", "ll128", "simple"
 SEND_RECV, HIERARCHICAL = "send_recv", "hierarchical"
 PROTOCOLS = (LL, LL128, SIMPLE)
@@ -127,17 +127,21 @@ PCI_SIMPLE_THREADS = 256
 
 @dataclass(frozen=True, slots=True)
 class TuningEntry:
-    """One row of NCCL's tuning log: a candidate with its modelled latency and algorithm bandwidth."""
+    """One row of NCCL's tuning log: a candidate with its modelled latency and algorithm bandwidth.
+
+    `corrected` marks another than a tree whose bandwidth NCCL corrects by size as a tree's.
+    """
 
     algorithm: str
     protocol: str
     latency_us: float
     bandwidth_gbps: float
+    corrected: bool = False
 
     def time_us(self, num_bytes: int) -> float:
         """NCCL's estimate for a message (ncclTopoGetAlgoTime)."""
         bandwidth = self.bandwidth_gbps
-        if self.algorithm == TREE:
+        if self.algorithm == TREE or self.corrected:
             index = (num_bytes >> 6).bit_length() - 1
             factors = TREE_CORRECTION[self.protocol]
             if 0 <= index < len(factors):
