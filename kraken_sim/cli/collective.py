@@ -13,13 +13,19 @@ from kraken_sim.errors import InputError
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
 
     from kraken_sim.cli.parser import Parser
     from kraken_sim.measurements.nccl_tests import MeasuredCollective
+    from kraken_sim.profiles.profile import HardwareProfile
     from kraken_sim.standalone.one_op import CollectiveOpSpec
+    from kraken_sim.standalone.same_question import Comparable
 
 DEFAULT_BEGIN, DEFAULT_END, DEFAULT_FACTOR = "8", "512M", 2.0
 """The range of sizes without options: from 8 bytes, doubling, as in nccl-tests' examples."""
+
+DEFAULT_DTYPE = "float"
+"""The type of elements without an option, as in nccl-tests."""
 
 
 def add_arguments(parser: Parser) -> None:
@@ -35,7 +41,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("-e", "--end", metavar="SIZE", help="largest size (default: 512M)")
     parser.add_argument("-f", "--factor", metavar="F", type=float, help="from one size to the next (default: 2)")
     parser.add_argument("-i", "--step", metavar="SIZE", help="from one size to the next, instead of a factor")
-    parser.add_argument("-d", "--dtype", metavar="TYPE", default="float", help="half, float, bfloat16, ...")
+    parser.add_argument("-d", "--dtype", metavar="TYPE", help="half, float (default), bfloat16, ...")
     parser.add_argument("--library", metavar="L", help="nccl (default) or custom")
     parser.add_argument("--algorithm", metavar="A", help=", ".join(algorithm_names()))
     parser.add_argument("--protocol", metavar="P", help="ll, ll128 or simple")
@@ -43,7 +49,8 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--transport", metavar="T", help="auto, p2p or shm")
     parser.add_argument("--nccl-version", metavar="2.N", help="whose choice of algorithms (default: the profile's)")
     parser.add_argument("--selection", metavar="RULE", help="custom kernels: fastest, vllm, tensorrt_llm_legacy")
-    parser.add_argument("--against", metavar="FILE", help="nccl-tests' output or a CSV, to compare with")
+    against = "nccl-tests' output or a CSV, to compare with; several files may be"
+    parser.add_argument("--against", metavar="FILE", nargs="+", action="extend", help=against)
     parser.add_argument("--where", metavar="COLUMN=VALUE", action="append", default=[], help="rows of that CSV")
     add_outputs(parser)
     parser.set_defaults(handler=_collective)
@@ -53,11 +60,12 @@ def _collective(args: argparse.Namespace) -> None:
     """Predict a collective at every size, print it as nccl-tests does, and write what is asked for."""
     from kraken_sim.costs.collectives.kinds import collective_kind
     from kraken_sim.profiles.load import load_profile
-    from kraken_sim.standalone.collective_table import element_type, parse_size, sweep_collective
+    from kraken_sim.standalone.collective_table import sweep_collective
     from kraken_sim.standalone.one_op import collective_spec
+    from kraken_sim.standalone.sizes import element_type, parse_size
 
     kind = collective_kind(args.op)
-    dtype = element_type(args.dtype)
+    dtype = element_type(args.dtype or DEFAULT_DTYPE)
     profile = load_profile(args.hardware)
     num_devices = len(profile.topology.gpus) if args.num_devices is None else args.num_devices
     fields = {
@@ -67,13 +75,18 @@ def _collective(args: argparse.Namespace) -> None:
     }
     if args.nccl_version is not None:
         fields["version"] = args.nccl_version
+    if args.where and args.against is None:
+        raise InputError.single("--where", "chooses rows of --against, which is missing", args.where[0])
     try:
         spec = collective_spec({"op": kind.value, "bytes": 1, "num_devices": num_devices, **fields})
         profile.topology.group(spec.num_devices)
         begin, end = parse_size(args.begin or DEFAULT_BEGIN, "-b"), parse_size(args.end or DEFAULT_END, "-e")
-        measured = _measured(args, spec, begin, end)
-        sizes = [] if measured else _sizes(args, begin, end)
-        table = sweep_collective(profile, spec, sizes, dtype, measured)
+        if args.against is None:
+            table = sweep_collective(profile, spec, _sizes(args, begin, end), dtype)
+        else:
+            found = _measured(args, spec, profile, dtype if args.dtype else None)
+            rows = _between(found.rows, args, begin, end)
+            table = sweep_collective(profile, spec, [], dtype, rows, found.warnings)
     except InputError as error:
         raise _as_options(error) from None
     if args.json != "-":
@@ -90,28 +103,35 @@ def _collective(args: argparse.Namespace) -> None:
 
 
 def _sizes(args: argparse.Namespace, begin: int, end: int) -> list[int]:
-    from kraken_sim.standalone.collective_table import parse_size, sizes_between
+    from kraken_sim.standalone.sizes import parse_size, sizes_between
 
     step = None if args.step is None else parse_size(args.step, "-i")
     factor = DEFAULT_FACTOR if args.factor is None and step is None else args.factor
     return sizes_between(begin, end, factor, step)
 
 
-def _measured(args: argparse.Namespace, spec: CollectiveOpSpec, begin: int, end: int) -> list[MeasuredCollective]:
-    """The file's measurements, between -b and -e where these are given."""
-    from kraken_sim.measurements.nccl_tests import read_collectives
+def _measured(
+    args: argparse.Namespace, spec: CollectiveOpSpec, profile: HardwareProfile, dtype: str | None
+) -> Comparable:
+    """What the files measured that answers the question."""
+    from kraken_sim.measurements.nccl_tests import read_runs
+    from kraken_sim.standalone.same_question import comparable
 
     where = dict(_condition(text) for text in args.where)
-    if args.against is None:
-        if where:
-            raise InputError.single("--where", "chooses rows of --against, which is missing", args.where[0])
-        return []
-    rows = read_collectives(Path(args.against), spec.op, spec.num_devices, where)
+    runs = [run for path in args.against for run in read_runs(Path(path), spec.op, spec.num_devices, where)]
+    return comparable(runs, spec, profile, dtype)
+
+
+def _between(
+    rows: Sequence[MeasuredCollective], args: argparse.Namespace, begin: int, end: int
+) -> list[MeasuredCollective]:
+    """The rows between -b and -e where these are given."""
     low = begin if args.begin is not None else 0
     high = end if args.end is not None else float("inf")
     chosen = [row for row in rows if low <= row.size_bytes <= high]
     if not chosen:
-        raise InputError.single("--against", f"has no size between {low} and {high} bytes", args.against, "-b 8 -e 1G")
+        files = ", ".join(args.against)
+        raise InputError.single("--against", f"has no size between {low} and {high} bytes", files, "-b 8 -e 1G")
     return chosen
 
 

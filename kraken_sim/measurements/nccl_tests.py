@@ -1,6 +1,7 @@
 """Reads measured collectives: what nccl-tests prints, or a CSV of sizes and times.
 
-nccl-tests' rows are found by its header; NCCL's log lines between them are skipped. A CSV needs a column for the
+nccl-tests' rows are found by its header; NCCL's log lines between them are read for what they say of the run, as are
+nccl-tests' own comments, and mpirun's tags are taken off. A CSV needs a column for the
 size and one for the time, under one of the names below, and may have more: rows of other collectives or other
 numbers of GPUs are left out where columns tell, and `where` leaves out others.
 """
@@ -10,12 +11,13 @@ from __future__ import annotations
 import csv
 import math
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from kraken_sim.costs.collectives.kinds import collective_kind
 from kraken_sim.errors import InputError, closest
 from kraken_sim.files.bounded import TIMES_FILE, read_text
+from kraken_sim.measurements.nccl_tests_header import RunSaid, starts_run, untagged, with_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -40,25 +42,49 @@ EXAMPLE = "1048576  262144  float  sum  -1  25.40  41.28  72.24  0"
 
 @dataclass(frozen=True, slots=True)
 class MeasuredCollective:
-    """One measured call: `size_bytes` as nccl-tests counts, out of place where both were measured."""
+    """One measured call: `size_bytes` as nccl-tests counts, `time_s` out of place, or the only time there is.
+
+    `count`, `type` and `redop` are nccl-tests' columns, where the file has them.
+    """
 
     size_bytes: int
     time_s: float
+    in_place_s: float | None = None
+    count: int | None = None
+    type: str | None = None
+    redop: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredRun:
+    """The rows of one run of nccl-tests, or of a CSV, what it says of itself, and the file that it is in."""
+
+    said: RunSaid
+    rows: tuple[MeasuredCollective, ...]
+    source: str
 
 
 def read_collectives(
     path: Path, kind: CollectiveKind, num_devices: int, where: Mapping[str, str] | None = None
 ) -> list[MeasuredCollective]:
-    """The measurements of a file for one collective on `num_devices` GPUs, in the file's order.
+    """The rows of `read_runs`, whatever the runs say of themselves; raises as it does."""
+    return [row for run in read_runs(path, kind, num_devices, where) for row in run.rows]
+
+
+def read_runs(
+    path: Path, kind: CollectiveKind, num_devices: int, where: Mapping[str, str] | None = None
+) -> list[MeasuredRun]:
+    """The runs of a file in its order; of a CSV the rows for one collective on `num_devices` GPUs.
 
     Raises:
         InputError: The file cannot be read, a line is wrong (which one), or nothing is left.
     """
     lines = read_text(path, TIMES_FILE, "--against").splitlines()
-    first = next((line for line in lines if line.strip() and not line.startswith("#")), "")
+    first = next((line for line in map(untagged, lines) if line.strip() and not _is_said(line)), "")
     source = str(path)
     if "," in first:
-        found = _read_csv(lines, kind, num_devices, where or {}, source)
+        rows = _read_csv(lines, kind, num_devices, where or {}, source)
+        found = [MeasuredRun(RunSaid(kind), tuple(rows), source)] if rows else []
     elif where:
         raise InputError.single("--where", "needs a CSV, and this is nccl-tests' output", source)
     else:
@@ -69,30 +95,78 @@ def read_collectives(
     return found
 
 
+def _is_said(line: str) -> bool:
+    """Whether a line is a comment of nccl-tests or of NCCL's log."""
+    return line.lstrip().startswith("#") or _LOG_LINE.search(line) is not None
+
+
 def _bad_line(number: int, message: str, line: str, source: str, example: str = EXAMPLE) -> InputError:
     return InputError.single(f"line {number}", message, line.strip()[:80], example, source=source)
 
 
-def _read_table(lines: Sequence[str], source: str) -> list[MeasuredCollective]:
-    found, time_column = [], None
-    for number, line in enumerate(lines, 1):
-        words = line.strip("# \t").split()
-        if line.lstrip().startswith("#"):
-            if words[:2] == ["size", "count"] and "time" in words:
-                time_column = words.index("time")
-            continue
+def _read_table(lines: Sequence[str], source: str) -> list[MeasuredRun]:
+    runs: list[MeasuredRun] = []
+    said, rows, columns = RunSaid(), list[MeasuredCollective](), _Columns()
+    for number, tagged in enumerate(lines, 1):
+        line = untagged(tagged)
+        if starts_run(line) and rows:
+            runs.append(MeasuredRun(said, tuple(rows), source))
+            said, rows = RunSaid(), []
         words = line.split()
-        if not words or _LOG_LINE.search(line):
+        if not words or _is_said(line):
+            said = with_line(said, line)
+            columns = _Columns.of_header(line) or columns
             continue
         if not words[0].isdigit():
             raise _bad_line(number, "is neither a row of nccl-tests nor a comment", line, source)
-        # Without the header: 13 or 9 columns have a root before the time, 12 or 8 have none.
-        column = time_column if time_column is not None else 5 if len(words) % 4 == 1 else 4
-        if len(words) <= column:
-            raise _bad_line(number, f"ends before the time in column {column + 1}", line, source)
-        if words[0] != "0":
-            found.append(_measurement(words[0], words[column], 1e-6, number, line, source))
-    return found
+        if words[0] == "0":
+            continue
+        time = columns.time(words)
+        if len(words) <= time:
+            raise _bad_line(number, f"ends before the time in column {time + 1}", line, source)
+        row = _measurement(words[0], words[time], 1e-6, number, line, source)
+        rows.append(replace(row, **columns.rest(words)))
+    return [*runs, MeasuredRun(said, tuple(rows), source)] if rows else runs
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """Where nccl-tests' columns are, by its header; without one by how many there are."""
+
+    names: tuple[str, ...] = ()
+
+    @staticmethod
+    def of_header(line: str) -> _Columns | None:
+        words = line.strip("# \t").split()
+        return _Columns(tuple(words)) if words[:2] == ["size", "count"] and "time" in words else None
+
+    def time(self, words: Sequence[str]) -> int:
+        """13 or 9 columns have a root before the time, 12 or 8 have none."""
+        if self.names:
+            return self.names.index("time")
+        return 5 if len(words) % 4 == 1 else 4
+
+    def rest(self, words: Sequence[str]) -> dict[str, Any]:
+        """What else a row says, where it does."""
+        found: dict[str, Any] = {"type": words[2], "redop": words[3] if self._has("redop") else None}
+        if words[1].isdigit():
+            found["count"] = int(words[1])
+        again = self.time(words) + 4
+        if again < len(words) and (not self.names or self.names[again : again + 1] == ("time",)):
+            found["in_place_s"] = _seconds(words[again])
+        return found
+
+    def _has(self, name: str) -> bool:
+        return not self.names or name in self.names
+
+
+def _seconds(text: str) -> float | None:
+    """A time in us; None where nothing was measured, as in place of a collective that cannot be."""
+    try:
+        seconds = float(text) * 1e-6
+    except ValueError:
+        return None
+    return seconds if 0.0 < seconds < math.inf else None
 
 
 def _measurement(size: str, time: str, unit: float, number: int, line: str, source: str) -> MeasuredCollective:

@@ -12,16 +12,25 @@ _HEAD = (
     f"  {'algorithm':<10}{'protocol':<9}{'channels':>8}"
 )
 _UNITS = f"#{'(B)':>11}{'(elements)':>14}{'':>26}{'(us)':>9}{'(GB/s)':>8}{'(GB/s)':>8}"
+_INTERVAL = f"{'from':>10}{'to':>9}"
+_INTERVAL_UNITS = f"{'(us)':>10}{'(us)':>9}"
+_LONGEST = 160
+"""Characters of a note; a choice of ours."""
 
 
 def collective_text(table: CollectiveTable) -> str:
     """The table; every line that is no row starts with #, as nccl-tests' do, so that its readers read this too."""
     measured = bool(table.errors)
+    in_place = any(row.measured_in_place_s is not None for row in table.rows)
     lines = [
-        f"# {table.op} on {table.num_devices} GPUs of {table.hardware}, {table.library}: predicted",
+        f"# {table.op} on {table.num_devices} GPUs of {table.hardware}, {table.library}: predicted (90 %: from, to)",
         "#",
-        _HEAD + (f"{'measured':>10}{'error':>9}" if measured else ""),
-        _UNITS + (f"{'':>29}{'(us)':>10}{'(%)':>9}" if measured else ""),
+        _HEAD + (f"{'measured':>10}{'error':>9}" if measured else "") + _INTERVAL + (f"{'in-place':>10}" * in_place),
+        _UNITS
+        + f"{'':>29}"
+        + (f"{'(us)':>10}{'(%)':>9}" if measured else "")
+        + _INTERVAL_UNITS
+        + f"{'(us)':>10}" * in_place,
         *(_line(row) for row in table.rows),
         f"# Avg bus bandwidth    : {table.average_busbw_gb_per_s:.4g}",
     ]
@@ -31,6 +40,8 @@ def collective_text(table: CollectiveTable) -> str:
             f"# Mean error           : {100 * table.mean_error:.1f} % of {len(table.errors)} measurements, "
             f"worst {100 * worst.error:+.1f} % at {worst.size_bytes} B"
         )
+    lines += [_note("Never measured", text) for text in table.unmeasured]
+    lines += [_note("Warning", text) for text in table.warnings]
     return "\n".join(lines) + "\n"
 
 
@@ -42,7 +53,14 @@ def _line(row: CollectiveRow) -> str:
     )
     if row.measured_s is not None and row.error is not None:
         text += f"{_short(row.measured_s * 1e6):>10}{100 * row.error:>+9.1f}"
+    text += f"{_short(row.low_s * 1e6):>10}{_short(row.high_s * 1e6):>9}"
+    if row.measured_in_place_s is not None:
+        text += f"{_short(row.measured_in_place_s * 1e6):>10}"
     return text
+
+
+def _note(title: str, text: str) -> str:
+    return f"# {title:<20} : {text if len(text) <= _LONGEST else text[: _LONGEST - 3] + '...'}"
 
 
 def _short(number: float) -> str:

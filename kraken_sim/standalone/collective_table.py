@@ -2,90 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from kraken_sim.costs.collectives.kinds import bus_factor
-from kraken_sim.errors import InputError, closest
+from kraken_sim.measurements.nccl_tests import MeasuredCollective
 from kraken_sim.program.ops import CollectiveKind
+from kraken_sim.standalone.collective_trust import collective_interval, unmeasured
 from kraken_sim.standalone.one_op import CollectiveOpSpec, collective_cost_on
+from kraken_sim.standalone.sizes import ELEMENT_BYTES, PER_RANK, REDUCING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
-    from kraken_sim.measurements.nccl_tests import MeasuredCollective
+    from kraken_sim.costs.types import CollectiveCost
     from kraken_sim.profiles.profile import HardwareProfile
-
-MAX_SIZES = 10_000
-"""Most sizes of a table; a limit of ours, where a step too small would run for minutes."""
-
-ELEMENT_BYTES = {
-    "int8": 1, "uint8": 1, "int32": 4, "uint32": 4, "int64": 8, "uint64": 8,
-    "half": 2, "float": 4, "double": 8, "bfloat16": 2, "fp8_e4m3": 1, "fp8_e5m2": 1,
-}  # fmt: skip
-"""NCCL's types as nccl-tests names them, and the bytes of one element."""
-TORCH_NAMES = {"float16": "half", "float32": "float", "float64": "double", "fp16": "half", "fp32": "float"}
-REDUCING = (CollectiveKind.ALL_REDUCE, CollectiveKind.REDUCE_SCATTER)
-PER_RANK = (CollectiveKind.ALL_GATHER, CollectiveKind.REDUCE_SCATTER, CollectiveKind.ALL_TO_ALL)
-"""Collectives whose `count` nccl-tests gives for one rank's share."""
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMG]?)(?:i?B)?", re.IGNORECASE)
-
-
-def parse_size(text: str, option: str) -> int:
-    """A size as nccl-tests takes it: 8, 1K, 512M, 1G, in powers of 1024.
-
-    Raises:
-        InputError: It is no size, or below one byte.
-    """
-    match = _SIZE.fullmatch(text.strip())
-    number = float(match[1]) * 1024.0 ** " KMG".index(match[2].upper() or " ") if match else 0.0
-    if number < 1.0 or number != int(number):
-        raise InputError.single(option, "must be a size of at least one byte", text, "512M, or 8, 64K, 1G")
-    return int(number)
-
-
-def sizes_between(begin: int, end: int, factor: float | None, step: int | None) -> list[int]:
-    """Begin, begin * factor, ... or begin, begin + step, ... up to `end`.
-
-    Raises:
-        InputError: An empty range, both or no way to get from one size to the next, or too many sizes.
-    """
-    if begin > end:
-        raise InputError.single("-b", f"must not be above -e ({end})", begin, "-b 8 -e 512M -f 2")
-    if factor is not None and step is not None:
-        raise InputError.single("-i", "is a step and -f a factor: give one of them", step, "-b 8 -e 512M -f 2")
-    if step is None and not (factor is not None and 1.0 < factor < float("inf")):
-        raise InputError.single("-f", "must be above 1", factor, "-f 2")
-    if step is not None and (end - begin) // step >= MAX_SIZES:
-        message = f"gives more than {MAX_SIZES} sizes from {begin} to {end}"
-        raise InputError.single("-i", message, step, "-i 1M")
-    found = list(_sizes(begin, end, factor or 0.0, step))
-    if len(found) > MAX_SIZES:
-        raise InputError.single("-f", f"gives more than {MAX_SIZES} sizes from {begin} to {end}", factor, "-f 2")
-    return found
-
-
-def _sizes(begin: int, end: int, factor: float, step: int | None) -> Iterator[int]:
-    size, number = begin, 0
-    while size <= end and number <= MAX_SIZES:
-        yield size
-        number += 1
-        size = size + step if step is not None else max(size + 1, int(size * factor))
-
-
-def element_type(name: str) -> str:
-    """A type by nccl-tests' name or torch's.
-
-    Raises:
-        InputError: There is none.
-    """
-    word = TORCH_NAMES.get(name.lower(), name.lower())
-    if word not in ELEMENT_BYTES:
-        known = [*ELEMENT_BYTES, *TORCH_NAMES]
-        message = f"must be one of {', '.join(ELEMENT_BYTES)}"
-        raise InputError.single("--dtype", message, name, "--dtype half", closest(name, known))
-    return word
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +24,8 @@ class CollectiveRow:
     """One line of nccl-tests' table, with what ran, and what was measured where that is known.
 
     `algbw` is size / time and `busbw` what crosses each GPU's links, in 1e9 bytes/s as nccl-tests counts.
-    `error` is predicted / measured - 1.
+    `error` is predicted / measured - 1. The time lies between `low_s` and `high_s` with a probability of 90 %,
+    as far as the errors of the constants tell.
     """
 
     size_bytes: int
@@ -108,19 +40,28 @@ class CollectiveRow:
     protocol: str
     channels: int
     latency_s: float
+    low_s: float
+    high_s: float
     measured_s: float | None = None
     error: float | None = None
+    measured_in_place_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class CollectiveTable:
-    """A collective on a machine, one row for each size."""
+    """A collective on a machine, one row for each size.
+
+    `unmeasured` says of which of the constants used nobody measured this machine or a relative, `warnings` what differs
+    between the measurements and the question.
+    """
 
     hardware: str
     op: str
     num_devices: int
     library: str
     rows: tuple[CollectiveRow, ...]
+    unmeasured: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def average_busbw_gb_per_s(self) -> float:
@@ -155,6 +96,8 @@ class CollectiveTable:
             "rows": rows,
             "average_busbw_gb_per_s": self.average_busbw_gb_per_s,
             "mean_error": self.mean_error,
+            "unmeasured": list(self.unmeasured),
+            "warnings": list(self.warnings),
             "worst_error": None if worst is None else {"size_bytes": worst.size_bytes, "error": worst.error},
         }
 
@@ -165,30 +108,44 @@ def sweep_collective(
     sizes: Sequence[int],
     dtype: str,
     measured: Sequence[MeasuredCollective] = (),
+    warnings: Sequence[str] = (),
 ) -> CollectiveTable:
     """The table of `spec` (whose bytes are ignored) at every size, or at every measurement where there are some.
+
+    Rows of measurements have the type and the operation that these say.
 
     Raises:
         InputError, InfeasibleError: see `kraken_sim.standalone.one_op.predict_op`.
     """
-    wanted: list[tuple[int, float | None]] = [(one.size_bytes, one.time_s) for one in measured]
-    wanted = wanted or [(size, None) for size in sizes]
-    rows = tuple(_row(profile, spec, size, dtype, time_s) for size, time_s in wanted)
-    return CollectiveTable(profile.name, spec.op.value, spec.num_devices, spec.library.value, rows)
+    if not measured:
+        measured = [MeasuredCollective(size, 0.0) for size in sizes]
+    costs = [collective_cost_on(profile, spec.model_copy(update={"bytes": one.size_bytes})) for one in measured]
+    rows = tuple(_row(profile, spec, one, cost, dtype) for one, cost in zip(measured, costs, strict=True))
+    return CollectiveTable(
+        profile.name,
+        spec.op.value,
+        spec.num_devices,
+        spec.library.value,
+        rows,
+        unmeasured(profile, spec, costs),
+        tuple(warnings),
+    )
 
 
 def _row(
-    profile: HardwareProfile, spec: CollectiveOpSpec, size: int, dtype: str, measured_s: float | None
+    profile: HardwareProfile, spec: CollectiveOpSpec, one: MeasuredCollective, cost: CollectiveCost, dtype: str
 ) -> CollectiveRow:
-    kind, n = spec.op, spec.num_devices
-    cost = collective_cost_on(profile, spec.model_copy(update={"bytes": size}))
-    time_s = cost.busy_s + profile.launch.graph_node_gap_s if cost.busy_s > 0.0 else 0.0
+    kind, n, size = spec.op, spec.num_devices, one.size_bytes
+    gap_s = profile.launch.graph_node_gap_s if cost.busy_s > 0.0 else 0.0
+    time_s = cost.busy_s + gap_s
     algbw = size / time_s * 1e-9 if time_s > 0.0 else 0.0
+    likely = collective_interval(profile, spec, cost, gap_s)
+    element = one.type if one.type in ELEMENT_BYTES else dtype
     return CollectiveRow(
         size_bytes=size,
-        count=max(1, size // ELEMENT_BYTES[dtype] // (n if kind in PER_RANK else 1)),
-        type=dtype,
-        redop="sum" if kind in REDUCING else "none",
+        count=max(1, size // ELEMENT_BYTES[element] // (n if kind in PER_RANK else 1)),
+        type=element,
+        redop=one.redop or ("sum" if kind in REDUCING else "none"),
         root=0 if kind is CollectiveKind.BROADCAST else -1,
         time_s=time_s,
         algbw_gb_per_s=algbw,
@@ -197,6 +154,9 @@ def _row(
         protocol=cost.protocol,
         channels=cost.channels,
         latency_s=cost.latency_s,
-        measured_s=measured_s,
-        error=None if measured_s is None else time_s / measured_s - 1.0,
+        low_s=likely.low_s,
+        high_s=likely.high_s,
+        measured_s=one.time_s or None,
+        error=time_s / one.time_s - 1.0 if one.time_s else None,
+        measured_in_place_s=one.in_place_s,
     )
