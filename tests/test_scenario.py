@@ -140,7 +140,7 @@ def test_a_hugging_face_config_is_found_beside_the_scenario(tmp_path: Path) -> N
 
 def test_decode_loads_one_token_on_top_of_the_cache() -> None:
     load = token_load_of(scenario_from(changed(phase="decode", batch_size=3)))
-    assert (load.batch_size, load.num_new_tokens, load.kv_length) == (3, 1, 2049)
+    assert (load.batch_size, load.num_tokens, load.cache_tokens) == (3, 3, 3 * 2049)
 
 
 def test_kraken_needs_more_memory_than_standard_for_its_cache() -> None:

@@ -121,7 +121,7 @@ def test_problems_are_located_inside_lists_and_mappings() -> None:
     texts = [str(problem) for problem in problems_of(raised.value, Box)]
     assert texts == [
         "items.1.phse: unknown field; known are phase; did you mean 'phase'?",
-        "by_name.a.phase: must be one of prefill, decode (got 'decod'); did you mean 'decode'?",
+        "by_name.a.phase: must be one of prefill, decode, generate (got 'decod'); did you mean 'decode'?",
     ]
 
 

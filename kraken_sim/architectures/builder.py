@@ -232,18 +232,19 @@ class ProgramBuilder:
             copies=copies,
         )
         self.small(between, suffix)
-        attention = Attention(
-            batch=work.batch_size,
-            q_len=work.q_len,
-            kv_len=work.kv_len,
-            num_heads=share.num_attention_heads,
-            num_kv_heads=share.num_key_value_heads,
-            head_dim=share.head_dim,
-            causal=True,
-            dtype=work.dtype,
-            kv_dtype=work.kv_dtype,
-        )
-        self.kernel("attention" + suffix, attention, Category.ATTENTION)
+        for group in work.groups:
+            attention = Attention(
+                batch=group.batch_size,
+                q_len=group.num_new_tokens,
+                kv_len=group.kv_length,
+                num_heads=share.num_attention_heads,
+                num_kv_heads=share.num_key_value_heads,
+                head_dim=share.head_dim,
+                causal=True,
+                dtype=work.dtype,
+                kv_dtype=work.kv_dtype,
+            )
+            self.kernel("attention" + suffix, attention, Category.ATTENTION)
         self.quantize("out", q_width, suffix)
         self.gemm("gemm_out" + suffix, self.width, q_width, gemms, bias=has_output_bias(self.config))
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from kraken_sim.models.memory import TokenLoad
 from kraken_sim.program.kernel_sets import KernelSet
 from kraken_sim.program.ops import DType
 
@@ -14,10 +15,11 @@ if TYPE_CHECKING:
 
 
 class Phase(StrEnum):
-    """Prefill answers TTFT, decode (one step) answers TPOT."""
+    """Prefill answers TTFT, decode (one step) answers TPOT, generate both and the whole answer."""
 
     PREFILL = "prefill"
     DECODE = "decode"
+    GENERATE = "generate"
 
     __hash__ = str.__hash__  # faster than Enum's
 
@@ -30,7 +32,8 @@ class Workload:
     a layer around its AllReduce: before it, then after. `all_reduce_norm_bytes` has the largest AllReduce that takes in
     the add and the norm behind it, by the number of devices in its group, where the kernel set fuses them. `inputs` is
     what the inputs of the layers' GEMMs are quantised to, as their weights are, `kv_dtype` the cache's format, each
-    where it is not `dtype`.
+    where it is not `dtype`. The first `prefix_length` tokens of a prefill are in the cache already. `ragged` has the
+    sequences of a step that are not alike, `batch_size` in all, by groups that are; the lengths are theirs then.
     """
 
     batch_size: int
@@ -43,18 +46,25 @@ class Workload:
     all_reduce_norm_bytes: tuple[tuple[int, int], ...] = ()
     inputs: InputFormat | None = None
     kv_dtype: DType | None = None
+    prefix_length: int = 0
+    ragged: tuple[TokenLoad, ...] = ()
 
     @property
     def q_len(self) -> int:
         """New tokens of one sequence."""
-        return self.context_length if self.phase is Phase.PREFILL else 1
+        return 1 if self.phase is Phase.DECODE else self.context_length - self.prefix_length
 
     @property
     def kv_len(self) -> int:
         """Tokens of one sequence that attention sees; a decode step adds its own to the cache."""
-        return self.context_length if self.phase is Phase.PREFILL else self.context_length + 1
+        return self.context_length + 1 if self.phase is Phase.DECODE else self.context_length
+
+    @property
+    def groups(self) -> tuple[TokenLoad, ...]:
+        """The sequences by groups that are alike; attention takes one after the other."""
+        return self.ragged or (TokenLoad(self.batch_size, self.q_len, self.kv_len),)
 
     @property
     def num_tokens(self) -> int:
         """T: rows of every activation of the step."""
-        return self.batch_size * self.q_len
+        return sum(group.num_tokens for group in self.groups)

@@ -20,11 +20,15 @@ GIB = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class TokenLoad:
-    """Tokens of one step: `num_new_tokens` a sequence, whose cache then holds `kv_length`."""
+    """Tokens of one step: `num_new_tokens` a sequence, whose cache then holds `kv_length`.
+
+    The first `prefix_length` of these are the same for all sequences and are held once.
+    """
 
     batch_size: int
     num_new_tokens: int
     kv_length: int
+    prefix_length: int = 0
 
     @classmethod
     def prefill(cls, batch_size: int, context_length: int) -> TokenLoad:
@@ -35,6 +39,41 @@ class TokenLoad:
     def decode(cls, batch_size: int, context_length: int) -> TokenLoad:
         """One more token a sequence, on caches that hold `context_length`."""
         return cls(batch_size, 1, context_length + 1)
+
+    @property
+    def num_tokens(self) -> int:
+        """New tokens of all sequences: rows of every activation."""
+        return self.batch_size * self.num_new_tokens
+
+    @property
+    def cache_tokens(self) -> int:
+        """Tokens whose keys and values are held."""
+        return self.batch_size * (self.kv_length - self.prefix_length) + self.prefix_length
+
+
+@dataclass(frozen=True, slots=True)
+class RaggedLoad:
+    """Tokens of one step whose sequences are not alike: groups that are."""
+
+    groups: tuple[TokenLoad, ...]
+
+    @property
+    def batch_size(self) -> int:
+        """Sequences of all groups."""
+        return sum(group.batch_size for group in self.groups)
+
+    @property
+    def num_tokens(self) -> int:
+        """New tokens of all groups."""
+        return sum(group.num_tokens for group in self.groups)
+
+    @property
+    def cache_tokens(self) -> int:
+        """Tokens whose keys and values are held."""
+        return sum(group.cache_tokens for group in self.groups)
+
+
+StepLoad = TokenLoad | RaggedLoad
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +99,7 @@ class StoredAs:
     kv_dtype: DType | None = None
 
 
-def device_memory(config: TransformerConfig, layout: Layout, load: TokenLoad, formats: StoredAs) -> DeviceMemory:
+def device_memory(config: TransformerConfig, layout: Layout, load: StepLoad, formats: StoredAs) -> DeviceMemory:
     """Bytes on one device of the layout that runs the model on `load`."""
     dtype = formats.dtype
     return DeviceMemory(
@@ -85,18 +124,23 @@ def weight_bytes_per_device(
     return (total - matrices) * dtype.num_bytes + ceil(matrices * quantization.bytes_per_weight)
 
 
-def kv_cache_bytes_per_device(config: TransformerConfig, layout: Layout, load: TokenLoad, dtype: DType) -> int:
-    """Bytes of keys and values, [batch, kv_length, kv heads of the device, head_dim] twice a block.
+def kv_cache_bytes_per_device(config: TransformerConfig, layout: Layout, load: StepLoad, dtype: DType) -> int:
+    """Bytes of keys and values, [tokens, kv heads of the device, head_dim] twice a block.
 
     A Kraken device keeps the cache of its whole sub-layers, so Kraken's cache is larger than the standard
     model's: N · d_k against d (arXiv 2408.07802, section 6).
     """
+    return load.cache_tokens * kv_bytes_per_token(config, layout, dtype)
+
+
+def kv_bytes_per_token(config: TransformerConfig, layout: Layout, dtype: DType) -> int:
+    """Bytes of the keys and values of one token on a device."""
     share = layout.share
-    elements_per_token = 2 * config.num_hidden_layers * layout.local * share.num_key_value_heads * share.head_dim
-    return load.batch_size * load.kv_length * elements_per_token * dtype.num_bytes
+    width = share.num_key_value_heads * share.head_dim
+    return 2 * config.num_hidden_layers * layout.local * width * dtype.num_bytes
 
 
-def activation_bytes_per_device(config: TransformerConfig, layout: Layout, load: TokenLoad, dtype: DType) -> int:
+def activation_bytes_per_device(config: TransformerConfig, layout: Layout, load: StepLoad, dtype: DType) -> int:
     """Estimated peak of the activations alive at once, buffers being reused from layer to layer.
 
     The layout's live streams are there beside the larger of attention's intermediates (Q, K, V and the attended
@@ -107,8 +151,7 @@ def activation_bytes_per_device(config: TransformerConfig, layout: Layout, load:
     query_width = share.num_attention_heads * share.head_dim
     attention_width = 2 * query_width + 2 * share.num_key_value_heads * share.head_dim
     ffn_width = (2 if config.gated_ffn else 1) * share.intermediate_size
-    num_tokens = load.batch_size * load.num_new_tokens
-    elements = num_tokens * (layout.live_streams * share.hidden_size + max(attention_width, ffn_width))
+    elements = load.num_tokens * (layout.live_streams * share.hidden_size + max(attention_width, ffn_width))
     logits = load.batch_size * layout.vocabulary_share(config.vocab_size)
     return (elements + logits) * dtype.num_bytes
 

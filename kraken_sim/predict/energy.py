@@ -44,14 +44,15 @@ class StepEnergy:
 
 
 def step_energy(prediction: Prediction) -> StepEnergy:
-    """Energy of the predicted step, on the devices alone (no host, no cooling)."""
+    """Energy of the predicted step, or of all steps of a generation, on the devices alone (no host, no cooling)."""
     profile = prediction.profile
     latency_s, num_devices = prediction.latency_s, prediction.resolved.num_devices
     power = profile.power
     if power is None:
         device_w, idle_w, basis = profile.device.tdp_w, profile.device.tdp_w, ASSUMED
     else:
-        device_w = power.idle_w + _dynamic_j(prediction, power) / latency_s
+        dynamic_j = sum(weight * _dynamic_j(step, power) for weight, step in prediction.steps)
+        device_w = power.idle_w + dynamic_j / latency_s
         if prediction.scenario.runtime.load is not CardLoad.RESTED:
             device_w = min(power.limit_w, device_w)
         idle_w, basis = power.idle_w, MODEL

@@ -65,8 +65,8 @@ class OverlapAdvice:
 
 
 def overlaps(prediction: Prediction) -> bool:
-    """Whether collectives of this prediction run beside compute."""
-    return prediction.hidden_communication_s > 0.0
+    """Whether this prediction is one step whose collectives run beside compute."""
+    return prediction.e2e_s is None and prediction.hidden_communication_s > 0.0
 
 
 def explain_overlap(prediction: Prediction) -> OverlapAdvice:

@@ -38,9 +38,9 @@ class HostBound:
 
 
 def host_bound(prediction: Prediction) -> HostBound | None:
-    """What a step loses to its host; None where it hardly waits, or is launched as a graph."""
+    """What a step loses to its host; None where it hardly waits, is launched as a graph, or is many steps."""
     share = prediction.host_wait_s / prediction.latency_s
-    if not prediction.prepared.eager or share < HOST_BOUND:
+    if not prediction.prepared.eager or share < HOST_BOUND or prediction.e2e_s is not None:
         return None
     scenario = prediction.scenario
     graph = scenario.model_copy(update={"runtime": scenario.runtime.model_copy(update={"launch": Launch.GRAPH})})

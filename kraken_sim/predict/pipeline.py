@@ -16,6 +16,7 @@ from kraken_sim.costs.memory_bound import COMPOSED, QUANTISING
 from kraken_sim.engine.simulation import Machine
 from kraken_sim.measurements.host import host_of
 from kraken_sim.models.counts import parameter_count
+from kraken_sim.predict.generation import generation
 from kraken_sim.predict.kernel_choice import all_reduce_norm_bytes
 from kraken_sim.predict.memo import Memo
 from kraken_sim.predict.number_formats import check_formats, input_format
@@ -39,7 +40,7 @@ from kraken_sim.program.formats import KVCacheDType
 from kraken_sim.program.kernel_sets import RULES, CardLoad, KernelSet
 from kraken_sim.program.ops import Collective
 from kraken_sim.program.residency import with_cold_operands
-from kraken_sim.scenario.resolve import check_context, check_memory, memory_of, resolve_model
+from kraken_sim.scenario.resolve import check_context, check_memory, memory_of, ragged_groups, resolve_model
 
 if TYPE_CHECKING:
     from kraken_sim.costs.types import KernelCost
@@ -75,16 +76,20 @@ class Predictor:
     _hosts: Memo[HostTimes] = field(default_factory=lambda: Memo(64))
 
     def predict(self, scenario: Scenario, *, exact: bool = False) -> Prediction:
-        """The answer to one scenario; `exact` as in `Prepared.run`.
+        """The answer to one scenario, a `Generation` where it generates; `exact` as in `Prepared.run`.
 
         Raises:
             InputError, InfeasibleError: see `prepare`.
         """
         prepared = self.prepare(scenario)
+        if scenario.phase is Phase.GENERATE:
+            return generation(prepared, exact=exact)
         return Prediction(prepared, prepared.run(exact=exact))
 
     def prepare(self, scenario: Scenario) -> Prepared:
         """The only way from a scenario to a placed machine, a priced program and what the engine runs it on.
+
+        The program of a generation is the prefill of its whole prompt, its memory what the whole answer needs.
 
         Raises:
             InputError: the scenario does not fit its machine's profile.
@@ -227,6 +232,8 @@ def _workload_of(scenario: Scenario, norm_bytes: tuple[tuple[int, int], ...]) ->
         all_reduce_norm_bytes=norm_bytes,
         inputs=input_format(scenario),
         kv_dtype=scenario.kv_cache_dtype.dtype,
+        prefix_length=0 if scenario.phase is Phase.DECODE else scenario.prefix_length,
+        ragged=ragged_groups(scenario),
     )
 
 

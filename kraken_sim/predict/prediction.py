@@ -14,7 +14,7 @@ from kraken_sim.program.kernel_sets import CardLoad
 from kraken_sim.program.ops import Collective, CollectiveKind
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from kraken_sim.engine.timeline import Timeline
     from kraken_sim.models.memory import DeviceMemory
@@ -49,6 +49,11 @@ class Prediction:
         return self.prepared.resolved
 
     @property
+    def steps(self) -> Sequence[tuple[float, Prediction]]:
+        """The steps that were simulated, each with how many it stands for: of a generation there are several."""
+        return ((1.0, self),)
+
+    @property
     def memory(self) -> DeviceMemory:
         """Bytes that one device needs."""
         return self.prepared.memory
@@ -78,6 +83,11 @@ class Prediction:
     def latency_s(self) -> float:
         """Duration of the step: TTFT of a prefill, TPOT of a decode step."""
         return self.timeline.duration_s
+
+    @property
+    def e2e_s(self) -> float | None:
+        """From the request to the last token of a generation; None for a single step."""
+        return None
 
     @property
     def period_s(self) -> float:

@@ -11,7 +11,7 @@ from kraken_sim.engine.timeline import SpanKind
 from kraken_sim.predict.host_bound import host_bound
 from kraken_sim.program.program import MAIN_STREAM, Category
 from kraken_sim.report.labels import prediction_labels
-from kraken_sim.report.text import load_words
+from kraken_sim.report.text import load_words, metric_of
 from kraken_sim.units import format_seconds
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ _STYLE = (
 
 def _summary(prediction: Prediction, base: Prediction) -> str:
     scenario = prediction.scenario
-    metric = "TTFT" if prediction.ttft_s is not None else "TPOT"
+    metric = metric_of(prediction)
     text = (
         f"{prediction.resolved.kind} on {prediction.resolved.num_devices} x {scenario.hardware}, "
         f"{scenario.runtime.kernels} kernels: "

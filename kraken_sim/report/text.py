@@ -12,6 +12,7 @@ from rich.text import Text
 
 from kraken_sim.engine.timeline import SpanKind
 from kraken_sim.predict.explain import overlap_sentences
+from kraken_sim.predict.generation import Generation
 from kraken_sim.predict.host_bound import host_bound
 from kraken_sim.program.kernel_sets import RULES
 from kraken_sim.report.labels import prediction_labels
@@ -81,11 +82,12 @@ def prediction_report(prediction: Prediction, advice: OverlapAdvice | None = Non
 def headline(prediction: Prediction) -> Text:
     """One line with the latency and one with what was asked."""
     scenario, resolved = prediction.scenario, prediction.resolved
-    metric = "TTFT" if prediction.ttft_s is not None else "TPOT"
     text = Text()
-    text.append(f"{scenario.name}: {metric} {format_seconds(prediction.latency_s)}", style="bold")
+    text.append(f"{scenario.name}: {metric_of(prediction)} {format_seconds(prediction.latency_s)}", style="bold")
     low, high = format_seconds(prediction.interval.low_s, 3), format_seconds(prediction.interval.high_s, 3)
     text.append(f" ({100 * prediction.interval.level:.0f} % interval {low} to {high})\n")
+    if isinstance(prediction, Generation):
+        text.append(generation_line(prediction) + "\n")
     text.append(
         f"{resolved.kind}, {prediction.num_parameters / 1e9:.2f} B parameters, "
         f"{resolved.num_devices} x {scenario.hardware}, batch {scenario.batch_size}, "
@@ -99,6 +101,22 @@ def headline(prediction: Prediction) -> Text:
         f"KV cache {format_bytes(memory.kv_cache_bytes)}, activations {format_bytes(memory.activation_bytes)})"
     )
     return text
+
+
+def metric_of(prediction: Prediction) -> str:
+    """What the latency is called."""
+    if prediction.e2e_s is not None:
+        return "end to end"
+    return "TTFT" if prediction.ttft_s is not None else "TPOT"
+
+
+def generation_line(answer: Generation) -> str:
+    """A generation's times and rate."""
+    first, *_, last = (answer.tpot_by_position_s or (0.0,))[:1] + (answer.tpot_by_position_s or (0.0,))[-1:]
+    text = f"TTFT {format_seconds(answer.ttft_s)}"
+    if answer.tpot_s is not None:
+        text += f", TPOT {format_seconds(answer.tpot_s)} ({format_seconds(first)} to {format_seconds(last)})"
+    return f"{text}, {answer.tokens_per_s:,.0f} tokens/s of {answer.output_length} a sequence"
 
 
 def _shape_line(resolved: ResolvedModel) -> str:
@@ -183,7 +201,8 @@ def load_words(prediction: Prediction) -> str:
 def kernel_table(prediction: Prediction) -> Table:
     """The costliest kernels with what one launch takes, alone and as simulated."""
     rows = kernel_rows(prediction)
-    table = Table(title="Kernels", title_justify="left")
+    title = "Kernels of the prefill" if prediction.e2e_s is not None else "Kernels"
+    table = Table(title=title, title_justify="left")
     for column in ("kernel", "launches", "each", "each alone", "total", "how"):
         table.add_column(column, justify="left" if column in ("kernel", "how") else "right")
     for row in rows[:TOP_KERNELS]:

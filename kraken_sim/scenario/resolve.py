@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from kraken_sim.architectures.architecture import Question
 from kraken_sim.architectures.registry import architecture, architectures
+from kraken_sim.architectures.workload import Phase
 from kraken_sim.errors import InputError, Problem
 from kraken_sim.models.hf import SYNONYMS, config_from_fields, read_hf_fields
-from kraken_sim.models.memory import DeviceMemory, StoredAs, TokenLoad, check_memory, device_memory
+from kraken_sim.models.memory import DeviceMemory, RaggedLoad, StoredAs, TokenLoad, check_memory, device_memory
 from kraken_sim.models.presets import preset_fields
 from kraken_sim.profiles.placement import gpu_numbers
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from kraken_sim.architectures.architecture import Architecture
     from kraken_sim.models.config import TransformerConfig
     from kraken_sim.models.layout import Block, Layout
+    from kraken_sim.models.memory import StepLoad
     from kraken_sim.scenario.spec import ModelSpec, Scenario
 
 __all__ = ["ResolvedModel", "check_context", "check_memory", "memory_of", "resolve_model", "token_load_of"]
@@ -112,10 +114,26 @@ def check_context(scenario: Scenario, resolved: ResolvedModel) -> None:
         raise InputError(problems)
 
 
-def token_load_of(scenario: Scenario) -> TokenLoad:
-    """The tokens that the scenario's phase computes, and what is in the cache."""
-    build = TokenLoad.decode if scenario.phase == "decode" else TokenLoad.prefill
-    return build(scenario.batch_size, scenario.context_length)
+def token_load_of(scenario: Scenario) -> StepLoad:
+    """The tokens that the scenario's phase computes, and what is in the cache; at the end of a generation's answer."""
+    if groups := ragged_groups(scenario):
+        return RaggedLoad(groups)
+    batch_size, context, prefix = scenario.batch_size, scenario.context_length, scenario.prefix_length
+    if scenario.phase is Phase.DECODE:
+        return replace(TokenLoad.decode(batch_size, context), prefix_length=prefix)
+    new = context - prefix
+    if scenario.runtime.max_num_batched_tokens is not None:
+        new = min(new, max(1, scenario.runtime.max_num_batched_tokens // batch_size))
+    # The last token of an answer needs no keys and values.
+    return TokenLoad(batch_size, new, context + (scenario.output_length or 1) - 1, prefix)
+
+
+def ragged_groups(scenario: Scenario) -> tuple[TokenLoad, ...]:
+    """The sequences of a step that are not alike; nothing where all are."""
+    return tuple(
+        TokenLoad(group.num_sequences, group.num_new_tokens, group.num_cached_tokens + group.num_new_tokens)
+        for group in scenario.sequences or ()
+    )
 
 
 def memory_of(scenario: Scenario, resolved: ResolvedModel) -> DeviceMemory:
@@ -166,3 +184,6 @@ def _context_problems(scenario: Scenario, config: TransformerConfig) -> Iterator
     if config.position_embeddings and scenario.context_length > limit:
         message = f"the model has {limit} learned positions; set model.max_position_embeddings for more"
         yield Problem("context_length", message, scenario.context_length, str(limit))
+    elif config.position_embeddings and scenario.context_length + (scenario.output_length or 1) - 1 > limit:
+        message = f"with the prompt that is more than the model's {limit} learned positions"
+        yield Problem("output_length", message, scenario.output_length, str(limit - scenario.context_length + 1))

@@ -18,7 +18,7 @@ from kraken_sim.architectures.form import ArchitectureSpec, KindName
 from kraken_sim.architectures.registry import BASELINE, architecture
 from kraken_sim.architectures.workload import Phase
 from kraken_sim.errors import InputError
-from kraken_sim.files.model import FileModel
+from kraken_sim.files.model import FileModel, NotEmpty
 from kraken_sim.files.problems import fields_error, form_of, problems_of
 from kraken_sim.files.strict_yaml import read_yaml
 from kraken_sim.models.hf import FAMILIES
@@ -43,6 +43,7 @@ __all__ = [
     "Phase",
     "RuntimeSpec",
     "Scenario",
+    "SequencesSpec",
     "Size",
     "load_scenario",
     "scenario_from",
@@ -158,6 +159,11 @@ class RuntimeSpec(FileModel):
         "1 into a buffer that it sums in place (PyTorch), 2 into and out of a buffer (TensorRT-LLM's plugins).",
         examples=[1],
     )
+    max_num_batched_tokens: Annotated[int, Field(strict=True, ge=1, le=CONTEXT_LIMIT)] | None = Field(
+        default=None,
+        description="Generate: most tokens of all sequences that one step computes; longer prompts come in chunks.",
+        examples=[2048],
+    )
     host: HostSpec | None = Field(
         default=None,
         description="What launching costs this host: a file of --suite host, a small YAML file, or the costs by name; "
@@ -165,6 +171,20 @@ class RuntimeSpec(FileModel):
         examples=["host.jsonl"],
     )
     collective: CollectiveSpec = Field(default_factory=CollectiveSpec)
+
+
+class SequencesSpec(FileModel):
+    """Sequences alike in a step whose sequences are not: decode steps of some beside chunks of others' prompts."""
+
+    num_sequences: Annotated[int, Field(strict=True, ge=1, le=BATCH_LIMIT)] = Field(
+        default=1, description="How many they are.", examples=[16]
+    )
+    num_new_tokens: Annotated[int, Field(strict=True, ge=1, le=CONTEXT_LIMIT)] = Field(
+        description="Tokens that each computes in this step: 1 in decode.", examples=[1]
+    )
+    num_cached_tokens: Annotated[int, Field(strict=True, ge=0, le=CONTEXT_LIMIT)] = Field(
+        default=0, description="Tokens of each that the cache has already.", examples=[1500]
+    )
 
 
 class Scenario(FileModel):
@@ -190,12 +210,29 @@ class Scenario(FileModel):
         description="The GPU of each rank as in CUDA_VISIBLE_DEVICES; default: the machine's first ones.",
         examples=['"0,1,4,5"'],
     )
-    phase: Phase = Field(default=Phase.PREFILL, description="Prefill (TTFT) or one step of decode (TPOT).")
+    phase: Phase = Field(
+        default=Phase.PREFILL, description="Prefill (TTFT), one step of decode (TPOT), or generate: the whole answer."
+    )
     batch_size: Annotated[int, Field(strict=True, ge=1, le=BATCH_LIMIT)] = Field(
         default=1, description="Sequences.", examples=[1]
     )
     context_length: Annotated[int, Field(strict=True, ge=1, le=CONTEXT_LIMIT)] = Field(
         description="Tokens of each sequence: the prompt's, or those its cache holds.", examples=[2048]
+    )
+    output_length: Annotated[int, Field(strict=True, ge=1, le=CONTEXT_LIMIT)] | None = Field(
+        default=None,
+        description="Generate: tokens that each sequence answers with, the first included.",
+        examples=[256],
+    )
+    prefix_length: Annotated[int, Field(strict=True, ge=0, le=CONTEXT_LIMIT)] = Field(
+        default=0,
+        description="Tokens at the start of the prompt that the cache has already, once for all sequences.",
+        examples=[1024],
+    )
+    sequences: Annotated[tuple[SequencesSpec, ...], NotEmpty] | None = Field(
+        default=None,
+        description="One step of sequences that are not alike, instead of phase, batch_size and context_length.",
+        examples=["[{num_sequences: 16, num_new_tokens: 1, num_cached_tokens: 1500}, {num_new_tokens: 512}]"],
     )
     dtype: ComputeDType = Field(default=DType.FLOAT16, description="Number format of weights and activations.")
     quantization: Quantization | None = Field(
@@ -215,6 +252,42 @@ class Scenario(FileModel):
         examples=["float8"],
     )
     runtime: RuntimeSpec = Field(default_factory=RuntimeSpec)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sequences_say_the_lengths(cls, data: object) -> object:
+        """The longest context and the number of sequences of a step whose sequences are not alike."""
+        if not isinstance(data, dict) or not isinstance(data.get("sequences"), list | tuple):
+            return data
+        try:
+            groups = [SequencesSpec.model_validate(group) for group in data["sequences"]]
+        except ValidationError:
+            return data if "context_length" in data else {**data, "context_length": 1}
+        if not groups:
+            return data
+        longest = max(group.num_cached_tokens + group.num_new_tokens for group in groups)
+        total = sum(group.num_sequences for group in groups)
+        own = {"context_length": longest, "batch_size": min(total, BATCH_LIMIT)}
+        wrong = [name for name, value in own.items() if data.get(name, value) != value]
+        wrong += [name for name in ("output_length", "prefix_length") if data.get(name)]
+        if data.get("phase", Phase.PREFILL) != Phase.PREFILL:
+            wrong.append("phase")
+        if wrong:
+            raise fields_error("is said by sequences already", *wrong)
+        return {**data, **own}
+
+    @model_validator(mode="after")
+    def _generates_what_it_says(self) -> Self:
+        generates = self.phase is Phase.GENERATE
+        if generates and self.output_length is None:
+            raise fields_error("is required where phase is generate", "output_length")
+        if not generates and self.output_length is not None:
+            raise fields_error("goes with phase generate", "output_length")
+        if not generates and self.runtime.max_num_batched_tokens is not None:
+            raise fields_error("goes with phase generate", "runtime.max_num_batched_tokens")
+        if self.prefix_length >= self.context_length:
+            raise fields_error("must be less than context_length: something is left to compute", "prefix_length")
+        return self
 
     @model_validator(mode="after")
     def _scales_fit(self) -> Self:

@@ -107,8 +107,15 @@ class TraceComparison:
 
 
 def predicted(prediction: Prediction) -> Predicted:
-    """Our side of a comparison, from a prediction."""
+    """Our side of a comparison, from a prediction.
+
+    Raises:
+        InputError: it is of many steps.
+    """
     scenario = prediction.scenario
+    if prediction.e2e_s is not None:
+        message = "a trace is held against one step"
+        raise InputError.single("phase", message, scenario.phase.value, Phase.PREFILL.value)
     return Predicted(
         name=scenario.name,
         nodes=tuple(nodes_of_prediction(prediction)),
