@@ -34,6 +34,7 @@ STOREYS: Final = (
     "measurements",
     "predict",
     "standalone",
+    "serving",
     "calibration",
     "validate",
     "traces",

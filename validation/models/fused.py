@@ -127,6 +127,15 @@ def _rope_store(qkv: Tensor, cos: Tensor, sin: Tensor, kv: Tensor) -> Tensor:
     return _turn(queries, cos, sin)
 
 
+def _rope_store_at(qkv: Tensor, cos: Tensor, sin: Tensor, kv: Tensor, places: Tensor) -> Tensor:
+    """`_rope_store` into the rows of a cache [P, 2, g, e] that `places` [R, 1] says."""
+    num_kv_heads = kv.shape[2]
+    num_heads = qkv.shape[1] - 2 * num_kv_heads
+    queries, keys, values = qkv.split((num_heads, num_kv_heads, num_kv_heads), dim=1)
+    kv[places.squeeze(1)] = torch.stack((_turn(keys, cos, sin), values), dim=1)
+    return _turn(queries, cos, sin)
+
+
 def _norm_rope_store(
     qkv: Tensor, cos: Tensor, sin: Tensor, kv: Tensor, query_weight: Tensor, key_weight: Tensor
 ) -> Tensor:
@@ -152,5 +161,6 @@ add_layer_norm = Fused(_add_layer_norm, "add_norm")
 rope = Fused(_turn, "rope")
 store = Fused(_store, "copy")
 rope_store = Fused(_rope_store, "rope_store")
+rope_store_at = Fused(_rope_store_at, "rope_store")
 norm_rope_store = Fused(_norm_rope_store, "norm_rope_store")
 silu_mul = Fused(silu_mul_composed, "silu_mul")

@@ -23,6 +23,8 @@ from validation.models.quantized import Quantized, quantizer_of
 from validation.models.sharding import padded_vocab_size, split_heads
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from kraken_sim.models.config import TransformerConfig
 
 STD = 0.02  # GPT-2's initial standard deviation, also of the Kraken paper
@@ -65,7 +67,8 @@ class Step:
     """One forward step: `length` new tokens of each of `batch` sequences, the first at position `start`.
 
     `rotary` are the cosines and sines [T, e] of the new positions where the model has rotary ones. A step that does not
-    begin at position 0 needs the cache of what came before.
+    begin at position 0 needs the cache of what came before. `attend` takes the projection [B*T, h + 2g, e] to
+    [B*T, h*e] where sequences are not alike, and knows their positions and caches itself.
     """
 
     batch: int
@@ -74,6 +77,7 @@ class Step:
     cache: KeyValueCache | None = None
     kernels: KernelSet = KernelSet.PYTORCH
     rotary: tuple[Tensor, Tensor] | None = None
+    attend: Callable[[SelfAttention, Tensor], Tensor] | None = None
 
 
 class Norm(nn.Module):
@@ -150,6 +154,8 @@ class SelfAttention(nn.Module):
         """[B*T, d] to [B*T, h*e]: QKV projection, norms and positions, cache write, attention."""
         qkv: Tensor = self.qkv(x)
         qkv = qkv.view(-1, self.num_heads + 2 * self.num_kv_heads, self.head_dim)
+        if step.attend is not None:
+            return step.attend(self, qkv)
         together = RULES[step.kernels].positions is Positions.COMPILED
         if together and step.cache is not None and step.rotary is not None:
             q, from_cache = self._prepare_fused(qkv, step, step.cache, step.rotary), True

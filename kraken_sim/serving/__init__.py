@@ -1,0 +1,1 @@
+"""Requests over time: what a service of predicted steps answers, and when."""

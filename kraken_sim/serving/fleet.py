@@ -1,0 +1,186 @@
+"""Several replicas behind a router, and prefill on machines of its own where a service is split."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from itertools import cycle
+from typing import TYPE_CHECKING
+
+import numpy as np
+from simpy import Environment, Resource
+
+from kraken_sim.serving.replica import Replica, StepRecord
+from kraken_sim.serving.scheduler import Scheduler, Sequence
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from collections.abc import Sequence as Many
+    from typing import Any
+
+    from numpy.typing import NDArray
+    from simpy import Event
+
+    from kraken_sim.serving.arrivals import Requests
+    from kraken_sim.serving.replica import Account, Samples
+    from kraken_sim.serving.scheduler import SchedulerRules
+    from kraken_sim.serving.steps import StepTimes
+
+
+class Routing(StrEnum):
+    """Which replica a request goes to: one after the other, or the one with the fewest unfinished requests."""
+
+    ROUND_ROBIN = "round_robin"
+    LEAST_LOAD = "least_load"
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaPool:
+    """Replicas alike."""
+
+    times: StepTimes
+    rules: SchedulerRules
+    count: int = 1
+    swap_s_per_token: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """A link on which a prefill replica sends caches, one after the other: seconds of each, and of each token."""
+
+    latency_s: float
+    token_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What became of the requests, in the order of arrival, and of the replicas, those of prefill first."""
+
+    requests: Requests
+    first_token_s: NDArray[np.float64]
+    finish_s: NDArray[np.float64]
+    preemptions: int
+    accounts: tuple[Account, ...]
+    samples: tuple[Samples, ...]
+    num_prefill: int = 0
+    steps: tuple[tuple[StepRecord, ...], ...] = ()
+
+    @property
+    def ttft_s(self) -> NDArray[np.float64]:
+        """From arrival to the first token."""
+        return self.first_token_s - self.requests.arrival_s
+
+    @property
+    def e2e_s(self) -> NDArray[np.float64]:
+        """From arrival to the last token."""
+        return self.finish_s - self.requests.arrival_s
+
+    @property
+    def tpot_s(self) -> NDArray[np.float64]:
+        """Mean time from token to token of each request; not a number where there is one token."""
+        further = np.maximum(self.requests.output_tokens - 1, 0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.where(further > 0, (self.finish_s - self.first_token_s) / further, np.nan)
+
+    @property
+    def span_s(self) -> float:
+        """From the first arrival to the last token."""
+        return float(self.finish_s.max() - self.requests.arrival_s[0])
+
+
+def serve_requests(
+    requests: Requests,
+    pool: ReplicaPool,
+    routing: Routing = Routing.ROUND_ROBIN,
+    prefill: ReplicaPool | None = None,
+    handover: Handover | None = None,
+    *,
+    record: bool = False,
+) -> Served:
+    """Simulates the requests on the replicas of a pool; with `prefill` these only decode what that pool hands over."""
+    return _Fleet(requests, pool, routing, prefill, handover, record).run()
+
+
+@dataclass(slots=True)
+class _Fleet:
+    requests: Requests
+    pool: ReplicaPool
+    routing: Routing
+    prefill: ReplicaPool | None
+    handover: Handover | None
+    record: bool
+    env: Environment = field(default_factory=Environment)
+    front: list[Replica] = field(default_factory=list)
+    back: list[Replica] = field(default_factory=list)
+
+    def run(self) -> Served:
+        number = len(self.requests.arrival_s)
+        first, finish = np.zeros(number), np.zeros(number)
+        preemptions = 0
+
+        def finished(sequence: Sequence, now: float) -> None:
+            nonlocal preemptions
+            first[sequence.index], finish[sequence.index] = sequence.first_token_s, now
+            preemptions += sequence.preemptions
+
+        self.back = self._replicas(self.pool, finished)
+        if self.prefill is not None:
+            links = [Resource(self.env) for _ in range(self.prefill.count)]
+            self.front = [self._replica(self.prefill, self._hand_over(link, finished)) for link in links]
+        replicas = [*self.front, *self.back]
+        for replica in replicas:
+            replica.start()
+        self.env.process(self._arrive(self.front or self.back))
+        self.env.run()
+        return Served(
+            self.requests,
+            first,
+            finish,
+            preemptions,
+            tuple(replica.account for replica in replicas),
+            tuple(replica.samples for replica in replicas),
+            len(self.front),
+            tuple(tuple(replica.record or ()) for replica in replicas),
+        )
+
+    def _replicas(self, pool: ReplicaPool, done: Any) -> list[Replica]:
+        return [self._replica(pool, done) for _ in range(pool.count)]
+
+    def _replica(self, pool: ReplicaPool, done: Any) -> Replica:
+        record: list[StepRecord] | None = [] if self.record else None
+        return Replica(self.env, Scheduler(pool.rules), pool.times, done, pool.swap_s_per_token, record)
+
+    def _arrive(self, replicas: Many[Replica]) -> Generator[Event, Any, None]:
+        env, requests = self.env, self.requests
+        prompts, outputs = requests.prompt_tokens.tolist(), requests.output_tokens.tolist()
+        turn = cycle(replicas)
+        for index, arrival_s in enumerate(requests.arrival_s.tolist()):
+            if arrival_s > env.now:
+                yield env.timeout(arrival_s - env.now)
+            sequence = Sequence(index, prompts[index], outputs[index], arrival_s)
+            self._least(replicas, turn).submit(sequence)
+
+    def _least(self, replicas: Many[Replica], turn: Any) -> Replica:
+        if self.routing is Routing.ROUND_ROBIN or len(replicas) == 1:
+            chosen: Replica = next(turn)
+            return chosen
+        return min(replicas, key=lambda replica: replica.scheduler.num_unfinished)
+
+    def _hand_over(self, link: Resource, finished: Any) -> Any:
+        turn = cycle(self.back)
+
+        def send(sequence: Sequence) -> Generator[Event, Any, None]:
+            assert self.handover is not None
+            with link.request() as turn_on_link:
+                yield turn_on_link
+                yield self.env.timeout(self.handover.latency_s + sequence.prompt * self.handover.token_s)
+            sequence.cached, sequence.to_compute = True, sequence.prompt
+            self._least(self.back, turn).submit(sequence)
+
+        def done(sequence: Sequence, now: float) -> None:
+            if sequence.generated >= sequence.output:
+                finished(sequence, now)
+            else:
+                self.env.process(send(sequence))
+
+        return done
