@@ -289,7 +289,9 @@ def test_a_version_of_nccl_chooses_in_scenarios_ops_and_jobs() -> None:
 
 
 def test_a_scenarios_algorithm_is_an_all_reduces() -> None:
-    with pytest.raises(InputError, match="algorithm: must be one of ring, tree, nvls, hierarchical, one_shot"):
+    with pytest.raises(
+        InputError, match="algorithm: must be one of ring, tree, nvls, nvls_tree, hierarchical, symmetric"
+    ):
         simulate(scenario("h100-sxm-x8", algorithm="send_recv"))
 
 

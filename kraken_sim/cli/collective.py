@@ -161,4 +161,6 @@ def _as_options(error: InputError) -> InputError:
 def _as_option(setting: str) -> str:
     """`algorithm: ring` as `--algorithm ring`."""
     name, sign, value = setting.removeprefix("or ").partition(": ")
-    return f"--{name} {value}" if sign and name.isidentifier() else setting
+    option = "nccl-version" if name == "version" else name
+    value = value.strip('"')
+    return f"--{option} {value}" if sign and name.isidentifier() else setting

@@ -5,22 +5,31 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kraken_sim.costs.collectives.constants import LINK_CLASS
+from kraken_sim.costs.collectives.copy_engines import COPY_ENGINE
 from kraken_sim.costs.collectives.policy import Library, Transport
+from kraken_sim.costs.collectives.symmetric import SYMMETRIC
 from kraken_sim.costs.collectives.tuning import NVLS, NVLS_TREE, RING, SIMPLE, TREE
 from kraken_sim.costs.links.sharing import interconnect_of
 from kraken_sim.hardware.interconnect import InterconnectKind
 from kraken_sim.predict.uncertainty import UNKNOWN_RESIDUAL, Interval, block_residuals, interval_of
-from kraken_sim.profiles.profile import ProvenanceKind
+from kraken_sim.profiles.profile import Provenance, ProvenanceKind
 from kraken_sim.program.ops import CollectiveKind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from kraken_sim.costs.types import CollectiveCost
-    from kraken_sim.profiles.profile import HardwareProfile, Provenance
+    from kraken_sim.profiles.profile import HardwareProfile
     from kraken_sim.standalone.one_op import CollectiveOpSpec
 
 BLOCK = "collectives"
+"""The block of a profile that prices collectives; a definition."""
+
+NOBODY_MEASURED: Mapping[str, str] = {
+    SYMMETRIC: "start-up and CTAs as NCCL believes (src/sym_kernels.cc), rates of custom kernels",
+    COPY_ENGINE: "copies at 0.83 of NVLink's rate (stas00/ml-engineering), start-up assumed",
+}
+"""Algorithms without constants in any profile, and what they rest on."""
 
 
 def collective_interval(
@@ -52,6 +61,8 @@ def _assumed(profile: HardwareProfile, spec: CollectiveOpSpec, cost: CollectiveC
     """What of a cost nobody measured."""
     if cost.busy_s <= 0.0:
         return []
+    if cost.algorithm in NOBODY_MEASURED:
+        return [(cost.algorithm, Provenance(ProvenanceKind.ASSUMED, NOBODY_MEASURED[cost.algorithm]))]
     found = ((what, profile.provenance.get(f"{BLOCK}.{path}")) for what, path in _rows(profile, spec, cost))
     return [(what, where) for what, where in found if where is not None and where.kind is ProvenanceKind.ASSUMED]
 

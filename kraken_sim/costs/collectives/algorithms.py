@@ -12,6 +12,12 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from kraken_sim.costs.collectives.choice import nccl_choice
+from kraken_sim.costs.collectives.copy_engines import (
+    COPY_ENGINE,
+    COPY_ENGINE_MINOR,
+    copy_engine_cost,
+    copy_engine_problem,
+)
 from kraken_sim.costs.collectives.custom import (
     MULTIMEM,
     ONE_SHOT,
@@ -41,15 +47,18 @@ from kraken_sim.costs.collectives.network_traffic import (
 )
 from kraken_sim.costs.collectives.node_traffic import (
     chain_pairs,
+    copy_engine_traffic,
     copy_traffic,
     one_shot_traffic,
     ring_pairs,
     send_recv_pairs,
     switch_traffic,
+    symmetric_traffic,
     two_shot_traffic,
 )
 from kraken_sim.costs.collectives.policy import Library
 from kraken_sim.costs.collectives.send_recv import send_recv_cost
+from kraken_sim.costs.collectives.symmetric import SYMMETRIC, SYMMETRIC_MINOR, symmetric_cost, symmetric_problem
 from kraken_sim.costs.collectives.transfer import COPY, copy_cost
 from kraken_sim.costs.collectives.tuning import HIERARCHICAL, NVLS, NVLS_TREE, RING, SEND_RECV, TREE
 from kraken_sim.errors import InputError, closest
@@ -87,6 +96,7 @@ class Algorithm:
         cost: What a call costs alone on an idle machine.
         traffic: Which bytes a group moves over which link, given those of the collective.
         problem: Why it cannot run a call although kind and scope fit; None if it can. No function: it always can.
+        since: The x of the first NCCL 2.x that has it; 0: all that are known here.
     """
 
     name: str
@@ -96,6 +106,7 @@ class Algorithm:
     cost: CostOf
     traffic: TrafficOf
     problem: ProblemOf | None = None
+    since: int = 0
 
     def is_for(self, *, spans_nodes: bool) -> bool:
         """Whether it runs between nodes, or within one."""
@@ -159,6 +170,8 @@ def uneven_problem(call: CollectiveCall) -> str | None:
 _ALL_REDUCE = frozenset({CollectiveKind.ALL_REDUCE})
 _RINGS = frozenset(RING_KINDS)
 _SENDS = frozenset({CollectiveKind.ALL_TO_ALL, CollectiveKind.SEND_RECV})
+_SYMMETRIC = frozenset({CollectiveKind.ALL_REDUCE, CollectiveKind.ALL_GATHER, CollectiveKind.REDUCE_SCATTER})
+_COPIED = frozenset({CollectiveKind.ALL_REDUCE, CollectiveKind.ALL_GATHER, CollectiveKind.ALL_TO_ALL})
 _POINT_TO_POINT = frozenset({CollectiveKind.SEND_RECV})
 
 ALGORITHMS: tuple[Algorithm, ...] = (
@@ -184,6 +197,26 @@ ALGORITHMS: tuple[Algorithm, ...] = (
         uneven_problem,
     ),
     Algorithm(SEND_RECV, _SENDS, Library.NCCL, Scope.BOTH, sends_cost, sends_traffic),
+    Algorithm(
+        SYMMETRIC,
+        _SYMMETRIC,
+        Library.NCCL,
+        Scope.ONE_NODE,
+        symmetric_cost,
+        symmetric_traffic,
+        symmetric_problem,
+        SYMMETRIC_MINOR,
+    ),
+    Algorithm(
+        COPY_ENGINE,
+        _COPIED,
+        Library.NCCL,
+        Scope.ONE_NODE,
+        copy_engine_cost,
+        copy_engine_traffic,
+        copy_engine_problem,
+        COPY_ENGINE_MINOR,
+    ),
     Algorithm(ONE_SHOT, _ALL_REDUCE, Library.CUSTOM, Scope.ONE_NODE, one_shot_cost, one_shot_traffic, one_shot_problem),
     Algorithm(TWO_SHOT, _ALL_REDUCE, Library.CUSTOM, Scope.ONE_NODE, two_shot_cost, two_shot_traffic, two_shot_problem),
     Algorithm(MULTIMEM, _ALL_REDUCE, Library.CUSTOM, Scope.ONE_NODE, multimem_cost, switch_traffic, multimem_problem),
@@ -224,6 +257,8 @@ def problem_of(row: Algorithm, call: CollectiveCall) -> str | None:
     """Why an algorithm cannot run a call; None if it can."""
     spans_nodes = call.spans_nodes
     if call.kind in row.kinds and row.is_for(spans_nodes=spans_nodes):
+        if _too_old(row, call):
+            return f"NCCL 2.{call.constants.nccl_minor_version} has no {row.name} (2.{row.since} and later do)"
         return None if row.problem is None else row.problem(call)
     where = "between nodes" if spans_nodes else "within a node"
     offered = " or ".join(other.name for other in algorithms_for(call.kind, Library.NCCL, spans_nodes=spans_nodes))
@@ -231,6 +266,10 @@ def problem_of(row: Algorithm, call: CollectiveCall) -> str | None:
     if call.kind not in row.kinds:
         return f"{row.name} is for {', '.join(sorted(row.kinds))}; {instead}"
     return f"{row.name} is for groups on {row.scope}, and this one is {where}; {instead}"
+
+
+def _too_old(row: Algorithm, call: CollectiveCall) -> bool:
+    return call.constants.nccl_minor_version < row.since
 
 
 def require(row: Algorithm, call: CollectiveCall) -> None:
@@ -244,4 +283,6 @@ def require(row: Algorithm, call: CollectiveCall) -> None:
         return
     offered = algorithms_for(call.kind, Library.NCCL, spans_nodes=call.spans_nodes)
     example = "library: nccl" if row.library is Library.CUSTOM else f"algorithm: {offered[0].name}"
+    if _too_old(row, call):
+        example = f'version: "2.{row.since}", or {example}'
     raise InputError.single("runtime.collective.algorithm", problem, row.name, example)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kraken_sim.costs.collectives.kinds import ring_bytes
+from kraken_sim.hardware.topology.graph import NodeKind
 from kraken_sim.program.ops import CollectiveKind
 
 if TYPE_CHECKING:
@@ -53,6 +54,25 @@ def one_shot_traffic(group: Group, num_bytes: float) -> Traffic:
 def two_shot_traffic(group: Group, num_bytes: float) -> Traffic:
     """An n-th to everybody, twice: its part of what they add, then its sum."""
     return group.traffic(everybody_pairs(group.num_devices, 2.0 * num_bytes / group.num_devices))
+
+
+def symmetric_traffic(group: Group, num_bytes: float) -> Traffic:
+    """An n-th to everybody, twice in an AllReduce; of more than two GPUs on switches, what these add and multicast.
+
+    Small messages go whole to everybody, and switches before Hopper's add nothing: neither is counted apart.
+    """
+    first = group.way(group.gpus[0], group.gpus[1])[0]
+    on_switch = group.topology.kinds[first.target] is NodeKind.NVSWITCH
+    if group.kind is CollectiveKind.ALL_REDUCE and group.num_devices > 2 and on_switch:
+        return switch_traffic(group, num_bytes)
+    times = 2.0 if group.kind is CollectiveKind.ALL_REDUCE else 1.0
+    return group.traffic(everybody_pairs(group.num_devices, times * num_bytes / group.num_devices))
+
+
+def copy_engine_traffic(group: Group, num_bytes: float) -> Traffic:
+    """What each rank has to everybody: of an AllReduce its whole message."""
+    whole = group.kind is CollectiveKind.ALL_REDUCE
+    return group.traffic(everybody_pairs(group.num_devices, num_bytes / (1 if whole else group.num_devices)))
 
 
 def switch_traffic(group: Group, num_bytes: float) -> Traffic:
