@@ -207,7 +207,9 @@ def test_quartiles_of_a_known_sample() -> None:
 
 def test_chains_are_long_where_calls_are_short() -> None:
     assert chain_length(2e-6) == 40
-    assert chain_length(1e-1) == 4
+    assert chain_length(5e-4) == 4
+    assert chain_length(1.4e-3) == 2, "a burst stays below 3 ms"
+    assert chain_length(1e-1) == 1
     lengths = [chain_length(10.0**exponent) for exponent in range(-7, 1)]
     assert lengths == sorted(lengths, reverse=True)
 

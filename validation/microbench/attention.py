@@ -107,7 +107,8 @@ def run(bench: Bench, case: AttentionCase) -> Outcome:
     repeats = 7 if estimate < 2e-3 else 5
     (lead, *chain), chosen = calls(bench, case, length + 1)
     if case.launch is Launch.GRAPH:
-        samples = time_graph(bench.clock, chain, repeats, before=bench.flush, lead=[lead])
+        burst_s = (length + 1) * estimate
+        samples = time_graph(bench.clock, chain, repeats, before=lambda: bench.cool_and_flush(burst_s), lead=[lead])
     else:
         samples = time_eager(bench.clock, chain, repeats, before=bench.flush)
     return Outcome({"time_s": samples}, {"calls": length, "repeats": repeats, "backend": chosen})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,12 @@ if TYPE_CHECKING:
 
 ALIGN_GATE_S = 300e-6
 """Longer than the ranks' hosts drift apart within one repeat."""
+REST_SHARE = 10.0
+"""Ten times as long as the burst: the card then draws a quarter of its limit on average."""
+LONGEST_REST_S = 0.03
+"""Rests from which an H200 takes some ten milliseconds to come down again."""
+LONGEST_BURST_S = 3e-3
+"""A card that has rested stays at its boost clock for some tens of milliseconds."""
 _ALIGNMENT_BYTES = 2048
 _REMAPPED_SHARE = 0.3
 _REMAPPED_BYTES = 64 << 20
@@ -180,6 +187,15 @@ class Bench:
         source, result = self._flush
         torch.sum(source, dim=1, out=result)
 
+    def cool_and_flush(self, work_s: float) -> None:
+        """Idle for `REST_SHARE` times as long as a burst of about `work_s` seconds lasts, then flush.
+
+        Bursts one after another come to the card's power limit, and then run below the boost clock without saying so.
+        """
+        if self.clock.is_cuda:
+            time.sleep(min(LONGEST_REST_S, REST_SHARE * work_s))
+        self.flush()
+
     def all_reduce(self, data: Tensor) -> None:
         """The collective under test, on the current stream."""
         dist.all_reduce(data, group=self.group)
@@ -195,5 +211,6 @@ class Bench:
 
 
 def chain_length(estimate_s: float, *, least: int = 4, most: int = 40, target_s: float = 250e-6) -> int:
-    """Calls in a chain: enough that its ends do not matter, few enough that capturing stays cheap."""
-    return max(least, min(most, math.ceil(target_s / max(estimate_s, 1e-6))))
+    """Calls in a chain: enough that its ends do not matter, few enough that it is captured soon and stays a burst."""
+    fewest = max(1, min(least, int(LONGEST_BURST_S / max(estimate_s, 1e-6))))
+    return max(fewest, min(most, math.ceil(target_s / max(estimate_s, 1e-6))))
