@@ -43,9 +43,9 @@ from validation.accuracy_public import (
 from validation.public_data import public_data_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
-    from validation.accuracy_table import Section
+    from validation.accuracy_table import Line, Section
 
 FILE = Path(__file__).parent / "data" / "accuracy-today.csv"
 LLAMA_LIKE = ("h200-sxm-x1-llama-passes", "h200-sxm-x1-llama-passes-2", "h200-sxm-x1-lone-passes")
@@ -55,6 +55,8 @@ PUBLIC = "published "
 MARGIN = 1.1
 """A tenth: less than any change of a model that is worth its name, more than another CPU or solver moves. A figure that
 has become better by more is to be written down too, or the next change could lose it unseen."""
+MANY = 30
+"""Fewest passes of a group whose share outside of intervals is looked at."""
 LEAST = 0.05
 """A figure of nearly nothing may move by so much."""
 
@@ -74,14 +76,13 @@ def figures_of_passes() -> dict[str, float]:
     found["two H200, speed-up, of the error with ideal overlap"] = 100.0 * points / ideal_points
     found |= dict(_means(speedup_section(graph, ideal), "two H200, speed-up, points"))
     found |= dict(_means(eager_section(result), "two H200, eager"))
-    for line in interval_section(result, conditions, profile).lines:
-        if line.labels[1] == "all":
-            inside = float(line.extra[0].removesuffix(" %"))
-            found[f"two H200, {line.labels[0]}, outside the 90 % interval"] = 100.0 - inside
+    found |= dict(_outside([line for line in interval_section(result).lines if line.labels[1] == "all"], "two H200"))
     names = ("h200-sxm-x1-passes", "h200-sxm-x1-passes-again", "h100-sxm-x1-passes")
     files = [read_measurements(MEASUREMENTS / f"{name}.jsonl") for name in names]
     llama = [read_measurements(MEASUREMENTS / f"{name}.jsonl") for name in LLAMA_LIKE]
-    found |= dict(_means(llama_section(llama), "one H200, Llama-like"))
+    models = llama_section(llama)
+    found |= dict(_means(models, "one H200, Llama-like"))
+    found |= dict(_outside([line for line in models.lines if line.count >= MANY], "one H200, Llama-like"))
     fp8 = [read_measurements(MEASUREMENTS / "h200-sxm-x1-fp8-passes.jsonl")]
     found |= dict(_means(fp8_section(fp8), "one H200, fp8"))
     return found | dict(_means(elsewhere_section(files), "one"))
@@ -101,6 +102,12 @@ def figures_of_tables(folder: Path) -> dict[str, float]:
 def _means(section: Section, title: str) -> Iterator[tuple[str, float]]:
     for line in section.lines:
         yield ", ".join([title, *line.labels]), 100.0 * line.mean
+
+
+def _outside(lines: Iterable[Line], title: str) -> Iterator[tuple[str, float]]:
+    for line in lines:
+        labels = ", ".join(label for label in line.labels if label != "all")
+        yield f"{title}, {labels}, outside the 90 % interval", 100.0 - float(line.extra[0].removesuffix(" %"))
 
 
 def moved(found: Mapping[str, float], written: Mapping[str, float]) -> list[str]:

@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from math import log, pi, sqrt
-from typing import Any
+from math import hypot, log, pi, sqrt
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from kraken_sim import simulate
 from kraken_sim.engine.timeline import SpanKind
 from kraken_sim.predict.energy import step_energy
-from kraken_sim.predict.uncertainty import HostRange, block_residuals, host_quantile, host_range, interval_of
+from kraken_sim.predict.uncertainty import (
+    CARD_RESIDUAL,
+    COMMON_SHARE,
+    GRAPH_LAUNCH_RESIDUAL,
+    RANKS_APART,
+    HostRange,
+    block_residuals,
+    host_quantile,
+    host_range,
+    interval_of,
+)
 from kraken_sim.profiles.profile import Provenance, ProvenanceKind
 from kraken_sim.program.program import MAIN_STREAM
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_COMMUNICATION = ("collectives", "contention")
 MODEL = {"preset": "1.3B", "num_hidden_layers": 6}
 CASES: list[dict[str, Any]] = [
     {"architecture": {"kind": "kraken"}, "runtime": {"launch": "graph"}},
@@ -28,6 +42,16 @@ CASES: list[dict[str, Any]] = [
 def predict(case: dict[str, Any], **changes: Any) -> Any:
     asked = {"hardware": "h200-sxm-x2", "model": MODEL, "num_devices": 2, "context_length": 1024}
     return simulate({**asked, **case, **changes})
+
+
+def relative_half(
+    kernels_s: Mapping[str, Mapping[object, float]], residuals: dict[str, float], slowdown: float = 1.0
+) -> float:
+    """How far a millisecond's interval reaches above it, which is as far in factors below."""
+    found = interval_of(1e-3, kernels_s, residuals, slowdown=slowdown)
+    assert found.level == 0.9
+    assert found.high_s * found.low_s == pytest.approx(1e-6)
+    return found.high_s / 1e-3 - 1.0
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -76,26 +100,51 @@ class TestTotals:
 
 
 class TestInterval:
-    def test_errors_of_blocks_are_independent_and_within_a_block_common(self) -> None:
-        # Six tenths with an error of 0.1 and four with 0.2 are sqrt(0.06² + 0.08²) = 0.1 on average.
-        found = interval_of(1e-3, {"gemm": 6e-4, "attention": 4e-4}, {"gemm": 0.1, "attention": 0.2})
-        half = 1.645 * sqrt(pi / 2) * 0.1
-        assert found.high_s == pytest.approx(1e-3 * (1 + half))
-        assert found.low_s == pytest.approx(1e-3 / (1 + half))
-        assert found.level == 0.9
+    def test_errors_of_kernels_average_out_but_for_what_they_have_in_common(self) -> None:
+        one, four = (
+            relative_half({"gemm": dict.fromkeys(range(count), 1e-3 / count)}, {"gemm": 0.1}) for count in (1, 4)
+        )
+        assert one == pytest.approx(1.645 * sqrt(pi / 2) * hypot(0.1, CARD_RESIDUAL))
+        square = COMMON_SHARE + (1 - COMMON_SHARE) / 4
+        assert four == pytest.approx(1.645 * sqrt(pi / 2) * hypot(0.1 * sqrt(square), CARD_RESIDUAL))
 
-    def test_a_lower_clock_adds_its_own(self) -> None:
-        cool, hot = (interval_of(1e-3, {}, {}, slowdown=slowdown) for slowdown in (1.0, 1.2))
-        assert cool.high_s == cool.low_s == 1e-3
-        assert hot.high_s == pytest.approx(1e-3 * (1 + 1.645 * sqrt(pi / 2) * 0.5 * 0.2))
+    def test_errors_of_blocks_and_of_kinds_of_kernels_are_independent(self) -> None:
+        # Six tenths with an error of 0.1 and four with 0.2 are sqrt(0.06² + 0.08²) = 0.1 on average.
+        kernels_s: dict[str, dict[object, float]] = {"gemm": {"a": 6e-4}, "memory_bound.kernels.rope": {"b": 4e-4}}
+        residuals = {"gemm": 0.1, "memory_bound": 0.9, "memory_bound.kernels.rope": 0.2}
+        half = relative_half(kernels_s, residuals)
+        assert half == pytest.approx(1.645 * sqrt(pi / 2) * hypot(0.1, CARD_RESIDUAL))
+        # A kind that states none has its block's.
+        assert relative_half(kernels_s, {"gemm": 0.1, "memory_bound": 0.2}) == half
+
+    def test_a_clock_below_boost_is_as_unsure_as_the_power_and_no_more_than_it_is_low(self) -> None:
+        cool, warm, hot = (relative_half({}, {"power": 0.05}, slowdown=slowdown) for slowdown in (1.0, 1.02, 1.2))
+        widths = [1.645 * sqrt(pi / 2) * hypot(CARD_RESIDUAL, own) for own in (0.0, 0.02, 0.05)]
+        assert [cool, warm, hot] == pytest.approx(widths)
+
+    def test_gaps_between_nodes_differ_from_machine_to_machine(self) -> None:
+        half = relative_half({"launch": {"launch": 2e-4}}, {})
+        assert half == pytest.approx(1.645 * sqrt(pi / 2) * hypot(CARD_RESIDUAL, 0.2 * GRAPH_LAUNCH_RESIDUAL))
+
+    def test_a_step_of_several_ranks_may_wait_for_the_slowest_and_is_never_faster_for_it(self) -> None:
+        alone, together = (interval_of(1e-3, {}, {}, awaited_s=awaited_s) for awaited_s in (0.0, 1e-3))
+        assert together.low_s == alone.low_s
+        assert log(together.high_s / 1e-3) ** 2 == pytest.approx(
+            log(alone.high_s / 1e-3) ** 2 + log(1 + RANKS_APART) ** 2
+        )
 
     def test_what_another_host_makes_of_a_step_is_added_in_quadrature_on_either_side(self) -> None:
-        alone = interval_of(1e-3, {"launch": 5e-4}, {}, hosts_s=(0.8e-3, 1.5e-3))
-        assert (alone.low_s, alone.high_s) == pytest.approx((0.8e-3, 1.5e-3))
-        kernels = interval_of(1e-3, {"gemm": 1e-3}, {"gemm": 0.1})
-        both = interval_of(1e-3, {"gemm": 1e-3}, {"gemm": 0.1}, hosts_s=(0.8e-3, 1.5e-3))
+        kernels = interval_of(1e-3, {"gemm": {"a": 1e-3}}, {"gemm": 0.1})
+        both = interval_of(1e-3, {"gemm": {"a": 1e-3}}, {"gemm": 0.1}, hosts_s=(0.8e-3, 1.5e-3))
         assert log(both.high_s / 1e-3) ** 2 == pytest.approx(log(kernels.high_s / 1e-3) ** 2 + log(1.5) ** 2)
         assert log(both.low_s / 1e-3) ** 2 == pytest.approx(log(kernels.low_s / 1e-3) ** 2 + log(0.8) ** 2)
+
+    def test_the_kernels_of_a_step_are_all_priced_by_something(self) -> None:
+        totals = predict(CASES[0]).totals
+        names = {"gemm", "attention", "memory_bound.kernels.norm", "memory_bound.kernels.gelu", "contention"}
+        assert names <= set(totals.kernels_s)
+        compute_s = sum(sum(own.values()) for name, own in totals.kernels_s.items() if name not in _COMMUNICATION)
+        assert compute_s == pytest.approx(totals.compute_s)
 
     def test_the_more_processes_tell_of_a_host_the_nearer_another_one_is(self) -> None:
         few, many = host_range(0.3, 1), host_range(0.3, 8)
@@ -121,11 +170,10 @@ class TestInterval:
 
         datasheet = Provenance(ProvenanceKind.DATASHEET, "a datasheet")
         found = block_residuals(
-            {"gemm.a": fitted(0.05), "gemm.b": fitted(0.08), "gemm.c": fitted(0.01), "attention": fitted(None),
-             "launch": datasheet}
+            {"gemm.a": fitted(0.05), "gemm.b": fitted(0.08), "gemm.c": fitted(0.01), "attention.a": fitted(None),
+             "launch.a": datasheet, "memory_bound.a": fitted(0.07), "memory_bound.kernels.rope.a": fitted(0.3)}
         )  # fmt: skip
-        assert found["gemm"] == 0.08
-        assert found["attention"] == 0.2
+        assert found == {"gemm": 0.08, "attention": 0.2, "memory_bound": 0.07, "memory_bound.kernels.rope": 0.3}
 
 
 class TestEnergy:

@@ -101,7 +101,8 @@ def test_errors_of_a_what_if_s_prediction_are_those_of_its_own_profile() -> None
     unsure = replace(profile, provenance=records)
     scenario = asked("h200-sxm-x2", None, architecture={"kind": "standard"}, num_devices=1)
     before, after = (error_covariance([simulate(scenario, profile=machine)])[0, 0] for machine in (profile, unsure))
-    assert after > 3.0 * before
+    # Not fourfold: what cards and machines differ by is not the profile's.
+    assert after > 2.5 * before
 
 
 def test_the_same_predictor_prepares_a_question_and_its_what_ifs() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import replace
+from math import log
 from pathlib import Path
 from statistics import NormalDist
 
@@ -14,9 +15,9 @@ from kraken_sim import simulate
 from kraken_sim.explore.sensitivity import (
     Alternative,
     decide,
+    error_covariance,
     error_terms,
     lowest,
-    overlap,
     perturbed_residuals,
     probability_best,
     speedup_interval,
@@ -24,6 +25,7 @@ from kraken_sim.explore.sensitivity import (
 from kraken_sim.measurements.records.passes import PassRecord
 from kraken_sim.measurements.schema import read_measurements
 from kraken_sim.predict.explain import with_channels
+from kraken_sim.predict.uncertainty import shared_square
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.scenario.spec import with_architecture
 from kraken_sim.validate.passes import scenario_of_pass
@@ -53,19 +55,19 @@ def test_the_same_design_twice_shares_every_error_so_the_first_is_taken() -> Non
 
 
 def test_two_that_share_nothing_are_judged_by_the_normal_difference() -> None:
-    # Other machines share no kernel: P = Phi(difference / sqrt(sum of variances)).
+    # Other machines share no error: P = Phi(difference / sqrt(sum of variances)).
     first = simulate(asked(architecture={"kind": "standard"}))
     second = simulate(asked(architecture={"kind": "standard"}, hardware="h100-sxm-x8"))
-    probability = probability_best([first, second])[0]
-    assert not set(error_terms(first)["gemm"]) & set(error_terms(second)["gemm"])
-    variance = sum(
-        (1.2533 * perturbed_residuals(load_profile(p.scenario.hardware), p.scenario)[block] * sum(seconds.values()))
-        ** 2
-        for p in (first, second)
-        for block, seconds in error_terms(p).items()
-    )
-    expected = NormalDist().cdf((second.latency_s - first.latency_s) / variance**0.5)
-    assert probability == pytest.approx(expected, abs=0.01)
+    covariance = error_covariance([first, second])
+    assert covariance[0, 1] == covariance[1, 0] == 0.0
+    expected = NormalDist().cdf((second.latency_s - first.latency_s) / (covariance[0, 0] + covariance[1, 1]) ** 0.5)
+    assert probability_best([first, second])[0] == pytest.approx(expected, abs=0.01)
+
+
+def test_the_covariance_of_a_step_with_itself_is_the_variance_of_its_interval() -> None:
+    prediction = simulate(asked(architecture={"kind": "standard"}, num_devices=1))
+    variance = error_covariance([prediction])[0, 0] / prediction.latency_s**2
+    assert log(1.0 + 1.645 * variance**0.5) == pytest.approx(log(prediction.latency_s / prediction.interval.low_s))
 
 
 def test_intervals_of_speedups_hold_most_measured_speedups() -> None:
@@ -90,12 +92,12 @@ def test_intervals_of_speedups_hold_most_measured_speedups() -> None:
     assert sum(widths) / len(widths) < 0.4
 
 
-def test_overlap_is_one_for_the_same_kernels_and_zero_for_none_in_common() -> None:
-    seconds: dict[object, float] = {"a": 1.0, "b": 2.0}
-    assert overlap(seconds, seconds) == pytest.approx(1.0)
-    assert overlap(seconds, {"c": 1.0}) == 0.0
-    assert 0.0 < overlap(seconds, {"a": 5.0}) < 1.0
-    assert overlap({}, {}) == 0.0
+def test_what_two_have_in_common_cancels() -> None:
+    # The same kernels twice: of a difference nothing is left; kernels of one block share a tenth of their variance.
+    seconds: dict[object, float] = {"a": 3.0, "b": 4.0}
+    assert shared_square(seconds, seconds) == pytest.approx(0.1 * 49.0 + 0.9 * 25.0)
+    assert shared_square(seconds, {"c": 7.0}) == pytest.approx(0.1 * 49.0)
+    assert shared_square({}, {}) == 0.0
 
 
 def test_error_terms_cover_the_step_and_the_overlapped_time() -> None:
@@ -132,8 +134,13 @@ def test_an_answer_that_hangs_on_a_block_is_said_to() -> None:
 
 
 def test_eager_launches_are_more_doubtful_than_graphs() -> None:
-    graph = perturbed_residuals(H200, asked())["launch"]
-    assert perturbed_residuals(H200, asked(runtime={"launch": "eager"}))["launch"] > graph
+    graph, eager = (simulate(asked(runtime={"launch": launch})) for launch in ("graph", "eager"))
+    doubts = [
+        perturbed_residuals(H200, one.scenario)["launch"] * sum(error_terms(one)["launch"].values())
+        for one in (graph, eager)
+    ]
+    assert doubts[1] > 3.0 * doubts[0]
+    assert log(eager.interval.high_s / eager.latency_s) > log(graph.interval.high_s / graph.latency_s)
 
 
 def test_alternatives_need_names_of_their_own() -> None:

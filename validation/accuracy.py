@@ -100,7 +100,7 @@ def pass_sections(measurements: MeasurementFile, microbench: MeasurementFile) ->
         sections.append(gemm_section(graph, conditions, profile, microbench))
     if launched(result, Launch.EAGER).comparisons:
         sections.append(eager_section(result))
-    return [*sections, interval_section(result, conditions, profile)], result
+    return [*sections, interval_section(result)], result
 
 
 def microbench_section(errors: Iterable[ClassError]) -> Section:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from kraken_sim.measurements.records.passes import PassRecord
 from kraken_sim.scenario.spec import Launch
 from kraken_sim.validate.passes import validate_passes
-from validation.accuracy_passes import EAGER_BAR, GRAPH_BAR, grouped
+from validation.accuracy_passes import EAGER_BAR, GRAPH_BAR, INSIDE, grouped, inside_cell
 from validation.accuracy_table import Line, Section, line
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def elsewhere_section(files: Sequence[MeasurementFile]) -> Section:
         "NCCL constants are from public tables, the rest is carried over from the H200."
     )
     labels = ("machine", "run", "launch", "architecture")
-    return Section("elsewhere", "Whole passes on one GPU", labels, tuple(lines), note=note)
+    return Section("elsewhere", "Whole passes on one GPU", labels, tuple(lines), INSIDE, note=note)
 
 
 def _lines(file: MeasurementFile) -> Iterator[Line]:
@@ -52,9 +52,9 @@ def _lines(file: MeasurementFile) -> Iterator[Line]:
     for launch, some in grouped(result.comparisons, lambda c: c.record.launch).items():
         bar = GRAPH_BAR if launch is Launch.GRAPH else EAGER_BAR
         labels = (file.header.device_name, run, str(launch))
-        yield line((*labels, "all"), [c.error for c in some], bar)
+        yield line((*labels, "all"), [c.error for c in some], bar, inside_cell(some))
         for architecture, own in grouped(some, lambda c: c.architecture).items():
-            yield line((*labels, str(architecture)), [c.error for c in own])
+            yield line((*labels, str(architecture)), [c.error for c in own], extra=inside_cell(own))
 
 
 def llama_section(files: Sequence[MeasurementFile]) -> Section:
@@ -69,7 +69,7 @@ def llama_section(files: Sequence[MeasurementFile]) -> Section:
     )
     labels = ("kernels", "launch", "load", "phase")
     lines = _by_condition(files, _conditions)
-    return Section("llama", "Llama- and Qwen-like passes on one GPU", labels, lines, note=note)
+    return Section("llama", "Llama- and Qwen-like passes on one GPU", labels, lines, INSIDE, note=note)
 
 
 def fp8_section(files: Sequence[MeasurementFile]) -> Section:
@@ -83,7 +83,7 @@ def fp8_section(files: Sequence[MeasurementFile]) -> Section:
         "a token. No constant was fitted to these passes."
     )
     labels = ("format", "kernels", "load", "phase")
-    return Section("fp8", "Passes in fp8 on one GPU", labels, _by_condition(files, _formats), note=note)
+    return Section("fp8", "Passes in fp8 on one GPU", labels, _by_condition(files, _formats), INSIDE, note=note)
 
 
 def _by_condition(
@@ -91,7 +91,8 @@ def _by_condition(
 ) -> tuple[Line, ...]:
     """One line a condition, those of all files together."""
     comparisons = [comparison for file in files for comparison in validate_passes(file).comparisons]
-    lines = (line(labels, [c.error for c in some]) for labels, some in _groups(comparisons, condition))
+    groups = _groups(comparisons, condition)
+    lines = (line(labels, [c.error for c in some], extra=inside_cell(some)) for labels, some in groups)
     return tuple(sorted(lines, key=lambda item: item.labels))
 
 

@@ -4,12 +4,11 @@ Two views, both from the residuals of the profile's blocks (mean relative error 
 
 - **Perturbation**: every block in turn is made slower and faster by its residual, everything is simulated again, and
   the fastest alternative is read off.
-- **Probability**: a kernel's error is one normal draw with the block's residual as mean absolute value. Two
-  alternatives share a draw as far as they run the same kernels: between alternatives i and j, block b's errors
-  correlate by K_ij = Σ_k min(s_ik, s_jk) / sqrt(S_i S_j), with s_ik the seconds that i spends in kernel k and S_i its
-  sum (the histogram intersection, a valid correlation; Barla, Odone and Verri, ICIP 2003). Within one alternative a
-  block's errors are common, as in `kraken_sim.predict.uncertainty`. The contention block's residual is that of a pair
-  of overlapping kernels, so it counts on all the time in which a collective runs beside compute.
+- **Probability**: a kernel's error is a normal draw of its own and one of its block, with the block's residual as mean
+  absolute value, as in `kraken_sim.predict.uncertainty`; so is that of the card, and of its clock. Alternatives share
+  the draws of the kernels, blocks and cards that they share, which cancel where both have as much of them. The
+  contention block's residual is that of a pair of overlapping kernels, so it counts on all the time in which a
+  collective runs beside compute.
 """
 
 from __future__ import annotations
@@ -23,12 +22,17 @@ import numpy as np
 
 from kraken_sim.engine.timeline import SpanKind
 from kraken_sim.predict.api import simulate
-from kraken_sim.predict.metrics import block_of_op, totals
+from kraken_sim.predict.metrics import constants_of_op, totals
 from kraken_sim.predict.uncertainty import (
+    CARD_RESIDUAL,
     GRAPH_LAUNCH_RESIDUAL,
     HOST_RESIDUAL,
     NORMAL_QUANTILE,
+    RANKS_APART,
     block_residuals,
+    clock_residual,
+    residual_of,
+    shared_square,
 )
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.profiles.what_if import PERTURBED_BLOCKS, with_time_factor
@@ -205,38 +209,49 @@ def speedup_interval(slower: Prediction, faster: Prediction) -> tuple[float, flo
 def error_covariance(predictions: Sequence[Prediction]) -> NDArray[np.float64]:
     """Covariance of the predictions' errors, seconds squared."""
     covariance = np.zeros((len(predictions), len(predictions)))
-    terms = [error_terms(prediction) for prediction in predictions]
-    residuals = [perturbed_residuals(p.profile, p.scenario) for p in predictions]
-    for block in PERTURBED_BLOCKS:
-        own = [term.get(block, {}) for term in terms]
-        sigma = [
-            sqrt(pi / 2.0) * found.get(block, 0.0) * sum(t.values()) for t, found in zip(own, residuals, strict=True)
-        ]
-        for i, first in enumerate(own):
-            for j, second in enumerate(own):
-                covariance[i, j] += sigma[i] * sigma[j] * overlap(first, second)
+    terms = [_weighted_terms(prediction) for prediction in predictions]
+    for i, first in enumerate(terms):
+        for j, second in enumerate(terms[: i + 1]):
+            shared = sum(shared_square(own, second[name]) for name, own in first.items() if name in second)
+            covariance[i, j] = covariance[j, i] = pi / 2.0 * shared
     return covariance
 
 
-def overlap(first: Mapping[object, float], second: Mapping[object, float]) -> float:
-    """Histogram intersection of the seconds by kernel, normalised: 1 for the same kernels, 0 for none in common."""
-    total = sum(first.values()) * sum(second.values())
-    shared = sum(min(seconds, second[key]) for key, seconds in first.items() if key in second)
-    return shared / sqrt(total) if total > 0.0 else 0.0
+def _weighted_terms(prediction: Prediction) -> dict[tuple[str, str], dict[object, float]]:
+    """Mean absolute errors in seconds by machine, by what they are errors of, and by kernel."""
+    machine, residuals = prediction.scenario.hardware, prediction.prepared.described.residuals
+    cards_s = CARD_RESIDUAL * prediction.latency_s
+    clocks_s = clock_residual(residuals, prediction.slowdown) * prediction.latency_s
+    found: dict[tuple[str, str], dict[object, float]] = {
+        (machine, "card"): {machine: cards_s},
+        (machine, "clock"): {machine: clocks_s},
+        (machine, "ranks"): dict(_awaited(prediction)),
+    }
+    for name, seconds in error_terms(prediction).items():
+        residual = HOST_RESIDUAL if name == "launch" and prediction.prepared.eager else residual_of(name, residuals)
+        found[machine, name] = {kernel: residual * own for kernel, own in seconds.items()}
+    return found
+
+
+def _awaited(prediction: Prediction) -> Iterator[tuple[object, float]]:
+    """What collectives may wait for other ranks, which is its own for those of a stream; shared by what waits alike."""
+    stages = {span.stream for span in prediction.timeline.simulated if span.kind is SpanKind.COLLECTIVE}
+    for stream in stages:
+        seconds = prediction.totals.compute_s / len(stages)
+        yield stream, RANKS_APART / (NORMAL_QUANTILE * sqrt(pi / 2.0)) * seconds
 
 
 def error_terms(prediction: Prediction) -> Terms:
-    """Seconds by block and, within a block, by the kernel whose error they carry."""
-    timeline, machine = prediction.timeline, prediction.scenario.hardware
+    """Seconds by what prices them and, within that, by the kernel whose error they carry."""
+    timeline = prediction.timeline
     terms: Terms = defaultdict(lambda: defaultdict(float))
     for span in timeline.simulated:
-        if span.rank != 0 or span.kind is SpanKind.WAIT:
+        if span.rank != 0 or span.op is None:
             continue
-        weight, kernel = timeline.weight(span), (machine, span.op, span.detail)
+        weight, kernel = timeline.weight(span), (span.op, span.detail)
         if span.stream == MAIN_STREAM:
-            block = "collectives" if span.kind is SpanKind.COLLECTIVE else block_of_op(span.op)
-            terms[block][kernel] += min(span.alone_s, span.duration_s) * weight
+            terms[constants_of_op(span.op)][kernel] += min(span.alone_s, span.duration_s) * weight
         elif span.kind is SpanKind.COLLECTIVE:
             terms["contention"][kernel] += span.duration_s * weight
-    terms["launch"][machine] = totals(timeline).blocks_s["launch"]
+    terms["launch"]["launch"] = totals(timeline).blocks_s["launch"]
     return terms

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from kraken_sim.costs.memory_bound import kind_of
 from kraken_sim.engine.clock import PS_PER_S
 from kraken_sim.engine.timeline import SpanKind
-from kraken_sim.program.ops import Attention, Gemm
+from kraken_sim.program.ops import Attention, Collective, Gemm
 from kraken_sim.program.program import MAIN_STREAM, Category
 
 if TYPE_CHECKING:
     from kraken_sim.engine.timeline import Span, Timeline
+    from kraken_sim.program.ops import Op
 
 BLOCKS = ("gemm", "attention", "memory_bound", "collectives", "contention", "launch")
 """The blocks of constants of a profile that seconds are charged to."""
@@ -45,7 +47,9 @@ class Totals:
 
     The main stream's time is cut into consecutive slices, one a span, launch gap included. `breakdown_s` is by the
     paper's categories and adds up to the latency. `blocks_s` is by the block of constants that prices it: what
-    overlapped kernels lose to each other is contention's, gaps and waiting for the host are the launch's.
+    overlapped kernels lose to each other is contention's, gaps and waiting for the host are the launch's. `kernels_s`
+    is by what an error of the constants is of, and by op: the kernels of the main stream alone by their block, or by
+    the kind of a memory-bound one; under contention the whole time of the side stream's collectives.
     `exposed_s` is spent in collectives or waiting for one, `beside_s` the time of the side stream's collectives,
     `alone_s` that of all collectives on an idle machine. `host_wait_s` is the main stream idle because its next
     kernel was not enqueued yet. The rest is what `OverlapCost` is made of.
@@ -53,6 +57,7 @@ class Totals:
 
     breakdown_s: dict[str, float] = field(default_factory=_zero_categories)
     blocks_s: dict[str, float] = field(default_factory=_zero_blocks)
+    kernels_s: dict[str, dict[object, float]] = field(default_factory=dict)
     exposed_s: float = 0.0
     beside_s: float = 0.0
     alone_s: float = 0.0
@@ -60,6 +65,11 @@ class Totals:
     waiting_s: float = 0.0
     compute_slowdown_s: float = 0.0
     collective_slowdown_s: float = 0.0
+
+    @property
+    def compute_s(self) -> float:
+        """Time of the main stream's kernels."""
+        return self.blocks_s["gemm"] + self.blocks_s["attention"] + self.blocks_s["memory_bound"]
 
     @property
     def hidden_s(self) -> float:
@@ -77,6 +87,13 @@ def block_of_op(op: object) -> str:
     return "gemm" if isinstance(op, Gemm) else "attention" if isinstance(op, Attention) else "memory_bound"
 
 
+def constants_of_op(op: Op) -> str:
+    """Where in a profile the constants of a kernel are: its block, of a memory-bound one the kind in it."""
+    if isinstance(op, Gemm | Attention):
+        return block_of_op(op)
+    return "collectives" if isinstance(op, Collective) else f"memory_bound.kernels.{kind_of(op)}"
+
+
 def totals(timeline: Timeline) -> Totals:
     """All sums over a timeline, in one pass."""
     found = Totals()
@@ -92,6 +109,7 @@ def totals(timeline: Timeline) -> Totals:
         duration_s = (span.end_ps - span.start_ps) / PS_PER_S
         if span.stream != MAIN_STREAM:
             if span.kind is SpanKind.COLLECTIVE:
+                _add(found.kernels_s, "contention", span.op, duration_s * weight)
                 found.beside_s += duration_s * weight
                 found.alone_s += span.alone_s * weight
                 found.collective_slowdown_s += (duration_s - span.alone_s) * weight
@@ -121,6 +139,8 @@ def _charge(found: Totals, span: Span, duration_s: float, slice_s: float, weight
             return
         found.alone_s += alone_s * weight
         block = "collectives"
+    if span.op is not None:
+        _add(found.kernels_s, constants_of_op(span.op), span.op, min(alone_s, duration_s) * weight)
     if span.start_ps == span.queued_ps:
         found.host_wait_s += (slice_s - duration_s) * weight
     if alone_s < duration_s:
@@ -130,3 +150,8 @@ def _charge(found: Totals, span: Span, duration_s: float, slice_s: float, weight
         blocks_s[block] += duration_s * weight
     if slice_s > duration_s:
         blocks_s["launch"] += (slice_s - duration_s) * weight
+
+
+def _add(kernels_s: dict[str, dict[object, float]], name: str, op: object, seconds: float) -> None:
+    own = kernels_s.setdefault(name, {})
+    own[op] = own.get(op, 0.0) + seconds

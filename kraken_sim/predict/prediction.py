@@ -136,13 +136,24 @@ class Prediction:
 
     @cached_property
     def interval(self) -> Interval:
-        """Where the latency lies with a probability of 90 %, from the residuals of the constants used."""
+        """Where the latency lies with a probability of 90 %, from the errors of the constants used."""
         return self.interval_with(self.prepared.described.residuals)
 
     def interval_with(self, residuals: Mapping[str, float]) -> Interval:
         """The interval for other residuals of the blocks of constants."""
-        blocks_s = self.totals.blocks_s
-        return interval_of(self.latency_s, blocks_s, residuals, hosts_s=self.hosts_s, slowdown=self.slowdown)
+        kernels_s: dict[str, Mapping[object, float]] = {**self.totals.kernels_s}
+        if not self.prepared.eager:
+            rested = self.scenario.runtime.load is CardLoad.RESTED
+            first_s = self.prepared.machine.launch.graph_launch_s if rested else 0.0
+            kernels_s["launch"] = {"launch": max(0.0, self.totals.blocks_s["launch"] - first_s)}
+        return interval_of(
+            self.latency_s,
+            kernels_s,
+            residuals,
+            hosts_s=self.hosts_s,
+            slowdown=self.slowdown,
+            awaited_s=self.totals.compute_s if self.communication_alone_s > 0.0 else 0.0,
+        )
 
     @cached_property
     def hosts_s(self) -> tuple[float, float] | None:

@@ -1,13 +1,17 @@
-"""How sure a prediction is: an interval from the residuals of the constants that it used.
+"""How sure a prediction is: an interval from the errors of the constants that it used.
 
-Each block of fitted constants has a residual, the mean relative error on records that its fit never saw. Within a
-block errors are taken to be common to all kernels (the same few shapes recur in every layer), between blocks to be
-independent, so with w_b the share of the latency that block b prices
+Every fitted block, and every kind of memory-bound kernel, has a residual: the mean relative error on shapes that its
+fit never saw. Most of a kernel's error is its shape's own (cuBLAS is good at one product and bad at the next) and
+averages out over the kernels of a step, some is common to a block. With t_k the seconds in kernel k of a block,
+T_b their sum, c the common share of the variance and r_b the residual
 
-    relative standard deviation = sqrt(pi / 2) · sqrt(Σ_b (w_b · residual_b)²)
+    variance of the latency = pi / 2 · Σ_b r_b² · (c · T_b² + (1 - c) · Σ_k t_k²)
 
-(the mean absolute value of a normal variable is sqrt(2 / pi) of its standard deviation). The interval is as wide in
-factors on either side, so that a time stays above zero however little is known.
+(the mean absolute value of a normal variable is sqrt(2 / pi) of its standard deviation). A kernel that every layer has
+is one kernel. What a pair of compute and collective is off counts on the whole time of overlapped collectives. To this
+come what cards of one type differ by, the clock that a card settles at under its power limit, and the gaps of graphs.
+The interval is as wide in factors on either side, so that a time stays above zero however little is known; above, it is
+wider where ranks wait for each other, as each collective comes after the slowest of their cards.
 
 Where the host launches kernel by kernel, what it needs differs from process to process by far more than any fit is off:
 the step is simulated on a faster and on a slower host, as far apart as measured processes are (so is the launch of a
@@ -37,8 +41,26 @@ UNKNOWN_RESIDUAL: Final = 0.2
 
 _UNCERTAIN: Final = frozenset({"fitted", "assumed"})
 
-GRAPH_LAUNCH_RESIDUAL: Final = 0.1
-"""Of launch costs in a CUDA graph, assumed: gaps and edges are the device's own and hardly depend on the host."""
+COMMON_SHARE: Final = 0.1
+"""Share of the variance of a block's errors that its kernels have in common, measured: held-out products and attention
+of an H200 (validation/measurements, six files of five machines), variance of the means of a file's classes over that
+of all, 0.03 and 0.1."""
+
+CARD_RESIDUAL: Final = 0.01
+"""Mean relative difference between cards of one type, measured: kernels of more than 100 us on three H200 0.2 to
+0.7 %, rates under sustained loads on two more 1.0 and 1.5 % (validation/measurements)."""
+
+RANKS_APART: Final = 0.08
+"""By how much the compute of one rank may take longer than that of another, at whose collectives the others wait;
+published: 8 % of variation between cards of one type on average (Sinha et al., SC 2022, arXiv 2208.11035)."""
+
+AMONG_KERNELS: Final = 0.064
+"""Mean relative difference between a collective among other kernels and in a chain of its like, measured: 579 graphs of
+forks, an AllReduce and joins on two H200 against chains of the same AllReduces, longer by 2.7 % in the median."""
+
+GRAPH_LAUNCH_RESIDUAL: Final = 0.3
+"""Of launch costs in a CUDA graph, measured: one of four machines with one H200 takes 0.38 us longer from node to node
+than the others' 0.50 us, and 6.4 in place of 4.0 us for the launch."""
 
 HOST_SPREAD: Final = 0.34
 """Standard deviation of the logarithm of a host's time for a call where a profile has none of its own
@@ -66,10 +88,6 @@ PROFILE_PROCESSES: Final = 9
 HOST_RESIDUAL: Final = HOST_SPREAD * sqrt(2.0 / pi)
 """Mean relative error of a profile's host times on another host, by this spread; a definition."""
 
-CLOCK_RESIDUAL: Final = 0.5
-"""Of what a lower clock costs: cards of one type settle at clocks some per cent apart, heat moves them further, and
-profiles without measured loads carry another card's power over."""
-
 
 @dataclass(frozen=True, slots=True)
 class Interval:
@@ -79,36 +97,66 @@ class Interval:
     high_s: float
     level: float = LEVEL
 
+    def times(self, factor: float) -> Interval:
+        """The interval of so many times the latency."""
+        return Interval(factor * self.low_s, factor * self.high_s, self.level)
+
+    def joined(self, other: Interval) -> Interval:
+        """From the lower of the low ends to the higher of the high ends."""
+        return Interval(min(self.low_s, other.low_s), max(self.high_s, other.high_s), self.level)
+
 
 def interval_of(
     latency_s: float,
-    blocks_s: Mapping[str, float],
+    kernels_s: Mapping[str, Mapping[object, float]],
     residuals: Mapping[str, float],
     *,
     hosts_s: tuple[float, float] | None = None,
     slowdown: float = 1.0,
+    awaited_s: float = 0.0,
 ) -> Interval:
     """The interval of a step's latency.
 
     Args:
         latency_s: the prediction.
-        blocks_s: seconds of it by the block of constants that prices them (`metrics.Totals`).
-        residuals: of the blocks (`block_residuals`).
+        kernels_s: seconds of it by what prices them and by kernel (`metrics.Totals`); "launch" is the device's own.
+        residuals: of what prices them (`block_residuals`).
         hosts_s: where the step waits for hosts, which launch kernel by kernel or have rested, the latency on hosts at
             either end of a `HostRange`; else None.
         slowdown: what kernels lost to a clock below boost, as a factor.
+        awaited_s: compute of other ranks that collectives wait for.
     """
-    variance = (CLOCK_RESIDUAL * (slowdown - 1.0)) ** 2
-    for block, seconds in blocks_s.items():
-        if block == "launch" and hosts_s is not None:
-            continue
-        residual = GRAPH_LAUNCH_RESIDUAL if block == "launch" else residuals.get(block, 0.0)
-        variance += (seconds / latency_s * residual) ** 2
+    variance = CARD_RESIDUAL**2 + clock_residual(residuals, slowdown) ** 2
+    for name, own in kernels_s.items():
+        variance += (residual_of(name, residuals) / latency_s) ** 2 * shared_square(own, own)
     half = NORMAL_QUANTILE * sqrt(pi / 2.0) * sqrt(variance)
-    if hosts_s is None:
-        return Interval(latency_s / (1.0 + half), latency_s * (1.0 + half))
-    below, above = (hypot(log(host_s / latency_s), log1p(half)) for host_s in hosts_s)
+    below = above = log1p(half)
+    if awaited_s > 0.0:
+        above = hypot(above, log1p(RANKS_APART * awaited_s / latency_s))
+    if hosts_s is not None:
+        below, above = (
+            hypot(log(host_s / latency_s), own) for host_s, own in zip(hosts_s, (below, above), strict=True)
+        )
     return Interval(latency_s * exp(-below), latency_s * exp(above))
+
+
+def shared_square(first: Mapping[object, float], second: Mapping[object, float]) -> float:
+    """What two times share of errors of one block, seconds squared: the common part, and that of kernels in both."""
+    both = sum(seconds * second[kernel] for kernel, seconds in first.items() if kernel in second)
+    return COMMON_SHARE * sum(first.values()) * sum(second.values()) + (1.0 - COMMON_SHARE) * both
+
+
+def residual_of(name: str, residuals: Mapping[str, float]) -> float:
+    """The residual of a block, or of a kind of kernel in one, which has the block's where it states none."""
+    if name == "launch":
+        return GRAPH_LAUNCH_RESIDUAL
+    own = residuals.get(name, residuals.get(name.partition(".")[0], 0.0))
+    return hypot(own, AMONG_KERNELS) if name in ("collectives", "contention") else own
+
+
+def clock_residual(residuals: Mapping[str, float], slowdown: float) -> float:
+    """Error of the settled clock where power limits it; no more than the clock is lowered by."""
+    return min(residuals.get("power", UNKNOWN_RESIDUAL), slowdown - 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +197,7 @@ def host_quantile(probability: float) -> float:
 
 
 def block_residuals(provenance: Mapping[str, Provenance]) -> dict[str, float]:
-    """The largest residual among the fitted and assumed numbers of each block.
+    """The largest residual among the fitted and assumed numbers of each block, and of each kind of kernel in one.
 
     A number that states none has no say beside others of its block that do, so that one constant set by judgement
     neither widens nor narrows what the block's fit says of itself; a block of such numbers alone has
@@ -159,8 +207,14 @@ def block_residuals(provenance: Mapping[str, Provenance]) -> dict[str, float]:
     uncertain: set[str] = set()
     for path, record in provenance.items():
         if record.kind in _UNCERTAIN:
-            block = path.split(".")[0]
-            uncertain.add(block)
+            name = _priced_apart(path)
+            uncertain.add(name)
             if record.residual is not None:
-                stated[block] = max(stated.get(block, 0.0), record.residual)
-    return {block: stated.get(block, UNKNOWN_RESIDUAL) for block in sorted(uncertain)}
+                stated[name] = max(stated.get(name, 0.0), record.residual)
+    return {name: stated.get(name, UNKNOWN_RESIDUAL) for name in sorted(uncertain)}
+
+
+def _priced_apart(path: str) -> str:
+    """The block of a number, or the kind of memory-bound kernel."""
+    block, field, *rest = path.split(".")
+    return f"{block}.{field}.{rest[0]}" if (block, field) == ("memory_bound", "kernels") and rest else block

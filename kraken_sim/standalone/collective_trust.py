@@ -46,7 +46,9 @@ def collective_interval(
     residual = residuals.get(BLOCK, 0.0)
     for _, where in _assumed(profile, spec, cost):
         residual = max(residual, UNKNOWN_RESIDUAL if where.residual is None else where.residual)
-    return interval_of(cost.busy_s + gap_s, {BLOCK: cost.busy_s, "launch": gap_s}, {**residuals, BLOCK: residual})
+    # Alone, as in the chains that it was fitted to, and not among other kernels.
+    times: dict[str, dict[object, float]] = {f"{BLOCK}.alone": {spec.op: cost.busy_s}, "launch": {"gap": gap_s}}
+    return interval_of(cost.busy_s + gap_s, times, {**residuals, BLOCK: residual})
 
 
 def unmeasured(profile: HardwareProfile, spec: CollectiveOpSpec, costs: Sequence[CollectiveCost]) -> tuple[str, ...]:

@@ -255,7 +255,12 @@ def _compare(
     prediction = predictor.predict(scenario)
     # Under load a record is the period of passes back to back.
     predicted_s = prediction.period_s if record.load is CardLoad.SUSTAINED else prediction.latency_s
-    return Comparison(record, record.condition, record.time_s.median, predicted_s, prediction.interval)
+    interval = prediction.interval.times(predicted_s / prediction.latency_s)
+    if record.load is None:
+        # The card was idle between passes, so its clock may lie anywhere between the two states.
+        rested = scenario.model_copy(update={"runtime": scenario.runtime.model_copy(update={"load": CardLoad.RESTED})})
+        interval = interval.joined(predictor.predict(rested).interval)
+    return Comparison(record, record.condition, record.time_s.median, predicted_s, interval)
 
 
 def _formats(record: PassRecord) -> dict[str, str]:
