@@ -71,8 +71,17 @@ def test_a_scenario_that_ships_is_found_by_name_from_anywhere(
 
 def test_compare_puts_all_architectures_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:
     results = run_json(capsys, "compare", str(KRAKEN))
-    assert [result["architecture"] for result in results] == list(kinds())
+    assert [result["architecture"] for result in results] == [kind for kind in kinds() if kind != "domino"]
     assert results[0]["speedup_percent"] == 0.0
+
+
+def test_compare_takes_the_architectures_by_name_and_standard_first(capsys: pytest.CaptureFixture[str]) -> None:
+    results = run_json(capsys, "compare", str(KRAKEN), "--architectures", "ladder,kraken")
+    assert [result["architecture"] for result in results] == ["standard", "ladder", "kraken"]
+    assert main(["compare", str(KRAKEN), "--architectures", "ladder,krakn"]) == 2
+    assert "did you mean 'kraken'" in capsys.readouterr().err
+    assert main(["compare", str(KRAKEN), "--architectures", "domino"]) == 2
+    assert "domino cuts the sequences" in capsys.readouterr().err
 
 
 def test_html_and_traces_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 OPTIONS = {
     "": ["--version"],
     "run": ["--exact", "--force", "--html", "--json", "--trace", "SCENARIO"],
-    "compare": ["--force", "--html", "--json", "--kernels", "SCENARIO"],
+    "compare": ["--architectures", "--force", "--html", "--json", "--kernels", "SCENARIO"],
     "paper": ["--force", "--grid", "--html", "--json"],
     "profiles": ["VERB"],
     "profiles list": [],
@@ -66,6 +66,7 @@ OPTIONS = {
     ],
     "explore design": ["--force", "--html", "--json", "--max-evaluations", "REQUEST"],
     "explore degree": [
+        "--architectures",
         "--context-length",
         "--force",
         "--hardware",

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from kraken_sim.models.config import TransformerConfig
 
 SHIPPED: Final = kinds()
+ANSWERING: Final = [kind for kind in SHIPPED if kind != "domino"]
+"""Those that run a single prompt."""
 LAYERS, WIDTH, TOKENS, DEVICES = 24, 2048, 512, 4
 QUESTION: dict[str, Any] = {
     "name": "rarely",
@@ -188,15 +190,15 @@ def test_compare_puts_it_beside_the_others(tmp_path: Path, capsys: pytest.Captur
     path = file_of(tmp_path, asked(architecture={"kind": "standard"}))
     assert main(["compare", path, "--json", "-", "--html", str(page)]) == 0
     results = json.loads(capsys.readouterr().out)
-    assert [result["architecture"] for result in results] == [*SHIPPED, "rarely"]
-    assert [result["rarely"] for result in results] == [*[None] * len(SHIPPED), {"every": 2}]
+    assert [result["architecture"] for result in results] == [*ANSWERING, "rarely"]
+    assert [result["rarely"] for result in results] == [*[None] * len(ANSWERING), {"every": 2}]
     assert "One layer: rarely" in page.read_text(encoding="utf-8")
 
 
 def test_compare_leaves_it_out_where_the_question_does_not_fit_it() -> None:
     odd = {"preset": "1.3B", "num_hidden_layers": 23}
     standard = Scenario.model_validate(asked(model=odd, architecture={"kind": "standard"}))
-    assert [prediction.resolved.kind for prediction in compare(standard)] == list(SHIPPED)
+    assert [prediction.resolved.kind for prediction in compare(standard)] == ANSWERING
     with pytest.raises(InputError, match=r"architecture\.every: 23 layers do not divide by it \(got 2\)"):
         compare(with_architecture(standard, "rarely"))
 

@@ -75,7 +75,7 @@ def test_every_shipped_scenario_resolves_in_each_architecture(path: Path) -> Non
     assert scenario.name == path.stem
     for kind in kinds():
         model = resolve_model(with_architecture(scenario, kind), machine_devices=8)
-        assert (model.own_block is not None) == (kind == "kraken")
+        assert (model.own_block is not None) == (kind in ("kraken", "parallel_track"))
         assert memory_of(with_architecture(scenario, kind), model).total_bytes > 0
 
 

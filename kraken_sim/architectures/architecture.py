@@ -78,6 +78,10 @@ def _is_split_evenly(_: Question[Any], layout: Layout) -> Iterable[Problem]:
     return split_problems(layout)
 
 
+def _asks_any(_: Layout, __: Workload) -> Iterable[Problem]:
+    return ()
+
+
 def _fits_any(_: ArchitectureFields, __: int) -> Iterable[Problem]:
     return ()
 
@@ -107,8 +111,12 @@ class Architecture(Generic[FieldsT, LayoutT]):
     """What is wrong with its own fields on so many devices, whatever the model."""
     check: Callable[[Question[FieldsT], LayoutT], Iterable[Problem]] = _is_split_evenly
     """What is wrong with a layout."""
+    asks: Callable[[LayoutT, Workload], Iterable[Problem]] = _asks_any
+    """What is wrong with a step, in the words of a scenario."""
     degenerate: Callable[[FieldsT, int], str | None] = _is_never_degenerate
     """Why on so many devices it would not be itself; searches and purchases leave it out there."""
+    searched: bool = True
+    """Whether searches try it unless they are asked for others; `compare` shows it either way."""
     overlaps: bool = False
     """Whether a collective runs beside compute where the runtime lets it."""
     written: Callable[[FieldsT, Layout], FieldsT] | None = None

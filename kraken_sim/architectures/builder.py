@@ -46,12 +46,14 @@ class ProgramBuilder:
     """Collects the steps of one segment; every method appends what its name says.
 
     Kernels have the shapes of a device's share of one block, unless an argument says otherwise. The small ones between
-    GEMMs are those of the workload's kernel set.
+    GEMMs are those of the workload's kernel set. With `split_tokens` a device has the residual of its share of the
+    tokens only, as many on each.
     """
 
     config: TransformerConfig
     layout: Layout
     work: Workload
+    split_tokens: bool = False
     steps: list[Step] = field(default_factory=list)
     share: Block = field(init=False)
     rules: KernelRules = field(init=False)
@@ -67,9 +69,18 @@ class ProgramBuilder:
         return self.share.hidden_size
 
     @property
+    def stream_tokens(self) -> int:
+        """Rows of the residual on a device."""
+        return -(-self.work.num_tokens // self._token_shares)
+
+    @property
     def activation_bytes(self) -> int:
-        """Bytes of a [T, d] activation."""
-        return self.work.num_tokens * self.width * self.work.dtype.num_bytes
+        """Bytes of a [T, d] activation; of one that is split by tokens, with what fills up the last share."""
+        return self.stream_tokens * self._token_shares * self.width * self.work.dtype.num_bytes
+
+    @property
+    def _token_shares(self) -> int:
+        return self.layout.num_devices if self.split_tokens else 1
 
     def kernel(self, name: str, op: Op, category: Category, stream: int = MAIN_STREAM) -> None:
         """One kernel."""
@@ -94,7 +105,7 @@ class ProgramBuilder:
         work = self.work
         self.kernel(
             "embedding",
-            Embedding(work.num_tokens, self.width, work.dtype, self.config.position_embeddings),
+            Embedding(self.stream_tokens, self.width, work.dtype, self.config.position_embeddings),
             Category.OTHER,
         )
 
@@ -107,7 +118,7 @@ class ProgramBuilder:
         """The model's norm over [T, d] for the GEMMs behind it, with what it takes in of that suffix's residual."""
         pending = self.pending.pop(suffix, None)
         work, function = self.work, self.config.norm_function
-        shape, feeds = (work.num_tokens, self.width), name.removeprefix("norm_")
+        shape, feeds = (self.stream_tokens, self.width), name.removeprefix("norm_")
         if pending is None or pending.num_devices == 1:
             if pending is None:
                 kernels = norm_kernels(name, *shape, work.dtype, function, self.rules)
@@ -184,7 +195,7 @@ class ProgramBuilder:
 
     def add(self, name: str, category: Category = Category.OTHER) -> None:
         """Out = a + b over [T, d]."""
-        elements = self.work.num_tokens * self.width
+        elements = self.stream_tokens * self.width
         self.kernel(name, Elementwise("add", elements, 2, self.work.dtype), category)
 
     def copy(self, name: str, num_elements: int, category: Category = Category.OTHER, *, strided: bool = False) -> None:

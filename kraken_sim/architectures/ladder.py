@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from kraken_sim.architectures.architecture import Architecture
 from kraken_sim.architectures.lowering import lowered
-from kraken_sim.architectures.wiring import Attend, Begin, Exchange, FeedForward, Normalise, Take, Wiring
+from kraken_sim.architectures.wiring import Attend, Begin, Exchange, FeedForward, Layers, Normalise, Take, Wiring
 from kraken_sim.models.layout import Layout, whole_layer
 
 if TYPE_CHECKING:
@@ -33,18 +33,22 @@ def _layout(question: Question[ArchitectureFields]) -> Layout:
     return Layout(whole_layer(question.config), question.num_devices, extra_streams=2)
 
 
-WIRING: Final = Wiring(
+LADDER_WIRING: Final = Wiring(
     "ladder",
     (
-        (
-            Take("residual_attention", _ATTENTION.name, layers_back=1),
-            Normalise("norm_attention"),
-            Attend(),
-            Begin(_ATTENTION),
-            Take("residual_ffn", _FFN.name, layers_back=1),
-            Normalise("norm_ffn"),
-            FeedForward(),
-            Begin(_FFN),
+        Layers(
+            (
+                (
+                    Take("residual_attention", _ATTENTION.name, layers_back=1),
+                    Normalise("norm_attention"),
+                    Attend(),
+                    Begin(_ATTENTION),
+                    Take("residual_ffn", _FFN.name, layers_back=1),
+                    Normalise("norm_ffn"),
+                    FeedForward(),
+                    Begin(_FFN),
+                ),
+            )
         ),
     ),
     end=(Take("residual_attention", _ATTENTION.name), Take("residual_ffn", _FFN.name)),
@@ -56,6 +60,6 @@ LADDER: Final[Architecture[ArchitectureFields, Layout]] = Architecture(
     kind="ladder",
     description="a standard layer whose AllReduces run beside the next block, which reads the residual without them",
     layout=_layout,
-    program=partial(lowered, WIRING),
+    program=partial(lowered, LADDER_WIRING),
     overlaps=True,
 )

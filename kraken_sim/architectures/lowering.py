@@ -6,15 +6,17 @@ collectives that are under way); from there on they are stored once with their n
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, assert_never
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final, assert_never
 
 from kraken_sim.architectures import wiring as wired
 from kraken_sim.architectures.builder import ProgramBuilder
+from kraken_sim.architectures.workload import Phase
+from kraken_sim.program.ops import CollectiveKind, Elementwise
 from kraken_sim.program.program import COMM_STREAM, MAIN_STREAM, Category, Program, Segment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from kraken_sim.architectures.wiring import BlockStep, Exchange, Over, Steps, Wiring, WiringStep
     from kraken_sim.architectures.workload import Workload
@@ -22,18 +24,36 @@ if TYPE_CHECKING:
     from kraken_sim.models.layout import Layout
     from kraken_sim.program.program import Step
 
+CUT_TOKENS: Final = 256
+"""Half of a sequence is rounded up to so many tokens, a choice of TokenWeave's (github microsoft/tokenweave)."""
+
 
 def lowered(wiring: Wiring, layout: Layout, config: TransformerConfig, work: Workload) -> Program:
     """One forward pass of a model that is wired so, on the layout's devices."""
-    lowering = _Lowering(ProgramBuilder(config, layout, work))
-    build, depth = lowering.build, config.num_hidden_layers
+    build = ProgramBuilder(config, layout, work, split_tokens=wiring.split_tokens)
+    lowering = _Lowering(build, parts_of(work) if wiring.two_parts else (work,))
     build.embedding()
     start = build.take()
-    layers = lowering.layers(wiring, depth)
+    layers = lowering.layers(wiring, config.num_hidden_layers)
     lowering.steps(wiring.end)
     build.lm_head()
     segments = (Segment("embedding", start), *layers, Segment("head", build.take()))
     return Program(wiring.name, layout.num_devices, segments)
+
+
+def parts_of(work: Workload) -> tuple[Workload, ...]:
+    """The two halves of a step: of its sequences, or of the tokens of a single one.
+
+    The second half of a sequence attends to the first as well. What cannot be cut stays whole.
+    """
+    if work.batch_size > 1:
+        first = -(-work.batch_size // 2)
+        return replace(work, batch_size=first), replace(work, batch_size=work.batch_size - first)
+    first = -(-work.q_len // (2 * CUT_TOKENS)) * CUT_TOKENS
+    if work.phase is Phase.DECODE or first >= work.q_len:
+        return (work,)
+    cut = work.prefix_length + first
+    return replace(work, context_length=cut), replace(work, prefix_length=cut)
 
 
 @dataclass(slots=True)
@@ -45,24 +65,33 @@ class _Lowering:
     """
 
     build: ProgramBuilder
+    parts: tuple[Workload, ...]
     sent: set[str] = field(default_factory=set)
     under_way: set[str] = field(default_factory=set)
     normed: set[str] = field(default_factory=set)
     """Suffixes of the blocks whose next norm has been made ahead of its place."""
 
     def layers(self, wiring: Wiring, depth: int) -> list[Segment]:
-        """All layers, equal ones of a period once."""
-        found = [(self._layer(steps), 1) for steps in wiring.first[:depth]]
-        left, rest = divmod(depth - len(found), len(wiring.period))
+        """All layers, equal ones that follow each other once."""
+        found: list[tuple[tuple[Step, ...], int]] = []
+        left = depth
+        for layers in wiring.layers:
+            number = left if layers.number is None else min(left, layers.number)
+            found += self._repeated(layers.period, number)
+            left -= number
+        return [Segment(name, *run) for name, run in zip(_segment_names(len(found)), found, strict=True)]
+
+    def _repeated(self, period: tuple[Steps, ...], number: int) -> Iterator[tuple[tuple[Step, ...], int]]:
+        """So many layers, as the steps of a period and how often they repeat."""
+        left, rest = divmod(number, len(period))
         while left > 0:
             before = self._state()
-            layer = self._layer(*wiring.period)
+            layer = self._layer(*period)
             count = left if self._state() == before else 1
-            found.append((layer, count))
+            yield layer, count
             left -= count
         if rest:
-            found.append((self._layer(*wiring.period[:rest]), 1))
-        return [Segment(name, *run) for name, run in zip(_segment_names(len(found)), found, strict=True)]
+            yield self._layer(*period[:rest]), 1
 
     def _layer(self, *layers: Steps) -> tuple[Step, ...]:
         for steps in layers:
@@ -82,6 +111,10 @@ class _Lowering:
                     for suffix in suffixes(self.build.layout):
                         for part in parts:
                             self._step(part, suffix)
+                case wired.OfPart(part, steps_of_part):
+                    self._part(part, steps_of_part)
+                case wired.SendStream(by):
+                    self._send_stream(by)
                 case wired.BeginStream(by):
                     self._norms_ahead(waiting)
                     self._begin_stream(by)
@@ -106,13 +139,10 @@ class _Lowering:
                 build.ffn(suffix, accumulate=onto, gemms=self._gemms)
             case wired.Residual(name, by):
                 self._residual(name, by, suffix)
-            case wired.Reduce(by):
+            case wired.Send(by):
                 self._collective(by, suffix)
             case wired.Add(name):
                 build.add(name + suffix)
-            case wired.ReduceStream(by):
-                build.settle()
-                self._collective(by, suffix)
             case wired.Begin(by):
                 self._begin(by, suffix)
                 self.sent.add(by.name + suffix)
@@ -120,6 +150,15 @@ class _Lowering:
                 self._take(name, of, suffix)
             case _:
                 assert_never(step)
+
+    def _part(self, part: int, steps: Iterable[BlockStep]) -> None:
+        """Steps of one half of the tokens; where there are no halves, the first one's are those of all."""
+        if part >= len(self.parts):
+            return
+        whole, self.build.work = self.build.work, self.parts[part]
+        for step in steps:
+            self._step(step, f".{part}" if len(self.parts) > 1 else "")
+        self.build.work = whole
 
     @property
     def _gemms(self) -> Category:
@@ -139,14 +178,40 @@ class _Lowering:
         return (layout.group if over is wired.Over.GROUP else layout.num_devices), 1
 
     def _collective(self, by: Exchange, suffix: str, stream: int = MAIN_STREAM) -> None:
-        devices, stride = self._devices(by.over)
-        self.build.collective(by.name + suffix, by.kind, self.build.activation_bytes, devices, stream, stride)
+        """Of some channels: a copy of these, the collective of the copy, the others scaled, both side by side again.
+
+        These are the kernels of CAAT-Net's reduction (github itlamp/Megatron-LM-comms, tensor_parallel/mappings.py).
+        """
+        build, (devices, stride) = self.build, self._devices(by.over)
+        if by.channels is None or devices == 1:
+            build.collective(by.name + suffix, by.kind, build.activation_bytes, devices, stream, stride)
+            return
+        tokens, kept = build.work.num_tokens, build.width - by.channels
+        build.copy("slice" + suffix, tokens * by.channels, strided=True)
+        num_bytes = tokens * by.channels * build.work.dtype.num_bytes
+        build.collective(by.name + suffix, by.kind, num_bytes, devices, stream, stride)
+        if kept:
+            scale = Elementwise("mul", tokens * kept, 1, build.work.dtype, strided=True)
+            build.kernel("scale" + suffix, scale, Category.OTHER)
+        cat = Elementwise("cat", tokens * build.width, 1, build.work.dtype, strided=True)
+        build.kernel("concat" + suffix, cat, Category.OTHER)
 
     def _residual(self, name: str, by: Exchange | None, suffix: str) -> None:
-        if by is None:
-            self.build.residual(name, suffix)
-        else:
+        """A norm's kernel takes in a sum over devices, and no other collective."""
+        if by is not None and by.kind is CollectiveKind.ALL_REDUCE and by.channels is None:
             self.build.residual(name, suffix, all_reduce=by.name, num_devices=self._devices(by.over)[0])
+            return
+        if by is not None:
+            self._collective(by, suffix)
+        self.build.residual(name, suffix)
+
+    def _send_stream(self, by: Exchange) -> None:
+        build = self.build
+        build.settle()
+        if by.over is wired.Over.BLOCKS:
+            for index in range(1, build.layout.local):
+                build.add(f"send.{index}")
+        self._collective(by, "")
 
     def _beside(self, by: Exchange) -> bool:
         return self.build.work.overlap and self._devices(by.over)[0] > 1

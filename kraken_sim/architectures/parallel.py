@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from kraken_sim.architectures.architecture import Architecture
 from kraken_sim.architectures.lowering import lowered
-from kraken_sim.architectures.wiring import Attend, Exchange, FeedForward, Normalise, Residual, Wiring
+from kraken_sim.architectures.wiring import Attend, Exchange, FeedForward, Normalise, Residual, equal_layers
 from kraken_sim.models.layout import tensor_parallel
 
 if TYPE_CHECKING:
@@ -25,9 +25,8 @@ def _layout(question: Question[ArchitectureFields]) -> Layout:
     return tensor_parallel(question.config, question.num_devices, norms_per_block=1)
 
 
-WIRING: Final = Wiring(
-    "parallel",
-    ((Normalise("norm"), Attend(), FeedForward(onto=True), Residual("residual", Exchange("all_reduce"))),),
+PARALLEL_WIRING: Final = equal_layers(
+    "parallel", Normalise("norm"), Attend(), FeedForward(onto=True), Residual("residual", Exchange("all_reduce"))
 )
 """L blocking AllReduces of [T, d]."""
 
@@ -36,5 +35,5 @@ PARALLEL: Final[Architecture[ArchitectureFields, Layout]] = Architecture(
     kind="parallel",
     description="attention and the FFN behind one norm, their sum through one blocking AllReduce",
     layout=_layout,
-    program=partial(lowered, WIRING),
+    program=partial(lowered, PARALLEL_WIRING),
 )

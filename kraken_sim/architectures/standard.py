@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from kraken_sim.architectures.architecture import Architecture
 from kraken_sim.architectures.lowering import lowered
-from kraken_sim.architectures.wiring import Attend, Exchange, FeedForward, Normalise, Residual, Wiring
+from kraken_sim.architectures.wiring import Attend, Exchange, FeedForward, Normalise, Residual, equal_layers
 from kraken_sim.models.layout import tensor_parallel
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ ATTENTION: Final = (
 FEED_FORWARD: Final = (Normalise("norm_ffn"), FeedForward(), Residual("residual_ffn", Exchange("all_reduce_ffn")))
 """The second one."""
 
-WIRING: Final = Wiring("standard", (ATTENTION + FEED_FORWARD,))
+STANDARD_WIRING: Final = equal_layers("standard", *ATTENTION, *FEED_FORWARD)
 """2 L blocking AllReduces of [T, d]."""
 
 
@@ -42,5 +42,5 @@ STANDARD: Final[Architecture[ArchitectureFields, Layout]] = Architecture(
     kind="standard",
     description="attention, then the FFN, each with a norm before and a blocking AllReduce behind it",
     layout=_layout,
-    program=partial(lowered, WIRING),
+    program=partial(lowered, STANDARD_WIRING),
 )

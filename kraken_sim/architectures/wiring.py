@@ -27,12 +27,15 @@ class Over(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """A collective of an activation [T, d], by default its sum; `share` of the d channels take part."""
+    """A collective of an activation [T, d], by default its sum.
+
+    With `channels` only so many of the d take part, the first ones; the others stay as each device has them, scaled.
+    """
 
     name: str
     over: Over = Over.GROUP
     kind: CollectiveKind = CollectiveKind.ALL_REDUCE
-    share: float = 1.0
+    channels: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +69,8 @@ class Residual:
 
 
 @dataclass(frozen=True, slots=True)
-class Reduce:
-    """A blocking collective of a block's output."""
+class Send:
+    """A blocking collective of what was made last: a block's output, or a norm."""
 
     by: Exchange
 
@@ -80,8 +83,11 @@ class Add:
 
 
 @dataclass(frozen=True, slots=True)
-class ReduceStream:
-    """A blocking collective of the residual itself, to which all outputs have been added."""
+class SendStream:
+    """A blocking collective of the residual itself, to which all outputs have been added.
+
+    Of several blocks' residuals it is the collective of their sum.
+    """
 
     by: Exchange
 
@@ -126,7 +132,7 @@ class Concat:
     by: Exchange
 
 
-BlockStep = Normalise | Attend | FeedForward | Residual | Reduce | Add | ReduceStream | Begin | Take
+BlockStep = Normalise | Attend | FeedForward | Residual | Send | Add | Begin | Take
 """What is done for one block."""
 
 
@@ -137,18 +143,44 @@ class EachBlock:
     steps: tuple[BlockStep, ...]
 
 
-WiringStep = BlockStep | EachBlock | BeginStream | Receive | Concat
+@dataclass(frozen=True, slots=True)
+class OfPart:
+    """Steps of one part of the tokens, where a wiring cuts them in two."""
+
+    part: int
+    steps: tuple[BlockStep, ...]
+
+
+WiringStep = BlockStep | EachBlock | OfPart | SendStream | BeginStream | Receive | Concat
 Steps = tuple[WiringStep, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Wiring:
-    """The layers of a model: `first` ones of their own, then `period` again and again, then `end` before the last norm.
+class Layers:
+    """Layers that follow each other: `period` again and again, `number` layers in all or else all that are left.
 
-    A layer is a tuple of steps. Where `period` has several, a model that ends within it has only its first ones.
+    A layer is a tuple of steps. Where the period has several and the number ends within it, only its first ones follow.
+    """
+
+    period: tuple[Steps, ...]
+    number: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """A model: its layers from first to last, then `end` before the final norm.
+
+    With `split_tokens` the residual of a device is that of its share of the tokens: its norms and sums have T / N rows.
+    With `two_parts` the tokens of a step are cut in two, whole sequences if there are several.
     """
 
     name: str
-    period: tuple[Steps, ...]
-    first: tuple[Steps, ...] = ()
+    layers: tuple[Layers, ...]
     end: Steps = ()
+    split_tokens: bool = False
+    two_parts: bool = False
+
+
+def equal_layers(name: str, *steps: WiringStep) -> Wiring:
+    """A model of equal layers with these steps."""
+    return Wiring(name, (Layers((steps,)),))

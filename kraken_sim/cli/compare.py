@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kraken_sim.cli.inputs import named_scenario
+from kraken_sim.cli.inputs import architectures_named, named_scenario
 from kraken_sim.cli.output import write_outputs
-from kraken_sim.cli.parser import add_outputs
+from kraken_sim.cli.parser import add_architectures, add_outputs
 
 if TYPE_CHECKING:
     import argparse
@@ -22,6 +22,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--kernels", metavar="SETS", help="kernel sets to compare, such as pytorch,serving; default: the scenario's"
     )
+    add_architectures(parser)
     add_outputs(parser)
     parser.set_defaults(handler=_compare)
 
@@ -34,7 +35,8 @@ def _compare(args: argparse.Namespace) -> None:
 
     names = [] if args.kernels is None else args.kernels.split(",")
     kernels = [kernel_set_named(name.strip(), "--kernels") for name in names]
-    predictions = predictions_of(named_scenario(args.scenario), kernels=kernels)
+    named = () if args.architectures == "all" else architectures_named(args.architectures)
+    predictions = predictions_of(named_scenario(args.scenario), kernels=kernels, architectures=named)
 
     def report() -> RenderableType:
         from kraken_sim.report.text import comparison_report

@@ -6,9 +6,9 @@ import sys
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from kraken_sim.cli.inputs import measurement_file, named_scenario, shipped_path
+from kraken_sim.cli.inputs import architectures_named, measurement_file, named_scenario, shipped_path
 from kraken_sim.cli.output import write_outputs
-from kraken_sim.cli.parser import Parser, add_outputs
+from kraken_sim.cli.parser import Parser, add_architectures, add_outputs
 from kraken_sim.errors import InputError, Problem
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def add_arguments(parser: Parser) -> None:
         "--measured", metavar="FILE", help="passes of validation.measure: predicted and measured best"
     )
     degree = verbs.add_parser("degree", help="over how many GPUs to spread a model, and wired how")
+    add_architectures(degree)
     interconnect = verbs.add_parser("interconnect", help="below which bandwidth between GPUs Kraken is worth it")
     interconnect.add_argument(
         "--worth", metavar="PERCENT", type=float, default=10.0, help="the speed-up asked of Kraken (default: 10)"
@@ -88,7 +89,8 @@ def _explore_degree(args: argparse.Namespace) -> None:
     from kraken_sim.explore.degree import best_degree
     from kraken_sim.report.explore_machine import degree_report
 
-    answers = [best_degree(scenario) for scenario in _scenarios(args, BASELINE)]
+    named = architectures_named(args.architectures)
+    answers = [best_degree(scenario, architectures=named) for scenario in _scenarios(args, BASELINE)]
 
     def page() -> str:
         from kraken_sim.report.explore_machine_html import degree_html

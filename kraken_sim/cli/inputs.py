@@ -86,3 +86,16 @@ def measurement_warnings() -> Iterator[None]:
         yield
     for warning in caught:
         note(f"warning: {warning.message}")
+
+
+def architectures_named(names: str | None) -> tuple[str, ...]:
+    """The architectures of `--architectures`; nothing where it is not given.
+
+    Raises:
+        InputError: one is not known.
+    """
+    from kraken_sim.architectures.registry import kinds, kinds_named
+
+    if names is None:
+        return ()
+    return kinds() if names == "all" else kinds_named([name.strip() for name in names.split(",")], "--architectures")

@@ -44,3 +44,10 @@ def add_outputs(parser: Parser) -> None:
     parser.add_argument("--json", metavar="FILE", help="write the result as JSON; - for standard output, no tables")
     parser.add_argument("--html", metavar="FILE", help="write a report that opens in any browser")
     add_force(parser)
+
+
+def add_architectures(parser: argparse.ArgumentParser) -> None:
+    """The architectures to compare."""
+    parser.add_argument(
+        "--architectures", metavar="KINDS", help="architectures to try, such as standard,ladder, or all of them: all"
+    )

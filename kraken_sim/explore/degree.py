@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kraken_sim.architectures.registry import BASELINE, kinds
+from kraken_sim.architectures.registry import BASELINE, kinds_named, searched
 from kraken_sim.errors import InfeasibleError, InputError
 from kraken_sim.explore.sensitivity import Alternative, decide, lowest, weighted
 from kraken_sim.predict.energy import step_energy
@@ -17,7 +17,7 @@ from kraken_sim.scenario.resolve import asked_devices
 from kraken_sim.scenario.spec import as_scenario, with_architecture
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from kraken_sim.explore.sensitivity import Decision
     from kraken_sim.predict.energy import StepEnergy
@@ -74,6 +74,8 @@ class DegreeAnswer:
     rows: tuple[DegreeRow, ...]
     impossible: Mapping[str, str]
     decision: Decision
+    kinds: tuple[str, ...]
+    """The architectures that were tried."""
 
     @property
     def best(self) -> str:
@@ -114,7 +116,7 @@ class DegreeAnswer:
             "model": self.scenario.model.model_dump(exclude_none=True),
             "context_length": self.scenario.context_length,
             "best": self.best,
-            "best_by_architecture": {kind: self.best_of(kind) for kind in kinds()},
+            "best_by_architecture": {kind: self.best_of(kind) for kind in self.kinds},
             "best_throughput": self.best_throughput,
             "rows": [row.as_dict() for row in self.rows],
             "impossible": dict(self.impossible),
@@ -122,8 +124,10 @@ class DegreeAnswer:
         }
 
 
-def best_degree(scenario: Scenario, *, perturb: bool = True) -> DegreeAnswer:
+def best_degree(scenario: Scenario, *, perturb: bool = True, architectures: Sequence[str] = ()) -> DegreeAnswer:
     """Predicts the scenario's model on every power of two of its machine's GPUs, as each architecture.
+
+    With `architectures` as those named, otherwise as those that searches try.
 
     `scenario.num_devices` is the most GPUs to use; default: all of the machine. A placement says which GPUs there are
     to use, and in which order: two ranks sit on its first two.
@@ -133,13 +137,14 @@ def best_degree(scenario: Scenario, *, perturb: bool = True) -> DegreeAnswer:
         InfeasibleError: the model fits on no number of GPUs.
     """
     scenario = as_scenario(scenario)
+    named = kinds_named(architectures, "architectures")
     profile = load_profile(scenario.hardware)
     predictor = Predictor(profile)
     available = len(gpu_numbers(scenario.placement)) if scenario.placement else len(profile.topology.gpus)
     alternatives, impossible = [], {}
     fault: InputError | InfeasibleError | None = None
     for num_devices in degrees(profile, asked_devices(scenario)):
-        for kind in kinds() if num_devices > 1 else (BASELINE,):
+        for kind in named or searched() if num_devices > 1 else (BASELINE,):
             name = f"{kind} x{num_devices}"
             asked = _on(with_architecture(scenario, kind), num_devices)
             try:
@@ -154,7 +159,7 @@ def best_degree(scenario: Scenario, *, perturb: bool = True) -> DegreeAnswer:
         raise fault or InputError.single("num_devices", "no number of GPUs to try", scenario.num_devices, "8")
     decision = decide(alternatives, perturb=perturb)
     rows = tuple(_row(name, prediction, available) for name, prediction in decision.predictions.items())
-    return DegreeAnswer(scenario, rows, impossible, decision)
+    return DegreeAnswer(scenario, rows, impossible, decision, named or searched())
 
 
 def _on(scenario: Scenario, num_devices: int) -> Scenario:

@@ -52,12 +52,13 @@ def parameter_counts(config: TransformerConfig, layout: Layout | None = None) ->
     layout = layout or tensor_parallel(config)
     block, blocks = layout.block, layout.blocks_per_layer
     num_blocks, width = config.num_hidden_layers * blocks, block.hidden_size
+    private = layout.private_norms * (layout.num_devices - 1)
     return ParameterCounts(
         token_embedding=config.vocab_size * width,
         position_embedding=config.max_position_embeddings * width if config.position_embeddings else 0,
         attention=num_blocks * attention_parameters(config, block),
         ffn=num_blocks * ffn_parameters(config, block),
-        norms=(num_blocks * layout.norms_per_block + 1) * norm_parameters(config, width),
+        norms=(num_blocks * layout.norms_per_block + private + 1) * norm_parameters(config, width),
         concat=blocks * width * width if layout.concat else 0,
         lm_head=_lm_head_parameters(config, width, config.vocab_size),
     )

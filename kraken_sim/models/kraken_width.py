@@ -44,6 +44,22 @@ ALIGNMENT_TOLERANCE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
+class SubLayers:
+    """Sub-layers whose width follows from a budget: FFN width over theirs, and whether W_concat joins them."""
+
+    ffn_factor: float = FFN_FACTOR
+    concat: bool = True
+
+    def ffn_width(self, hidden_size: int) -> int:
+        """The FFN of a sub-layer, to the nearest even number."""
+        return 2 * max(1, round(self.ffn_factor * hidden_size / 2))
+
+
+OF_KRAKEN = SubLayers()
+"""Kraken's (arXiv 2408.07802, section 3); a definition."""
+
+
+@dataclass(frozen=True, slots=True)
 class Quadratic:
     """a d² + b d + c, the number of parameters of a Kraken model of width d."""
 
@@ -62,12 +78,15 @@ class Quadratic:
         return 2.0 * excess / (self.b + math.sqrt(self.b * self.b + 4.0 * self.a * excess))
 
 
-def kraken_parameters(config: TransformerConfig, ways: int, *, biases_and_norms: bool = True) -> Quadratic:
+def kraken_parameters(
+    config: TransformerConfig, ways: int, *, biases_and_norms: bool = True, sub_layers: SubLayers = OF_KRAKEN
+) -> Quadratic:
     """P(d_k) for `ways` sub-layers a layer that keep the base model's ratio of key/value to query heads."""
+    factor = sub_layers.ffn_factor
     ratio = config.num_key_value_heads / config.num_attention_heads
     num_up = 2 if config.gated_ffn else 1
     blocks = config.num_hidden_layers * ways
-    a = blocks * (2.0 + 2.0 * ratio + FFN_FACTOR * (num_up + 1)) + ways
+    a = blocks * (2.0 + 2.0 * ratio + factor * (num_up + 1)) + (ways if sub_layers.concat else 0)
     b = float(config.vocab_size * (1 if config.tie_word_embeddings else 2))
     b += config.max_position_embeddings if config.position_embeddings else 0
     if not biases_and_norms:
@@ -76,14 +95,19 @@ def kraken_parameters(config: TransformerConfig, ways: int, *, biases_and_norms:
     per_block = 2.0 * norm
     per_block += 1.0 + 2.0 * ratio if config.attention_bias else 0.0
     per_block += 1.0 if has_output_bias(config) else 0.0
-    per_block += num_up * FFN_FACTOR + 1.0 if config.mlp_bias else 0.0
+    per_block += num_up * factor + 1.0 if config.mlp_bias else 0.0
     c = float(config.vocab_size if config.lm_head_bias else 0)
     c += 2.0 * config.head_dim * blocks if config.qk_norm else 0.0
     return Quadratic(a, b + blocks * per_block + norm, c)
 
 
 def budget_width(
-    config: TransformerConfig, ways: int, *, budget: int | None = None, biases_and_norms: bool = True
+    config: TransformerConfig,
+    ways: int,
+    *,
+    budget: int | None = None,
+    biases_and_norms: bool = True,
+    sub_layers: SubLayers = OF_KRAKEN,
 ) -> float:
     """The width at which a Kraken model has `budget` parameters, before any rounding.
 
@@ -92,6 +116,7 @@ def budget_width(
         ways: sub-layers a layer.
         budget: parameters to spend; default: those of the base model as a standard Transformer.
         biases_and_norms: False leaves them out of Kraken's count, as the paper's formula does.
+        sub_layers: what they are like.
 
     Raises:
         ValueError: `ways` is not positive, or the budget does not even pay for the constant part.
@@ -99,7 +124,7 @@ def budget_width(
     if ways < 1:
         message = f"ways must be at least 1, not {ways}"
         raise ValueError(message)
-    parameters = kraken_parameters(config, ways, biases_and_norms=biases_and_norms)
+    parameters = kraken_parameters(config, ways, biases_and_norms=biases_and_norms, sub_layers=sub_layers)
     wanted = parameter_count(config) if budget is None else budget
     if wanted <= parameters.c:
         message = f"a budget of {wanted} parameters is too small for this model"
@@ -141,6 +166,7 @@ def kraken_config_for_latency(
     devices_per_sub_layer: int = 1,
     alignment: int | None = None,
     budget: int | None = None,
+    sub_layers: SubLayers = OF_KRAKEN,
 ) -> Block:
     """A sub-layer that GEMM tiles and attention kernels fit, of a width near the parameter budget's.
 
@@ -149,15 +175,15 @@ def kraken_config_for_latency(
     support it and it divides the width, else 128, else the supported one nearest to 128. Any of width, heads
     and key/value heads may be given instead; key/value heads otherwise keep the base model's ratio as nearly
     as divisors of the heads allow. With `devices_per_sub_layer` > 1 the heads divide by it. `intermediate_size` is the
-    FFN's width, by default twice the sub-layer's; the width derived from the budget takes it to be that.
+    FFN's width, by default twice the sub-layer's (`sub_layers`); the width derived from the budget takes it to be that.
 
     Raises:
         ValueError: the given width has no supported head dimension, or does not divide by the given heads.
     """
     if hidden_size is None and num_attention_heads is not None:
-        hidden_size = _width_for_heads(config, ways, num_attention_heads, budget)
+        hidden_size = _width_for_heads(config, ways, num_attention_heads, budget, sub_layers)
     if hidden_size is None:
-        width = budget_width(config, ways, budget=budget)
+        width = budget_width(config, ways, budget=budget, sub_layers=sub_layers)
         candidates = _aligned_widths(width, alignment or _alignment_for(width))
         found = ((size, _head_dim_for(config, size, devices_per_sub_layer)) for size in candidates)
         hidden_size, head_dim = next((size, dim) for size, dim in found if dim is not None)
@@ -176,7 +202,7 @@ def kraken_config_for_latency(
         num_attention_heads,
         num_key_value_heads or _key_value_heads(config, num_attention_heads),
         hidden_size // num_attention_heads,
-        intermediate_size or FFN_FACTOR * hidden_size,
+        intermediate_size or sub_layers.ffn_width(hidden_size),
     )
 
 
@@ -224,9 +250,11 @@ def _head_dim_for(config: TransformerConfig, hidden_size: int, devices_per_sub_l
     return None
 
 
-def _width_for_heads(config: TransformerConfig, ways: int, heads: int, budget: int | None) -> int:
+def _width_for_heads(
+    config: TransformerConfig, ways: int, heads: int, budget: int | None, sub_layers: SubLayers
+) -> int:
     """The width nearest to the budget's at which `heads` heads have a supported dimension."""
-    width = budget_width(config, ways, budget=budget)
+    width = budget_width(config, ways, budget=budget, sub_layers=sub_layers)
     return min((heads * dim for dim in SUPPORTED_HEAD_DIMS), key=lambda size: (abs(size - width), -size))
 
 

@@ -33,10 +33,10 @@ class Block:
 class Layout:
     """The blocks of a layer and the devices that run them; the fullest device counts where a split is uneven.
 
-    `block` is a whole block. `norms_per_block` is one where attention and FFN share theirs. `concat` marks a
-    projection of all blocks' outputs, side by side, back to one width after the last layer. `extra_streams` are the
-    activations of the stream's width that a device keeps beside the three of each of its blocks. An architecture
-    that needs to know more about its programs derives from this class.
+    `block` is a whole block. `norms_per_block` is one where attention and FFN share theirs. `concat` marks a projection
+    of all blocks' outputs, side by side, back to one width after the last layer. `extra_streams` are the activations of
+    the stream's width that a device keeps beside the three of each of its blocks. `private_norms`, of all layers, have
+    weights of their own on each device. An architecture that needs to know more about its programs derives from this.
     """
 
     block: Block
@@ -45,6 +45,7 @@ class Layout:
     norms_per_block: int = 2
     concat: bool = False
     extra_streams: int = 0
+    private_norms: int = 0
 
     @property
     def local(self) -> int:

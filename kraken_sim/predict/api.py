@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from kraken_sim.architectures.registry import BASELINE, kinds
+from kraken_sim.architectures.registry import BASELINE, kinds, kinds_named
 from kraken_sim.errors import InputError, check_is, closest
 from kraken_sim.predict.columns import prediction_columns, prediction_row
 from kraken_sim.predict.pipeline import Predictor
@@ -98,32 +98,36 @@ def compare(
     profile: HardwareProfile | None = None,
     *,
     kernels: Sequence[KernelSet | str] = (),
+    architectures: Sequence[str] = (),
 ) -> Predictions:
     """The same model, machine and workload in every architecture, standard first.
 
-    One that the question does not fit is left out, unless it is the scenario's own.
+    One that the question does not fit is left out, unless it is the scenario's own or was asked for by name.
 
     Args:
         scenario: a `Scenario`, or a mapping of its shape.
         profile: the machine, instead of the one that the scenario names.
         kernels: kernel sets to ask for in turn, instead of the scenario's.
+        architectures: those to compare, behind the standard one; default: all.
 
     Raises:
-        InputError, InfeasibleError: see `simulate`; or a kernel set that there is not.
+        InputError, InfeasibleError: see `simulate`; or a kernel set or an architecture that there is not.
     """
     _check_profile(profile)
     if isinstance(kernels, str) or not isinstance(kernels, Sequence):
         raise InputError.single("kernels", "must be a list of kernel sets", kernels, '["pytorch", "serving"]')
     scenario = as_scenario(scenario)
+    named = kinds_named(architectures, "architectures")
+    asked_for = (BASELINE, *(named or (scenario.architecture.kind,)))
     predictor = Predictor(profile)
     predictions = Predictions()
     for kernel_set in dict.fromkeys(map(kernel_set_named, kernels)) or (scenario.runtime.kernels,):
         asked = with_kernels(scenario, kernel_set)
-        for kind in kinds():
+        for kind in dict.fromkeys(asked_for) if named else kinds():
             try:
                 predictions.append(predictor.predict(with_architecture(asked, kind)))
             except InputError:
-                if kind in (BASELINE, scenario.architecture.kind):
+                if kind in asked_for:
                     raise
     return predictions
 

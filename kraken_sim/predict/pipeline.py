@@ -14,6 +14,7 @@ from kraken_sim.architectures.workload import Phase, Workload
 from kraken_sim.costs.host import shares_in
 from kraken_sim.costs.memory_bound import COMPOSED, QUANTISING
 from kraken_sim.engine.simulation import Machine
+from kraken_sim.errors import InputError
 from kraken_sim.measurements.host import host_of
 from kraken_sim.models.counts import parameter_count
 from kraken_sim.predict.generation import generation
@@ -202,6 +203,8 @@ class Predictor:
         held_bytes = profile.memory_bound.held_share * profile.device.l2_capacity_bytes
 
         def build() -> tuple[Program, bool]:
+            if problems := list(resolved.architecture.asks(resolved.layout, workload)):
+                raise InputError(problems)
             program = resolved.architecture.program(resolved.layout, resolved.config, workload)
             program = with_cold_operands(program, held_bytes)
             ops = (kernel.op for segment in program.segments for kernel in segment.kernels)

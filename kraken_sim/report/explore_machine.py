@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from rich.console import Group
 
-from kraken_sim.architectures.registry import kinds
 from kraken_sim.report.explore import percent, question, sureness
 from kraken_sim.report.page import TextTable
 from kraken_sim.units import format_bandwidth, format_bytes, format_seconds
@@ -55,7 +54,7 @@ def degree_sentences(answer: DegreeAnswer) -> list[str]:
     sentences = [f"Fastest: {sureness(decision, dict.fromkeys(decision.predictions, 1.0), answer.best)}"]
     sentences += [
         f"As {kind}: {sureness(decision, answer.latency_weights(kind), best)}"
-        for kind in kinds()
+        for kind in answer.kinds
         if (best := answer.best_of(kind)) is not None
     ]
     throughput = sureness(decision, answer.throughput_weights(), answer.best_throughput)

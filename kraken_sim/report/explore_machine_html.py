@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
 
-from kraken_sim.architectures.registry import kinds
 from kraken_sim.report.explore import question
 from kraken_sim.report.explore_machine import (
     DEGREE_TITLE,
@@ -39,7 +38,7 @@ def degree_html(answers: Sequence[DegreeAnswer]) -> str:
 
 def _degree_figure(answer: DegreeAnswer) -> Any:
     figure = go.Figure()
-    for kind, colour in zip(kinds(), PALETTE, strict=False):
+    for kind, colour in zip(answer.kinds, PALETTE, strict=False):
         rows = [row for row in answer.rows if row.kind == kind]
         latencies = [row.prediction.latency_s for row in rows]
         highs = [row.prediction.interval.high_s for row in rows]

@@ -10,7 +10,19 @@ from rich.table import Table
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-PALETTE: Final = ("#4c72b0", "#dd8452", "#55a868", "#c44e52", "#8172b3", "#937860", "#da8bc3", "#64b5cd")
+PALETTE: Final = (
+    "#4c72b0",
+    "#dd8452",
+    "#55a868",
+    "#c44e52",
+    "#8172b3",
+    "#937860",
+    "#da8bc3",
+    "#64b5cd",
+    "#ccb974",
+    "#8c8c8c",
+    "#2f2f2f",
+)
 
 _STYLE: Final = (
     "body{font-family:system-ui,sans-serif;max-width:1100px;margin:2rem auto;padding:0 1rem;color:#222}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from pydantic import Field
 
-from kraken_sim.architectures.registry import BASELINE, architecture, kinds
+from kraken_sim.architectures.registry import BASELINE, architecture, kinds, searched
 from kraken_sim.errors import InputError, Problem, closest
 from kraken_sim.explore.design.shape import Design, default_ffn_expansion, divides, widths_for_budget
 from kraken_sim.explore.fields import (
@@ -255,7 +255,7 @@ def designs(request: DesignRequest) -> Iterator[Design]:
     for hardware in search.hardware or (request.base.hardware,):
         available = len(load_profile(hardware).topology.gpus)
         counts = search.num_devices or (request.base.num_devices or available,)
-        for num_devices, kind in product(counts, search.kind or kinds()):
+        for num_devices, kind in product(counts, search.kind or searched()):
             record = architecture(kind)
             if num_devices > available or record.degenerate(record.own(), num_devices):
                 continue
