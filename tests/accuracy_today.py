@@ -24,6 +24,7 @@ from kraken_sim.scenario.spec import Launch
 from kraken_sim.validate.passes import validate_passes
 from validation.accuracy import MEASUREMENTS
 from validation.accuracy_elsewhere import elsewhere_section, fp8_section, llama_section
+from validation.accuracy_left_out import attention_left_out, fp8_left_out, gemm_left_out
 from validation.accuracy_passes import (
     eager_section,
     graph_section,
@@ -37,7 +38,6 @@ from validation.accuracy_public import (
     all_reduce_section,
     attention_section,
     gemm_section,
-    left_out_section,
     quantised_section,
 )
 from validation.public_data import public_data_folder
@@ -95,7 +95,9 @@ def figures_of_tables(folder: Path) -> dict[str, float]:
         **dict(_means(quantised_section(folder), PUBLIC + "quantised GEMM")),
         **dict(_means(attention_section(folder), PUBLIC + "attention")),
         **dict(_means(all_reduce_section(folder), PUBLIC + "AllReduce")),
-        **dict(_means(left_out_section(folder), PUBLIC + "GEMM of a card left out")),
+        **dict(_means(gemm_left_out(folder), PUBLIC + "GEMM of a card left out")),
+        **dict(_means(fp8_left_out(folder), PUBLIC + "fp8 GEMM of a card left out")),
+        **dict(_means(attention_left_out(folder), PUBLIC + "attention of a card left out")),
     }
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from kraken_sim.profiles.gemm_transfer import carry_over_gemm
+from kraken_sim.profiles.held_rate import MAX_MMA_EFFICIENCY
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.profiles.transfer import carry_over_attention, carry_over_memory_bound, carry_over_power
 
@@ -15,6 +16,9 @@ SOURCE = PROFILE.device
 FASTER = replace(SOURCE, name="faster", boost_clock_hz=1.25 * SOURCE.boost_clock_hz)
 WIDER = replace(SOURCE, name="wider", num_sms=2 * SOURCE.num_sms)
 HUNGRIER = replace(SOURCE, name="hungrier", tdp_w=2 * SOURCE.tdp_w)
+FASTER_MEMORY = replace(SOURCE, name="memory", hbm_bandwidth_bytes_per_s=2 * SOURCE.hbm_bandwidth_bytes_per_s)
+MORE_TENSOR = replace(SOURCE, name="tensor", peak_flops={d: 2 * rate for d, rate in SOURCE.peak_flops.items()})
+POWER_PARTS = ("idle_w", "active_w", "tensor_w", "hbm_w", "limit_w")
 
 
 def test_to_the_same_card_nothing_changes() -> None:
@@ -25,13 +29,32 @@ def test_to_the_same_card_nothing_changes() -> None:
     assert carry_over_gemm(PROFILE.gemm, SOURCE, SOURCE) == PROFILE.gemm
 
 
-def test_every_part_of_a_card_s_power_is_the_same_share_of_its_limit() -> None:
+def test_idle_power_and_limit_follow_the_rating_and_the_rest_what_it_is_spent_on() -> None:
     assert PROFILE.power is not None
-    found = carry_over_power(PROFILE.power, SOURCE, HUNGRIER)
-    for name in ("idle_w", "active_w", "tensor_w", "hbm_w", "limit_w"):
+    changes = {"limit_w": HUNGRIER, "active_w": WIDER, "hbm_w": FASTER_MEMORY, "tensor_w": MORE_TENSOR}
+    for name, device in changes.items():
+        found = carry_over_power(PROFILE.power, SOURCE, device)
+        moved = {part for part in POWER_PARTS if getattr(found, part) != getattr(PROFILE.power, part)}
+        assert moved == ({"limit_w", "idle_w"} if name == "limit_w" else {name})
         assert getattr(found, name) == pytest.approx(2 * getattr(PROFILE.power, name))
-    for name in ("power_exponent", "rate_exponent", "settle_s", "settle_shape", "repeats"):
-        assert getattr(found, name) == getattr(PROFILE.power, name)
+        for part in ("power_exponent", "rate_exponent", "settle_s", "settle_shape", "repeats"):
+            assert getattr(found, part) == getattr(PROFILE.power, part)
+
+
+def test_tensor_cores_of_a_newer_generation_draw_less_for_the_same_rate() -> None:
+    assert PROFILE.power is not None
+    found = carry_over_power(PROFILE.power, SOURCE, replace(SOURCE, name="newer", generation="blackwell"))
+    assert found.tensor_w == pytest.approx(PROFILE.power.tensor_w / 1.6)
+
+
+def test_attention_of_like_kernels_takes_what_its_products_take_and_the_rest_stays() -> None:
+    l40s = load_profile("l40s-x8")
+    halved = replace(l40s.device, name="half", peak_flops={d: r / 2 for d, r in l40s.device.peak_flops.items()})
+    found = carry_over_attention(l40s.attention, l40s.device, halved)
+    for dim, row in l40s.attention.prefill.items():
+        before, after = 1.0 / row["efficiency"], 2.0 / found.prefill[dim]["efficiency"]
+        assert after - before == pytest.approx(1.0 / MAX_MMA_EFFICIENCY)
+    assert carry_over_attention(l40s.attention, l40s.device, SOURCE).prefill == l40s.attention.prefill  # other kernels
 
 
 def test_what_an_sm_computes_takes_less_time_at_a_higher_clock() -> None:
@@ -61,12 +84,14 @@ def test_a_kernel_s_own_numbers_move_by_what_their_names_say() -> None:
         assert moved["ctas_per_sm"] == values["ctas_per_sm"]
 
 
-def test_a_higher_clock_is_held_for_less_of_the_time_and_never_makes_efficiency_perfect() -> None:
-    efficiency = PROFILE.gemm.mma_efficiency
-    slower = replace(SOURCE, name="slower", boost_clock_hz=SOURCE.boost_clock_hz / 100.0)
-    assert carry_over_gemm(PROFILE.gemm, SOURCE, FASTER).mma_efficiency == pytest.approx(efficiency / 1.25**0.5)
-    assert efficiency < carry_over_gemm(PROFILE.gemm, SOURCE, slower).mma_efficiency < 1.0
+def test_an_sm_s_feed_from_l2_is_the_same_bytes_a_second_at_any_clock() -> None:
     moved = carry_over_gemm(PROFILE.gemm, SOURCE, FASTER)
     assert moved.l2_bytes_per_clock * FASTER.boost_clock_hz == pytest.approx(
         PROFILE.gemm.l2_bytes_per_clock * SOURCE.boost_clock_hz
     )
+
+
+def test_long_products_lose_no_clock_on_a_card_with_watts_to_spare() -> None:
+    frugal = replace(SOURCE, name="cut", peak_flops={d: rate / 8 for d, rate in SOURCE.peak_flops.items()})
+    assert PROFILE.gemm.throttle_depth > 0.0
+    assert carry_over_gemm(PROFILE.gemm, SOURCE, frugal).throttle_depth == 0.0

@@ -21,7 +21,7 @@ from kraken_sim.program.formats import DType, Quantization
 from kraken_sim.program.ops import Attention, Collective, Elementwise, Gemm, Norm
 from kraken_sim.scenario.spec import Scenario
 from validation.public_data import public_data_folder
-from validation.public_tables import CARDS, QUANTISED_ONLY, float8_cache_samples
+from validation.public_tables import CARDS, OVER_A_BASE, float8_cache_samples
 
 if TYPE_CHECKING:
     from kraken_sim.predict.prepared import Prepared
@@ -209,7 +209,7 @@ def test_the_interval_knows_the_formats_residual() -> None:
         predicted = simulate(scenario(quantization=quantization, hardware=hardware))
         return predicted.interval.high_s / predicted.latency_s
 
-    assert width("fp8_block", "gb200-nvl72") > width(None, "gb200-nvl72")
+    assert width("fp8_block", "l40s-x8") < width(None, "l40s-x8")  # 5.5 and 8.4 % off
     assert any(path.startswith("gemm_fp8_block.") for path in simulate(scenario(quantization="fp8_block")).provenance)
     assert not any(path.startswith("gemm_") for path in simulate(scenario()).provenance)
 
@@ -243,7 +243,7 @@ def test_a_machine_whose_file_lacks_the_rate_is_asked_for_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "card", [c for c in (*CARDS, *QUANTISED_ONLY) if c.profile != "a100-sxm4-80gb-x8"], ids=lambda card: card.profile
+    "card", [c for c in (*CARDS, *OVER_A_BASE) if c.profile != "a100-sxm4-80gb-x8"], ids=lambda card: card.profile
 )
 def test_published_decode_steps_over_an_fp8_cache(card: Card) -> None:
     samples = float8_cache_samples(public_data_folder(), card)

@@ -23,7 +23,7 @@ from kraken_sim.profiles.write import with_sections
 from kraken_sim.program.formats import DType, Quantization
 from kraken_sim.program.ops import Gemm
 from validation.public_data import public_data_folder
-from validation.public_tables import CARDS, QUANTISED_ONLY, gemm_samples
+from validation.public_tables import CARDS, OVER_A_BASE, gemm_samples
 
 if TYPE_CHECKING:
     from validation.public_tables import Card
@@ -87,7 +87,7 @@ def test_a_block_given_as_null_is_left_out(tmp_path: Path) -> None:
 def test_a_datasheet_gets_the_formats_that_its_card_computes_in() -> None:
     rack = load_profile("gb200-nvl72")
     assert rack.gemm_of(NVFP4)[0] == "gemm_nvfp4"
-    assert rack.provenance["gemm_nvfp4.mma_efficiency"].residual == 0.32
+    assert rack.provenance["gemm_nvfp4.mma_efficiency"].residual == 0.1  # from B200, a near relative
     pcie, a100 = load_profile("a100-pcie-80gb-x4"), load_profile("h100-pcie-x4")
     assert (pcie.gemm_fp8, a100.gemm_nvfp4) == (None, None)
     assert a100.gemm_fp8 is not None
@@ -128,7 +128,7 @@ def test_a_fit_tells_the_quantisation_in_its_rows_from_the_product() -> None:
 
 
 @pytest.mark.parametrize(
-    "card", [card for card in (*CARDS, *QUANTISED_ONLY) if card.profile != "a100-sxm4-80gb-x8"], ids=lambda c: c.profile
+    "card", [card for card in (*CARDS, *OVER_A_BASE) if card.profile != "a100-sxm4-80gb-x8"], ids=lambda c: c.profile
 )
 @pytest.mark.parametrize(("quantization", "most"), [(FP8, 0.065), (Quantization.FP8_BLOCK, 0.08), (NVFP4, 0.04)])
 def test_published_products_on_shapes_that_no_fit_has_seen(card: Card, quantization: Quantization, most: float) -> None:

@@ -20,7 +20,7 @@ from kraken_sim.errors import InputError
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.program.ops import CollectiveKind
 from validation.public_data import Row, add_public_data_option, folder_of_option, rows_of
-from validation.public_tables import CARDS, NCCL_TABLES, QUANTISED_ONLY
+from validation.public_tables import CARDS, NCCL_TABLES, OVER_A_BASE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -123,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
-    profiles = {card.system: load_profile(card.machine) for card in (*CARDS, *QUANTISED_ONLY)}
+    profiles = {card.system: load_profile(card.machine) for card in (*CARDS, *OVER_A_BASE)}
     sys.stdout.write("NCCL\n\n" + markdown(nccl_errors(folder, profiles)) + "\n\n")
     sys.stdout.write("vLLM's choice of custom kernels\n\n" + markdown(custom_errors(folder, profiles)) + "\n")
     return 0

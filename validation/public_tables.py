@@ -142,11 +142,8 @@ CARDS: Final = (
 )  # fmt: skip
 """Cards with tables, in the order in which their profiles are fitted."""
 
-QUANTISED_ONLY: Final = (
-    Card("b200-sxm-x8", "B200-SXM", "b200sxm_trtllm", TRTLLM, "b200_sxm", ("2.27.3", "2.29.2"), {}),
-)
-"""Cards of which products of quantised operands, decode over an fp8 cache and NCCL's collectives are fitted, the rest
-carried over."""
+OVER_A_BASE: Final = (Card("b200-sxm-x8", "B200-SXM", "b200sxm_trtllm", TRTLLM, "b200_sxm", ("2.27.3", "2.29.2"), {}),)
+"""Cards of which products, attention and NCCL's collectives are fitted, the rest carried over from a base."""
 
 NCCL_TABLES: Final = ("nccl_all_reduce.csv", "nccl_other_collectives.csv", "nccl_b200.csv")
 """The published tables of NCCL; a name of the publisher's."""

@@ -20,7 +20,7 @@ from kraken_sim.files.whole import write_whole
 from kraken_sim.profiles.load import profile_path
 from validation import refit_blocks as make
 from validation.public_data import add_public_data_option, folder_of_option
-from validation.public_tables import CARDS, QUANTISED_ONLY
+from validation.public_tables import CARDS, OVER_A_BASE
 from validation.refit_blocks import OTHER_CARD
 from validation.refit_wires import host_links, unmeasured_wires, wires_of_box
 
@@ -35,7 +35,7 @@ L40S, BOX, A100, A100_40, H200, H100, PAIR = (
     "h200-sxm-x2",
 )  # fmt: skip
 SAME_CHIP: Final = "H200, the same chip with other memory"
-OTHERS: Final = tuple(card.profile for card in QUANTISED_ONLY)
+OTHERS: Final = tuple(card.profile for card in OVER_A_BASE)
 WITH_NVLINK: Final = (A100, A100_40, PAIR, H200, H100)
 FROM_PAIR: Final = ("attention", "memory_bound", "contention")
 
@@ -51,8 +51,8 @@ def steps(tables: Path) -> list[tuple[str, Callable[[make.Shipped], None]]]:
         *((card.machine, partial(make.published_collectives, card=card, folder=tables)) for card in CARDS),
         *(
             (card.profile, partial(fit, card=card, folder=tables))
-            for card in QUANTISED_ONLY
-            for fit in (make.published_quantised_gemms, make.published_float8_cache, make.published_collectives)
+            for card in OVER_A_BASE
+            for fit in (*fits, make.published_collectives)
         ),
         (A100_40, partial(carried, name=A100_40, source=A100, blocks=blocks, how="the 80 GB card")),
         (PAIR, partial(make.measured, name=PAIR, public=H200, folder=MEASUREMENTS)),
@@ -68,6 +68,7 @@ def steps(tables: Path) -> list[tuple[str, Callable[[make.Shipped], None]]]:
         (H200, partial(carried, name=H200, source=PAIR, blocks=("power",), how="one H200")),
         (H100, partial(carried, name=H100, source=PAIR, blocks=FROM_PAIR, how=f"two {SAME_CHIP}", factor=OTHER_CARD)),
         (H100, partial(carried, name=H100, source=PAIR, blocks=("power",), how=f"one {SAME_CHIP}", factor=OTHER_CARD)),
+        *((card.profile, partial(make.prefill_of_published, card=card, chip=H200)) for card in OVER_A_BASE),
         *((name, partial(make.contention_of_another_card, name=name, source=PAIR)) for name in (A100, A100_40, L40S)),
         *((name, partial(make.kernels_of_another_card, name=name, chip=PAIR)) for name in (A100, A100_40, L40S)),
         (BOX, partial(wires_of_box, name=BOX)),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from kraken_sim.calibration.attention import DEFAULT_START as ATTENTION_START
 from kraken_sim.calibration.attention import fit_attention, phase_class
+from kraken_sim.calibration.attention_start import PREFILL_BOUNDS
 from kraken_sim.calibration.collective_kinds import fit_kind
 from kraken_sim.calibration.collectives import fit_all_reduce
 from kraken_sim.calibration.composed import composed_samples
@@ -23,12 +24,13 @@ from kraken_sim.measurements.launch import LAYER_CALLS, launch_costs
 from kraken_sim.measurements.records.launched import LaunchRecord
 from kraken_sim.measurements.records.loads import WakeRecord
 from kraken_sim.measurements.schema import MeasurementFile, read_measurements
+from kraken_sim.profiles.carried_errors import carried_error
 from kraken_sim.profiles.datasheet import is_datasheet
 from kraken_sim.profiles.from_datasheet import profile_of
 from kraken_sim.profiles.profile import Provenance, ProvenanceKind
 from kraken_sim.profiles.schema import BLOCKS, parse_profile
-from kraken_sim.profiles.transfer import carry_over_memory_bound
-from kraken_sim.profiles.write import BlockText, block_yaml, section, with_sections
+from kraken_sim.profiles.transfer import carry_over_attention, carry_over_memory_bound
+from kraken_sim.profiles.write import BlockText, block_yaml, numbers_of, section, with_sections
 from kraken_sim.program.formats import DType, Quantization
 from validation.public_tables import (
     attention_samples,
@@ -157,6 +159,21 @@ def published_attention(shipped: Shipped, card: Card, folder: Path) -> None:
         f"error on held-out shapes {errors['prefill']}, {errors['decode']}{half}"
     )
     shipped.put(card.profile, block, BlockText(fit.constants, _fitted(source, fit)))
+
+
+def prefill_of_published(shipped: Shipped, card: Card, chip: str) -> None:
+    """The bare attention of a card of which only engines' was fitted: prefill as theirs, decode steps as on `chip`."""
+    profile, base = shipped.profiles[card.profile], shipped.profiles[chip]
+    if profile.serving_attention is None:
+        return
+    changes: dict[str, Any] = {name: getattr(profile.serving_attention, name) for name in (*PREFILL_BOUNDS, "prefill")}
+    carried = carry_over_attention(base.attention, base.device, profile.device)
+    where = said(profile, "serving_attention")
+    own = replace(where, source=f"prefill as in serving_attention: {where.source}")
+    error = carried_error("attention", base, profile.device)
+    other = Provenance(ProvenanceKind.FITTED, f"carried over from {chip} ({base.device.name})", error)
+    named = [path for path, _ in numbers_of(carried) if path.partition(".")[0] not in changes]
+    shipped.put(card.profile, "attention", BlockText(replace(carried, **changes), own, dict.fromkeys(named, other)))
 
 
 def published_float8_cache(shipped: Shipped, card: Card, folder: Path) -> None:

@@ -104,7 +104,7 @@ class DecodeTable:
 
 def prefill_columns(samples: Sequence[AttentionSample], device: Device) -> PrefillTable:
     """The tiles of prefill samples on `device`."""
-    works = [prefill_work(s.op, tiling_of(device.generation, s.head_dim), device.num_sms) for s in samples]
+    works = [prefill_work(s.op, tiling_of(device.kernel_generation, s.head_dim), device.num_sms) for s in samples]
     return PrefillTable(
         work=PrefillWork(*np.array(works).T),
         head_dim=np.array([s.head_dim for s in samples], dtype=np.int64),

@@ -125,7 +125,7 @@ def _busy_and_roofline_s(t: Batch, device: Device, c: GemmConstants) -> tuple[Fl
     offered = rates(demand, device, peak_flops, c, ARRAYS)
     chooses = not c.only_tile_rows
     best = np.where((t.m == 1) & chooses, gemv_s(demand, offered, device, c), np.inf)
-    for tile in offered_tiles(device.generation, c.only_tile_rows, c.only_tile_cols):
+    for tile in offered_tiles(device.kernel_generation, c.only_tile_rows, c.only_tile_cols):
         tiles, k_s = output_tiles(demand, tile), per_k_s(demand, tile, offered, ARRAYS)
         compute = compute_s(demand, tile, tiles, 1, k_s, offered, c, ARRAYS)
         best = np.minimum(best, busy_s(compute, offered.memory_s, c, ARRAYS))

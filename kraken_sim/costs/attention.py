@@ -90,7 +90,7 @@ def serving_attention_cost(
 def _prefill_cost(
     op: Attention, device: Device, constants: AttentionConstants, clock_ratio: float, serving: bool
 ) -> KernelCost:
-    tiling = tiling_of(device.generation, op.head_dim)
+    tiling = tiling_of(device.kernel_generation, op.head_dim)
     work = prefill_work(op, tiling, device.num_sms)
     peak_flops = device.rate_flops(op.dtype)
     times = prefill_times(work, prefill_rates(constants, op.head_dim), device, peak_flops, clock_ratio)

@@ -117,7 +117,7 @@ def serving_quantize_s(op: Gemm, constants: GemmConstants) -> float:
 
 def _best_choice(d: Demand, device: Device, r: Rates, c: GemmConstants) -> _Choice:
     """The fastest candidate; arithmetic alone ranks the unsplit ones, as all move the same bytes."""
-    tiles = offered_tiles(device.generation, c.only_tile_rows, c.only_tile_cols)
+    tiles = offered_tiles(device.kernel_generation, c.only_tile_rows, c.only_tile_cols)
     counts = [output_tiles(d, tile) for tile in tiles]
     rates_per_k = [per_k_s(d, tile, r, SCALAR) for tile in tiles]
     computes = [
@@ -174,7 +174,7 @@ def _launch_shape(op: Gemm, device: Device, best: _Choice) -> tuple[int, int, in
         return ctas, _GEMV_CTAS_PER_SM, ctas, False, f"matrix-vector, {ctas} CTAs"
     tiles = -(-op.m // tile.rows) * -(-op.n // tile.cols) * best.split
     cut = f"tile {tile.rows}x{tile.cols}, split-K {best.split}"
-    if not is_persistent(device.generation):
+    if not is_persistent(device.kernel_generation):
         waves = -(-tiles // (device.num_sms * tile.ctas_per_sm))
         detail = f"{cut}, {waves} wave{'s' if waves != 1 else ''} of {tiles} CTAs"
         return tiles, tile.ctas_per_sm, tiles, False, detail

@@ -29,6 +29,13 @@ QUANTISED_FORMATS: Final[Mapping[str, tuple[DType, ...]]] = MappingProxyType(
 """Formats of less than 16 bits that a generation's tensor cores multiply (NVIDIA Ada, Hopper and Blackwell architecture
 whitepapers; AMD CDNA 3 whitepaper)."""
 
+GRAPHICS_GENERATIONS: Final = frozenset({"turing", "ada"})
+"""Generations of which all chips are made for graphics too (NVIDIA's TU10x and AD10x)."""
+
+MOST_OF_GRAPHICS: Final[Mapping[str, float]] = MappingProxyType({"ampere": 1536.0, "blackwell": 2048.0})
+"""FLOPs of 16 bits a clock and SM up to which a chip of a generation with both kinds is made for graphics: a limit of
+ours between 1024 of GA102 and GB202, 2048 of GA100 and 8192 of GB100 (datasheet: NVIDIA's architecture whitepapers)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Device:
@@ -58,6 +65,23 @@ class Device:
         """The highest peak rate of a format that activations have, in FLOP/s; of any where there is none."""
         rates = [rate for dtype, rate in self.peak_flops.items() if dtype.num_bytes > 1]
         return max(rates or self.peak_flops.values())
+
+    @property
+    def is_graphics_chip(self) -> bool:
+        """Whether the chip is made for graphics too: of GeForce, RTX, and some data-centre cards."""
+        if self.generation in GRAPHICS_GENERATIONS:
+            return True
+        per_clock = self.unquantised_flops / (self.num_sms * self.boost_clock_hz)
+        return per_clock <= MOST_OF_GRAPHICS.get(self.generation, 0.0)
+
+    @property
+    def kernel_generation(self) -> str:
+        """The generation whose kinds of kernels libraries run on the GPU: Ada's on Blackwell's graphics chips.
+
+        These have Ada's instructions for matrices (`mma.sync` of compute capability 12.0, PTX ISA); cuBLAS's persistent
+        kernels and FlashAttention-4 need the tensor memory (`tcgen05`) of 10.0.
+        """
+        return "ada" if self.generation == "blackwell" and self.is_graphics_chip else self.generation
 
     def rate_flops(self, dtype: DType) -> float:
         """The peak rate of a number format, in FLOP/s.

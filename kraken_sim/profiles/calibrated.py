@@ -52,7 +52,23 @@ def is_path(name_or_path: str) -> bool:
 
 def calibrated_profiles() -> list[str]:
     """The shipped profiles that have constants of their own."""
-    return [name for name in list_profiles() if section(read_text(profile_path(name), YAML_FILE), "gemm")]
+    texts = {name: read_text(profile_path(name), YAML_FILE) for name in list_profiles()}
+    return [name for name, text in texts.items() if section(text, "gemm") and not section(text, "base")]
+
+
+def fitted_datasheets() -> list[str]:
+    """The shipped datasheets over a base whose kernels are fitted to their own GPU."""
+    return [name for name in list_profiles() if has_own_kernels(profile_path(name))]
+
+
+def has_own_kernels(path: Path) -> bool:
+    """Whether a file is a datasheet over a base that has GEMM constants of its own.
+
+    Raises:
+        InputError: There is no such file, or it cannot be read.
+    """
+    text = read_text(path, YAML_FILE)
+    return section(text, "gemm") is not None and section(text, "base") is not None
 
 
 def read_calibrated(name_or_path: str | Path) -> HardwareProfile | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from kraken_sim.hardware.interconnect import InterconnectKind
 from kraken_sim.hardware.topology.graph import LinkKind, NodeKind
-from kraken_sim.profiles.carried_errors import HOSTS_ERROR, MEASURED_ERRORS, NETWORK_ERROR, carried_error
+from kraken_sim.profiles.carried_errors import CARRIED_FROM, HOSTS_ERROR, MEASURED_ERRORS, NETWORK_ERROR, carried_error
 from kraken_sim.profiles.gemm_transfer import carry_over_gemm
 from kraken_sim.profiles.link_transfer import (
     NETWORK_ROWS,
@@ -71,13 +71,13 @@ def blocks_of(machine: DatasheetMachine) -> dict[str, BlockText | None]:
             "launch": base.launch,
             "gemm": carry_over_gemm(base.gemm, source, target),
             **_quantised(base, target),
-            "attention": carry_over_attention(base.attention, source, target),
+            "attention": carry_over_attention(base.attention, source, target, base.gemm.mma_efficiency),
             "memory_bound": carry_over_memory_bound(base.memory_bound, source, target),
             "contention": base.contention,
         }
         for block in ("serving_attention", "attention_float8"):
             if (constants := getattr(base, block)) is not None:
-                carried[block] = carry_over_attention(constants, source, target)
+                carried[block] = carry_over_attention(constants, source, target, base.gemm.mma_efficiency)
         if base.power is not None:
             carried["power"] = carry_over_power(base.power, source, target)
         for block, constants in carried.items():
@@ -96,10 +96,17 @@ def _quantised(base: HardwareProfile, target: Device) -> dict[str, GemmConstants
     found = {}
     for quantization in Quantization:
         if quantization.dtype in target.peak_flops:
-            found[f"gemm_{quantization}"] = carry_over_gemm(_source_of(quantization, base, target), base.device, target)
-    if base.gemm_fp8_rows is not None and base.device.generation == target.generation:
-        found["gemm_fp8_rows"] = carry_over_gemm(base.gemm_fp8_rows, base.device, target)
+            found[f"gemm_{quantization}"] = _carried_format(quantization, base, target)
+    dtype = Quantization.FP8.dtype
+    alike = base.device.generation == target.generation and dtype in target.peak_flops
+    if base.gemm_fp8_rows is not None and alike:
+        found["gemm_fp8_rows"] = carry_over_gemm(base.gemm_fp8_rows, base.device, target, dtype)
     return found
+
+
+def _carried_format(quantization: Quantization, base: HardwareProfile, target: Device) -> GemmConstants:
+    dtype = quantization.dtype if quantization.dtype in base.device.peak_flops else None
+    return carry_over_gemm(_source_of(quantization, base, target), base.device, target, dtype)
 
 
 def _source_of(quantization: Quantization, base: HardwareProfile, target: Device) -> GemmConstants:
@@ -175,4 +182,4 @@ def _has_nvswitch(topology: Topology) -> bool:
 
 
 def _carried_from(source: HardwareProfile) -> str:
-    return f"carried over from {source.name} ({source.device.name})"
+    return f"{CARRIED_FROM} {source.name} ({source.device.name})"

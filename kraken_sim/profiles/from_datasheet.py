@@ -17,6 +17,8 @@ from kraken_sim.hardware.interconnect import InterconnectKind
 from kraken_sim.profiles.calibrated import (
     calibrated_profiles,
     file_version,
+    fitted_datasheets,
+    has_own_kernels,
     is_path,
     list_profiles,
     profile_path,
@@ -86,7 +88,7 @@ def profile_from_datasheet(path: Path, name: str) -> CarriedOver:
     document = read_yaml(path)
     machine, below = _machine(document), [_sections_of(file) for file in base_files(document)]
     text = _sections_of(path)
-    base_text = _sections_of(profile_path(machine.sheet.base or machine.base.name))
+    base_text = complete_text(machine.sheet.base or machine.base.name)
     known = {**machine.base.provenance, **machine.sheet.provenance}
     sections: dict[str, str | None] = {"name": f"name: {name}\n", "base": None}
     if below:
@@ -127,12 +129,9 @@ def _machine(document: YamlDocument) -> DatasheetMachine:
         device = Device(**sheet.device)
         if sheet.topology is None:  # parse_datasheet has seen to it
             raise document.error(())
-        base = nearest_profile(device, len(sheet.topology.gpus))
+        base = nearest_profile(device, len(sheet.topology.gpus), (_base_profile(name) for name in fitted_datasheets()))
     else:
-        known = read_calibrated(sheet.base)
-        if known is None:  # _whole_sheet has seen to it
-            raise document.error(())
-        base = known
+        base = _base_profile(sheet.base)
         device = dataclasses.replace(base.device, **sheet.device)
     topology = sheet.topology or base.topology
     linked = with_same_links(topology, base, device)
@@ -147,15 +146,24 @@ def _of_generation(topology: Topology, device: Device) -> HardwareProfile | None
     for name in list_profiles():
         text = read_text(profile_path(name), YAML_FILE)
         if section(text, "base") and section(text, "collectives"):
-            profile = _own_links(*file_version(profile_path(name)))
+            profile = _base_profile(name)
             if profile.device.generation == device.generation and _kind_within(profile.topology) is wanted:
                 return profile
     return None
 
 
+def _base_profile(name_or_path: str) -> HardwareProfile:
+    """The machine that constants are carried over from: a calibrated one, or a datasheet with kernels of its own."""
+    known = read_calibrated(name_or_path)
+    if known is not None:
+        return known
+    path = profile_path(name_or_path)
+    return _from_sheet(tuple(file_version(file) for file in (path, *base_files(read_yaml(path)))))
+
+
 @lru_cache(maxsize=16)
-def _own_links(path: Path, mtime_ns: int, size: int) -> HardwareProfile:  # noqa: ARG001  (part of the cache key)
-    return profile_of(read_yaml(path))
+def _from_sheet(versions: tuple[tuple[Path, int, int], ...]) -> HardwareProfile:
+    return profile_of(read_yaml(versions[0][0]))
 
 
 def _kind_within(topology: Topology) -> InterconnectKind | None:
@@ -168,7 +176,7 @@ def _kind_within(topology: Topology) -> InterconnectKind | None:
 
 
 def _whole_sheet(document: YamlDocument) -> Datasheet:
-    """A datasheet with what it leaves out from those below it; its base is a calibrated profile's file, or none.
+    """A datasheet with what it leaves out from those below it, down to the first with kernels of its own, its base.
 
     What a datasheet below says of its own wires and kernels holds where the card and the wires are still the same.
     """
@@ -177,7 +185,7 @@ def _whole_sheet(document: YamlDocument) -> Datasheet:
         if sheet.base is not None and not files:
             read_calibrated(profile_path(_beside(document, sheet.base)))  # says what is wrong with it
         for file in files:
-            if read_calibrated(file) is not None:
+            if read_calibrated(file) is not None or has_own_kernels(file):
                 return dataclasses.replace(sheet, base=str(file))
             sheet = _over(sheet, parse_datasheet(read_yaml(file)))
     except InputError as error:

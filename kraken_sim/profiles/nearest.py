@@ -11,22 +11,30 @@ from kraken_sim.hardware.interconnect import InterconnectKind
 from kraken_sim.profiles.calibrated import calibrated_profiles, read_calibrated
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from kraken_sim.hardware.device import Device
     from kraken_sim.hardware.topology.topology import Topology
     from kraken_sim.profiles.profile import HardwareProfile
 
 
-def nearest_profile(device: Device, num_devices: int) -> HardwareProfile:
-    """The calibrated profile of the nearest generation; then by similar rates, then by the number of GPUs."""
+def nearest_profile(device: Device, num_devices: int, others: Iterable[HardwareProfile] = ()) -> HardwareProfile:
+    """The calibrated profile of the nearest generation; then by similar rates, then by the number of GPUs.
+
+    Args:
+        device: the GPU.
+        num_devices: of its machine.
+        others: machines beside the calibrated profiles whose kernels are fitted to their GPU.
+    """
 
     def distance(profile: HardwareProfile) -> tuple[tuple[int, float], int, str]:
         return _distance(device, profile.device), abs(len(profile.topology.gpus) - num_devices), profile.name
 
-    return min(_all_calibrated(), key=distance)
+    return min((*_all_calibrated(), *others), key=distance)
 
 
 def _distance(a: Device, b: Device) -> tuple[int, float]:
-    generations = abs(GENERATIONS.index(a.generation) - GENERATIONS.index(b.generation))
+    generations = abs(GENERATIONS.index(a.kernel_generation) - GENERATIONS.index(b.kernel_generation))
     memory = abs(log2(a.hbm_bandwidth_bytes_per_s / b.hbm_bandwidth_bytes_per_s))
     arithmetic = abs(log2(a.unquantised_flops / b.unquantised_flops))
     return generations, memory + arithmetic

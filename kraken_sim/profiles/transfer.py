@@ -7,9 +7,10 @@ clock, what one SM draws grows with it, and what all of L2 delivers grows with t
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from kraken_sim.costs.gemm_shapes import is_persistent
+from kraken_sim.profiles.held_rate import MAX_MMA_EFFICIENCY, held_clock, held_share, joules_per_operation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,11 +27,26 @@ _OTHER_TIMES = ("launch_s", "cold_round_s")
 """Times of the front end and of HBM, which the SMs' clock does not change."""
 
 
-def carry_over_attention(constants: AttentionConstants, source: Device, target: Device) -> AttentionConstants:
+_OF_MMA_SYNC: Final = frozenset({"volta", "turing", "ampere", "ada"})
+"""Generations whose attention kernels are of one kind, FlashAttention-2's: warps that multiply, then take exponentials
+(`mma.sync`, PTX ISA). From Hopper on each generation has kernels of its own, made for the pace of its tensor cores."""
+
+
+def carry_over_attention(
+    constants: AttentionConstants, source: Device, target: Device, mma_efficiency: float | None = None
+) -> AttentionConstants:
     """Attention constants of `source` moved to `target`.
 
-    Efficiencies are shares of the tensor-core and HBM rates and stay, and so does the start of a kernel. The
-    correction of decode times is kept inside a generation only, and so is whether prefill is persistent.
+    Shares of the HBM rate stay, and so does the start of a kernel. The correction of decode times is kept inside a
+    generation only, and so is whether prefill is persistent. The share of the tensor-core rate stays where the kernels
+    are of another kind, since each kind is made for its tensor cores. Kernels of one kind (`_like_kernels`) take the
+    same clocks beside their products (exponentials, sums, what waits) and those that the products take.
+
+    Args:
+        constants: of `source`.
+        source: the GPU that they were fitted to.
+        target: another one.
+        mma_efficiency: share of its peak that GEMMs of `source` hold, which tells its clock; None for the boost clock.
     """
     same = source.generation == target.generation
     clocks = source.boost_clock_hz / target.boost_clock_hz
@@ -41,10 +57,41 @@ def carry_over_attention(constants: AttentionConstants, source: Device, target: 
         tile_s=constants.tile_s * clocks,
         l2_bytes_per_s=constants.l2_bytes_per_s * _l2_ratio(source, target),
         serving_l2_bytes_per_s=constants.serving_l2_bytes_per_s * _l2_ratio(source, target),
-        persistent=constants.persistent if is_persistent(target.generation) else 0,
+        persistent=constants.persistent if is_persistent(target.kernel_generation) else 0,
+        prefill=_prefill(constants.prefill, source, target, mma_efficiency),
         decode={kernel: _moved(values, source, target) for kernel, values in constants.decode.items()},
         decode_correction=constants.decode_correction if same else {},
     )
+
+
+def _prefill(
+    rows: Mapping[str, Mapping[str, float]], source: Device, target: Device, mma_efficiency: float | None
+) -> Mapping[str, Mapping[str, float]]:
+    """Rows of a prefill by head dimension, at the share of the tensor-core rate that the target reaches."""
+    if not _like_kernels(source, target):
+        return rows
+    clocks = (1.0, 1.0)
+    if mma_efficiency is not None:
+        clocks = held_clock(mma_efficiency), held_clock(held_share(mma_efficiency, source, target))
+    products = [1.0 / (MAX_MMA_EFFICIENCY * _flops_per_clock(device)) for device in (source, target)]
+    if clocks[0] == clocks[1] and products[0] == products[1]:
+        return rows
+
+    def share(own: float) -> float:
+        beside = max(clocks[0] / (own * _flops_per_clock(source)) - products[0], 0.0)
+        return min(clocks[1] / ((products[1] + beside) * _flops_per_clock(target)), MAX_MMA_EFFICIENCY)
+
+    return {dim: {**row, "efficiency": share(row["efficiency"])} for dim, row in rows.items()}
+
+
+def _flops_per_clock(device: Device) -> float:
+    """Of one SM at the boost clock."""
+    return device.unquantised_flops / (device.num_sms * device.boost_clock_hz)
+
+
+def _like_kernels(source: Device, target: Device) -> bool:
+    kinds = {source.kernel_generation, target.kernel_generation}
+    return len(kinds) == 1 or kinds <= _OF_MMA_SYNC
 
 
 def carry_over_memory_bound(constants: MemoryBoundConstants, source: Device, target: Device) -> MemoryBoundConstants:
@@ -66,15 +113,22 @@ def carry_over_collectives(constants: CollectiveConstants, *, multicast: bool) -
 
 
 def carry_over_power(constants: PowerConstants, source: Device, target: Device) -> PowerConstants:
-    """Power constants of `source` moved to `target`: every part is the same share of the card's limit."""
-    ratio = target.tdp_w / source.tdp_w
+    """Power constants of `source` moved to `target`.
+
+    Idle power and limit are shares of the card's rating. What busy SMs draw goes with their number and clock, memory
+    with its bandwidth, tensor cores with their rate and what an operation takes (`held_rate`).
+    """
+    rating = target.tdp_w / source.tdp_w
+    sms = target.num_sms * target.boost_clock_hz / (source.num_sms * source.boost_clock_hz)
+    operations = target.unquantised_flops / source.unquantised_flops
+    memory = target.hbm_bandwidth_bytes_per_s / source.hbm_bandwidth_bytes_per_s
     return replace(
         constants,
-        idle_w=constants.idle_w * ratio,
-        active_w=constants.active_w * ratio,
-        tensor_w=constants.tensor_w * ratio,
-        hbm_w=constants.hbm_w * ratio,
-        limit_w=constants.limit_w * ratio,
+        idle_w=constants.idle_w * rating,
+        active_w=constants.active_w * sms,
+        tensor_w=constants.tensor_w * operations * joules_per_operation(target) / joules_per_operation(source),
+        hbm_w=constants.hbm_w * memory,
+        limit_w=constants.limit_w * rating,
     )
 
 
