@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from kraken_sim import InputError, predict_op
+from kraken_sim import InputError, link_traffic, predict_op
 from kraken_sim.costs.collectives.graph import FALLBACK_GBPS, search_rings
 from kraken_sim.costs.collectives.policy import CollectivePolicy, Transport
 from kraken_sim.costs.collectives.selection import all_reduce_cost
@@ -156,3 +156,38 @@ def test_the_slow_box_keeps_what_was_measured_on_it_and_the_card_is_in_a_box_as_
     pair = predict_op("l40s-x8", question | {"num_devices": 2})
     assert pair == pytest.approx(13.4e-3, rel=0.05)
     assert predict_op("l40s-x8", question | {"num_devices": 4}) < 0.5 * 78.4e-3
+
+
+class TestSwitchesThatAddWithoutPeerAccess:
+    """NCCL_P2P_DISABLE takes rings to host memory, and leaves NVLS where the NVSwitch adds."""
+
+    def seconds(self, num_bytes: int, num_devices: int = 8, hardware: str = "h100-sxm-x8", **options: Any) -> float:
+        return predict_op(hardware, {"op": "all_reduce", "bytes": num_bytes, "num_devices": num_devices, **options})
+
+    def test_large_all_reduces_of_eight_hopper_gpus_stay_on_the_switch(self) -> None:
+        assert self.seconds(64 * MIB, transport="shm") == self.seconds(64 * MIB, algorithm="nvls")
+        assert self.seconds(64 * MIB, transport="shm", algorithm="ring") > 5 * self.seconds(64 * MIB)
+
+    def test_small_ones_go_through_host_memory(self) -> None:
+        assert self.seconds(8192, transport="shm") == self.seconds(8192, transport="shm", algorithm="ring")
+        assert self.seconds(8192, transport="shm") > self.seconds(8192)
+
+    @pytest.mark.parametrize(
+        ("hardware", "num_devices", "options"),
+        [("a100-sxm4-80gb-x8", 8, {}), ("h100-sxm-x8", 2, {"version": "2.27"}), ("h200-sxm-x2", 2, {})],
+    )
+    def test_without_nvls_all_go_through_host_memory(
+        self, hardware: str, num_devices: int, options: dict[str, Any]
+    ) -> None:
+        """A100 has none, two GPUs had none before 2.28, and on these two H200 it is off."""
+        asked = {"hardware": hardware, "num_devices": num_devices, "transport": "shm", **options}
+        assert self.seconds(64 * MIB, **asked) == self.seconds(64 * MIB, **asked, algorithm="ring")
+
+    def test_gathers_have_no_nvls(self) -> None:
+        spec = {"op": "all_gather", "bytes": 64 * MIB, "num_devices": 8}
+        assert predict_op("h100-sxm-x8", {**spec, "transport": "shm"}) > 5 * predict_op("h100-sxm-x8", spec)
+
+    def test_the_bytes_cross_the_switch(self) -> None:
+        spec = {"op": "all_reduce", "bytes": 64 * MIB, "num_devices": 8, "transport": "shm"}
+        kinds = {link.kind for link in link_traffic("h100-sxm-x8", spec)}
+        assert kinds == {LinkKind.NVLINK}

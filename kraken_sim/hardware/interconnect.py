@@ -31,6 +31,7 @@ class Interconnect:
     `through_host` marks a ring whose GPUs reach each other's memory, but which NCCL takes through host memory all the
     same. `host_hops` is the most hops of the ring that end at one host and would go, or go, through its memory,
     `two_way` whether a GPU both writes to host memory and reads from it. `cpu` is the hosts'.
+    `switch` is the NVSwitch that these GPUs hang on too, where bytes go through host memory all the same.
     Over a network, `across` says how the group is spread over nodes.
     """
 
@@ -46,6 +47,12 @@ class Interconnect:
     host_hops: int = 0
     two_way: bool = True
     cpu: HostCpu | None = None
+    switch: Interconnect | None = None
+
+    @property
+    def switched(self) -> Interconnect:
+        """What switches that add would use: peer-to-peer access is nothing to them."""
+        return self.switch or self
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,7 +80,10 @@ class CollectiveFields(FileModel):
         description="NCCL: most channels (NCCL_MAX_NCHANNELS); null leaves its own choice.",
         examples=[8],
     )
-    transport: Transport = Field(default=Transport.AUTO, description="Peer-to-peer, or through host memory.")
+    transport: Transport = Field(
+        default=Transport.AUTO,
+        description="Peer-to-peer, or through host memory (NCCL_P2P_DISABLE, which leaves NVLS on).",
+    )
     algorithm: Annotated[str, AlgorithmName()] | None = Field(
         default=None, description="Force an algorithm (NCCL_ALGO); null selects as the library does."
     )

@@ -200,6 +200,7 @@ def nvls_all_reduce(
 
     Each GPU sends its bytes once to the switch's reduction and 1/n of the result to the multicast.
     """
+    interconnect = interconnect.switched
     n = interconnect.num_devices
     taken = wire(num_bytes, choice, NVLS, interconnect, constants)
     sent = (n + 1.0) / n * num_bytes
@@ -246,7 +247,7 @@ def nccl_cost(
 
 def nvls_problem(call: CollectiveCall) -> str | None:
     """NVLS needs a switch that adds, at least 3 ranks before NCCL 2.28, and to be switched on."""
-    interconnect, constants = call.interconnect, call.constants
+    interconnect, constants = call.interconnect.switched, call.constants
     if interconnect.kind is not InterconnectKind.NVSWITCH:
         return f"NVLS needs NVSwitch, and these GPUs are joined by {interconnect.kind.value}"
     if not constants.nvls_enabled:

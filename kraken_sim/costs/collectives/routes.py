@@ -137,7 +137,7 @@ class Group:
         """
         links: dict[DirectedLink, float] = {}
         for gpu, other in zip(self.gpus, [*self.gpus[1:], self.gpus[0]], strict=True):
-            link = self.way(gpu, other)[0]
+            link = self.directed(self.finder.route(gpu, other))[0]
             if link.kind is not LinkKind.NVLINK or self.topology.kinds[link.target] is not NodeKind.NVSWITCH:
                 message = f"an algorithm such as nvls needs NVSwitch, and {gpu} has no link to one"
                 raise InputError.single("algorithm", message, example="algorithm: ring")

@@ -227,7 +227,11 @@ def tree_entries(graph: NcclGraph, num_devices: int, minor: int) -> list[TuningE
 
 
 def nvls_entry(interconnect: Interconnect, device: Device, graph: NcclGraph, minor: int) -> TuningEntry | None:
-    """NVLS, or None where NCCL does not consider it (no multicast switch, 2 ranks before 2.28)."""
+    """NVLS, or None where NCCL does not consider it (no multicast switch, 2 ranks before 2.28).
+
+    NCCL_P2P_DISABLE leaves it on: ncclNvlsInit (src/transport/nvls.cc) does not ask for peer-to-peer access.
+    """
+    interconnect = interconnect.switched
     n = interconnect.num_devices
     efficiency = NVLS_EFFICIENCY[generation_index(graph.compute_capability)]
     if interconnect.kind is not InterconnectKind.NVSWITCH or efficiency == 0.0 or (n < 3 and minor < 28):

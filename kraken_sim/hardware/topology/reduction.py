@@ -40,7 +40,9 @@ def reduce_group(finder: RingFinder, gpus: Sequence[str], p2p: bool) -> Intercon
         return replace(_of_ring(topology, ring), across=_across(finder, gpus, p2p))
     longest = max((hop.p2p_level for hop in ring.hops), key=_LEVELS.index)
     if not p2p or (topology.p2p_level is not None and _beyond(longest, topology.p2p_level)):
-        return _through_host(finder, ring.order)
+        beside = _of_ring(topology, ring)
+        switch = beside if beside.kind is InterconnectKind.NVSWITCH else None
+        return replace(_through_host(finder, ring.order), switch=switch)
     found = _of_ring(topology, ring)
     if found.kind is not InterconnectKind.PCIE:
         return found
