@@ -15,10 +15,12 @@ from kraken_sim.costs.collectives import all_reduce_cost, with_eager_nccl_latenc
 from kraken_sim.costs.collectives.choice import nccl_choice
 from kraken_sim.costs.collectives.constants import interpolate_knots
 from kraken_sim.costs.collectives.graph import nccl_link_gbps, search_rings
+from kraken_sim.costs.collectives.nccl import wire
 from kraken_sim.costs.collectives.policy import CollectivePolicy, Library, Selection, Transport
-from kraken_sim.costs.collectives.tuning import channel_count, tuning_table
+from kraken_sim.costs.collectives.tuning import NcclChoice, channel_count, tuning_table
 from kraken_sim.errors import InputError
 from kraken_sim.hardware.interconnect import InterconnectKind
+from kraken_sim.profiles.load import load_profile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -447,3 +449,18 @@ class TestBadInput:
         link = replace(pcie(4), kind=InterconnectKind.NETWORK)
         with pytest.raises(InputError, match="network"):
             all_reduce_cost(MIB, link, gpu("hopper"), constants(), NCCL)
+
+
+def test_nvls_of_many_gpus_is_as_slow_to_fill_as_that_of_eight_with_as_small_parts() -> None:
+    """The correction by size of a rack's 576 MiB is that of 64 MiB over eight: 8 MiB a GPU."""
+    profile = load_profile("b200-sxm-x8")
+
+    def correction(num_bytes: int, num_devices: int) -> float:
+        link = replace(profile.topology.interconnect(8), num_devices=num_devices)
+        choice = NcclChoice("nvls", "simple", 24, 1e6)  # so many channels that links bind
+        line = link.bandwidth_bytes_per_s * profile.collectives.link_efficiency["nvlink"]["nvls"]
+        return line / wire(num_bytes, choice, "nvls", link, profile.collectives).rate_bytes_per_s
+
+    assert correction(576 * MIB, 72) == pytest.approx(correction(64 * MIB, 8))
+    assert correction(64 * MIB, 4) == pytest.approx(correction(64 * MIB, 8))
+    assert correction(64 * MIB, 8) > 1.2 * correction(576 * MIB, 8)

@@ -46,6 +46,10 @@ OTHER_HOST_MEMORY_BYTES_PER_S = 205e9
 COPIES_THROUGH_HOST = 2.0
 """A byte that goes through host memory is written there and read again; a definition."""
 
+NVLS_FITTED_GPUS = 8
+"""GPUs of the largest groups whose NVLS was fitted; a definition. In larger ones each GPU's part of the message, which
+goes through the switch in chunks of its own, is as small as in a smaller message of eight."""
+
 LEAST_KEPT = 0.05
 """Share of the link rate that a ring of two keeps at least; a limit of ours, far below any fitted loss."""
 
@@ -129,7 +133,8 @@ def wire(
     link *= link_value(constants, "link_efficiency", efficiency_class, protocol)
     knots = constants.correction(kind, protocol)
     if knots:
-        link /= interpolate_knots(knots, math.log2(num_bytes))
+        alike = num_bytes * min(1.0, NVLS_FITTED_GPUS / interconnect.num_devices) if protocol == NVLS else num_bytes
+        link /= interpolate_knots(knots, math.log2(max(1.0, alike)))
     channels = choice.parallelism * efficiency * constants.factor(kind, protocol, "channel")
     channels *= link_value(constants, "channel_bytes_per_s", link_class, protocol)
     rate = min(soft_min(channels, link), host_memory_bytes_per_s(interconnect))
