@@ -115,6 +115,8 @@ class Architecture(Generic[FieldsT, LayoutT]):
     """What is wrong with a step, in the words of a scenario."""
     degenerate: Callable[[FieldsT, int], str | None] = _is_never_degenerate
     """Why on so many devices it would not be itself; searches and purchases leave it out there."""
+    name: Callable[[LayoutT], str] | None = None
+    """What answers call one of its layouts, where that is not its kind."""
     searched: bool = True
     """Whether searches try it unless they are asked for others; `compare` shows it either way."""
     overlaps: bool = False

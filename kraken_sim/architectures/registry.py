@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from kraken_sim.architectures.caat_net import CAAT_NET
+from kraken_sim.architectures.description import FROM_FILE
 from kraken_sim.architectures.desync import DESYNC
 from kraken_sim.architectures.kraken import KRAKEN
 from kraken_sim.architectures.ladder import LADDER
@@ -105,6 +106,7 @@ for _record in (
     SEQUENCE_PARALLEL,
     DOMINO,
     TOKEN_WEAVE,
+    FROM_FILE,
 ):
     register(_record)
 

@@ -44,8 +44,9 @@ class ResolvedModel:
 
     @property
     def kind(self) -> str:
-        """The architecture's name."""
-        return self.architecture.kind
+        """The architecture's name; of one that a file describes, the file's."""
+        record = self.architecture
+        return record.kind if record.name is None else str(record.name(self.layout))
 
     @property
     def num_devices(self) -> int:
@@ -67,7 +68,7 @@ class ResolvedModel:
     def reports(self) -> dict[str, dict[str, int] | None]:
         """That by the name of every architecture that has something to say; None of all but this one."""
         names = [record.kind for record in architectures() if record.report is not None]
-        return {name: self.report if name == self.kind else None for name in names}
+        return {name: self.report if name == self.architecture.kind else None for name in names}
 
     @property
     def own_block(self) -> Block | None:

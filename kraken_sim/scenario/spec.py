@@ -325,7 +325,7 @@ def as_scenario(question: Scenario | Mapping[str, object]) -> Scenario:
 
 
 def load_scenario(path: str | Path) -> Scenario:
-    """Reads a scenario file; `model.config`, `runtime.host` and a path in `hardware` are relative to the file's folder.
+    """Reads a scenario file; paths in it are relative to the file's folder (`with_absolute_paths`).
 
     Raises:
         InputError: the file cannot be read or is not strict YAML, or any field is wrong; with line numbers.
@@ -365,7 +365,10 @@ def with_kernels(scenario: Scenario, kernels: KernelSet) -> Scenario:
 
 
 def with_absolute_paths(data: Mapping[str, Any], folder: str | Path | None) -> dict[str, Any]:
-    """The same data with paths (`model.config`, `runtime.host`, `hardware` if it is one) from `folder`, if any."""
+    """The same data with its paths from `folder`, if any.
+
+    They are `model.config`, `architecture.path`, `runtime.host`, and `hardware` if it is one.
+    """
     resolved = dict(data)
     hardware, model = data.get("hardware"), data.get("model")
     if folder is None:
@@ -374,6 +377,9 @@ def with_absolute_paths(data: Mapping[str, Any], folder: str | Path | None) -> d
         resolved["hardware"] = str(Path(folder) / hardware)
     if isinstance(model, dict) and isinstance(model.get("config"), str):
         resolved["model"] = {**model, "config": str(Path(folder) / model["config"])}
+    wiring = data.get("architecture")
+    if isinstance(wiring, dict) and isinstance(wiring.get("path"), str):
+        resolved["architecture"] = {**wiring, "path": str(Path(folder) / wiring["path"])}
     runtime = data.get("runtime")
     if isinstance(runtime, dict) and "host" in runtime:
         resolved["runtime"] = {**runtime, "host": host_from_folder(runtime["host"], Path(folder))}

@@ -1,0 +1,308 @@
+"""A user's own architecture: the layers of a model in a YAML file, in the vocabulary of `wiring`.
+
+    name: ladder-ffn                  # what answers call it
+    layers:
+      - period:                       # the layers that repeat; each a list of steps in the order of launch
+          - - norm: norm_attention
+            - attention
+            - residual: {name: residual_attention, by: all_reduce_attention}
+            ...
+
+A layer has one attention and one FFN, each shared by all devices as in the standard model; sub-layers with a width of
+their own (Kraken's) are for Python.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+from pydantic import Field, StrictBool, StrictStr, ValidationError
+
+from kraken_sim.architectures import wiring as wired
+from kraken_sim.architectures.architecture import Architecture, ArchitectureFields, Size
+from kraken_sim.architectures.lowering import lowered
+from kraken_sim.architectures.wiring_check import wiring_problems
+from kraken_sim.errors import InputError, Problem, closest
+from kraken_sim.files.model import FileModel, Name, NotEmpty
+from kraken_sim.files.problems import as_printed, problems_of
+from kraken_sim.files.strict_yaml import read_yaml
+from kraken_sim.models.layout import Layout, whole_layer
+from kraken_sim.program.ops import CollectiveKind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from kraken_sim.architectures.architecture import Question
+    from kraken_sim.architectures.wiring import Steps, Wiring, WiringStep
+    from kraken_sim.architectures.workload import Workload
+    from kraken_sim.models.config import TransformerConfig
+    from kraken_sim.program.program import Program
+
+
+class DescribedExchange(FileModel):
+    """A collective of an activation over the devices."""
+
+    name: Name = Field(description="What kernels are called.", examples=["all_reduce_ffn"])
+    kind: CollectiveKind = Field(default=CollectiveKind.ALL_REDUCE, description="Which one.", examples=["all_gather"])
+    share: Annotated[float, Field(strict=True, gt=0.0, le=1.0)] = Field(
+        default=1.0, description="Share of the channels that take part.", examples=[0.5]
+    )
+
+
+class _Named(FileModel):
+    name: Name = Field(description="What its kernels are called.", examples=["norm_attention"])
+
+
+class _Nothing(FileModel):
+    pass
+
+
+class _Onto(FileModel):
+    onto: StrictBool = Field(default=False, description="Accumulated onto the attention's output.")
+
+
+class _Residual(FileModel):
+    name: Name = Field(description="What the sum is called.", examples=["residual_ffn"])
+    by: DescribedExchange | StrictStr | None = Field(
+        default=None, description="The collective before the sum.", examples=["all_reduce_ffn"]
+    )
+
+
+class _By(FileModel):
+    by: DescribedExchange | StrictStr = Field(description="The collective.", examples=["all_reduce_ffn"])
+
+
+class _Take(FileModel):
+    of: Name = Field(description="The collective that is waited for.", examples=["all_reduce_ffn"])
+    name: Name = Field(description="What the sum is called.", examples=["residual_ffn"])
+    layers_back: Annotated[int, Field(strict=True, ge=0, le=1)] = Field(
+        default=0, description="1: that of the layer before.", examples=[1]
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Word:
+    """A step of the file: what may be said of it, which of that may stand alone, and the step it is."""
+
+    form: type[FileModel]
+    step: Callable[[Any, int], WiringStep]
+    alone: str | None = None
+
+
+_WORDS: Final = {
+    "norm": _Word(_Named, lambda said, _: wired.Normalise(said.name), "name"),
+    "attention": _Word(_Nothing, lambda _, __: wired.Attend()),
+    "ffn": _Word(_Onto, lambda said, _: wired.FeedForward(said.onto)),
+    "residual": _Word(_Residual, lambda said, width: _residual(said, width), "name"),
+    "add": _Word(_Named, lambda said, _: wired.Add(said.name), "name"),
+    "send": _Word(_By, lambda said, width: wired.Send(_exchange(said.by, width)), "by"),
+    "send_stream": _Word(_By, lambda said, width: wired.SendStream(_exchange(said.by, width)), "by"),
+    "begin": _Word(_By, lambda said, width: wired.Begin(_exchange(said.by, width)), "by"),
+    "take": _Word(_Take, lambda said, _: wired.Take(said.name, said.of, said.layers_back)),
+}
+"""The steps by their name in files; a definition."""
+
+_PARTS: Final = ("part_0", "part_1")
+"""Steps for one half of the tokens each; a definition."""
+
+
+def _exchange(said: DescribedExchange | str, width: int) -> wired.Exchange:
+    if isinstance(said, str):
+        return wired.Exchange(said)
+    channels = None if said.share == 1.0 else max(1, int(said.share * width))
+    return wired.Exchange(said.name, kind=said.kind, channels=channels)
+
+
+def _residual(said: _Residual, width: int) -> wired.Residual:
+    return wired.Residual(said.name, None if said.by is None else _exchange(said.by, width))
+
+
+class DescribedLayers(FileModel):
+    """Layers that follow each other."""
+
+    period: Annotated[tuple[list[Any], ...], NotEmpty] = Field(
+        description="The layers that repeat, each a list of steps.", examples=["[[{norm: norm_attention}, attention]]"]
+    )
+    number: Size | None = Field(default=None, description="How many layers; default: all that are left.", examples=[1])
+
+
+class Description(FileModel):
+    """An architecture as a file says it."""
+
+    name: Name = Field(description="What answers call it.", examples=["ladder-ffn"])
+    description: StrictStr = Field(default="", description="What a layer is, in a line.")
+    layers: Annotated[tuple[DescribedLayers, ...], NotEmpty] = Field(
+        description="The model's layers from first to last.", examples=["[{period: [...]}]"]
+    )
+    end: list[Any] = Field(default_factory=list, description="Steps between the last layer and the final norm.")
+    split_tokens: StrictBool = Field(
+        default=False, description="The residual of a device is that of its share of the tokens."
+    )
+    two_parts: StrictBool = Field(default=False, description="The tokens are cut in two: part_0 and part_1.")
+    private_norms: Annotated[int, Field(strict=True, ge=0)] = Field(
+        default=0, description="Norms of a layer whose weights each device has for itself.", examples=[1]
+    )
+
+
+def read_description(path: str) -> Description:
+    """An architecture's file, with every step understood.
+
+    Raises:
+        InputError: every problem of the file, each at its line.
+    """
+    document = read_yaml(path)
+    problems: list[Problem] = []
+    description = None
+    try:
+        description = Description.model_validate(document.data)
+    except ValidationError as error:
+        problems = problems_of(error, Description)
+    if description is not None:
+        wiring = _wiring(description, 1 << 10, problems)
+        problems += [] if problems else wiring_problems(wiring)
+    if problems or description is None:
+        located = document.error(problems).problems
+        raise InputError([Problem(p.path, p.message, p.value, p.example, p.suggestion) for p in located], path)
+    return description
+
+
+def _wiring(description: Description, width: int, problems: list[Problem]) -> Wiring:
+    """Its wiring for a residual of that width; what is wrong with a step is added to the problems."""
+    layers = tuple(
+        wired.Layers(
+            tuple(
+                _steps(steps, f"layers.{run}.period.{index}", width, problems)
+                for index, steps in enumerate(part.period)
+            ),
+            part.number,
+        )
+        for run, part in enumerate(description.layers)
+    )
+    end = _steps(description.end, "end", width, problems)
+    return wired.Wiring(description.name, layers, end, description.split_tokens, description.two_parts)
+
+
+def _steps(said: list[Any], path: str, width: int, problems: list[Problem]) -> Steps:
+    steps: list[WiringStep] = []
+    for index, item in enumerate(said):
+        place = f"{path}.{index}"
+        key = item if isinstance(item, str) else next(iter(item)) if isinstance(item, dict) and len(item) == 1 else None
+        value = item[key] if isinstance(item, dict) and key is not None else None
+        if key in _PARTS and isinstance(value, list):
+            inner = _steps(value, f"{place}.{key}", width, problems)
+            plain = tuple(step for step in inner if isinstance(step, wired.BlockStep))
+            if len(plain) < len(inner):
+                problems.append(Problem(place, "the steps of a part are those of its blocks"))
+            steps.append(wired.OfPart(_PARTS.index(key), plain))
+        elif key in _WORDS:
+            steps += _step(str(key), value, place, width, problems)
+        else:
+            known = [*_WORDS, *_PARTS]
+            guess = closest(key, known) if isinstance(key, str) else None
+            message = f"a step is one of {', '.join(known)}"
+            problems.append(Problem(place, message, as_printed(item), "norm: norm_attention", guess))
+    return tuple(steps)
+
+
+def _step(key: str, value: object, place: str, width: int, problems: list[Problem]) -> list[WiringStep]:
+    word = _WORDS[key]
+    said = {word.alone: value} if word.alone is not None and isinstance(value, str) else {} if value is None else value
+    try:
+        return [word.step(word.form.model_validate(said), width)]
+    except ValidationError as error:
+        for problem in problems_of(error, word.form):
+            path = f"{place}.{key}.{problem.path}" if problem.path else f"{place}.{key}"
+            problems.append(Problem(path, problem.message, problem.value, problem.example, problem.suggestion))
+    return []
+
+
+class FileFields(ArchitectureFields):
+    """What a scenario says of an architecture that a file describes."""
+
+    path: StrictStr | None = Field(
+        default=None,
+        description="file: the architecture's YAML file, relative to the scenario's folder.",
+        examples=["my-layers.yaml"],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class DescribedLayout(Layout):
+    """A layout whose wiring a file says."""
+
+    wiring: Wiring | None = None
+
+
+def described_layout(description: Description, config: TransformerConfig, num_devices: int) -> DescribedLayout:
+    """The model's layers over all devices; norms and activations under way are those of the steps."""
+    wiring = _wiring(description, config.hidden_size, [])
+    layers = [list(_flat(steps)) for part in wiring.layers for steps in part.period]
+    begun = {step.by.name for layer in layers for step in layer if isinstance(step, wired.Begin)}
+    shares = any(
+        isinstance(step, wired.Residual | wired.Send) and step.by is not None and step.by.channels is not None
+        for layer in layers
+        for step in layer
+    )
+    return DescribedLayout(
+        whole_layer(config),
+        num_devices,
+        norms_per_block=sum(isinstance(step, wired.Normalise) for step in layers[0]),
+        # Halves under way are half as large; channels that are sent have a buffer of their own.
+        extra_streams=len(begun) // (2 if wiring.two_parts else 1) + shares,
+        private_norms=description.private_norms * config.num_hidden_layers,
+        wiring=wiring,
+    )
+
+
+def _flat(steps: Steps) -> Iterator[WiringStep]:
+    """The steps; of two parts the first one's."""
+    for step in steps:
+        if isinstance(step, wired.OfPart):
+            yield from step.steps if step.part == 0 else ()
+        else:
+            yield step
+
+
+def _layout(question: Question[FileFields]) -> DescribedLayout:
+    path = question.fields.path
+    if path is None:
+        raise InputError.single("architecture.path", "is required for kind file", example="my-layers.yaml")
+    try:
+        description = read_description(path)
+    except InputError as error:
+        file = Path(path).name
+        found = [
+            Problem("architecture.path", f"{file}: {p.path}: {p.message}", p.value, p.example, p.suggestion)
+            for p in error.problems
+        ]
+        raise InputError(found) from None
+    return described_layout(description, question.config, question.num_devices)
+
+
+def _program(layout: DescribedLayout, config: TransformerConfig, work: Workload) -> Program:
+    assert layout.wiring is not None
+    return lowered(layout.wiring, layout, config, work)
+
+
+def _asks(layout: DescribedLayout, work: Workload) -> Iterator[Problem]:
+    if layout.wiring is not None and layout.wiring.two_parts and work.batch_size == 1 and work.q_len == 1:
+        yield Problem("batch_size", "one token cannot be cut in two", work.batch_size, "2")
+
+
+def _name(layout: DescribedLayout) -> str:
+    return "file" if layout.wiring is None else layout.wiring.name
+
+
+FROM_FILE: Final[Architecture[FileFields, DescribedLayout]] = Architecture(
+    kind="file",
+    description="layers that a file describes",
+    layout=_layout,
+    program=_program,
+    fields=FileFields,
+    asks=_asks,
+    searched=False,
+    overlaps=True,
+    name=_name,
+)
