@@ -125,6 +125,13 @@ class InfeasibleError(KrakenSimError):
         return type(self), (self.message, self.limit)
 
 
+def one_line_of(error: InputError | InfeasibleError) -> str:
+    """Why something cannot be answered, in one line."""
+    if isinstance(error, InputError):
+        return "; ".join(str(problem) for problem in error.problems)
+    return str(error)
+
+
 class SimulationError(KrakenSimError):
     """The simulation could not finish, for example because operations wait for each other."""
 

@@ -65,6 +65,17 @@ OPTIONS = {
         "SCENARIO",
     ],
     "explore design": ["--force", "--html", "--json", "--max-evaluations", "REQUEST"],
+    "explore architecture": [
+        "--architectures",
+        "--context-length",
+        "--force",
+        "--hardware",
+        "--html",
+        "--json",
+        "--model",
+        "--num-devices",
+        "SCENARIO",
+    ],
     "explore degree": [
         "--architectures",
         "--context-length",

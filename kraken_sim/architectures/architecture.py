@@ -117,8 +117,12 @@ class Architecture(Generic[FieldsT, LayoutT]):
     """Why on so many devices it would not be itself; searches and purchases leave it out there."""
     name: Callable[[LayoutT], str] | None = None
     """What answers call one of its layouts, where that is not its kind."""
+    is_complete: bool = True
+    """Whether it says what a layer is without fields of its own."""
     searched: bool = True
     """Whether searches try it unless they are asked for others; `compare` shows it either way."""
+    quality: str = "unknown"
+    """What is published or measured of a model's quality beside a standard one's, with the source."""
     overlaps: bool = False
     """Whether a collective runs beside compute where the runtime lets it."""
     written: Callable[[FieldsT, Layout], FieldsT] | None = None

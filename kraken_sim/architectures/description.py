@@ -302,6 +302,7 @@ FROM_FILE: Final[Architecture[FileFields, DescribedLayout]] = Architecture(
     program=_program,
     fields=FileFields,
     asks=_asks,
+    is_complete=False,
     searched=False,
     overlaps=True,
     name=_name,

@@ -139,6 +139,7 @@ def _program(layout: Layout, config: TransformerConfig, work: Workload) -> Progr
 KRAKEN: Final[Architecture[KrakenFields, Layout]] = Architecture(
     kind="kraken",
     description="independent sub-layers whose outputs are summed beside the attention of the next layer",
+    quality="perplexity comparable with GPT-2 of the same size, to 760M (arXiv 2408.07802)",
     layout=_layout,
     program=_program,
     fields=KrakenFields,

@@ -59,6 +59,7 @@ LADDER_WIRING: Final = Wiring(
 LADDER: Final[Architecture[ArchitectureFields, Layout]] = Architecture(
     kind="ladder",
     description="a standard layer whose AllReduces run beside the next block, which reads the residual without them",
+    quality="1B and 3B trained from scratch comparable with the standard model (arXiv 2501.06589)",
     layout=_layout,
     program=partial(lowered, LADDER_WIRING),
     overlaps=True,

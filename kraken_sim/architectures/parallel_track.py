@@ -121,6 +121,10 @@ def _report(layout: SyncedLayout) -> Mapping[str, int]:
 PARALLEL_TRACK: Final[Architecture[TrackFields, SyncedLayout]] = Architecture(
     kind="parallel_track",
     description="smaller Transformers side by side, whose residuals are summed every few layers",
+    quality=(
+        "6B, 8 tracks, meeting every 8 layers: MMLU 0.360 for 0.560; 30B: 0.615 for 0.630 (arXiv "
+        "2602.07306, as others report it)"
+    ),
     layout=_layout,
     program=_program,
     fields=TrackFields,

@@ -81,6 +81,11 @@ def kinds_named(names: Sequence[str], path: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
+def complete_kinds(own: str) -> tuple[str, ...]:
+    """All that need no fields of their own to say what a layer is, and the scenario's `own`."""
+    return tuple(record.kind for record in _REGISTERED.values() if record.is_complete or record.kind == own)
+
+
 def searched() -> tuple[str, ...]:
     """Those that searches try unless they are asked for others."""
     return tuple(record.kind for record in _REGISTERED.values() if record.searched)

@@ -70,6 +70,7 @@ def _degenerate(_: ArchitectureFields, num_devices: int) -> str | None:
 SEQUENCE_PARALLEL: Final[Architecture[ArchitectureFields, Layout]] = Architecture(
     kind="sequence_parallel",
     description="a standard layer with AllGather before and ReduceScatter behind each block; norms have T / N tokens",
+    quality="the same function",
     layout=_layout,
     program=partial(lowered, SEQUENCE_PARALLEL_WIRING),
     degenerate=_degenerate,

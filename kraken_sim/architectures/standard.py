@@ -41,6 +41,7 @@ STANDARD_WIRING: Final = equal_layers("standard", *ATTENTION, *FEED_FORWARD)
 STANDARD: Final[Architecture[ArchitectureFields, Layout]] = Architecture(
     kind="standard",
     description="attention, then the FFN, each with a norm before and a blocking AllReduce behind it",
+    quality="the reference",
     layout=_layout,
     program=partial(lowered, STANDARD_WIRING),
 )

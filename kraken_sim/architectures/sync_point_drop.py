@@ -90,6 +90,7 @@ def _report(layout: DropLayout) -> Mapping[str, int]:
 SYNC_POINT_DROP: Final[Architecture[DropFields, DropLayout]] = Architecture(
     kind="sync_point_drop",
     description="standard layers, most of them without the AllReduce after attention",
+    quality=("LLaMA2-70B with 70 % dropped: 0.94 points of accuracy lost (arXiv 2502.20727, as others report it)"),
     layout=_layout,
     program=_program,
     fields=DropFields,

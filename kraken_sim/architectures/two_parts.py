@@ -113,6 +113,7 @@ def _degenerate(_: ArchitectureFields, num_devices: int) -> str | None:
 DOMINO: Final[Architecture[ArchitectureFields, Layout]] = Architecture(
     kind="domino",
     description="a standard layer on two halves of the batch, each half's AllReduces beside the other's compute",
+    quality="the same function",
     layout=_layout,
     program=partial(lowered, DOMINO_WIRING),
     asks=_domino_asks,
@@ -124,6 +125,7 @@ DOMINO: Final[Architecture[ArchitectureFields, Layout]] = Architecture(
 TOKEN_WEAVE: Final[Architecture[ArchitectureFields, Layout]] = Architecture(
     kind="token_weave",
     description="a standard layer on two halves of the tokens, each half's AllReduces beside the other's compute",
+    quality="the same function",
     layout=_layout,
     program=_weave,
     asks=_weave_asks,

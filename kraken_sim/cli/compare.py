@@ -29,6 +29,7 @@ def add_arguments(parser: Parser) -> None:
 
 def _compare(args: argparse.Namespace) -> None:
     """Predicts a scenario as each architecture, with each kernel set."""
+    from kraken_sim.explore.architectures import side_by_side
     from kraken_sim.predict.api import compare as predictions_of
     from kraken_sim.predict.api import kernel_set_named
     from kraken_sim.predict.host_bound import host_bound_data
@@ -37,11 +38,18 @@ def _compare(args: argparse.Namespace) -> None:
     kernels = [kernel_set_named(name.strip(), "--kernels") for name in names]
     named = () if args.architectures == "all" else architectures_named(args.architectures)
     predictions = predictions_of(named_scenario(args.scenario), kernels=kernels, architectures=named)
+    rivals = [
+        rival for kernel_set in predictions.kernel_sets for rival in side_by_side(predictions.with_kernels(kernel_set))
+    ]
 
     def report() -> RenderableType:
+        from rich.console import Group
+
+        from kraken_sim.report.architectures import rivals_report
         from kraken_sim.report.text import comparison_report
 
-        return comparison_report(predictions)
+        compared = comparison_report(predictions)
+        return compared if len(predictions.kernel_sets) > 1 else Group(compared, rivals_report(rivals))
 
     def page() -> str:
         from kraken_sim.report.html import render_html
@@ -49,15 +57,16 @@ def _compare(args: argparse.Namespace) -> None:
         return render_html(predictions)
 
     def data() -> list[dict[str, Any]]:
-        speedups = zip(predictions.speedups_percent, predictions.kernels_speedups_percent, strict=True)
+        speedups = zip(predictions.speedups_percent, predictions.kernels_speedups_percent, rivals, strict=True)
         return [
             {
                 **prediction.as_dict(),
                 **host_bound_data(prediction),
                 "speedup_percent": speedup,
                 "kernels_speedup_percent": by_kernels,
+                **rival.beside_time(),
             }
-            for prediction, (speedup, by_kernels) in zip(predictions, speedups, strict=True)
+            for prediction, (speedup, by_kernels, rival) in zip(predictions, speedups, strict=True)
         ]
 
     write_outputs(args, data, report, page)

@@ -26,6 +26,8 @@ def add_arguments(parser: Parser) -> None:
     )
     degree = verbs.add_parser("degree", help="over how many GPUs to spread a model, and wired how")
     add_architectures(degree)
+    wirings = verbs.add_parser("architecture", help="which architecture is fastest, why, and at what cost")
+    add_architectures(wirings)
     interconnect = verbs.add_parser("interconnect", help="below which bandwidth between GPUs Kraken is worth it")
     interconnect.add_argument(
         "--worth", metavar="PERCENT", type=float, default=10.0, help="the speed-up asked of Kraken (default: 10)"
@@ -34,7 +36,7 @@ def add_arguments(parser: Parser) -> None:
     design.add_argument("request", metavar="REQUEST", help="base, search, constraints, objectives: a file, or a name")
     design.add_argument("--max-evaluations", metavar="N", type=int, help="simulate no more designs than this")
     add_outputs(design)
-    for verb in (channels, degree, interconnect):
+    for verb in (channels, degree, wirings, interconnect):
         verb.add_argument("scenario", metavar="SCENARIO", nargs="?", help="a scenario that the options below change")
         verb.add_argument("--hardware", metavar="PROFILE", nargs="+", help="machines: profiles' names or files")
         verb.add_argument("--model", metavar="MODEL", nargs="+", help="presets, or paths of config.json")
@@ -43,6 +45,7 @@ def add_arguments(parser: Parser) -> None:
         add_outputs(verb)
     channels.set_defaults(handler=_explore_channels)
     degree.set_defaults(handler=_explore_degree)
+    wirings.set_defaults(handler=_explore_architecture)
     interconnect.set_defaults(handler=_explore_interconnect)
     design.set_defaults(handler=_explore_design)
 
@@ -98,6 +101,23 @@ def _explore_degree(args: argparse.Namespace) -> None:
         return degree_html(answers)
 
     write_outputs(args, lambda: [answer.as_dict() for answer in answers], lambda: degree_report(answers), page)
+
+
+def _explore_architecture(args: argparse.Namespace) -> None:
+    """Which architecture, of all that fit or of those named."""
+    from kraken_sim.architectures.registry import BASELINE
+    from kraken_sim.explore.architectures import best_architecture
+    from kraken_sim.report.architectures import architectures_report
+
+    named = () if args.architectures == "all" else architectures_named(args.architectures)
+    answers = [best_architecture(scenario, architectures=named) for scenario in _scenarios(args, BASELINE)]
+
+    def page() -> str:
+        from kraken_sim.report.architectures_html import architectures_html
+
+        return architectures_html(answers)
+
+    write_outputs(args, lambda: [answer.as_dict() for answer in answers], lambda: architectures_report(answers), page)
 
 
 def _explore_interconnect(args: argparse.Namespace) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kraken_sim.architectures.registry import BASELINE, kinds_named, searched
-from kraken_sim.errors import InfeasibleError, InputError
+from kraken_sim.errors import InfeasibleError, InputError, one_line_of
 from kraken_sim.explore.sensitivity import Alternative, decide, lowest, weighted
 from kraken_sim.predict.energy import step_energy
 from kraken_sim.predict.pipeline import Predictor
@@ -150,7 +150,7 @@ def best_degree(scenario: Scenario, *, perturb: bool = True, architectures: Sequ
             try:
                 predictor.prepare(asked)
             except (InputError, InfeasibleError) as error:
-                impossible[name] = _reason(error)
+                impossible[name] = one_line_of(error)
                 # Out of memory on the most devices says most; a wrong model is wrong on any.
                 fault = error
             else:
@@ -187,9 +187,3 @@ def _row(name: str, prediction: Prediction, available: int) -> DegreeRow:
     resolved = prediction.resolved
     replicas = available // resolved.num_devices
     return DegreeRow(name, resolved.kind, resolved.num_devices, replicas, prediction, step_energy(prediction))
-
-
-def _reason(error: InputError | InfeasibleError) -> str:
-    if isinstance(error, InputError):
-        return "; ".join(str(problem) for problem in error.problems)
-    return str(error)

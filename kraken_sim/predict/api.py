@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from kraken_sim.architectures.registry import BASELINE, kinds, kinds_named
-from kraken_sim.errors import InputError, check_is, closest
+from kraken_sim.architectures.registry import BASELINE, complete_kinds, kinds_named
+from kraken_sim.errors import InfeasibleError, InputError, check_is, closest, one_line_of
 from kraken_sim.predict.columns import prediction_columns, prediction_row
 from kraken_sim.predict.pipeline import Predictor
 from kraken_sim.predict.records import Records
@@ -48,12 +48,25 @@ def _check_profile(profile: object) -> None:
 
 
 class Predictions(list["Prediction"]):
-    """Predictions of one question: every architecture with one kernel set, then with the next."""
+    """Predictions of one question: every architecture with one kernel set, then with the next.
+
+    `impossible` says why an architecture is not among them.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.impossible: dict[str, str] = {}
 
     @property
     def kernel_sets(self) -> tuple[KernelSet, ...]:
         """The kernel sets, in the order in which they were asked."""
         return tuple(dict.fromkeys(prediction.scenario.runtime.kernels for prediction in self))
+
+    def with_kernels(self, kernels: KernelSet) -> Predictions:
+        """Those with one kernel set."""
+        found = Predictions()
+        found.extend(prediction for prediction in self if prediction.scenario.runtime.kernels is kernels)
+        return found
 
     @property
     def speedups_percent(self) -> list[float]:
@@ -102,7 +115,7 @@ def compare(
 ) -> Predictions:
     """The same model, machine and workload in every architecture, standard first.
 
-    One that the question does not fit is left out, unless it is the scenario's own or was asked for by name.
+    One that does not fit the question or the memory is left out, unless it is the scenario's own or was asked for.
 
     Args:
         scenario: a `Scenario`, or a mapping of its shape.
@@ -123,12 +136,13 @@ def compare(
     predictions = Predictions()
     for kernel_set in dict.fromkeys(map(kernel_set_named, kernels)) or (scenario.runtime.kernels,):
         asked = with_kernels(scenario, kernel_set)
-        for kind in dict.fromkeys(asked_for) if named else kinds():
+        for kind in dict.fromkeys(asked_for) if named else complete_kinds(scenario.architecture.kind):
             try:
                 predictions.append(predictor.predict(with_architecture(asked, kind)))
-            except InputError:
+            except (InputError, InfeasibleError) as error:
                 if kind in asked_for:
                     raise
+                predictions.impossible[kind] = one_line_of(error)
     return predictions
 
 

@@ -131,8 +131,27 @@ def _shape_line(resolved: ResolvedModel) -> str:
     return f"{name}: {said}\n" if said else ""
 
 
+MOST_COLUMNS = 4
+"""Predictions whose breakdowns stand side by side; those of more stand below each other."""
+
+
+def breakdown_rows(predictions: Sequence[Prediction]) -> Table:
+    """The paper's categories of many predictions, a row for each."""
+    table = Table(title="Where the time goes", title_justify="left")
+    table.add_column("architecture")
+    shown = [name for name in predictions[0].breakdown_s if any(found.breakdown_s[name] for found in predictions)]
+    for name in (*shown, "total"):
+        table.add_column(name, justify="right")
+    for label, found in zip(prediction_labels(predictions), predictions, strict=True):
+        seconds = [*(found.breakdown_s[name] for name in shown), found.latency_s]
+        table.add_row(label, *(format_seconds(value, 3) for value in seconds))
+    return table
+
+
 def breakdown_table(predictions: Sequence[Prediction], *, shares: bool = True) -> Table:
     """The paper's categories side by side, in time and share."""
+    if len(predictions) > MOST_COLUMNS:
+        return breakdown_rows(predictions)
     table = Table(title="Where the time goes", title_justify="left")
     table.add_column("category")
     for name in prediction_labels(predictions):
