@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from kraken_sim.models.config import TransformerConfig
 
 SHIPPED: Final = kinds()
-ANSWERING: Final = [kind for kind in SHIPPED if kind != "domino"]
+ANSWERING: Final = [kind for kind in SHIPPED if kind not in ("domino", "file")]
 """Those that run a single prompt."""
 LAYERS, WIDTH, TOKENS, DEVICES = 24, 2048, 512, 4
 QUESTION: dict[str, Any] = {

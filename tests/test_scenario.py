@@ -11,7 +11,7 @@ import pytest
 from scenario_support import CONTRACT, changed, problems, resolved
 
 from kraken_sim.architectures.kraken import kraken_layout
-from kraken_sim.architectures.registry import architecture, kinds
+from kraken_sim.architectures.registry import architecture, complete_kinds
 from kraken_sim.costs.collectives.policy import CollectivePolicy, Library, Selection, Transport
 from kraken_sim.errors import InputError
 from kraken_sim.models.layout import Block
@@ -73,7 +73,7 @@ def test_a_collective_policy_carries_every_choice() -> None:
 def test_every_shipped_scenario_resolves_in_each_architecture(path: Path) -> None:
     scenario = load_scenario(path)
     assert scenario.name == path.stem
-    for kind in kinds():
+    for kind in complete_kinds("standard"):
         model = resolve_model(with_architecture(scenario, kind), machine_devices=8)
         assert (model.own_block is not None) == (kind in ("kraken", "parallel_track"))
         assert memory_of(with_architecture(scenario, kind), model).total_bytes > 0
