@@ -88,6 +88,8 @@ def test_the_good_one_has_no_problems(tmp_path: Path, capsys: pytest.CaptureFixt
         ("gen: 5", "gen: 7", ["topology.links.0.bandwidth: line 22: is required"]),
         ("generation: hopper", "generation: hoper", ["did you mean 'hopper'"]),
         ("900 TFLOP/s", "0 TFLOP/s", ["must be more than zero"]),
+        ("  tdp_w: 700 W\n", "", ["device.tdp_w: line 3: is required, here or by a base that has it", '"700 W"']),
+        ("float16: 900 TFLOP/s, ", "", ["device.peak_flops", "no rate of 16 bits", "as NVIDIA H100 SXM"]),
     ],
 )
 def test_a_machine_that_cannot_be_is_named_with_its_repair(
@@ -98,6 +100,30 @@ def test_a_machine_that_cannot_be_is_named_with_its_repair(
     assert code == 2
     for part in expected:
         assert part in printed
+
+
+NVLINK = "{from: gpu0, to: gpu1, kind: nvlink, count: 4, bandwidth: 25 GB/s}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"hopper": "ada"}, "graphics chips of ada have no NVLink; such cards are joined by PCIe (got '100 GB/s')"),
+        ({"900 TFLOP/s": "300 TFLOP/s", "hopper": "blackwell"}, "graphics chips of blackwell have no NVLink"),
+        ({"count: 4, b": "count: 36, b"}, "GPUs of hopper have at most 450 GB/s of NVLink in one direction"),
+    ],
+)
+def test_links_that_the_maker_does_not_sell_are_named_with_what_it_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, str], expected: str
+) -> None:
+    text = GOOD.replace(SOCKET, f"{SOCKET}\n    - {NVLINK}")
+    assert checked(tmp_path, text, capsys) == (0, "")
+    for old, new in changes.items():
+        text = text.replace(old, new)
+    code, printed = checked(tmp_path, text, capsys)
+    assert code == 2
+    assert expected in printed
+    assert "topology.links.2" in printed
 
 
 def test_one_entry_that_makes_many_wrong_links_is_named_once(

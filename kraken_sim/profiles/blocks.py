@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cache
-from typing import Any, TypeGuard
+from typing import Any, Final, TypeGuard
 
 from kraken_sim.errors import InputError, Problem, closest
 from kraken_sim.files.meaning import Meaning, Said, Table, Words, meanings_of, plausible
@@ -32,6 +32,10 @@ _GONE = {
     "cold_round_s and held_share of memory_bound price, and graph_node_gap_s"
 }
 """Fields of older profiles, and what became of them."""
+
+
+REQUIRED: Final = "is required"
+"""What is said of a field that is missing; a wording of ours."""
 
 
 @dataclass(slots=True)
@@ -167,7 +171,7 @@ def read_fields(
             reading.add(f"{path}.{name}", message, suggestion=guess)
     for name in required_fields(cls) if complete else ():
         if name not in raw:
-            reading.add(f"{path}.{name}", "is required", example=field_example(name, types[name], meanings[name]))
+            reading.add(f"{path}.{name}", REQUIRED, example=field_example(name, types[name], meanings[name]))
     places = {
         name: _Place(expected, dimension_of_field(name), f"{path}.{name}", meanings[name])
         for name, expected in types.items()

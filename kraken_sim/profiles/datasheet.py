@@ -10,13 +10,14 @@ collectives: {...}         # over a base, any block of constants that was measur
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from kraken_sim.files.model import FileModel
-from kraken_sim.profiles.blocks import Reading
+from kraken_sim.profiles.blocks import REQUIRED, Reading
 from kraken_sim.profiles.schema import (
     BLOCKS,
     ConstantsBlock,
@@ -33,6 +34,7 @@ from kraken_sim.profiles.topology_file import Text, TopologyFile
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from kraken_sim.errors import Problem
     from kraken_sim.files.strict_yaml import YamlDocument
     from kraken_sim.hardware.topology.topology import Topology
     from kraken_sim.profiles.profile import Provenance
@@ -100,12 +102,20 @@ def parse_datasheet(document: YamlDocument) -> Datasheet:
         if base is None and data.get(part) is None:
             reading.add(part, "is required where no base is named", example="base: h100-sxm-x8")
     device = read_device(data.get("device"), reading, complete=base is None)
+    reading.problems = [_with_way_out(problem) for problem in reading.problems]
     topology = read_topology(data.get("topology"), reading)
     fields = {name: read_block(data[name], name, reading) for name in BLOCKS if data.get(name) is not None}
     if reading.problems or file is None:
         raise document.error(reading.problems)
     blocks = {name: BLOCKS[name](**values) for name, values in fields.items()}
     return Datasheet(file.name, file.description, file.base, device, topology, blocks, reading.provenance)
+
+
+def _with_way_out(problem: Problem) -> Problem:
+    """A field of the device that is missing may also be a relative's."""
+    if problem.message != REQUIRED or not problem.path.startswith("device."):
+        return problem
+    return dataclasses.replace(problem, message=f"{REQUIRED}, here or by a base that has it (base: h100-sxm-x8)")
 
 
 def datasheet_json_schema() -> dict[str, Any]:

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from kraken_sim.errors import InputError, Problem
 from kraken_sim.files.bounded import YAML_FILE, read_text
@@ -29,11 +29,16 @@ from kraken_sim.profiles.datasheet import is_datasheet, parse_datasheet
 from kraken_sim.profiles.nearest import link_kind, nearest_profile, with_same_links
 from kraken_sim.profiles.profile import HardwareProfile, provenance_of
 from kraken_sim.profiles.write import block_yaml, device_yaml, in_sections, section, with_sections
+from kraken_sim.program.formats import DType
 
 if TYPE_CHECKING:
     from kraken_sim.files.strict_yaml import YamlDocument
     from kraken_sim.hardware.topology.topology import Topology
     from kraken_sim.profiles.datasheet import Datasheet
+
+
+CARRIED_RATES: Final = (DType.FLOAT16, DType.BFLOAT16)
+"""Number formats of the products whose constants are fitted, and so carried over; a definition."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +138,11 @@ def _machine(document: YamlDocument) -> DatasheetMachine:
     else:
         base = _base_profile(sheet.base)
         device = dataclasses.replace(base.device, **sheet.device)
+    if not any(dtype in device.peak_flops for dtype in CARRIED_RATES):
+        message = "has no rate of 16 bits, by which constants of products are carried over; tensor cores have one"
+        known = ", ".join(f"{dtype}: {rate / 1e12:g} TFLOP/s" for dtype, rate in device.peak_flops.items())
+        example = f"bfloat16: {base.device.unquantised_flops / 1e12:g} TFLOP/s, as {base.device.name}"
+        raise document.error([Problem("device.peak_flops", message, known, example)])
     topology = sheet.topology or base.topology
     linked = with_same_links(topology, base, device)
     if "collectives" not in sheet.blocks and linked.device.generation != device.generation:

@@ -10,6 +10,7 @@ from kraken_sim.errors import InfeasibleError, InputError, Problem
 from kraken_sim.files.strict_yaml import read_yaml
 from kraken_sim.hardware.device import QUANTISED_FORMATS
 from kraken_sim.profiles.calibrated import file_version, is_path, list_profiles, profile_path, read_calibrated
+from kraken_sim.profiles.doubts import unsold_links
 from kraken_sim.profiles.from_datasheet import base_files, profile_of
 from kraken_sim.program.ops import DType
 
@@ -56,14 +57,14 @@ def check_profile(name_or_path: str | Path) -> list[Problem]:
     """Everything wrong or doubtful about a profile; empty for a good one.
 
     Beyond what loading rejects: peak rates that fall with shorter numbers or of formats that the generation has not, a
-    name that is not the file's, and groups of GPUs that cannot communicate.
+    name that is not the file's, groups of GPUs that cannot communicate, and NVLink that the maker does not sell.
     """
     try:
         path = profile_path(name_or_path)
         profile = load_profile(path)
     except InputError as error:
         return list(error.problems)
-    problems = _communication_problems(profile)
+    problems = [*_communication_problems(profile), *unsold_links(profile.device, profile.topology)]
     if profile.name != path.stem:
         problems.append(Problem("name", f"is not the name of the file, {path.stem!r}", profile.name))
     peaks = profile.device.peak_flops
