@@ -34,6 +34,7 @@ from kraken_sim.scenario.spec import Launch, scenario_from
 from validation.models import build_model
 from validation.models.kraken import KrakenDecoder
 from validation.models.quantized import quantize_layers
+from validation.models.wired import WiredDecoder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -168,6 +169,7 @@ def build_pass_model(case: PassCase, device: torch.device | str) -> Decoder:
         resolved.kind,
         _config_of(resolved),
         num_ways=resolved.layout.blocks_per_layer,
+        fields={name: value for name, value in case.architecture.items() if name != "kind"},
         dtype=getattr(torch, case.dtype.value),
         device=device,
     )
@@ -246,7 +248,7 @@ class ModelPass:
 
     def forward(self) -> None:
         """Launches the kernels of the pass one by one on the current stream, whatever the case's launch."""
-        if isinstance(self.model, KrakenDecoder):
+        if isinstance(self.model, KrakenDecoder | WiredDecoder):
             self.model.overlap = self.case.overlap
         self.model.kernels = self.case.kernels
         with torch.inference_mode():

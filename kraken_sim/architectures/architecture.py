@@ -15,6 +15,7 @@ from kraken_sim.models.layout import Layout
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from kraken_sim.architectures.wiring import Wiring
     from kraken_sim.architectures.workload import Workload
     from kraken_sim.models.config import TransformerConfig
     from kraken_sim.program.program import Program
@@ -105,6 +106,8 @@ class Architecture(Generic[FieldsT, LayoutT]):
     """What repeats, and on which devices; raises InputError where the fields describe no block."""
     program: Callable[[LayoutT, TransformerConfig, Workload], Program]
     """One forward pass on the layout's devices."""
+    wiring: Callable[[LayoutT, int], Wiring] | None = None
+    """The layers of a layout with so many of them, where the program is made of a wiring."""
     fields: type[FieldsT] = ArchitectureFields  # type: ignore[assignment]
     """Its part of a scenario."""
     fits: Callable[[FieldsT, int], Iterable[Problem]] = _fits_any

@@ -65,7 +65,7 @@ def _check(question: Question[CaatFields], layout: CaatLayout) -> Iterator[Probl
     yield from split_problems(layout)
 
 
-def _wiring(layout: CaatLayout) -> Wiring:
+def _wiring(layout: CaatLayout, _: int) -> Wiring:
     """2 L blocking AllReduces of [T, q]; with all channels those of a standard model."""
     channels = None if layout.reduced_channels == layout.block.hidden_size else layout.reduced_channels
     return equal_layers(
@@ -80,7 +80,7 @@ def _wiring(layout: CaatLayout) -> Wiring:
 
 
 def _program(layout: CaatLayout, config: TransformerConfig, work: Workload) -> Program:
-    return lowered(_wiring(layout), layout, config, work)
+    return lowered(_wiring(layout, config.num_hidden_layers), layout, config, work)
 
 
 def _degenerate(_: CaatFields, num_devices: int) -> str | None:
@@ -97,6 +97,7 @@ CAAT_NET: Final[Architecture[CaatFields, CaatLayout]] = Architecture(
     quality="7B with half of the channels: no significant loss (arXiv 2506.19645)",
     layout=_layout,
     program=_program,
+    wiring=_wiring,
     fields=CaatFields,
     check=_check,
     degenerate=_degenerate,

@@ -68,10 +68,15 @@ class _Residual(FileModel):
     by: DescribedExchange | StrictStr | None = Field(
         default=None, description="The collective before the sum.", examples=["all_reduce_ffn"]
     )
+    norm_only: StrictBool = Field(default=False, description="Only the norm behind it reads the sum.")
 
 
 class _By(FileModel):
     by: DescribedExchange | StrictStr = Field(description="The collective.", examples=["all_reduce_ffn"])
+
+
+class _SendStream(_By):
+    mean: StrictBool = Field(default=False, description="The mean of the residuals, plus the sum of the last outputs.")
 
 
 class _Take(FileModel):
@@ -98,7 +103,7 @@ _WORDS: Final = {
     "residual": _Word(_Residual, lambda said, width: _residual(said, width), "name"),
     "add": _Word(_Named, lambda said, _: wired.Add(said.name), "name"),
     "send": _Word(_By, lambda said, width: wired.Send(_exchange(said.by, width)), "by"),
-    "send_stream": _Word(_By, lambda said, width: wired.SendStream(_exchange(said.by, width)), "by"),
+    "send_stream": _Word(_SendStream, lambda said, width: wired.SendStream(_exchange(said.by, width), said.mean), "by"),
     "begin": _Word(_By, lambda said, width: wired.Begin(_exchange(said.by, width)), "by"),
     "take": _Word(_Take, lambda said, _: wired.Take(said.name, said.of, said.layers_back)),
 }
@@ -116,7 +121,7 @@ def _exchange(said: DescribedExchange | str, width: int) -> wired.Exchange:
 
 
 def _residual(said: _Residual, width: int) -> wired.Residual:
-    return wired.Residual(said.name, None if said.by is None else _exchange(said.by, width))
+    return wired.Residual(said.name, None if said.by is None else _exchange(said.by, width), said.norm_only)
 
 
 class DescribedLayers(FileModel):
@@ -281,9 +286,13 @@ def _layout(question: Question[FileFields]) -> DescribedLayout:
     return described_layout(description, question.config, question.num_devices)
 
 
-def _program(layout: DescribedLayout, config: TransformerConfig, work: Workload) -> Program:
+def _wiring_of(layout: DescribedLayout, _: int) -> Wiring:
     assert layout.wiring is not None
-    return lowered(layout.wiring, layout, config, work)
+    return layout.wiring
+
+
+def _program(layout: DescribedLayout, config: TransformerConfig, work: Workload) -> Program:
+    return lowered(_wiring_of(layout, config.num_hidden_layers), layout, config, work)
 
 
 def _asks(layout: DescribedLayout, work: Workload) -> Iterator[Problem]:
@@ -300,6 +309,7 @@ FROM_FILE: Final[Architecture[FileFields, DescribedLayout]] = Architecture(
     description="layers that a file describes",
     layout=_layout,
     program=_program,
+    wiring=_wiring_of,
     fields=FileFields,
     asks=_asks,
     is_complete=False,

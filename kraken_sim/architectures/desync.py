@@ -73,7 +73,7 @@ _BLOCKS: Final = (
     FeedForward(),
     Residual("residual_ffn"),
 )
-_SUM: Final = SendStream(Exchange("all_reduce"))
+_SUM: Final = SendStream(Exchange("all_reduce"), mean=True)
 
 
 def _wiring(layout: SyncedLayout, depth: int) -> Wiring:
@@ -99,6 +99,7 @@ DESYNC: Final[Architecture[DesyncFields, SyncedLayout]] = Architecture(
     description="a standard layer without most of its AllReduces; the residuals of devices are averaged now and then",
     layout=_layout,
     program=_program,
+    wiring=_wiring,
     fields=DesyncFields,
     degenerate=_degenerate,
     searched=False,

@@ -132,8 +132,12 @@ KRAKEN_WIRING: Final = Wiring("kraken", (Layers((_ALONE,), 1), Layers((_LAYER,))
 _WIRING_OF_ONE: Final = Wiring("kraken", (Layers((_ALONE,)),), _END)
 
 
+def _wiring(layout: Layout, _: int) -> Wiring:
+    return KRAKEN_WIRING if layout.blocks_per_layer > 1 else _WIRING_OF_ONE
+
+
 def _program(layout: Layout, config: TransformerConfig, work: Workload) -> Program:
-    return lowered(KRAKEN_WIRING if layout.blocks_per_layer > 1 else _WIRING_OF_ONE, layout, config, work)
+    return lowered(_wiring(layout, config.num_hidden_layers), layout, config, work)
 
 
 KRAKEN: Final[Architecture[KrakenFields, Layout]] = Architecture(
@@ -142,6 +146,7 @@ KRAKEN: Final[Architecture[KrakenFields, Layout]] = Architecture(
     quality="perplexity comparable with GPT-2 of the same size, to 760M (arXiv 2408.07802)",
     layout=_layout,
     program=_program,
+    wiring=_wiring,
     fields=KrakenFields,
     fits=_fits,
     check=sub_layer_problems,

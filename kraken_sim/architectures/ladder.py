@@ -18,7 +18,17 @@ from typing import TYPE_CHECKING, Final
 
 from kraken_sim.architectures.architecture import Architecture
 from kraken_sim.architectures.lowering import lowered
-from kraken_sim.architectures.wiring import Attend, Begin, Exchange, FeedForward, Layers, Normalise, Take, Wiring
+from kraken_sim.architectures.wiring import (
+    Attend,
+    Begin,
+    Exchange,
+    FeedForward,
+    Layers,
+    Normalise,
+    Take,
+    Wiring,
+    always,
+)
 from kraken_sim.models.layout import Layout, whole_layer
 
 if TYPE_CHECKING:
@@ -62,5 +72,6 @@ LADDER: Final[Architecture[ArchitectureFields, Layout]] = Architecture(
     quality="1B and 3B trained from scratch comparable with the standard model (arXiv 2501.06589)",
     layout=_layout,
     program=partial(lowered, LADDER_WIRING),
+    wiring=partial(always, LADDER_WIRING),
     overlaps=True,
 )

@@ -113,7 +113,7 @@ class _Lowering:
                             self._step(part, suffix)
                 case wired.OfPart(part, steps_of_part):
                     self._part(part, steps_of_part)
-                case wired.SendStream(by):
+                case wired.SendStream(by=by):
                     self._send_stream(by)
                 case wired.BeginStream(by):
                     self._norms_ahead(waiting)
@@ -137,7 +137,7 @@ class _Lowering:
                 build.attention(self._gemms, suffix)
             case wired.FeedForward(onto):
                 build.ffn(suffix, accumulate=onto, gemms=self._gemms)
-            case wired.Residual(name, by):
+            case wired.Residual(name=name, by=by):
                 self._residual(name, by, suffix)
             case wired.Send(by):
                 self._collective(by, suffix)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from kraken_sim.architectures.architecture import Architecture
 from kraken_sim.architectures.lowering import lowered
-from kraken_sim.architectures.wiring import Attend, Exchange, FeedForward, Normalise, Residual, equal_layers
+from kraken_sim.architectures.wiring import Attend, Exchange, FeedForward, Normalise, Residual, always, equal_layers
 from kraken_sim.models.layout import tensor_parallel
 
 if TYPE_CHECKING:
@@ -37,4 +37,5 @@ PARALLEL: Final[Architecture[ArchitectureFields, Layout]] = Architecture(
     quality="a small loss at 8B, none at 62B (PaLM, arXiv 2204.02311, as others report it)",
     layout=_layout,
     program=partial(lowered, PARALLEL_WIRING),
+    wiring=partial(always, PARALLEL_WIRING),
 )

@@ -127,6 +127,7 @@ PARALLEL_TRACK: Final[Architecture[TrackFields, SyncedLayout]] = Architecture(
     ),
     layout=_layout,
     program=_program,
+    wiring=_wiring,
     fields=TrackFields,
     fits=_fits,
     check=_problems,

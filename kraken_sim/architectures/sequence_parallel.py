@@ -25,6 +25,7 @@ from kraken_sim.architectures.wiring import (
     Send,
     SendStream,
     Wiring,
+    always,
 )
 from kraken_sim.models.layout import tensor_parallel
 from kraken_sim.program.ops import CollectiveKind
@@ -73,6 +74,7 @@ SEQUENCE_PARALLEL: Final[Architecture[ArchitectureFields, Layout]] = Architectur
     quality="the same function",
     layout=_layout,
     program=partial(lowered, SEQUENCE_PARALLEL_WIRING),
+    wiring=partial(always, SEQUENCE_PARALLEL_WIRING),
     degenerate=_degenerate,
     searched=False,
 )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from kraken_sim.architectures.architecture import Architecture
 from kraken_sim.architectures.lowering import lowered
-from kraken_sim.architectures.wiring import Attend, Exchange, FeedForward, Normalise, Residual, equal_layers
+from kraken_sim.architectures.wiring import Attend, Exchange, FeedForward, Normalise, Residual, always, equal_layers
 from kraken_sim.models.layout import tensor_parallel
 
 if TYPE_CHECKING:
@@ -44,4 +44,5 @@ STANDARD: Final[Architecture[ArchitectureFields, Layout]] = Architecture(
     quality="the reference",
     layout=_layout,
     program=partial(lowered, STANDARD_WIRING),
+    wiring=partial(always, STANDARD_WIRING),
 )

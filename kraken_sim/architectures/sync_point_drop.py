@@ -62,21 +62,21 @@ def _layout(question: Question[DropFields]) -> DropLayout:
 _DROPPED: Final = (
     Normalise("norm_attention"),
     Attend(),
-    Residual("sum_attention"),
+    Residual("sum_attention", norm_only=True),
     Normalise("norm_ffn"),
     FeedForward(onto=True),
     Residual("residual_ffn", Exchange("all_reduce_ffn")),
 )
 
 
-def _wiring(layout: DropLayout) -> Wiring:
+def _wiring(layout: DropLayout, _: int) -> Wiring:
     """One blocking AllReduce of [T, d] in the layers that drop one, two in the others."""
     layers = (Layers((_DROPPED,), layout.dropped_layers), Layers(((*ATTENTION, *FEED_FORWARD),)))
     return Wiring("sync_point_drop", layers)
 
 
 def _program(layout: DropLayout, config: TransformerConfig, work: Workload) -> Program:
-    return lowered(_wiring(layout), layout, config, work)
+    return lowered(_wiring(layout, config.num_hidden_layers), layout, config, work)
 
 
 def _degenerate(_: DropFields, num_devices: int) -> str | None:
@@ -93,6 +93,7 @@ SYNC_POINT_DROP: Final[Architecture[DropFields, DropLayout]] = Architecture(
     quality=("LLaMA2-70B with 70 % dropped: 0.94 points of accuracy lost (arXiv 2502.20727, as others report it)"),
     layout=_layout,
     program=_program,
+    wiring=_wiring,
     fields=DropFields,
     degenerate=_degenerate,
     searched=False,

@@ -32,6 +32,7 @@ from kraken_sim.architectures.wiring import (
     OfPart,
     Take,
     Wiring,
+    always,
 )
 from kraken_sim.errors import Problem
 from kraken_sim.models.layout import Layout, whole_layer
@@ -116,6 +117,7 @@ DOMINO: Final[Architecture[ArchitectureFields, Layout]] = Architecture(
     quality="the same function",
     layout=_layout,
     program=partial(lowered, DOMINO_WIRING),
+    wiring=partial(always, DOMINO_WIRING),
     asks=_domino_asks,
     degenerate=_degenerate,
     searched=False,

@@ -61,11 +61,13 @@ class FeedForward:
 class Residual:
     """A block's output is added to the residual, summed `by` a collective first or as the device has it.
 
-    Kernel sets make the sum in the norm that follows, some the collective too.
+    Kernel sets make the sum in the norm that follows, some the collective too. With `norm_only` the sum is what that
+    norm reads, and the residual stays as it was.
     """
 
     name: str
     by: Exchange | None = None
+    norm_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +88,12 @@ class Add:
 class SendStream:
     """A blocking collective of the residual itself, to which all outputs have been added.
 
-    Of several blocks' residuals it is the collective of their sum.
+    Of several blocks' residuals it is the collective of their sum. With `mean` the residual before the last output
+    counts for its mean over the devices (that output for its sum); scaling it costs nothing in the sum before.
     """
 
     by: Exchange
+    mean: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,3 +188,8 @@ class Wiring:
 def equal_layers(name: str, *steps: WiringStep) -> Wiring:
     """A model of equal layers with these steps."""
     return Wiring(name, (Layers((steps,)),))
+
+
+def always(wiring: Wiring, *_: object) -> Wiring:
+    """The wiring, whatever the layout and the number of layers."""
+    return wiring

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from kraken_sim.architectures.architecture import Question
+from kraken_sim.architectures.registry import architecture as registered
 from kraken_sim.errors import InputError, closest
 from validation.models.communication import Group, world_group
 from validation.models.kraken import KrakenDecoder
 from validation.models.layers import initialise
 from validation.models.parallel import ParallelDecoder
 from validation.models.standard import StandardDecoder
+from validation.models.wired import WiredDecoder
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from kraken_sim.models.config import TransformerConfig
     from validation.models.decoder import Decoder
 
-ARCHITECTURES = ("standard", "parallel", "kraken")
+ARCHITECTURES = ("standard", "parallel", "kraken", "ladder", "desync", "sync_point_drop", "caat_net", "domino")
 
 
 def build_model(
@@ -25,6 +30,7 @@ def build_model(
     config: TransformerConfig,
     *,
     num_ways: int | None = None,
+    fields: Mapping[str, Any] | None = None,
     dtype: torch.dtype = torch.float16,
     device: torch.device | str = "cpu",
     seed: int = 0,
@@ -35,9 +41,10 @@ def build_model(
     Every rank of the default process group calls it.
 
     Args:
-        architecture: standard, parallel or kraken.
+        architecture: one of `ARCHITECTURES`.
         config: the model's shape; of a Kraken, the shape of one sub-layer.
         num_ways: sub-layers of a Kraken layer; the number of ranks when left out.
+        fields: of the architecture's own, as a scenario has them, where it runs by its wiring.
         dtype: of weights and activations.
         device: where they lie; "meta" makes a model without memory, for counting.
         seed: of the random weights; replicas agree on every rank.
@@ -48,7 +55,7 @@ def build_model(
     """
     ranks = world_group() if world is None else world
     with torch.device("meta"):
-        model = _construct(architecture, config, num_ways, ranks)
+        model = _construct(architecture, config, num_ways, fields or {}, ranks)
     model.to(dtype)
     if torch.device(device).type != "meta":
         model.to_empty(device=device)
@@ -56,7 +63,9 @@ def build_model(
     return model.eval()
 
 
-def _construct(architecture: str, config: TransformerConfig, num_ways: int | None, world: Group) -> Decoder:
+def _construct(
+    architecture: str, config: TransformerConfig, num_ways: int | None, fields: Mapping[str, Any], world: Group
+) -> Decoder:
     if architecture == "standard":
         return StandardDecoder(config, world)
     if architecture == "parallel":
@@ -64,4 +73,9 @@ def _construct(architecture: str, config: TransformerConfig, num_ways: int | Non
     if architecture == "kraken":
         return KrakenDecoder(config, world.size if num_ways is None else num_ways, world)
     suggestion = closest(architecture, ARCHITECTURES)
+    if architecture in ARCHITECTURES:
+        record = registered(architecture)
+        layout = record.layout(Question(config, world.size, record.own(**fields)))
+        assert record.wiring is not None
+        return WiredDecoder(config, record.wiring(layout, config.num_hidden_layers), world)
     raise InputError.single("architecture", "unknown", architecture, "standard", suggestion)

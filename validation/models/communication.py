@@ -141,38 +141,41 @@ def exchange(x: Tensor, group: Group) -> Tensor:
 
 
 class SideStreamSum:
-    """An in-place AllReduce beside the current stream's work (no autograd).
+    """In-place AllReduces beside the current stream's work (no autograd).
 
-    On CUDA it runs on a stream of its own with CUDA's lowest priority (0), forked from and joined to the
-    current stream by events, so that a graph capture of the current stream takes it in. Elsewhere it is
-    an asynchronous work item of the backend.
+    On CUDA they run on a stream of their own with CUDA's lowest priority (0), forked from and joined to the
+    current stream by events, so that a graph capture of the current stream takes them in. Elsewhere each is
+    an asynchronous work item of the backend. Several may be under way, each under its name.
     """
 
     def __init__(self, group: Group) -> None:
         self.group = group
         self._stream: torch.cuda.Stream | None = None
-        self._work: dist.Work | None = None
+        self._events: dict[str, tuple[torch.cuda.Event, torch.cuda.Event]] = {}
+        self._works: dict[str, dist.Work] = {}
 
-    def start(self, buffer: Tensor) -> None:
+    def start(self, buffer: Tensor, name: str = "") -> None:
         """Launches the AllReduce of `buffer`, which nobody may touch before `finish`."""
         if buffer.device.type != "cuda":
-            self._work = dist.all_reduce(buffer, group=self.group.handle, async_op=True)
+            self._works[name] = dist.all_reduce(buffer, group=self.group.handle, async_op=True)
             return
         main = torch.cuda.current_stream(buffer.device)
         # torch hands out 32 streams in turn, so ours can later become somebody's main stream.
         if self._stream is None or self._stream == main:
             self._stream = torch.cuda.Stream(buffer.device, priority=0)
-            self._ready, self._done = torch.cuda.Event(), torch.cuda.Event()
-        self._ready.record(main)
-        self._stream.wait_event(self._ready)
+            self._events.clear()
+        if name not in self._events:
+            self._events[name] = (torch.cuda.Event(), torch.cuda.Event())
+        ready, done = self._events[name]
+        ready.record(main)
+        self._stream.wait_event(ready)
         with torch.cuda.stream(self._stream):
             dist.all_reduce(buffer, group=self.group.handle)
-            self._done.record(self._stream)
+            done.record(self._stream)
 
-    def finish(self) -> None:
+    def finish(self, name: str = "") -> None:
         """Lets the current stream go on only when the sum is there."""
         if self._stream is not None:
-            torch.cuda.current_stream(self._stream.device).wait_event(self._done)
-        elif self._work is not None:
-            self._work.wait()
-            self._work = None
+            torch.cuda.current_stream(self._stream.device).wait_event(self._events[name][1])
+        elif name in self._works:
+            self._works.pop(name).wait()

@@ -95,13 +95,16 @@ class Reference:
         return scaled * self.weights[name + ".weight"] + self.weights[name + ".bias"]
 
     def _ffn(self, x: Tensor, prefix: str) -> Tensor:
+        return self._linear(self._inner(x, prefix), prefix + "down")
+
+    def _inner(self, x: Tensor, prefix: str) -> Tensor:
         inner = self._linear(x, prefix + "up")
         if self.config.gated_ffn:
             gate = self._linear(x, prefix + "gate")
             inner = gate / (1 + torch.exp(-gate)) * inner
         else:
             inner = inner * 0.5 * (1 + torch.erf(inner / 2**0.5))
-        return self._linear(inner, prefix + "down")
+        return inner
 
     def _rotated(self, x: Tensor) -> Tensor:
         """Each pair (x_i, x_{i + e/2}) of a head [B, T, heads, e] as a complex number, turned by t * base^(-2i/e)."""
@@ -112,6 +115,9 @@ class Reference:
         return torch.cat([turned.real, turned.imag], dim=-1)
 
     def _attention(self, x: Tensor, layer: int, way: int) -> Tensor:
+        return self._linear(self._context(x, layer, way), f"layers.{layer}.{way}.out")
+
+    def _context(self, x: Tensor, layer: int, way: int = 0) -> Tensor:
         p, (batch, length, _), e = f"layers.{layer}.{way}.", x.shape, self.config.head_dim
         q, k, v = (self._linear(x, p + name).view(batch, length, -1, e) for name in ("query", "key", "value"))
         if self.config.qk_norm:
@@ -124,4 +130,4 @@ class Reference:
         scores = torch.einsum("bqhe,bkhe->bhqk", q, k) / e**0.5
         hidden = torch.ones(length, length, dtype=torch.bool).triu(1)
         weights = scores.masked_fill(hidden, float("-inf")).softmax(-1)
-        return self._linear(torch.einsum("bhqk,bkhe->bqhe", weights, v).flatten(2), p + "out")
+        return torch.einsum("bhqk,bkhe->bqhe", weights, v).flatten(2)
