@@ -22,6 +22,7 @@ from kraken_sim.scenario.spec import Launch
 from validation import fp8_grid, model_grid
 from validation.microbench import chains, launch, loads, shapes
 from validation.microbench.pairs import pair_cases, sustained_chains
+from validation.rival_grid import rival_passes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 SUITES: Final = (
     *("quick", "full", "passes", "llama-passes", "llama-microbench", "chains", "host", "power"),
-    *("fp8-passes", "fp8-microbench"),
+    *("fp8-passes", "fp8-microbench", "rivals"),
 )
 ONE_DEVICE: Final = ("llama-passes", "fp8-passes")
 QUICK_CONDITIONS: Final = (DEFAULT_CONDITION, "channels-4")
@@ -142,6 +143,8 @@ def plan(suite: str, machine: Machine, conditions: Sequence[str]) -> list[Block]
     for index, condition in enumerate(conditions):
         if suite == "passes":
             blocks += _passes(machine, condition)
+        elif suite == "rivals":
+            blocks += _rivals(machine, condition)
         elif suite in ONE_DEVICE:
             blocks += _passes_of_one_device(suite, machine, condition)
         elif suite == "host":
@@ -164,6 +167,13 @@ def _passes(machine: Machine, condition: str) -> list[Block]:
     from validation.passes import list_passes, same_weights
 
     cases = list_passes("passes", machine.num_devices, device_type=machine.device_type, condition=condition)
+    return [Block(condition, group) for group in same_weights(cases)]
+
+
+def _rivals(machine: Machine, condition: str) -> list[Block]:
+    from validation.passes import same_weights
+
+    cases = rival_passes(machine.num_devices, condition, cpu=machine.device_type == "cpu")
     return [Block(condition, group) for group in same_weights(cases)]
 
 
