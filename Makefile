@@ -7,7 +7,7 @@ TORCH ?= torch==2.13.0
 OUT ?= out
 FUZZ_MINUTES ?= 60
 
-.PHONY: demo test fuzz coverage check bench clean
+.PHONY: demo test fuzz coverage check parity bench clean
 
 demo: $(VENV)/.installed
 	@mkdir -p $(OUT)
@@ -30,6 +30,14 @@ check: $(VENV)/.checked
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Three minutes on two cores: a tiny experiment on the text of this repository, and its curves.
+parity: $(VENV)/.tested
+	rm -rf $(OUT)/parity
+	$(BIN)/python -m validation.quality.corpus kraken_sim docs validation tests --suffix .py .md --vocabulary 1024 \
+		--out $(OUT)/corpus
+	$(BIN)/python -m validation.quality.parity validation/quality/experiments/tiny.yaml --data $(OUT)/corpus \
+		--out $(OUT)/parity --fit --deadline 140
+
 bench: $(VENV)/.tested
 	$(BIN)/python -m pytest -q --benchmark-enable --benchmark-only benchmarks
 
@@ -47,6 +55,8 @@ $(VENV)/.tested: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --group test
 	$(BIN)/python -m pip install --quiet '$(TORCH)' || \
 		echo "torch could not be installed: the tests of real models are skipped"
+	$(BIN)/python -m pip install --quiet 'lm-eval>=0.4.9' || \
+		echo "lm-eval could not be installed: its test is skipped"
 	@touch $@
 
 $(VENV)/.checked: $(VENV)/.tested

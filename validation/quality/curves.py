@@ -1,0 +1,53 @@
+"""Learning curves of runs as one HTML page."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import plotly.graph_objects as go
+
+from kraken_sim.files.whole import write_whole
+from kraken_sim.report.page import PALETTE, figures_html, render_page
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from kraken_sim.report.page import TextTable
+
+Log = list[dict[str, Any]]
+
+
+def curves(logs: Mapping[str, Log], key: str, title: str, colours: Mapping[str, str] | None = None) -> go.Figure:
+    """One line a run of a logged value over the tokens seen, both axes logarithmic where that helps."""
+    figure = go.Figure()
+    for index, (name, log) in enumerate(logs.items()):
+        lines = [line for line in log if line.get(key) is not None]
+        colour = (colours or {}).get(name, PALETTE[index % len(PALETTE)])
+        x, y = [line["tokens"] for line in lines], [line[key] for line in lines]
+        mode = "lines" if len(x) > 1 else "markers"
+        figure.add_scatter(x=x, y=y, name=name, mode=mode, line={"color": colour})
+    figure.update_layout(template="plotly_white", height=420, margin={"t": 30}, xaxis_title="tokens", yaxis_title=title)
+    return figure
+
+
+def write_curves(
+    path: Path,
+    title: str,
+    logs: Mapping[str, Log],
+    *,
+    sentences: Sequence[str] = (),
+    tables: Sequence[TextTable] = (),
+    colours: Mapping[str, str] | None = None,
+) -> None:
+    """A page of tables, and of curves of validation, training, and speed."""
+    shown = [
+        ("Validation loss", "validation_loss", "nats a token"),
+        ("Training loss", "loss", "nats a token"),
+        ("Learning rate", "learning_rate", "rate"),
+        ("Speed", "tokens_per_s", "tokens a second"),
+    ]
+    figures = figures_html([curves(logs, key, unit, colours) for _, key, unit in shown])
+    sections = [(table.title, table.html()) for table in tables]
+    sections += [(heading, figure) for (heading, _, _), figure in zip(shown, figures, strict=True)]
+    write_whole(path, render_page(title, sentences, sections).encode())
