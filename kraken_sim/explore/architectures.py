@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from kraken_sim.architectures.registry import BASELINE
 from kraken_sim.costs.attention_shape import attention_flops
 from kraken_sim.errors import InfeasibleError, InputError
+from kraken_sim.explore.quality import quality_of
 from kraken_sim.explore.sensitivity import probability_best, speedup_interval
 from kraken_sim.predict.api import compare
 from kraken_sim.predict.prediction import Prediction
@@ -128,7 +129,7 @@ class Rival:
     @property
     def quality(self) -> str:
         """What is published or measured of its quality."""
-        return self.prediction.resolved.architecture.quality
+        return quality_of(self.prediction)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import plotly.graph_objects as go
 
 from kraken_sim.engine.timeline import SpanKind
+from kraken_sim.explore.quality import quality_of
 from kraken_sim.predict.host_bound import host_bound
 from kraken_sim.program.program import MAIN_STREAM, Category
 from kraken_sim.report.labels import prediction_labels
@@ -73,6 +74,8 @@ def _summary(prediction: Prediction, base: Prediction) -> str:
         text += f", {100 * (base.latency_s / prediction.latency_s - 1):+.1f} % against {base.resolved.kind}"
         if base.scenario.runtime.kernels is not scenario.runtime.kernels:
             text += f" with {base.scenario.runtime.kernels} kernels"
+        if prediction.resolved.kind != base.resolved.kind:
+            text += f"; quality: {quality_of(prediction)}"
     text += f"; {load_words(prediction)}"
     found = host_bound(prediction)
     return text if found is None else f"{text}; {found.sentence()}"

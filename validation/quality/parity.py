@@ -3,8 +3,8 @@
     python -m validation.quality.parity EXPERIMENT.yaml --data out/corpus --out out/parity
 
 Same text, tokens, schedule; the learning rate is tuned for each with the same number of runs, then repeated with other
-seeds. It writes `parity.html` (table and curves) and `parity.json`; the same command goes on where it stopped, and what
-is done so far can be read at any time.
+seeds. It writes `parity.html` (table and curves), `parity.json` and `logs.jsonl`; the same command goes on where it
+stopped, and what is done so far can be read at any time.
 """
 
 from __future__ import annotations
@@ -63,6 +63,7 @@ def rows_of(experiment: Experiment, outcomes: dict[str, Outcome]) -> list[dict[s
                 "perplexity_ratio_error": 0.0 if outcome is base else error,
                 "bits_per_byte": outcome.bits_per_byte,
                 "tokens_per_s": outcome.tokens_per_s,
+                "tuned_as": outcome.candidate.tuned_as,
                 "tuning": {f"{run.learning_rate:g}": _finite(run.validation_loss) for run in outcome.tuning},
             }
         )
@@ -103,6 +104,7 @@ def _with_error(value: float, error: float | None, digits: int) -> str:
 def tuning_table(rows: Sequence[dict[str, Any]]) -> TextTable:
     """What every rate came to with the first seed."""
     rates = list(rows[0]["tuning"]) if rows else []
+    rows = [row for row in rows if row["tuned_as"] is None]
     cells = [
         [row["name"], *("diverged" if row["tuning"][rate] is None else f"{row['tuning'][rate]:.4f}" for rate in rates)]
         for row in rows
@@ -111,7 +113,7 @@ def tuning_table(rows: Sequence[dict[str, Any]]) -> TextTable:
 
 
 def write_results(experiment: Experiment, corpus: Corpus, out: Path) -> list[dict[str, Any]]:
-    """`parity.json` and `parity.html` of what is done; the rows.
+    """`parity.json`, `logs.jsonl` and `parity.html` of what is done; the rows.
 
     Raises:
         OSError: they cannot be written.
@@ -134,6 +136,8 @@ def write_results(experiment: Experiment, corpus: Corpus, out: Path) -> list[dic
         for seed in experiment.seeds
     }
     logs = {name: log for name, log in logs.items() if log}
+    lines = [json.dumps({"run": name, **line}) + "\n" for name, log in logs.items() for line in log]
+    write_whole(out / "logs.jsonl", "".join(lines).encode())
     places = {one.name: PALETTE[index % len(PALETTE)] for index, one in enumerate(experiment.candidates)}
     colours = {name: places[name.split(",")[0]] for name in logs}
     tables = [table_of(experiment, rows), tuning_table(rows)] if rows else []
