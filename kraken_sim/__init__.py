@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from kraken_sim.predict.prediction import Prediction as Prediction
     from kraken_sim.scenario.spec import Scenario as Scenario
     from kraken_sim.scenario.spec import load_scenario as load_scenario
+    from kraken_sim.serving.answer import serve as serve
+    from kraken_sim.serving.request import ServeRequest as ServeRequest
+    from kraken_sim.serving.request import load_serve_request as load_serve_request
     from kraken_sim.standalone.concurrent import link_traffic as link_traffic
     from kraken_sim.standalone.concurrent import simulate_concurrent as simulate_concurrent
     from kraken_sim.standalone.one_op import predict_op as predict_op
@@ -41,6 +44,7 @@ _HOMES = {
     "Prediction": "predict.prediction",
     "ProcureRequest": "explore.procure.request",
     "Scenario": "scenario.spec",
+    "ServeRequest": "serving.request",
     "best_channels": "explore.channels",
     "best_degree": "explore.degree",
     "compare": "predict.api",
@@ -49,7 +53,9 @@ _HOMES = {
     "load_design_request": "explore.design.request",
     "load_procure_request": "explore.procure.request",
     "load_scenario": "scenario.spec",
+    "load_serve_request": "serving.request",
     "procure": "explore.procure.candidates",
+    "serve": "serving.answer",
     "simulate": "predict.api",
     "predict_op": "standalone.one_op",
     "link_traffic": "standalone.concurrent",

@@ -98,6 +98,7 @@ OPTIONS = {
         "--worth",
         "SCENARIO",
     ],
+    "serve": ["--force", "--html", "--json", "REQUEST"],
     "procure": ["--force", "--html", "--json", "REQUEST"],
     "schema": ["kind"],
 }

@@ -24,7 +24,8 @@ from kraken_sim.explore.procure.economics import (
 from kraken_sim.explore.procure.option import replicas_needed
 from kraken_sim.explore.procure.queueing import ServiceClass, in_time_probability
 from kraken_sim.explore.procure.request import ProcureRequest, load_procure_request
-from kraken_sim.explore.procure.sla import MLPERF_PRESETS, TpotStatus, judge_tpot
+from kraken_sim.explore.procure.sla import TpotStatus, judge_tpot
+from kraken_sim.serving.sla import MLPERF_PRESETS
 
 EXAMPLE = Path(__file__).parent.parent / "scenarios" / "assistant_purchase.yaml"
 PRICE = {"per_hour": 8.0, "source": "example price", "date": "2026-01-01"}

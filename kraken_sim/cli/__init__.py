@@ -28,6 +28,7 @@ VERBS: Final[Mapping[str, str]] = {
     "sweep": "every point of a scenario whose fields may be lists, to Parquet",
     "profiles": "the machines that ship, and files of your own",
     "explore": "find the best design, and how sure that is",
+    "serve": "requests over time on replicas with continuous batching: TTFT and TPOT at percentiles, goodput, energy",
     "procure": "which machines meet an SLA, how many, and what they cost",
     "schema": "JSON schema of a scenario, a profile, a datasheet or a request",
 }

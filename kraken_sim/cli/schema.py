@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: Parser) -> None:
     """What may be given."""
-    kinds = ("scenario", "profile", "machine", "design", "purchase")
+    kinds = ("scenario", "profile", "machine", "design", "purchase", "service")
     parser.add_argument("kind", choices=kinds, nargs="?", default="scenario")
     parser.set_defaults(handler=_schema)
 
@@ -42,6 +42,10 @@ def _schema_of(kind: str) -> dict[str, Any]:
         from kraken_sim.explore.procure.request import ProcureRequest
 
         return ProcureRequest.model_json_schema()
+    if kind == "service":
+        from kraken_sim.serving.request import ServeRequest
+
+        return ServeRequest.model_json_schema()
     from kraken_sim.scenario.spec import scenario_json_schema
 
     return scenario_json_schema()

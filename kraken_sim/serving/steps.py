@@ -1,9 +1,10 @@
 """How long a step of a service takes, and what it draws, from few simulated ones.
 
 A step of decoding sequences is simulated at a few lengths of the cache for each batch (that of the captured graph it is
-padded to), and is a line between them. A step that computes prompts is simulated once for each number of tokens, as
-one prompt; what attention and the logits of its own sequences cost instead is priced kernel by kernel. Attention reads
-all caches of a batch at their mean length, and takes one chunk of a prompt after the other.
+padded to), and is a line between them. A step that computes prompts is simulated for its number of tokens, rounded up
+a little, as one prompt; what attention and the logits of its own sequences cost instead is priced kernel by kernel, and
+counts as far as such a step does not wait for its host. Attention reads all caches of a batch at their mean length, and
+takes one chunk of a prompt after the other.
 """
 
 from __future__ import annotations
@@ -82,6 +83,8 @@ class _Base:
 
     seconds: float
     watts: float
+    felt: float
+    """Share of the time in which the device does not wait for its host."""
     prepared: Prepared
     attention: dict[Attention, int]
     heads: dict[Gemm, int]
@@ -139,19 +142,29 @@ class PredictedSteps:
     def mixed(self, batch: int, cache_tokens: int, chunks: Sequence[Chunk]) -> tuple[float, float]:
         """See `StepTimes`."""
         tokens = batch + sum(chunk.num_tokens for chunk in chunks)
-        base = self._base(rounded(tokens), self.launch_mixed)
-        own_s = sum(self._attention_s(1, chunk.num_tokens, chunk.start + chunk.num_tokens) for chunk in chunks)
+        own_s = sum(self.attention_s(1, chunk.num_tokens, chunk.start + chunk.num_tokens) for chunk in chunks)
         if batch:
-            own_s += self._attention_s(batch, 1, 1 + cache_tokens // batch)
-        num_tokens = rounded(tokens)
-        instead_s = self._attention_s(1, num_tokens, num_tokens)
-        logits_s = self._logits_s(batch + len(chunks)) - self._logits_s(1)
-        seconds = base.seconds + own_s - instead_s + logits_s
-        if self.launch_mixed is Launch.EAGER:
-            # A host that launches one by one is no faster for a device that waits for it.
-            graph = self._base(num_tokens, Launch.GRAPH)
-            seconds = max(self._base(1, Launch.EAGER).seconds, seconds - base.seconds + graph.seconds)
-        return self.host_s + seconds, base.watts
+            own_s += self.attention_s(batch, 1, 1 + cache_tokens // batch)
+        own_s += self._logits_s(batch + len(chunks)) - self._logits_s(1)
+        seconds, watts = self._with(rounded(tokens), own_s)
+        return self.host_s + seconds + self._launches_s(rounded(tokens), len(chunks) + bool(batch) - 1), watts
+
+    def felt(self, tokens: int) -> float:
+        """Share of its time in which a step of so many tokens does not wait for its host."""
+        return self._base(rounded(tokens), self.launch_mixed).felt
+
+    def _launches_s(self, tokens: int, groups: int) -> float:
+        """What a host adds that launches attention of so many further groups, as far as the step waits for it."""
+        if self.launch_mixed is not Launch.EAGER or groups < 1:
+            return 0.0
+        base = self._base(tokens, self.launch_mixed)
+        launches = groups * sum(base.attention.values())
+        return (1.0 - base.felt) * launches * base.prepared.machine.launch.eager_kernel_s
+
+    def _with(self, tokens: int, own_s: float) -> tuple[float, float]:
+        """A step of so many tokens whose attention and further logits take `own_s`, as far as it waits for them."""
+        base = self._base(tokens, self.launch_mixed)
+        return base.seconds + base.felt * (own_s - self.attention_s(1, tokens, tokens)), base.watts
 
     def _base(self, tokens: int, launch: Launch) -> _Base:
         if (found := self._bases.get((tokens, launch))) is None:
@@ -167,10 +180,17 @@ class PredictedSteps:
                         attention[op] = attention.get(op, 0) + segment.repeat
                     elif isinstance(op, Gemm) and kernel.category is Category.LM_HEAD:
                         heads[op] = heads.get(op, 0) + segment.repeat
-            found = self._bases[tokens, launch] = _Base(node.seconds, node.watts, prediction.prepared, attention, heads)
+            found = self._bases[tokens, launch] = _Base(
+                node.seconds,
+                node.watts,
+                1.0 - prediction.host_wait_s / prediction.latency_s,
+                prediction.prepared,
+                attention,
+                heads,
+            )
         return found
 
-    def _attention_s(self, batch: int, q_len: int, kv_len: int) -> float:
+    def attention_s(self, batch: int, q_len: int, kv_len: int) -> float:
         """Attention of a group of sequences, in all layers of a device."""
         key = (batch, q_len, kv_len)
         if (found := self._prices.get(key)) is None:
@@ -201,8 +221,8 @@ class PredictedSteps:
 
 
 def rounded(tokens: int) -> int:
-    """The number of tokens that a step with prompts is simulated at: the next of a grid within 3 to 6 %."""
+    """The number of tokens that a step with prompts is simulated at: the next of a grid, as GEMMs fill whole tiles."""
     granule = 16
-    while tokens > 32 * granule:
+    while tokens > 128 * granule:
         granule *= 2
     return -(-tokens // granule) * granule

@@ -73,7 +73,11 @@ def drawn(rate_per_s: float, seconds: float, seed: int, *, tiny: bool) -> Reques
 
 
 def trace_line(fraction: float | None, requests: Requests, log: Log) -> dict[str, Any]:
-    """What is written of a trace at that fraction of what the server can take; None: all requests at once."""
+    """What is written of a trace at that fraction of what the server can take; None: all requests at once.
+
+    A step is its start, its end, the device's part, decoding sequences, tokens in their caches, and chunks (request,
+    tokens before, tokens).
+    """
     count = range(len(requests))
     return {
         "kind": "trace",
@@ -81,10 +85,15 @@ def trace_line(fraction: float | None, requests: Requests, log: Log) -> dict[str
         "arrival_s": requests.arrival_s.tolist(),
         "prompt_tokens": requests.prompt_tokens.tolist(),
         "output_tokens": requests.output_tokens.tolist(),
-        "first_token_s": [log.first_token_s[index] for index in count],
-        "finish_s": [log.finish_s[index] for index in count],
+        "first_token_s": [round(log.first_token_s[index], 6) for index in count],
+        "finish_s": [round(log.finish_s[index], 6) for index in count],
         "steps": [
-            [step["start_s"], step["end_s"], step["device_s"], step["decoding"], step["cached"], step["chunks"]]
+            [
+                *(round(step[name], 6) for name in ("start_s", "end_s", "device_s")),
+                len(step["decoding"]),
+                step["cached"],
+                step["chunks"],
+            ]
             for step in log.steps
         ],
     }

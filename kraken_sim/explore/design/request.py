@@ -12,7 +12,11 @@ from pydantic import Field
 from kraken_sim.architectures.registry import BASELINE, architecture, kinds, searched
 from kraken_sim.errors import InputError, Problem, closest
 from kraken_sim.explore.design.shape import Design, default_ffn_expansion, divides, widths_for_budget
-from kraken_sim.explore.fields import (
+from kraken_sim.files.model import FileModel, NotEmpty
+from kraken_sim.models.counts import parameter_count
+from kraken_sim.models.kraken_width import SUPPORTED_HEAD_DIMS
+from kraken_sim.profiles.load import load_profile
+from kraken_sim.scenario.request_file import (
     Amount,
     Duration,
     IsoDate,
@@ -23,10 +27,6 @@ from kraken_sim.explore.fields import (
     raise_if_any,
     read_request,
 )
-from kraken_sim.files.model import FileModel, NotEmpty
-from kraken_sim.models.counts import parameter_count
-from kraken_sim.models.kraken_width import SUPPORTED_HEAD_DIMS
-from kraken_sim.profiles.load import load_profile
 from kraken_sim.scenario.resolve import resolve_model
 from kraken_sim.scenario.spec import DeviceCount, KindName, Phase, Scenario, Size, with_architecture
 

@@ -22,7 +22,7 @@ from kraken_sim.profiles.what_if import with_bandwidth_factor
 
 if TYPE_CHECKING:
     from kraken_sim.explore.procure.request import WhatIfSpec, WorkloadSpec
-    from kraken_sim.explore.procure.sla import Sla
+    from kraken_sim.serving.sla import Sla
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from kraken_sim.explore.procure.request import LoadSpec, WorkloadSpec
-    from kraken_sim.explore.procure.sla import Sla, TpotVerdict
+    from kraken_sim.explore.procure.sla import TpotVerdict
     from kraken_sim.predict.energy import StepEnergy
     from kraken_sim.predict.prediction import Prediction
     from kraken_sim.profiles.profile import HardwareProfile
+    from kraken_sim.serving.sla import Sla
 
 HEADROOM_TOLERANCE: Final = 1e-6
 """Relative precision of the load that an option just carries."""

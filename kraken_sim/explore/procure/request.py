@@ -10,9 +10,13 @@ from pydantic import Field, model_validator
 from kraken_sim.architectures.registry import BASELINE, architecture
 from kraken_sim.errors import InputError, Problem
 from kraken_sim.explore.degree import degrees
-from kraken_sim.explore.fields import (
+from kraken_sim.files.model import FileModel, Name, NotEmpty
+from kraken_sim.files.problems import fields_error
+from kraken_sim.profiles.load import load_profile
+from kraken_sim.program.formats import KVCacheDType, Quantization
+from kraken_sim.program.ops import ComputeDType, DType
+from kraken_sim.scenario.request_file import (
     Amount,
-    Duration,
     IsoDate,
     Source,
     Watts,
@@ -21,14 +25,9 @@ from kraken_sim.explore.fields import (
     raise_if_any,
     read_request,
 )
-from kraken_sim.explore.procure.sla import Sla, sla_preset
-from kraken_sim.files.model import FileModel, Name, NotEmpty
-from kraken_sim.files.problems import fields_error
-from kraken_sim.profiles.load import load_profile
-from kraken_sim.program.formats import KVCacheDType, Quantization
-from kraken_sim.program.ops import ComputeDType, DType
 from kraken_sim.scenario.resolve import resolve_model
 from kraken_sim.scenario.spec import CONTEXT_LIMIT, ArchitectureSpec, DeviceCount, ModelSpec, RuntimeSpec, Scenario
+from kraken_sim.serving.sla import SlaSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,37 +43,6 @@ Tokens = Annotated[int, Field(strict=True, ge=1, le=CONTEXT_LIMIT)]
 def _standard() -> ArchitectureSpec:
     standard: ArchitectureSpec = architecture(BASELINE).own()
     return standard
-
-
-class SlaSpec(FileModel):
-    """A preset, or limits of one's own."""
-
-    preset: Name | None = Field(default=None, examples=["mlperf-llama2-70b-interactive"])
-    ttft: Duration | None = Field(default=None, description="From arrival to first token.", examples=['"500 ms"'])
-    tpot: Duration | None = Field(default=None, description="Time per output token.", examples=['"40 ms"'])
-    percentile: Annotated[float, Field(ge=50.0, lt=100.0)] | None = Field(
-        default=None, description="Share of the prompts that keep the limits, per cent; default: 99.", examples=[99]
-    )
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        own = [name for name in ("ttft", "tpot", "percentile") if getattr(self, name) is not None]
-        if self.preset is not None and own:
-            raise fields_error("the preset says it already; give a preset or limits of your own, not both", *own)
-        if self.preset is None and self.ttft is None:
-            raise fields_error("is required without a preset", "ttft")
-        return self
-
-    def resolve(self) -> Sla:
-        """The limits.
-
-        Raises:
-            InputError: no such preset.
-        """
-        if self.preset is not None:
-            return sla_preset(self.preset)
-        assert self.ttft is not None  # checked above
-        return Sla(self.ttft, self.tpot, self.percentile or 99.0, "the request's own limits")
 
 
 class LoadSpec(FileModel):

@@ -1,0 +1,37 @@
+"""`kraken-sim serve`: requests over time on replicas with continuous batching."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kraken_sim.cli.inputs import shipped_path
+from kraken_sim.cli.output import write_outputs
+from kraken_sim.cli.parser import add_outputs
+
+if TYPE_CHECKING:
+    import argparse
+
+    from kraken_sim.cli.parser import Parser
+
+
+def add_arguments(parser: Parser) -> None:
+    """What may be given."""
+    parser.add_argument("request", metavar="REQUEST", help="replicas, traffic and limits: a file, or a name")
+    add_outputs(parser)
+    parser.set_defaults(handler=_serve)
+
+
+def _serve(args: argparse.Namespace) -> None:
+    """Simulates a service's requests."""
+    from kraken_sim.report.serving import serve_report
+    from kraken_sim.serving.answer import serve
+    from kraken_sim.serving.request import load_serve_request
+
+    answer = serve(load_serve_request(shipped_path(args.request, "REQUEST")))
+
+    def page() -> str:
+        from kraken_sim.report.serving_html import serve_html
+
+        return serve_html(answer)
+
+    write_outputs(args, answer.as_dict, lambda: serve_report(answer), page)

@@ -1,0 +1,379 @@
+"""What a service answers: requests on replicas of predicted steps, at both ends of the predictions' intervals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from kraken_sim.errors import InfeasibleError, InputError, Problem
+from kraken_sim.predict.energy import step_energy
+from kraken_sim.predict.pipeline import Predictor
+from kraken_sim.predict.records import Records
+from kraken_sim.scenario.spec import as_scenario
+from kraken_sim.serving.arrivals import Requests
+from kraken_sim.serving.fleet import Handover, ReplicaPool, Served, serve_requests
+from kraken_sim.serving.memory import replica_memory
+from kraken_sim.serving.request import serve_problems
+from kraken_sim.serving.scheduler import SchedulerRules
+from kraken_sim.serving.steps import End, PredictedSteps
+from kraken_sim.units import format_seconds
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from kraken_sim.profiles.profile import HardwareProfile
+    from kraken_sim.serving.memory import ReplicaMemory
+    from kraken_sim.serving.request import ServeRequest
+    from kraken_sim.serving.sla import Sla
+
+PERCENTILES: Final = (50.0, 90.0, 99.0)
+"""Of every time that is reported; a choice of ours."""
+
+MOST_BOTH_ENDS: Final = 20_000
+"""Requests that are simulated at both ends of the intervals too, at most; a choice of ours."""
+
+BURST: Final = 1500
+"""Requests at once that say what a service can take; a choice of ours."""
+
+ROUNDS: Final = 6
+"""The same as a multiple of the sequences of a step, at least; a choice of ours, as the first and last are left out."""
+
+EDGE: Final = 0.98
+"""Share of what a service takes above which a Poisson process's queue grows for longer than is simulated; a choice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Mean and percentiles of a time over the requests, in seconds."""
+
+    mean_s: float
+    percentiles_s: dict[float, float]
+
+    @classmethod
+    def of(cls, times_s: NDArray[np.float64], also: float | None = None) -> Spread:
+        """Of times, those that are no number left out; `also` another percentile."""
+        known = times_s[~np.isnan(times_s)]
+        wanted = sorted({*PERCENTILES, *(() if also is None else (also,))})
+        if not len(known):
+            return cls(float("nan"), dict.fromkeys(wanted, float("nan")))
+        found = np.percentile(known, wanted)
+        return cls(float(known.mean()), dict(zip(wanted, map(float, found), strict=True)))
+
+    def as_dict(self) -> dict[str, float | None]:
+        """For JSON."""
+        numbers = {"mean_s": self.mean_s, **{f"p{name:g}_s": value for name, value in self.percentiles_s.items()}}
+        return {name: None if np.isnan(value) else value for name, value in numbers.items()}
+
+
+@dataclass(frozen=True)
+class ServeAnswer:
+    """The answer to a request; `ends` are the same requests at the low and the high end of the intervals.
+
+    `capacity_per_s` is what the service can take of such requests: its stable limit.
+    """
+
+    request: ServeRequest
+    profile: HardwareProfile
+    memory: ReplicaMemory
+    served: Served
+    ends: tuple[Served, Served]
+    capacity_per_s: float
+    num_devices: int
+    idle_w: float
+
+    @property
+    def sla(self) -> Sla | None:
+        """The limits to keep."""
+        return self.request.limits()
+
+    @cached_property
+    def spreads(self) -> dict[str, tuple[Spread, Spread, Spread]]:
+        """TTFT, TPOT and end to end: as predicted, and at both ends."""
+        also = None if self.sla is None else self.sla.percentile
+        runs = (self.served, *self.ends)
+        names = ("ttft_s", "tpot_s", "e2e_s")
+        return {name: tuple(Spread.of(getattr(run, name), also) for run in runs) for name in names}  # type: ignore[misc]
+
+    @property
+    def kept(self) -> float | None:
+        """Share of the requests that keep the limits; None where there are none."""
+        return None if self.sla is None else kept_share(self.served, self.sla)
+
+    @property
+    def keeps_sla(self) -> bool | None:
+        """Whether every limit is kept at its percentile."""
+        return None if self.sla is None else keeps(self.served, self.sla)
+
+    @property
+    def goodput_per_s(self) -> float:
+        """Requests a second that keep the limits; all where there are none."""
+        share = 1.0 if self.kept is None else self.kept
+        return share * len(self.served.requests) / self.served.span_s
+
+    @property
+    def output_tokens_per_s(self) -> float:
+        """Tokens that are answered a second."""
+        return float(self.served.requests.output_tokens.sum()) / self.served.span_s
+
+    @property
+    def utilisations(self) -> list[float]:
+        """Share of the time that each replica computes."""
+        return [account.busy_s / self.served.span_s for account in self.served.accounts]
+
+    @property
+    def energy_j(self) -> float:
+        """Of all devices, waiting ones too; no hosts."""
+        accounts, span_s = self.served.accounts, self.served.span_s
+        idle_s = sum(max(0.0, span_s - account.busy_s) for account in accounts)
+        return sum(account.energy_j for account in accounts) + idle_s * self.idle_w * self.num_devices
+
+    @property
+    def mean_batch(self) -> float:
+        """Tokens answered a step, over all replicas that decode."""
+        accounts = self.served.accounts[self.served.num_prefill :]
+        return sum(account.generated_tokens for account in accounts) / max(
+            1, sum(account.steps for account in accounts)
+        )
+
+    @property
+    def records(self) -> Records:
+        """One flat row for each request."""
+        served, requests = self.served, self.served.requests
+        columns = {
+            "arrival_s": requests.arrival_s,
+            "prompt_tokens": requests.prompt_tokens,
+            "output_tokens": requests.output_tokens,
+            "ttft_s": served.ttft_s,
+            "tpot_s": served.tpot_s,
+            "e2e_s": served.e2e_s,
+        }
+        lists = [column.tolist() for column in columns.values()]
+        return Records(dict(zip(columns, row, strict=True)) for row in zip(*lists, strict=True))
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        served, sla = self.served, self.sla
+        limits = None
+        if sla is not None:
+            limits = {
+                "ttft_s": sla.ttft_s,
+                "tpot_s": sla.tpot_s,
+                "percentile": sla.percentile,
+                "source": sla.source,
+                "kept": self.keeps_sla,
+                "share": self.kept,
+            }
+        times = {
+            name: {**middle.as_dict(), "low": low.as_dict(), "high": high.as_dict()}
+            for name, (middle, low, high) in self.spreads.items()
+        }
+        return {
+            "name": self.request.name,
+            "hardware": self.request.hardware,
+            "num_devices": self.num_devices,
+            "replicas": self.request.replicas,
+            "prefill_replicas": served.num_prefill,
+            "num_requests": len(served.requests),
+            "requests_per_s": _finite(served.requests.rate_per_s),
+            "capacity_per_s": self.capacity_per_s,
+            "span_s": served.span_s,
+            **times,
+            "sla": limits,
+            "goodput_per_s": self.goodput_per_s,
+            "output_tokens_per_s": self.output_tokens_per_s,
+            "utilisation": self.utilisations,
+            "mean_batch": self.mean_batch,
+            "preemptions": served.preemptions,
+            "energy_j": self.energy_j,
+            "energy_j_per_output_token": self.energy_j / float(served.requests.output_tokens.sum()),
+            "memory": self.memory.as_dict(),
+            "queue": [
+                {
+                    "time_s": samples.times_s,
+                    "waiting": [state[0] for state in samples.states],
+                    "running": [state[1] for state in samples.states],
+                    "used_blocks": [state[2] for state in samples.states],
+                }
+                for samples in served.samples
+            ],
+        }
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None
+
+
+def keeps(served: Served, sla: Sla) -> bool:
+    """Whether every limit is kept at its percentile."""
+    if float(np.percentile(served.ttft_s, sla.percentile)) > sla.ttft_s:
+        return False
+    paces = served.tpot_s[~np.isnan(served.tpot_s)]
+    return sla.tpot_s is None or not len(paces) or float(np.percentile(paces, sla.percentile)) <= sla.tpot_s
+
+
+def kept_share(served: Served, sla: Sla) -> float:
+    """Share of the requests that keep all limits."""
+    good = served.ttft_s <= sla.ttft_s
+    if sla.tpot_s is not None:
+        good &= ~(served.tpot_s > sla.tpot_s)
+    return float(good.mean())
+
+
+@dataclass(slots=True)
+class ServiceSimulator:
+    """Replicas of a request, ready to serve anything; steps that were predicted once are kept."""
+
+    request: ServeRequest
+    predictor: Predictor = field(default_factory=Predictor)
+    memory: ReplicaMemory = field(init=False)
+    profile: HardwareProfile = field(init=False)
+    num_devices: int = field(init=False)
+    idle_w: float = field(init=False)
+    _steps: dict[End, PredictedSteps] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        """Prepares a replica.
+
+        Raises:
+            InputError: the request does not fit its machine's profile.
+            InfeasibleError: no room is left for the cache.
+        """
+        request, rules = self.request, self.request.scheduler
+        prediction = self.predictor.predict(as_scenario(request.scenario()))
+        self.profile, self.num_devices = prediction.profile, prediction.resolved.num_devices
+        self.idle_w = step_energy(prediction).idle_w
+        self.memory = replica_memory(
+            request.scenario(),
+            prediction.resolved,
+            self.profile.device.hbm_capacity_bytes,
+            utilisation=rules.gpu_memory_utilization,
+            max_num_seqs=rules.max_num_seqs,
+            max_num_batched_tokens=rules.max_num_batched_tokens,
+            block_size=rules.block_size,
+        )
+
+    def steps(self, end: End = End.MIDDLE) -> PredictedSteps:
+        """Times of a replica's steps."""
+        if end not in self._steps:
+            spec = self.request.scheduler
+            launch = spec.mixed_launch or self.request.runtime.launch
+            self._steps[end] = PredictedSteps(self.predictor, self.request.scenario(), spec.host_step, launch, end)
+        return self._steps[end]
+
+    def rules(self, *, prefill_only: bool = False) -> SchedulerRules:
+        """How a replica batches."""
+        spec = self.request.scheduler
+        return SchedulerRules(
+            num_blocks=self.memory.num_blocks,
+            block_size=spec.block_size,
+            max_num_seqs=spec.max_num_seqs,
+            max_num_batched_tokens=spec.max_num_batched_tokens,
+            chunked=spec.chunked_prefill,
+            priority=spec.priority,
+            preemption=spec.preemption,
+            prefix_length=spec.prefix_tokens,
+            prefill_only=prefill_only,
+        )
+
+    def serve(
+        self, requests: Requests, end: End = End.MIDDLE, replicas: int | None = None, *, record: bool = False
+    ) -> Served:
+        """Simulates requests that `check` has let pass; `replicas` instead of the request's."""
+        request, steps = self.request, self.steps(end)
+        swap_s = self.memory.token_bytes / request.scheduler.host_link
+        pool = ReplicaPool(steps, self.rules(), replicas or request.replicas, swap_s)
+        if request.prefill is None:
+            return serve_requests(requests, pool, request.routing, record=record)
+        apart = request.prefill
+        before = ReplicaPool(steps, self.rules(prefill_only=True), apart.replicas)
+        link = Handover(apart.latency, self.memory.token_bytes / apart.link)
+        return serve_requests(requests, pool, request.routing, before, link, record=record)
+
+    def capacity_per_s(self, requests: Requests) -> float:
+        """What the service takes of such requests a second where there are always more: its stable limit."""
+        replicas = self.request.replicas + (self.request.prefill.replicas if self.request.prefill else 0)
+        count = replicas * max(BURST, ROUNDS * self.request.scheduler.max_num_seqs)
+        lengths = (np.resize(values, count) for values in (requests.prompt_tokens, requests.output_tokens))
+        burst = Requests(np.zeros(count), *lengths)
+        ends = np.sort(self.serve(burst).finish_s)
+        first, last = len(ends) // 5, len(ends) - 1 - len(ends) // 5
+        if last <= first or ends[last] <= ends[first]:
+            return len(ends) / float(ends[-1])
+        return (last - first) / float(ends[last] - ends[first])
+
+    def check(self, requests: Requests) -> None:
+        """Nothing, if every request could be answered alone within the limits.
+
+        Raises:
+            InputError: a prompt is no longer than the prefix of all, or longer than whole prompts may be.
+            InfeasibleError: one overflows the cache, or a limit lies below a single step.
+        """
+        spec, sla = self.request.scheduler, self.request.limits()
+        shortest, longest = int(requests.prompt_tokens.min()), int(requests.prompt_tokens.max())
+        if shortest <= spec.prefix_tokens:
+            message = f"a prompt of {shortest} tokens is no longer than the prefix of all"
+            raise InputError.single("scheduler.prefix_tokens", message, spec.prefix_tokens, str(shortest - 1))
+        if not spec.chunked_prefill and longest - spec.prefix_tokens > spec.max_num_batched_tokens:
+            message = f"a prompt of {longest:,} tokens does not fit in a step, and is not to be cut"
+            example = str(longest - spec.prefix_tokens)
+            raise InputError.single("scheduler.max_num_batched_tokens", message, spec.max_num_batched_tokens, example)
+        tokens = int((requests.prompt_tokens + requests.output_tokens).max())
+        self._check_positions(tokens)
+        if tokens > self.memory.cache_tokens:
+            message = f"a request of {tokens:,} tokens does not fit in the cache of a replica"
+            raise InfeasibleError(message, f"{self.memory.cache_tokens:,} tokens in {self.memory.num_blocks:,} blocks")
+        if sla is None:
+            return
+        fastest = self.steps(End.LOW)
+        step_s = fastest.decode(1, shortest).first_s
+        if sla.tpot_s is not None and sla.tpot_s < step_s:
+            message = f"a decode step of one sequence alone takes {format_seconds(step_s)}, whatever the load"
+            raise InfeasibleError(message, f"TPOT {format_seconds(sla.tpot_s)} of the SLA")
+        if sla.ttft_s < step_s:
+            message = f"a step of one token takes {format_seconds(step_s)}, whatever the load"
+            raise InfeasibleError(message, f"TTFT {format_seconds(sla.ttft_s)} of the SLA")
+
+    def _check_positions(self, tokens: int) -> None:
+        config = self.predictor.resolve(self.request.scenario()).config
+        limit = config.max_position_embeddings
+        if config.position_embeddings and tokens > limit:
+            message = f"a request has {tokens:,} tokens; the model has {limit:,} learned positions"
+            raise InputError([Problem("traffic", message, example="model: {max_position_embeddings: 8192}")])
+
+
+def serve(request: ServeRequest) -> ServeAnswer:
+    """Simulates the requests of a file.
+
+    Raises:
+        InputError: the request is wrong.
+        InfeasibleError: the model or a request does not fit, a limit lies below one step, or more come than the service
+            can take; names the limiting number.
+    """
+    if problems := list(serve_problems(request)):
+        raise InputError(problems)
+    service, requests = ServiceSimulator(request), request.traffic.requests()
+    service.check(requests)
+    capacity = service.capacity_per_s(requests)
+    rate = request.traffic.requests_per_s
+    if rate is not None and rate > EDGE * capacity:
+        message = f"{rate:g} requests/s are more than {_replicas(request)} can take: the queue grows without end"
+        raise InfeasibleError(message, f"stable limit {capacity:.3g} requests/s")
+    part = requests.part(MOST_BOTH_ENDS)
+    ends = service.serve(part, End.LOW), service.serve(part, End.HIGH)
+    return ServeAnswer(
+        request,
+        service.profile,
+        service.memory,
+        service.serve(requests),
+        ends,
+        capacity,
+        service.num_devices,
+        service.idle_w,
+    )
+
+
+def _replicas(request: ServeRequest) -> str:
+    return f"{request.replicas} replica{'s' if request.replicas != 1 else ''} of {request.name}"

@@ -1,0 +1,326 @@
+"""A request for `serve` as its file has it: a replica, how it schedules, the traffic, the limits to keep."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Self
+
+from pydantic import Field, StrictBool, StrictStr, model_validator
+
+from kraken_sim.architectures.registry import BASELINE, architecture
+from kraken_sim.errors import InputError, Problem
+from kraken_sim.files.model import FileModel, Name, quantity, quantity_text
+from kraken_sim.files.problems import fields_error
+from kraken_sim.profiles.load import load_profile
+from kraken_sim.profiles.placement import Placement
+from kraken_sim.program.formats import ActivationScheme, KVCacheDType, Quantization
+from kraken_sim.program.ops import ComputeDType, DType
+from kraken_sim.scenario.request_file import Amount, Duration, absolute_hardware, absolute_model, read_request
+from kraken_sim.scenario.resolve import resolve_model
+from kraken_sim.scenario.spec import (
+    CONTEXT_LIMIT,
+    ArchitectureSpec,
+    DeviceCount,
+    Launch,
+    ModelSpec,
+    RuntimeSpec,
+    Scenario,
+)
+from kraken_sim.serving.arrivals import Bursts, Lengths, Requests, drawn_requests
+from kraken_sim.serving.fleet import Routing
+from kraken_sim.serving.scheduler import Preemption, Priority
+from kraken_sim.serving.sla import Sla, SlaSpec
+from kraken_sim.serving.trace_file import read_trace_file
+from kraken_sim.units import Dimension
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+REQUESTS_LIMIT = 10_000_000
+"""Most requests of a simulation; a limit of ours: half an hour of it."""
+
+SEQUENCES_LIMIT = 4096
+"""Most sequences of a step; a limit of ours, above what engines take."""
+
+HOST_STEP_S = 5e-4
+"""What scheduling, inputs, sampling and answers add to a step; assumed, as of an engine that schedules a step ahead of
+the device in part."""
+
+HOST_LINK_BYTES_PER_S = 25e9
+"""What a swapped cache goes to the host and back at; assumed, a PCIe 4.0 x16 link as copies reach it."""
+
+LinkBandwidth = Annotated[float, quantity(Dimension.BANDWIDTH), Field(gt=0.0), quantity_text(Dimension.BANDWIDTH)]
+TokenCount = Annotated[int, Field(strict=True, ge=1, le=CONTEXT_LIMIT)]
+Replicas = Annotated[int, Field(strict=True, ge=1, le=4096)]
+
+
+class LengthSpec(FileModel):
+    """Tokens of prompts or answers: a mean, and how far they spread, lognormally."""
+
+    mean: Annotated[float, Field(ge=1.0, le=CONTEXT_LIMIT)] = Field(
+        description="Mean number of tokens.", examples=[2000]
+    )
+    variation: Annotated[float, Field(ge=0.0, le=10.0)] = Field(
+        default=0.0, description="Standard deviation over the mean; 0: all alike.", examples=[0.7]
+    )
+    least: TokenCount = Field(default=1, description="Fewest tokens.", examples=[16])
+    most: TokenCount | None = Field(
+        default=None, description="Most tokens; default: eight times the mean.", examples=[8000]
+    )
+
+    def lengths(self) -> Lengths:
+        """As they are drawn."""
+        return Lengths(self.mean, self.variation, self.least, self.most or max(self.least, round(8.0 * self.mean)))
+
+
+class BurstSpec(FileModel):
+    """Times at which requests come more often; the mean rate stays."""
+
+    factor: Annotated[float, Field(gt=1.0, le=1000.0)] = Field(
+        description="Rate in a burst over that outside.", examples=[4]
+    )
+    duration: Duration = Field(description="Of one burst.", examples=['"10 s"'])
+    every: Duration = Field(description="From burst to burst.", examples=['"2 min"'])
+
+    @model_validator(mode="after")
+    def _has_a_rest(self) -> Self:
+        if self.duration >= self.every:
+            raise fields_error("must be shorter than from burst to burst", "duration")
+        return self
+
+
+class TrafficSpec(FileModel):
+    """Requests from a Poisson process, with bursts or without, or from a trace."""
+
+    requests_per_s: Amount | None = Field(default=None, description="Mean rate of a Poisson process.", examples=[20])
+    trace: StrictStr | None = Field(
+        default=None,
+        description="A CSV of arrival_s, prompt_tokens, output_tokens, or a trace of Azure's or Mooncake's as it is.",
+        examples=["requests.csv"],
+    )
+    speed: Amount = Field(default=1.0, description="How many times as fast a trace is replayed.", examples=[2.0])
+    num_requests: Annotated[int, Field(strict=True, ge=1, le=REQUESTS_LIMIT)] | None = Field(
+        default=None, description="How many; default: 5000, of a trace all.", examples=[10_000]
+    )
+    prompt_tokens: LengthSpec | None = Field(
+        default=None, description="Of a Poisson process.", examples=[{"mean": 2000}]
+    )
+    output_tokens: LengthSpec | None = Field(
+        default=None, description="Of a Poisson process.", examples=[{"mean": 500}]
+    )
+    bursts: BurstSpec | None = Field(
+        default=None,
+        description="Of a Poisson process.",
+        examples=[{"factor": 4, "duration": "10 s", "every": "2 min"}],
+    )
+    seed: Annotated[int, Field(strict=True, ge=0, le=1 << 32)] = Field(
+        default=0, description="The same seed draws the same requests.", examples=[1]
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.trace is None) == (self.requests_per_s is None):
+            raise fields_error("give a rate of a Poisson process or a trace, one of the two", "requests_per_s")
+        own = ("prompt_tokens", "output_tokens")
+        missing = [name for name in own if getattr(self, name) is None]
+        if self.trace is None and missing:
+            raise fields_error("is required without a trace", *missing)
+        given = [name for name in (*own, "bursts") if getattr(self, name) is not None]
+        if self.trace is not None and given:
+            raise fields_error("is the trace's", *given)
+        if self.trace is None and self.speed != 1.0:
+            raise fields_error("goes with a trace", "speed")
+        return self
+
+    def requests(self) -> Requests:
+        """The requests.
+
+        Raises:
+            InputError: the trace is wrong.
+        """
+        if self.trace is not None:
+            found = read_trace_file(self.trace, self.num_requests)
+            return Requests(found.arrival_s / self.speed, found.prompt_tokens, found.output_tokens)
+        assert self.requests_per_s is not None  # checked above
+        assert self.prompt_tokens is not None
+        assert self.output_tokens is not None
+        often = self.bursts
+        bursts = None if often is None else Bursts(often.factor, often.duration, often.every)
+        return drawn_requests(
+            self.num_requests or 5000,
+            self.requests_per_s,
+            self.prompt_tokens.lengths(),
+            self.output_tokens.lengths(),
+            self.seed,
+            bursts,
+        )
+
+
+class SchedulerSpec(FileModel):
+    """How a replica batches: vLLM's words and defaults where it has them."""
+
+    max_num_seqs: Annotated[int, Field(strict=True, ge=1, le=SEQUENCES_LIMIT)] = Field(
+        default=256, description="Sequences of a step at most.", examples=[128]
+    )
+    max_num_batched_tokens: TokenCount = Field(default=8192, description="Tokens of a step at most.", examples=[2048])
+    chunked_prefill: StrictBool = Field(default=True, description="Prompts in chunks, beside decoding sequences.")
+    priority: Priority = Field(
+        default=Priority.DECODE,
+        description="Who comes first: decode, or prompts in steps of their own.",
+        examples=["prefill"],
+    )
+    block_size: Annotated[int, Field(strict=True, ge=1, le=1024)] = Field(
+        default=16, description="Tokens of a block of the cache.", examples=[16]
+    )
+    gpu_memory_utilization: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        default=0.9, description="Share of a device's memory that the engine uses.", examples=[0.92]
+    )
+    preemption: Preemption = Field(
+        default=Preemption.RECOMPUTE, description="What a sequence does that gives its blocks back.", examples=["swap"]
+    )
+    host_link: LinkBandwidth = Field(
+        default=HOST_LINK_BYTES_PER_S,
+        description="What a swapped cache goes to the host and back at, a device.",
+        examples=['"25 GB/s"'],
+    )
+    prefix_tokens: Annotated[int, Field(strict=True, ge=0, le=CONTEXT_LIMIT)] = Field(
+        default=0, description="Tokens that all prompts begin with, cached once.", examples=[512]
+    )
+    host_step: Annotated[float, quantity(Dimension.TIME), Field(ge=0.0), quantity_text(Dimension.TIME)] = Field(
+        default=HOST_STEP_S,
+        description="What the host adds to every step: scheduling, inputs, sampling, answers.",
+        examples=['"1 ms"'],
+    )
+    mixed_launch: Launch | None = Field(
+        default=None, description="How steps with prompts are launched; default: as runtime.launch.", examples=["eager"]
+    )
+
+    @model_validator(mode="after")
+    def _fits_a_step(self) -> Self:
+        if self.max_num_batched_tokens < self.max_num_seqs:
+            raise fields_error(
+                "must be at least max_num_seqs: every sequence decodes a token a step", "max_num_batched_tokens"
+            )
+        return self
+
+
+class PrefillSpec(FileModel):
+    """Machines that compute prompts alone and send their caches to those that decode."""
+
+    replicas: Replicas = Field(default=1, description="How many; each as large as one that decodes.", examples=[2])
+    link: LinkBandwidth = Field(
+        description="Between a device and its peer on the other machine.", examples=['"50 GB/s"']
+    )
+    latency: Duration = Field(default=2e-5, description="Of a transfer; default: 20 us, assumed.", examples=['"20 us"'])
+
+
+class ServeRequest(FileModel):
+    """One question about a service."""
+
+    name: Name = Field(default="service", description="What reports call it.", examples=["chat"])
+    hardware: StrictStr = Field(
+        min_length=1,
+        description="A profile's name, or the path of one: the machine of a replica.",
+        examples=["h200-sxm-x8"],
+    )
+    model: ModelSpec = Field(description="The model.", examples=[{"preset": "13B"}])
+    architecture: ArchitectureSpec = Field(
+        default_factory=lambda: architecture(BASELINE).own(), description="Its wiring.", examples=[{"kind": "kraken"}]
+    )
+    num_devices: DeviceCount | None = Field(
+        default=None, description="Devices of a replica; default: all of the machine.", examples=[2]
+    )
+    placement: Placement | None = Field(default=None, description="As in a scenario.", examples=['"0,1"'])
+    dtype: ComputeDType = Field(default=DType.BFLOAT16, description="Number format of weights and activations.")
+    quantization: Quantization | None = Field(default=None, description="As in a scenario.", examples=["fp8"])
+    activation_scheme: ActivationScheme = Field(
+        default=ActivationScheme.DYNAMIC, description="As in a scenario.", examples=["static"]
+    )
+    kv_cache_dtype: KVCacheDType = Field(
+        default=KVCacheDType.AUTO, description="What keys and values are cached in.", examples=["float8"]
+    )
+    runtime: RuntimeSpec = Field(
+        default_factory=lambda: RuntimeSpec.model_validate({"kernels": "serving"}),
+        description="As in a scenario; default: the serving kernels, as graphs.",
+        examples=[{"kernels": "serving"}],
+    )
+    scheduler: SchedulerSpec = Field(default_factory=SchedulerSpec, description="How a replica batches.")
+    replicas: Replicas = Field(default=1, description="Replicas alike behind one router.", examples=[2])
+    routing: Routing = Field(default=Routing.LEAST_LOAD, description="Which replica a request goes to.")
+    prefill: PrefillSpec | None = Field(
+        default=None, description="Prompts on machines of their own.", examples=[{"replicas": 1, "link": "50 GB/s"}]
+    )
+    traffic: TrafficSpec = Field(description="The requests.", examples=[{"requests_per_s": 20}])
+    sla: SlaSpec | None = Field(
+        default=None, description="Limits to keep.", examples=[{"ttft": "1 s", "tpot": "50 ms"}]
+    )
+
+    def scenario(self) -> Scenario:
+        """A replica as a scenario, whose lengths do not matter."""
+        return Scenario(
+            name=self.name,
+            hardware=self.hardware,
+            model=self.model,
+            architecture=self.architecture,
+            num_devices=self.num_devices,
+            placement=self.placement,
+            context_length=1,
+            dtype=self.dtype,
+            quantization=self.quantization,
+            activation_scheme=self.activation_scheme,
+            kv_cache_dtype=self.kv_cache_dtype,
+            runtime=self.runtime,
+        )
+
+    def limits(self) -> Sla | None:
+        """The limits to keep, if there are any.
+
+        Raises:
+            InputError: no such preset.
+        """
+        return None if self.sla is None else self.sla.resolve()
+
+
+def load_serve_request(path: str | Path) -> ServeRequest:
+    """Reads a request; paths of profiles, configs and traces are relative to the file's folder.
+
+    Raises:
+        InputError: every problem of the file at once, with line numbers.
+    """
+    return read_request(path, ServeRequest, _with_absolute_paths, serve_problems)
+
+
+def serve_problems(request: ServeRequest) -> Iterator[Problem]:
+    """What is wrong with a request beyond single fields."""
+    try:
+        profile = load_profile(request.hardware)
+    except InputError as error:
+        yield from error.problems
+        profile = None
+    if profile is not None:
+        try:
+            resolve_model(request.scenario(), len(profile.topology.gpus))
+        except InputError as error:
+            yield from error.problems
+    try:
+        request.limits()
+    except InputError as error:
+        yield from error.problems
+    if request.runtime.max_num_batched_tokens is not None:
+        yield Problem(
+            "runtime.max_num_batched_tokens", "is the scheduler's", example="scheduler.max_num_batched_tokens"
+        )
+
+
+def _with_absolute_paths(request: ServeRequest, folder: Path) -> ServeRequest:
+    trace = request.traffic.trace
+    traffic = request.traffic
+    if trace is not None and not trace.startswith("/"):
+        traffic = traffic.model_copy(update={"trace": str(folder / trace)})
+    return request.model_copy(
+        update={
+            "hardware": absolute_hardware(request.hardware, folder),
+            "model": absolute_model(request.model, folder),
+            "traffic": traffic,
+        }
+    )
