@@ -76,18 +76,20 @@ class Predictor:
     _described: Memo[Described] = field(default_factory=lambda: Memo(128))
     _hosts: Memo[HostTimes] = field(default_factory=lambda: Memo(64))
 
-    def predict(self, scenario: Scenario, *, exact: bool = False) -> Prediction:
+    def predict(self, scenario: Scenario, *, exact: bool = False, fits: bool = True) -> Prediction:
         """The answer to one scenario, a `Generation` where it generates; `exact` as in `Prepared.run`.
+
+        Where it need not be one that `fits`, the machine's memory does not count.
 
         Raises:
             InputError, InfeasibleError: see `prepare`.
         """
-        prepared = self.prepare(scenario)
+        prepared = self.prepare(scenario, fits=fits)
         if scenario.phase is Phase.GENERATE:
             return generation(prepared, exact=exact)
         return Prediction(prepared, prepared.run(exact=exact))
 
-    def prepare(self, scenario: Scenario) -> Prepared:
+    def prepare(self, scenario: Scenario, *, fits: bool = True) -> Prepared:
         """The only way from a scenario to a placed machine, a priced program and what the engine runs it on.
 
         The program of a generation is the prefill of its whole prompt, its memory what the whole answer needs.
@@ -104,7 +106,8 @@ class Predictor:
         host = self._host(scenario)
         profile = self._hosted(scenario, self._placed(scenario, resolved.num_devices), host)
         memory = memory_of(scenario, resolved)
-        check_memory(memory, profile.device.hbm_capacity_bytes)
+        if fits:
+            check_memory(memory, profile.device.hbm_capacity_bytes)
         workload = _workload_of(scenario, all_reduce_norm_bytes(scenario, resolved, profile))
         program, communicates = self._program(workload, shaped, profile)
         pricing = self._pricing(scenario, profile, program.num_devices).under_load(program, scenario.runtime.load)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rich.console import Group
 
 from kraken_sim.explore.procure.sla import TpotStatus
+from kraken_sim.explore.procure.whole import WholeOption
 from kraken_sim.report.explore import percent
 from kraken_sim.report.page import TextTable
 from kraken_sim.units import format_seconds, format_watts
@@ -25,7 +26,7 @@ def procure_report(result: Procurement) -> RenderableType:
 
 def procure_grids(result: Procurement) -> list[TextTable]:
     """The ranking, the latencies behind it, and the what-ifs."""
-    grids = [_ranking(result), _latencies(result)]
+    grids = [_ranking(result), _requests(result) if result.request.load.whole else _latencies(result)]
     return [*grids, _what_ifs(result)] if result.what_ifs else grids
 
 
@@ -38,7 +39,16 @@ def _range(low: float, high: float | None, digits: str = ".3g") -> str:
 
 def _ranking(result: Procurement) -> TextTable:
     currency = result.request.currency
-    columns = ["candidate", "machine", "GPUs/replica", "machines", f"{currency}/h", f"{currency}/M prompt tokens"]
+    columns = [
+        "candidate",
+        "machine",
+        "GPUs/replica",
+        "machines",
+        f"{currency}/h",
+        f"{currency}/M {priced_tokens(result)}",
+    ]
+    whole = result.request.load.whole
+    columns += [f"{currency}/M in", f"{currency}/M out"] if whole else []
     columns += ["power", "kWh/M", "headroom"]
     rows = []
     for offer in result.base.offers:
@@ -51,6 +61,7 @@ def _ranking(result: Procurement) -> TextTable:
                 f"{option.num_machines} ({_range(*option.machines_range, 'd')})",
                 f"{offer.cost_per_hour:.2f}",
                 f"{offer.cost_per_million_tokens:.3g} ({_range(*offer.cost_range)})",
+                *(f"{cost:.3g}" for cost in offer.split_costs or ()),
                 format_watts(offer.fleet_w, 3) + _star(offer),
                 f"{offer.kwh_per_million_tokens:.3g}{_star(offer)}",
                 percent(option.headroom, 0),
@@ -58,6 +69,30 @@ def _ranking(result: Procurement) -> TextTable:
         )
     title = "Machines that meet the SLA, the cheapest first; in brackets 90 % intervals; M is a million"
     return TextTable(title, columns, rows, num_left=2)
+
+
+def priced_tokens(result: Procurement) -> str:
+    """What costs are of."""
+    return "tokens" if result.request.load.whole else "prompt tokens"
+
+
+def _requests(result: Procurement) -> TextTable:
+    columns = ["candidate", "workloads", "replicas", "requests/s each", "takes at most", "keeps the SLA up to"]
+    shown = result.base.sla.percentile
+    columns += ["TTFT mean", f"p{shown:g}", "TPOT mean", f"p{shown:g}"]
+    rows = []
+    for offer in result.base.offers:
+        option = offer.option
+        if not isinstance(option, WholeOption):
+            continue
+        for pool, answer in zip(option.pools, option.answers, strict=True):
+            cells = [offer.candidate.name, ", ".join(pool.workloads), str(pool.num_replicas)]
+            cells += [f"{value:.3g}" for value in (answer.rate_per_s, answer.capacity_per_s, pool.replica_per_s)]
+            for name in ("ttft_s", "tpot_s"):
+                spread = answer.spreads[name]
+                cells += [format_seconds(value, 3) for value in (spread.mean_s, spread.percentiles_s[shown])]
+            rows.append(cells)
+    return TextTable("What requests see at the load that machines are counted for", columns, rows, num_left=2)
 
 
 def _star(offer: Offer) -> str:
@@ -107,7 +142,9 @@ def _what_ifs(result: Procurement) -> TextTable:
             offer = outcome.offer_of(candidate.name)
             cells.append(_cell(offer))
         rows.append(cells)
-    return TextTable(f"What if: {currency} a million prompt tokens (machines x GPUs a replica)", columns, rows)
+    return TextTable(
+        f"What if: {currency} a million {priced_tokens(result)} (machines x GPUs a replica)", columns, rows
+    )
 
 
 def _cell(offer: Offer | None) -> str:
@@ -122,11 +159,15 @@ def answer_sentences(result: Procurement) -> list[str]:
     best, sla, load = result.best, result.base.sla, result.request.load
     option = best.option
     machines = f"{option.num_machines} machine{'s' if option.num_machines != 1 else ''} of {best.candidate.name}"
+    served, limits = f"{load.rate_per_s:g} prompts/s", f"a TTFT of at most {format_seconds(sla.ttft_s)}"
+    if load.whole:
+        served = f"{load.rate_per_s:g} requests/s" + (f" and {percent(load.growth, 0)} more" if load.growth else "")
+        limits += "" if sla.tpot_s is None else f" and a TPOT of at most {format_seconds(sla.tpot_s)}"
+    price = f"{best.cost_per_million_tokens:.3g} {result.request.currency} a million {priced_tokens(result)}"
+    asked = "requests" if load.whole else "prompts"
     head = (
-        f"{result.request.name}: {machines} ({option.num_devices} GPUs a replica) at "
-        f"{best.cost_per_million_tokens:.3g} {result.request.currency} a million prompt tokens serve "
-        f"{load.prompts_per_s:g} prompts/s with a TTFT of at most {format_seconds(sla.ttft_s)} for "
-        f"{sla.percentile:g} % of the prompts, waiting included ({sla.source})."
+        f"{result.request.name}: {machines} ({option.num_devices} GPUs a replica) at {price} serve {served} with "
+        f"{limits} for {sla.percentile:g} % of the {asked}, waiting included ({sla.source})."
     )
     sentences = [head]
     if result.contenders:
@@ -141,8 +182,12 @@ def answer_sentences(result: Procurement) -> list[str]:
 def caveat_sentences(result: Procurement) -> list[str]:
     """What is assumed."""
     services = [service for offer in result.base.offers for service in offer.option.services]
+    whole = result.request.load.whole
     sentences = [
-        "Prompts only: machines that generate the answers come on top. Replicas serve one prompt at a time in the "
+        "Whole answers: requests come as a Poisson process, sent to replicas at random, which batch continuously; the "
+        "cost of tokens in and out is split by the time that each computes."
+        if whole
+        else "Prompts only: machines that generate the answers come on top. Replicas serve one prompt at a time in the "
         "order of arrival (M/G/1 queue, Poisson arrivals sent to replicas at random).",
         "Power is that of all GPUs and of the hosts as far as the request gives host_power; energy includes the PUE.",
     ]

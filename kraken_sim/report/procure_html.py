@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import plotly.graph_objects as go
 
 from kraken_sim.report.page import PALETTE, figures_html, render_page
-from kraken_sim.report.procure import answer_sentences, caveat_sentences, procure_grids
+from kraken_sim.report.procure import answer_sentences, caveat_sentences, priced_tokens, procure_grids
 
 if TYPE_CHECKING:
     from kraken_sim.explore.procure.candidates import Outcome, Procurement
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def procure_html(result: Procurement) -> str:
     """The tables as a page, with the cost of every candidate under every what-if."""
-    sections = [("Cost of a million prompt tokens", figures_html([cost_figure(result)])[0])]
+    sections = [(f"Cost of a million {priced_tokens(result)}", figures_html([cost_figure(result)])[0])]
     sections += [(grid.title, grid.html()) for grid in procure_grids(result)]
     return render_page(
         f"Purchase: {result.request.name}", [*answer_sentences(result), *caveat_sentences(result)], sections
@@ -34,7 +34,7 @@ def cost_figure(result: Procurement) -> Any:
         scattermode="group",
         scattergap=0.7,
         margin={"t": 30},
-        yaxis={"title": f"{result.request.currency} a million prompt tokens", "type": "log"},
+        yaxis={"title": f"{result.request.currency} a million {priced_tokens(result)}", "type": "log"},
         xaxis={"categoryorder": "array", "categoryarray": names},
         legend={"orientation": "h", "y": -0.15},
     )

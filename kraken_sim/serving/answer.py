@@ -292,20 +292,20 @@ class ServiceSimulator:
         link = Handover(apart.latency, self.memory.token_bytes / apart.link)
         return serve_requests(requests, pool, request.routing, before, link, record=record)
 
-    def capacity_per_s(self, requests: Requests) -> float:
+    def capacity_per_s(self, requests: Requests, end: End = End.MIDDLE) -> float:
         """What the service takes of such requests a second where there are always more: its stable limit."""
         replicas = self.request.replicas + (self.request.prefill.replicas if self.request.prefill else 0)
         count = replicas * max(BURST, ROUNDS * self.request.scheduler.max_num_seqs)
         lengths = (np.resize(values, count) for values in (requests.prompt_tokens, requests.output_tokens))
         burst = Requests(np.zeros(count), *lengths)
-        ends = np.sort(self.serve(burst).finish_s)
+        ends = np.sort(self.serve(burst, end).finish_s)
         first, last = len(ends) // 5, len(ends) - 1 - len(ends) // 5
         if last <= first or ends[last] <= ends[first]:
             return len(ends) / float(ends[-1])
         return (last - first) / float(ends[last] - ends[first])
 
-    def check(self, requests: Requests) -> None:
-        """Nothing, if every request could be answered alone within the limits.
+    def check(self, requests: Requests, *, limits: bool = True) -> None:
+        """Nothing, if every request could be answered alone, within the limits where these count too.
 
         Raises:
             InputError: a prompt is no longer than the prefix of all, or longer than whole prompts may be.
@@ -325,7 +325,7 @@ class ServiceSimulator:
         if tokens > self.memory.cache_tokens:
             message = f"a request of {tokens:,} tokens does not fit in the cache of a replica"
             raise InfeasibleError(message, f"{self.memory.cache_tokens:,} tokens in {self.memory.num_blocks:,} blocks")
-        if sla is None:
+        if sla is None or not limits:
             return
         fastest = self.steps(End.LOW)
         step_s = fastest.decode(1, shortest).first_s

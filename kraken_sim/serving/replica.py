@@ -55,7 +55,10 @@ class Samples:
 
 @dataclass(slots=True)
 class Account:
-    """What a replica did: seconds and joules of its steps, their number, tokens computed and generated."""
+    """What a replica did: seconds and joules of its steps, their number, tokens computed and generated.
+
+    `prompt_s` of the seconds are for prompts: what steps with them take more than without.
+    """
 
     busy_s: float = 0.0
     energy_j: float = 0.0
@@ -63,6 +66,7 @@ class Account:
     computed_tokens: int = 0
     generated_tokens: int = 0
     swap_s: float = 0.0
+    prompt_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -147,6 +151,9 @@ class Replica:
         account.energy_j += seconds * watts
         account.steps += count
         account.computed_tokens += sum(chunk.num_tokens for chunk in plan.chunks)
+        if plan.chunks:
+            without_s = self.times.decode(plan.batch, plan.cache_tokens).first_s if plan.batch else 0.0
+            account.prompt_s += max(0.0, seconds - without_s)
         if self.record is not None:
             chunks = tuple((chunk.sequence.index, chunk.start, chunk.num_tokens) for chunk in plan.chunks)
             decoding = tuple(self.scheduler.decoding)[: plan.batch] if plan.batch else ()

@@ -214,7 +214,8 @@ class PredictedSteps:
         return found
 
     def _simulated(self, scenario: Scenario) -> tuple[Prediction, _Node]:
-        prediction = self.predictor.predict(scenario)
+        # A step between two that are simulated may fit where the larger one does not; the replica's memory is checked.
+        prediction = self.predictor.predict(scenario, fits=False)
         interval = prediction.interval
         seconds = {End.LOW: interval.low_s, End.MIDDLE: prediction.latency_s, End.HIGH: interval.high_s}[self.end]
         return prediction, _Node(seconds, step_energy(prediction).device_w * prediction.resolved.num_devices)

@@ -14,14 +14,17 @@ from kraken_sim.explore.procure.economics import (
 )
 from kraken_sim.explore.procure.option import Option, build_option
 from kraken_sim.explore.procure.request import CandidateSpec, ProcureRequest, check_request
+from kraken_sim.explore.procure.whole import SlaMissedError, WholeOption, build_whole
 from kraken_sim.predict.kernel_choice import KERNELS_PATH
 from kraken_sim.predict.number_formats import FORMAT_PATHS
 from kraken_sim.predict.records import Records
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.profiles.what_if import with_bandwidth_factor
+from kraken_sim.units import format_seconds
 
 if TYPE_CHECKING:
     from kraken_sim.explore.procure.request import WhatIfSpec, WorkloadSpec
+    from kraken_sim.profiles.profile import HardwareProfile
     from kraken_sim.serving.sla import Sla
 
 
@@ -37,7 +40,31 @@ class Offer:
     def prompt_tokens_per_s(self) -> float:
         """Prompt tokens a second of the whole load."""
         shares = ((workload.share, workload.prompt_tokens) for workload in self.request.workloads)
-        return self.request.load.prompts_per_s * sum(share * tokens for share, tokens in shares)
+        return self.request.load.rate_per_s * sum(share * tokens for share, tokens in shares)
+
+    @property
+    def output_tokens_per_s(self) -> float:
+        """Tokens answered a second; none where prompts alone are judged."""
+        if not self.request.load.whole:
+            return 0.0
+        shares = ((workload.share, workload.output_tokens or 0) for workload in self.request.workloads)
+        return self.request.load.rate_per_s * sum(share * tokens for share, tokens in shares)
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Prompt tokens, and those answered where they are judged."""
+        return self.prompt_tokens_per_s + self.output_tokens_per_s
+
+    @property
+    def split_costs(self) -> tuple[float, float] | None:
+        """Cost of a million prompt tokens and of a million answered ones, by the time that each computes."""
+        if not isinstance(self.option, WholeOption):
+            return None
+        share = self.option.prompt_share
+        return (
+            cost_per_million_tokens(share * self.cost_per_hour, self.prompt_tokens_per_s),
+            cost_per_million_tokens((1.0 - share) * self.cost_per_hour, self.output_tokens_per_s),
+        )
 
     @property
     def fleet_w(self) -> float:
@@ -51,22 +78,22 @@ class Offer:
 
     @property
     def cost_per_million_tokens(self) -> float:
-        """Cost of a million prompt tokens at the request's load."""
-        return cost_per_million_tokens(self.cost_per_hour, self.prompt_tokens_per_s)
+        """Cost of a million tokens at the request's load: of prompts, and of answers where they are judged."""
+        return cost_per_million_tokens(self.cost_per_hour, self.tokens_per_s)
 
     @property
     def cost_range(self) -> tuple[float, float | None]:
         """The same for the machines at both ends of the latencies' intervals; None: the SLA is missed there."""
         few, many = self.option.machines_range
-        low = cost_per_million_tokens(self.cost_per_hour_of(few), self.prompt_tokens_per_s)
+        low = cost_per_million_tokens(self.cost_per_hour_of(few), self.tokens_per_s)
         if many is None:
             return low, None
-        return low, cost_per_million_tokens(self.cost_per_hour_of(many), self.prompt_tokens_per_s)
+        return low, cost_per_million_tokens(self.cost_per_hour_of(many), self.tokens_per_s)
 
     @property
     def kwh_per_million_tokens(self) -> float:
-        """Energy of a million prompt tokens at the request's load, site overhead included where it is known."""
-        return energy_kwh_per_million_tokens(self.fleet_w * self._pue, self.prompt_tokens_per_s)
+        """Energy of a million such tokens at the request's load, site overhead included where it is known."""
+        return energy_kwh_per_million_tokens(self.fleet_w * self._pue, self.tokens_per_s)
 
     def cost_per_hour_of(self, num_machines: int) -> float:
         """Cost of some number of machines an hour, serving the request's load."""
@@ -115,6 +142,17 @@ class Offer:
                 for pool in option.pools
             ],
             "price": self.candidate.price.model_dump(exclude_none=True),
+            **self._whole_dict(),
+        }
+
+    def _whole_dict(self) -> dict[str, Any]:
+        if not isinstance(self.option, WholeOption) or self.split_costs is None:
+            return {}
+        prompt, output = self.split_costs
+        return {
+            "cost_per_million_prompt_tokens": prompt,
+            "cost_per_million_output_tokens": output,
+            "requests": [answer.as_dict() for answer in self.option.answers],
         }
 
 
@@ -125,6 +163,8 @@ class Rejection:
     candidate: str
     reason: str
     is_input: bool
+    nearest: tuple[float, float] | None = None
+    """TTFT and TPOT that an idle replica keeps, where it misses the limits."""
 
 
 @dataclass(frozen=True)
@@ -177,6 +217,7 @@ class Procurement:
             "currency": self.request.currency,
             "sla": {"ttft_s": sla.ttft_s, "tpot_s": sla.tpot_s, "percentile": sla.percentile, "source": sla.source},
             "prompts_per_s": load.prompts_per_s,
+            "requests_per_s": load.requests_per_s,
             "max_utilisation": load.max_utilisation,
             "best": self.best.candidate.name,
             "contenders": self.contenders,
@@ -213,8 +254,23 @@ def procure(request: ProcureRequest) -> Procurement:
         limit = f"TTFT {1e3 * base.sla.ttft_s:g} ms at {base.sla.percentile:g} %"
         if base.sla.tpot_s is not None:
             limit += f", TPOT {1e3 * base.sla.tpot_s:g} ms"
-        raise InfeasibleError(f"no candidate meets the SLA ({reasons})", limit)
+        raise InfeasibleError(f"no candidate meets the SLA ({reasons}){_nearest_words(base)}", limit)
     return Procurement(request, base, tuple(_outcome(request, what_if) for what_if in request.what_if))
+
+
+def _nearest_words(outcome: Outcome) -> str:
+    """The nearest request that a candidate would serve."""
+    sla, found = outcome.sla, []
+    for rejection in outcome.rejected:
+        if rejection.nearest is not None:
+            ttft_s, tpot_s = rejection.nearest
+            found.append((max(ttft_s / sla.ttft_s, tpot_s / (sla.tpot_s or float("inf"))), rejection, ttft_s, tpot_s))
+    if not found:
+        return ""
+    _, rejection, ttft_s, tpot_s = min(found, key=lambda item: item[0])
+    ttft = format_seconds(max(ttft_s, sla.ttft_s), 3)
+    tpot = format_seconds(max(tpot_s, sla.tpot_s or 0.0), 3)
+    return f"; nearest is a TTFT of {ttft} with a TPOT of {tpot}, which {rejection.candidate} keeps at a light load"
 
 
 def _outcome(request: ProcureRequest, what_if: WhatIfSpec | None) -> Outcome:
@@ -255,7 +311,10 @@ def _offers(
     found, reasons = [], []
     for degree in sorted(candidate.num_devices or degrees(profile), reverse=True):
         try:
-            option = build_option(workloads, sla, request.load, candidate.hardware, profile, degree)
+            option = _option(request, sla, workloads, candidate, profile, degree, what_if)
+        except SlaMissedError as error:
+            nearest = (error.ttft_s, error.tpot_s)
+            reasons.append(Rejection(candidate.name, str(error), is_input=False, nearest=nearest))
         except InfeasibleError as error:
             reasons.append(Rejection(candidate.name, str(error), is_input=False))
         except InputError as error:
@@ -266,8 +325,25 @@ def _offers(
     return found, reasons
 
 
+def _option(
+    request: ProcureRequest,
+    sla: Sla,
+    workloads: list[WorkloadSpec],
+    candidate: CandidateSpec,
+    profile: HardwareProfile,
+    degree: int,
+    what_if: WhatIfSpec | None,
+) -> Option:
+    """One size of a replica: prompts alone, or whole answers."""
+    if not request.load.whole:
+        return build_option(workloads, sla, request.load, candidate.hardware, profile, degree)
+    link = None if what_if is None else what_if.disaggregated
+    return build_whole(workloads, sla, request.load, request.scheduler, candidate.hardware, profile, degree, link)
+
+
 def _changed(workload: WorkloadSpec, what_if: WhatIfSpec | None) -> WorkloadSpec:
     if what_if is None:
         return workload
-    changes = {"architecture": what_if.architecture, "runtime": what_if.runtime}
+    names = ("architecture", "runtime", "quantization", "kv_cache_dtype")
+    changes = {name: getattr(what_if, name) for name in names}
     return workload.model_copy(update={name: value for name, value in changes.items() if value is not None})

@@ -1,7 +1,8 @@
 """One way to buy: one machine, cut into replicas of some GPUs, serving all workloads of a request.
 
 Every model gets replicas of its own; a replica serves one prompt at a time (`kraken_sim.explore.procure.queueing`).
-Replicas serve prompts only: what generating the answers needs comes on top, and is not known yet.
+Replicas serve prompts only: what generating the answers needs comes on top, which `kraken_sim.explore.procure.whole`
+counts.
 """
 
 from __future__ import annotations
@@ -62,11 +63,17 @@ class Pool:
     workloads: tuple[str, ...]
     arrivals_per_s: float
     replica_per_s: float
+    together: int = 1
+    """Replicas that only serve together, as prefill and decode apart do."""
 
     @property
     def num_replicas(self) -> int:
         """Replicas needed."""
-        return replicas_needed(self.arrivals_per_s, self.replica_per_s)
+        return self.replicas_for(1.0)
+
+    def replicas_for(self, load: float) -> int:
+        """Replicas needed for `load` times the arrivals."""
+        return self.together * replicas_needed(load * self.arrivals_per_s, self.together * self.replica_per_s)
 
 
 @dataclass(frozen=True)
@@ -98,7 +105,7 @@ class Option:
 
     def machines_for(self, pools: Sequence[Pool], load: float = 1.0) -> int:
         """Machines for `load` times the pools' arrivals."""
-        replicas = sum(replicas_needed(load * pool.arrivals_per_s, pool.replica_per_s) for pool in pools)
+        replicas = sum(pool.replicas_for(load) for pool in pools)
         return ceil(replicas / self.replicas_per_machine)
 
     @property
@@ -118,7 +125,7 @@ class Option:
         gpus = machines * len(self.profile.topology.gpus)
         idle_w = self.services[0].energy.idle_w
         busy_w = sum(
-            load.prompts_per_s
+            load.rate_per_s
             * service.workload.share
             * (service.energy.energy_j - idle_w * service.prediction.latency_s * self.num_devices)
             for service in self.services
@@ -141,7 +148,7 @@ def build_option(
         InfeasibleError: a model does not fit, or the SLA cannot be kept; names the limiting number.
     """
     predictor = Predictor(profile)
-    services = tuple(_serve(workload, sla, hardware, predictor, degree) for workload in workloads)
+    services = tuple(serve_alone(workload, sla, hardware, predictor, degree) for workload in workloads)
     for service in services:
         _check_sla(service, sla, f"{degree} x {hardware}")
     middle = _pools(services, sla, load, lambda p: p.latency_s)
@@ -153,7 +160,13 @@ def build_option(
     return Option(profile, degree, services, middle, fast, slow)
 
 
-def _serve(workload: WorkloadSpec, sla: Sla, hardware: str, predictor: Predictor, degree: int) -> Service:
+def serve_alone(workload: WorkloadSpec, sla: Sla, hardware: str, predictor: Predictor, degree: int) -> Service:
+    """One workload on an idle replica.
+
+    Raises:
+        InputError: the model cannot be split over `degree` GPUs.
+        InfeasibleError: it does not fit.
+    """
     fields = workload.architecture
     if (reason := architecture(fields.kind).degenerate(fields, degree)) is not None:
         raise InputError.single("num_devices", reason, degree)
@@ -192,18 +205,24 @@ def _pools(
     services: Sequence[Service], sla: Sla, load: LoadSpec, latency_s: Callable[[Prediction], float]
 ) -> tuple[Pool, ...]:
     """One pool a model; in each the workloads are classes of one queue."""
-    groups: dict[str, list[Service]] = {}
-    for service in services:
-        workload = service.workload
-        formats = (workload.dtype, workload.quantization, workload.kv_cache_dtype)
-        key = repr((workload.model, workload.architecture, formats, workload.runtime))
-        groups.setdefault(key, []).append(service)
     pools = []
-    for group in groups.values():
+    by_name = {service.workload.name: service for service in services}
+    for workloads in pool_groups([service.workload for service in services]):
+        group = [by_name[workload.name] for workload in workloads]
         share = sum(service.workload.share for service in group)
         classes = [
             ServiceClass(service.workload.share / share, latency_s(service.prediction), sla.ttft_s) for service in group
         ]
         rate = max_arrival_rate(classes, sla.percentile, load.max_utilisation)
-        pools.append(Pool(tuple(s.workload.name for s in group), share * load.prompts_per_s, rate))
+        pools.append(Pool(tuple(s.workload.name for s in group), share * load.rate_per_s, rate))
     return tuple(pools)
+
+
+def pool_groups(workloads: Sequence[WorkloadSpec]) -> list[list[WorkloadSpec]]:
+    """Workloads by what serves them: the same model, wired and run the same way."""
+    groups: dict[str, list[WorkloadSpec]] = {}
+    for workload in workloads:
+        formats = (workload.dtype, workload.quantization, workload.kv_cache_dtype)
+        key = repr((workload.model, workload.architecture, formats, workload.runtime))
+        groups.setdefault(key, []).append(workload)
+    return list(groups.values())

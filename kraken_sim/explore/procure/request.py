@@ -27,6 +27,7 @@ from kraken_sim.scenario.request_file import (
 )
 from kraken_sim.scenario.resolve import resolve_model
 from kraken_sim.scenario.spec import CONTEXT_LIMIT, ArchitectureSpec, DeviceCount, ModelSpec, RuntimeSpec, Scenario
+from kraken_sim.serving.request import BurstSpec, LinkBandwidth, SchedulerSpec
 from kraken_sim.serving.sla import SlaSpec
 
 if TYPE_CHECKING:
@@ -48,10 +49,51 @@ def _standard() -> ArchitectureSpec:
 class LoadSpec(FileModel):
     """How many prompts come, and how full replicas may be."""
 
-    prompts_per_s: Amount = Field(description="Of all workloads together, at the busiest time.", examples=[50])
+    prompts_per_s: Amount | None = Field(
+        default=None, description="Prompts alone, of all workloads together, at the busiest time.", examples=[50]
+    )
+    requests_per_s: Amount | None = Field(
+        default=None, description="Whole answers instead, which are simulated with their output_tokens.", examples=[20]
+    )
+    growth: Annotated[float, Field(ge=0.0, le=1000.0)] = Field(
+        default=0.0, description="Requests: how much more than these the machines are to take.", examples=[0.5]
+    )
+    bursts: BurstSpec | None = Field(
+        default=None,
+        description="Requests: times at which they come more often.",
+        examples=[{"factor": 4, "duration": "10 s", "every": "2 min"}],
+    )
     max_utilisation: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
         default=0.8, description="Highest share of the time that a replica is busy.", examples=[0.8]
     )
+
+    @model_validator(mode="after")
+    def _prompts_or_requests(self) -> Self:
+        if (self.prompts_per_s is None) == (self.requests_per_s is None):
+            message = "give prompts_per_s, or requests_per_s for whole answers, one of the two"
+            raise fields_error(message, "prompts_per_s")
+        if self.requests_per_s is None and self.growth:
+            raise fields_error("goes with requests_per_s", "growth")
+        if self.requests_per_s is None and self.bursts is not None:
+            raise fields_error("goes with requests_per_s", "bursts")
+        return self
+
+    @property
+    def whole(self) -> bool:
+        """Whether whole answers are judged."""
+        return self.requests_per_s is not None
+
+    @property
+    def rate_per_s(self) -> float:
+        """Prompts, or requests, a second."""
+        found = self.prompts_per_s if self.requests_per_s is None else self.requests_per_s
+        assert found is not None  # checked above
+        return found
+
+    @property
+    def peak_per_s(self) -> float:
+        """What the machines are counted for."""
+        return self.rate_per_s * (1.0 + self.growth)
 
 
 class WorkloadSpec(FileModel):
@@ -63,7 +105,10 @@ class WorkloadSpec(FileModel):
     architecture: ArchitectureSpec = Field(default_factory=_standard, examples=[{"kind": "standard"}])
     prompt_tokens: Tokens = Field(examples=[512])
     output_tokens: Tokens | None = Field(
-        default=None, description="Of one answer; not used before generations are simulated.", examples=[256]
+        default=None, description="Of one answer; counts where the load is requests_per_s.", examples=[256]
+    )
+    variation: Annotated[float, Field(ge=0.0, le=10.0)] = Field(
+        default=0.0, description="Spread of both lengths: standard deviation over the mean.", examples=[0.7]
     )
     dtype: ComputeDType = DType.FLOAT16
     quantization: Quantization | None = Field(
@@ -127,11 +172,19 @@ class WhatIfSpec(FileModel):
     )
     architecture: ArchitectureSpec | None = Field(default=None, examples=[{"kind": "kraken"}])
     runtime: RuntimeSpec | None = Field(default=None, examples=[{"launch": "graph"}])
+    quantization: Quantization | None = Field(default=None, examples=["fp8"])
+    kv_cache_dtype: KVCacheDType | None = Field(default=None, examples=["float8"])
+    disaggregated: LinkBandwidth | None = Field(
+        default=None,
+        description="Requests: prompts on replicas of their own; the link of a GPU to its peer there.",
+        examples=['"50 GB/s"'],
+    )
 
     @model_validator(mode="after")
     def _changes_something(self) -> Self:
-        if self.bandwidth_factor is None and self.architecture is None and self.runtime is None:
-            raise fields_error("changes nothing; give bandwidth_factor, architecture or runtime", "name")
+        changes = {name: getattr(self, name) for name in type(self).model_fields if name != "name"}
+        if all(value is None for value in changes.values()):
+            raise fields_error(f"changes nothing; give {', '.join(changes)}", "name")
         return self
 
 
@@ -150,6 +203,9 @@ class ProcureRequest(FileModel):
     )
     electricity: ElectricitySpec | None = Field(
         default=None, examples=[{"per_kwh": 0.25, "source": "our contract", "date": "2026-01-31"}]
+    )
+    scheduler: SchedulerSpec = Field(
+        default_factory=SchedulerSpec, description="Requests: how a replica batches.", examples=[{"max_num_seqs": 256}]
     )
     what_if: tuple[WhatIfSpec, ...] = ()
 
@@ -184,7 +240,14 @@ def purchase_problems(request: ProcureRequest) -> Iterator[Problem]:
     except InputError as error:
         yield from error.problems
     for index, workload in enumerate(request.workloads):
+        if request.load.whole and workload.output_tokens is None:
+            yield Problem(
+                f"workloads.{index}.output_tokens", "is required where the load is requests_per_s", example="256"
+            )
         yield from _model_problems(workload, f"workloads.{index}")
+    for index, what_if in enumerate(request.what_if):
+        if what_if.disaggregated is not None and not request.load.whole:
+            yield Problem(f"what_if.{index}.disaggregated", "goes with load.requests_per_s")
     for index, candidate in enumerate(request.candidates):
         yield from _candidate_problems(candidate, f"candidates.{index}")
     bought = [f"candidates.{i}" for i, c in enumerate(request.candidates) if c.price.purchase is not None]

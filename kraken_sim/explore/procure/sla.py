@@ -16,6 +16,7 @@ class TpotStatus(StrEnum):
     NOT_ASKED = "not asked"
     NOT_JUDGED = "not judged yet"
     MISSED = "missed"
+    KEPT = "kept"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +24,8 @@ class TpotVerdict:
     """A limit on TPOT against the one thing known about it: one decode step of a single sequence, undisturbed.
 
     `step_s` bounds TPOT from below, because batching and prompts served in between only slow a sequence down. So a
-    limit can be missed for sure, but meeting it is not claimed. A simulation of whole generations would say more; its
-    place is `judge_tpot`.
+    limit can be missed for sure, but meeting it is claimed only where whole answers are simulated
+    (`kraken_sim.explore.procure.whole`).
     """
 
     status: TpotStatus

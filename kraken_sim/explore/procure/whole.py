@@ -1,0 +1,335 @@
+"""One way to buy where whole answers count: replicas that batch continuously, judged by simulating requests.
+
+A replica gets a Poisson share of its model's requests (with the load's bursts, if it has any). The most that it takes
+is the highest rate at which every workload keeps TTFT and TPOT at the percentile and which leaves the utilisation below
+the load's limit; it is searched by bisection on the same drawn requests. With a link prompts are computed on replicas
+of their own, in the best of a few ratios.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from kraken_sim.errors import InfeasibleError
+from kraken_sim.explore.procure.option import Option, Pool, Service, pool_groups, serve_alone
+from kraken_sim.explore.procure.sla import TpotStatus
+from kraken_sim.predict.pipeline import Predictor
+from kraken_sim.serving.answer import ServiceSimulator, Spread
+from kraken_sim.serving.arrivals import Bursts, Lengths, Requests, poisson_arrivals
+from kraken_sim.serving.request import PrefillSpec, ServeRequest, TrafficSpec
+from kraken_sim.serving.steps import End
+from kraken_sim.units import format_seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from kraken_sim.explore.procure.request import LoadSpec, WorkloadSpec
+    from kraken_sim.profiles.profile import HardwareProfile
+    from kraken_sim.serving.fleet import Served
+    from kraken_sim.serving.request import SchedulerSpec
+    from kraken_sim.serving.sla import Sla
+
+DRAWN: Final = 1200
+"""Requests of a simulation, with bursts enough for `PERIODS` of them; a choice of ours: the 99th percentile is that of
+a dozen."""
+
+PERIODS: Final = 4
+"""Bursts that a simulation has at least; a choice of ours."""
+
+MOST_DRAWN: Final = 8000
+"""Requests of a simulation at most; a choice of ours."""
+
+BISECTIONS: Final = 6
+"""Halvings between an idle and a full replica: the rate is known to 2 %; a choice of ours."""
+
+LIGHTEST: Final = 0.02
+"""Share of what a replica takes at which it is all but idle; a choice of ours."""
+
+RATIOS: Final = ((1, 1), (1, 2), (2, 1), (1, 3), (1, 4))
+"""Replicas of prefill and of decode that are tried together; a choice of ours."""
+
+
+class SlaMissedError(InfeasibleError):
+    """Not even an idle replica keeps the limits: what it does keep is `ttft_s` and `tpot_s`."""
+
+    def __init__(self, message: str, limit: str, ttft_s: float, tpot_s: float) -> None:
+        self.ttft_s, self.tpot_s = ttft_s, tpot_s
+        super().__init__(message, limit)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """See `InputError`."""
+        return type(self), (self.message, self.limit, self.ttft_s, self.tpot_s)
+
+
+@dataclass(frozen=True)
+class PoolAnswer:
+    """What requests of one model see at the load that its replicas are counted for, and what one replica draws."""
+
+    workloads: tuple[str, ...]
+    rate_per_s: float
+    capacity_per_s: float
+    spreads: dict[str, Spread]
+    replica_w: float
+    prompt_share: float
+    """Share of the computing time that prompts take."""
+    prefill_replicas: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "workloads": list(self.workloads),
+            "requests_per_s_a_replica": self.rate_per_s,
+            "capacity_per_s": self.capacity_per_s,
+            **{name: spread.as_dict() for name, spread in self.spreads.items()},
+            "prompt_share": self.prompt_share,
+            "prefill_replicas_a_group": self.prefill_replicas,
+        }
+
+
+@dataclass(frozen=True)
+class WholeOption(Option):
+    """The same where whole answers are simulated."""
+
+    answers: tuple[PoolAnswer, ...] = ()
+
+    @property
+    def prompt_share(self) -> float:
+        """Share of the computing time that prompts take, over all replicas."""
+        weights = [pool.num_replicas for pool in self.pools]
+        shares = [answer.prompt_share for answer in self.answers]
+        return float(np.average(shares, weights=weights))
+
+    def fleet_w(self, load: LoadSpec, host_power_w: float, num_machines: int | None = None) -> float:  # noqa: ARG002
+        """Average power of all machines under the load: replicas as simulated, GPUs that wait, hosts."""
+        machines = self.num_machines if num_machines is None else num_machines
+        replicas = sum(pool.num_replicas for pool in self.pools)
+        spare = max(0, machines * len(self.profile.topology.gpus) - replicas * self.num_devices)
+        served_w = sum(
+            pool.num_replicas * answer.replica_w for pool, answer in zip(self.pools, self.answers, strict=True)
+        )
+        return machines * host_power_w + served_w + spare * self.services[0].energy.idle_w
+
+
+@dataclass(slots=True)
+class _Drawn:
+    """Requests of a pool's workloads: lengths, and which workload each is of."""
+
+    load: LoadSpec
+    prompts: NDArray[np.int64]
+    outputs: NDArray[np.int64]
+    kinds: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, workloads: Sequence[WorkloadSpec], load: LoadSpec, count: int) -> _Drawn:
+        random = np.random.default_rng(0)
+        shares = np.array([workload.share for workload in workloads])
+        kinds = random.choice(len(workloads), count, p=shares / shares.sum())
+        prompts, outputs = np.empty(count, dtype=np.int64), np.empty(count, dtype=np.int64)
+        for index, workload in enumerate(workloads):
+            mine = np.flatnonzero(kinds == index)
+            for target, mean in ((prompts, workload.prompt_tokens), (outputs, workload.output_tokens or 1)):
+                lengths = Lengths(mean, workload.variation, 1, 8 * mean)
+                target[mine] = lengths.draw(len(mine), random)
+        return cls(load, prompts, outputs, kinds)
+
+    def at(self, rate_per_s: float) -> Requests:
+        """The same requests at that rate."""
+        often = self.load.bursts
+        bursts = None if often is None else Bursts(often.factor, often.duration, often.every)
+        count = len(self.kinds)
+        if bursts is not None:
+            count = int(np.clip(PERIODS * bursts.period_s * rate_per_s, DRAWN, MOST_DRAWN))
+        arrivals = poisson_arrivals(count, rate_per_s, np.random.default_rng(1), bursts)
+        return Requests(arrivals, np.resize(self.prompts, count), np.resize(self.outputs, count))
+
+    def worst(self, served: Served, percentile: float) -> tuple[float, float]:
+        """TTFT and TPOT at the percentile, of the workload that is worst off."""
+        kinds = np.resize(self.kinds, len(served.requests))
+        ttft, tpot = served.ttft_s, served.tpot_s
+        worst = [0.0, 0.0]
+        for kind in np.unique(kinds):
+            for place, times in enumerate((ttft, tpot)):
+                mine = times[kinds == kind]
+                mine = mine[~np.isnan(mine)]
+                if len(mine):
+                    worst[place] = max(worst[place], float(np.percentile(mine, percentile)))
+        return worst[0], worst[1]
+
+
+@dataclass(slots=True)
+class _Judge:
+    """One group of replicas of one model, and the rates it keeps the limits at."""
+
+    service: ServiceSimulator
+    drawn: _Drawn
+    sla: Sla
+    size: int
+
+    def keeps(self, served: Served) -> bool:
+        ttft_s, tpot_s = self.drawn.worst(served, self.sla.percentile)
+        return ttft_s <= self.sla.ttft_s and (self.sla.tpot_s is None or tpot_s <= self.sla.tpot_s)
+
+    def capacity(self) -> float:
+        return self.service.capacity_per_s(self.drawn.at(1.0))
+
+    def rate(self, capacity_per_s: float, most_utilisation: float, end: End) -> float:
+        """The highest rate of the group that keeps the limits; 0 where an idle one does not."""
+        if not self.keeps(self.at(LIGHTEST * capacity_per_s, end)):
+            return 0.0
+        low, high = LIGHTEST * capacity_per_s, most_utilisation * capacity_per_s
+        if self.keeps(self.at(high, end)):
+            return high
+        for _ in range(BISECTIONS):
+            middle = 0.5 * (low + high)
+            low, high = (middle, high) if self.keeps(self.at(middle, end)) else (low, middle)
+        return low
+
+    def at(self, rate_per_s: float, end: End = End.MIDDLE) -> Served:
+        return self.service.serve(self.drawn.at(rate_per_s), end)
+
+
+def build_whole(
+    workloads: Sequence[WorkloadSpec],
+    sla: Sla,
+    load: LoadSpec,
+    scheduler: SchedulerSpec,
+    hardware: str,
+    profile: HardwareProfile,
+    degree: int,
+    link: float | None = None,
+) -> WholeOption:
+    """One machine and degree; with a `link` in bytes/s prompts are computed apart.
+
+    Raises:
+        InputError: a model cannot be split over `degree` GPUs.
+        InfeasibleError: a model or a request does not fit.
+        SlaMissedError: the limits cannot be kept, however light the load.
+    """
+    predictor = Predictor(profile)
+    services: list[Service] = []
+    pools: dict[End, list[Pool]] = {end: [] for end in End}
+    answers = []
+    for group in pool_groups(workloads):
+        alone = [serve_alone(workload, sla, hardware, predictor, degree) for workload in group]
+        services += [replace(one, tpot=replace(one.tpot, status=_status(sla))) for one in alone]
+        judge, capacity = _best_judge(group, sla, load, scheduler, hardware, predictor, degree, link)
+        share = sum(workload.share for workload in group)
+        names = tuple(workload.name for workload in group)
+        for end in End:
+            most = load.max_utilisation
+            own = capacity if end is End.MIDDLE else judge.service.capacity_per_s(judge.drawn.at(1.0), end)
+            rate = judge.rate(own, most, end)
+            pools[end].append(Pool(names, share * load.peak_per_s, rate / judge.size, judge.size))
+        middle = pools[End.MIDDLE][-1]
+        if middle.replica_per_s == 0.0:
+            raise _missed(judge, capacity, f"{degree} x {hardware}")
+        answers.append(_answer(judge, middle, capacity, share * load.rate_per_s))
+    return WholeOption(
+        profile,
+        degree,
+        tuple(services),
+        tuple(pools[End.MIDDLE]),
+        tuple(pools[End.LOW]),
+        tuple(pools[End.HIGH]),
+        tuple(answers),
+    )
+
+
+def _status(sla: Sla) -> TpotStatus:
+    return TpotStatus.NOT_ASKED if sla.tpot_s is None else TpotStatus.KEPT
+
+
+def _best_judge(
+    group: Sequence[WorkloadSpec],
+    sla: Sla,
+    load: LoadSpec,
+    scheduler: SchedulerSpec,
+    hardware: str,
+    predictor: Predictor,
+    degree: int,
+    link: float | None,
+) -> tuple[_Judge, float]:
+    """The group of replicas that takes most a replica, and what it can take at all."""
+    drawn = _Drawn.of(group, load, DRAWN)
+    found = []
+    for before, behind in RATIOS if link is not None else ((0, 1),):
+        apart = None if link is None else PrefillSpec.model_validate({"replicas": before, "link": f"{link} B/s"})
+        service = ServiceSimulator(_request(group[0], scheduler, hardware, degree, behind, apart), predictor)
+        service.check(drawn.at(1.0), limits=False)
+        judge = _Judge(service, drawn, sla, before + behind)
+        capacity = judge.capacity()
+        rate = judge.rate(capacity, load.max_utilisation, End.MIDDLE) if link is not None else 0.0
+        found.append((rate / judge.size, judge, capacity))
+    _, judge, capacity = max(found, key=lambda item: item[0])
+    return judge, capacity
+
+
+def _request(
+    workload: WorkloadSpec,
+    scheduler: SchedulerSpec,
+    hardware: str,
+    degree: int,
+    replicas: int,
+    apart: PrefillSpec | None,
+) -> ServeRequest:
+    lengths = {"mean": workload.prompt_tokens}
+    traffic = {"requests_per_s": 1.0, "prompt_tokens": lengths, "output_tokens": {"mean": workload.output_tokens or 1}}
+    return ServeRequest(
+        name=workload.name,
+        hardware=hardware,
+        model=workload.model,
+        architecture=workload.architecture,
+        num_devices=degree,
+        dtype=workload.dtype,
+        quantization=workload.quantization,
+        kv_cache_dtype=workload.kv_cache_dtype,
+        runtime=workload.runtime,
+        scheduler=scheduler,
+        replicas=replicas,
+        prefill=apart,
+        traffic=TrafficSpec.model_validate(traffic),
+    )
+
+
+def _missed(judge: _Judge, capacity_per_s: float, where: str) -> SlaMissedError:
+    sla = judge.sla
+    ttft_s, tpot_s = judge.drawn.worst(judge.at(LIGHTEST * capacity_per_s), sla.percentile)
+    message = (
+        f"on {where} even an all but idle replica has a TTFT of {format_seconds(ttft_s, 3)} and a TPOT of "
+        f"{format_seconds(tpot_s, 3)} at {sla.percentile:g} %"
+    )
+    limit = f"TTFT {format_seconds(sla.ttft_s)}"
+    if ttft_s <= sla.ttft_s and sla.tpot_s is not None:
+        limit = f"TPOT {format_seconds(sla.tpot_s)}"
+    return SlaMissedError(message, f"{limit} of the SLA", ttft_s, tpot_s)
+
+
+def _answer(judge: _Judge, pool: Pool, capacity_per_s: float, arrivals_per_s: float) -> PoolAnswer:
+    """What requests see at the load that replicas are counted for, and what one draws at today's."""
+    groups = pool.num_replicas // judge.size
+    peak = judge.at(pool.arrivals_per_s / groups)
+    today = peak if pool.arrivals_per_s == arrivals_per_s else judge.at(arrivals_per_s / groups)
+    spreads = {
+        "ttft_s": Spread.of(peak.ttft_s, judge.sla.percentile),
+        "tpot_s": Spread.of(peak.tpot_s, judge.sla.percentile),
+        "e2e_s": Spread.of(peak.e2e_s, judge.sla.percentile),
+    }
+    service = judge.service
+    idle_s = sum(max(0.0, today.span_s - account.busy_s) for account in today.accounts)
+    energy_j = sum(account.energy_j for account in today.accounts) + idle_s * service.idle_w * service.num_devices
+    busy_s = sum(account.busy_s for account in today.accounts)
+    prompt_s = sum(account.prompt_s for account in today.accounts)
+    return PoolAnswer(
+        pool.workloads,
+        pool.arrivals_per_s / pool.num_replicas,
+        capacity_per_s,
+        spreads,
+        energy_j / today.span_s / judge.size,
+        prompt_s / busy_s,
+        today.num_prefill,
+    )
