@@ -23,7 +23,7 @@ from kraken_sim.program.ops import Attention
 from kraken_sim.program.program import Category
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -244,7 +244,15 @@ def _accumulate(found: Totals, more: Totals, weight: float) -> None:
     for field in fields(Totals):
         ours, theirs = getattr(found, field.name), getattr(more, field.name)
         if isinstance(ours, dict):
-            for name, seconds in theirs.items():
-                ours[name] = ours.get(name, 0.0) + weight * seconds
+            _add_weighted(ours, theirs, weight)
         else:
             setattr(found, field.name, ours + weight * theirs)
+
+
+def _add_weighted(ours: dict[Any, Any], theirs: Mapping[Any, Any], weight: float) -> None:
+    """Adds seconds by name, or by name and kernel."""
+    for name, seconds in theirs.items():
+        if isinstance(seconds, dict):
+            _add_weighted(ours.setdefault(name, {}), seconds, weight)
+        else:
+            ours[name] = ours.get(name, 0.0) + weight * seconds
