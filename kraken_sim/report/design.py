@@ -28,6 +28,10 @@ def front_grid(result: SearchResult) -> TextTable:
     """The front, at most `MOST_ROWS` of it."""
     columns = ["architecture", "machine", "layers", "width", "heads (q/kv x dim)", "FFN", "channels"]
     columns += ["TPOT" if _decodes(result) else "TTFT", "90 % interval", "parameters", "GB/GPU", "J/step"]
+    whole = any(item.tpot_s is not None for item in result.front)
+    good = any(item.goodput_per_s is not None for item in result.front)
+    columns += ["TPOT"] if whole else []
+    columns += ["requests/s a GPU"] if good else []
     priced = any(item.cost is not None for item in result.front)
     if priced:
         columns.append(f"{result.request.currency}/M tokens")
@@ -47,6 +51,8 @@ def front_grid(result: SearchResult) -> TextTable:
             f"{item.num_parameters / 1e9:.2f} B",
             f"{1e-9 * item.memory_bytes:.3g}",
             f"{item.energy_j:.3g}",
+            *([format_seconds(item.tpot_s, 3)] if item.tpot_s is not None else []),
+            *([f"{item.goodput_per_s:.3g}"] if item.goodput_per_s is not None else []),
         ]
         rows.append([*row, f"{item.cost:.3g}"] if priced and item.cost is not None else row)
     listed = ", ".join(objective.value for objective in result.request.objectives)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _AXES: Final = {
     Objective.TTFT: ("TTFT, ms", 1e3),
     Objective.TPOT: ("TPOT, ms", 1e3),
+    Objective.GOODPUT: ("requests/s a GPU within the limits", 1.0),
     Objective.ENERGY: ("energy of the GPUs, J a step", 1.0),
     Objective.COST: ("cost a million tokens", 1.0),
     Objective.MEMORY: ("memory a device, GB", 1e-9),

@@ -29,6 +29,8 @@ from kraken_sim.scenario.request_file import (
 )
 from kraken_sim.scenario.resolve import resolve_model
 from kraken_sim.scenario.spec import DeviceCount, KindName, Phase, Scenario, Size, with_architecture
+from kraken_sim.serving.request import SchedulerSpec
+from kraken_sim.serving.sla import SlaSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,6 +46,7 @@ class Objective(StrEnum):
 
     TTFT = "ttft"
     TPOT = "tpot"
+    GOODPUT = "goodput"
     ENERGY = "energy"
     COST = "cost"
     MEMORY = "memory"
@@ -56,7 +59,7 @@ class Objective(StrEnum):
 MOST_DESIGNS: Final = 200_000
 """Combinations that a search lists before it tries or samples them."""
 
-MAXIMISED: Final = frozenset({Objective.PARAMETERS, Objective.WIDTH, Objective.DEPTH})
+MAXIMISED: Final = frozenset({Objective.GOODPUT, Objective.PARAMETERS, Objective.WIDTH, Objective.DEPTH})
 """The others are minimised."""
 
 
@@ -124,6 +127,14 @@ class DesignRequest(FileModel):
     )
     currency: str | None = Field(default=None, description="Of the prices.", examples=["EUR"])
     prices: dict[str, RentSpec] = Field(default_factory=dict, description="Rent by machine, for objective cost.")
+    sla: SlaSpec | None = Field(
+        default=None, description="Limits that count for objective goodput.", examples=["{ttft: 1 s, tpot: 50 ms}"]
+    )
+    scheduler: SchedulerSpec = Field(
+        default_factory=SchedulerSpec,
+        description="How a replica batches, for goodput.",
+        examples=[{"max_num_seqs": 256}],
+    )
     max_evaluations: Annotated[int, Field(strict=True, ge=1, le=1_000_000)] = Field(
         default=2000, description="Designs to simulate; a larger space is sampled with Optuna.", examples=[2000]
     )
@@ -215,10 +226,26 @@ def _contradictions(request: DesignRequest) -> Iterator[Problem]:
             )
 
 
+def _sla_problems(sla: SlaSpec) -> Iterator[Problem]:
+    try:
+        sla.resolve()
+    except InputError as error:
+        yield from error.problems
+
+
 def _objective_problems(request: DesignRequest) -> Iterator[Problem]:
-    decode = request.base.phase is Phase.DECODE
+    decode, whole = request.base.phase is Phase.DECODE, request.base.phase is Phase.GENERATE
     wrong = Objective.TTFT if decode else Objective.TPOT
-    if wrong in request.objectives:
+    if Objective.GOODPUT in request.objectives:
+        position = request.objectives.index(Objective.GOODPUT)
+        if not whole:
+            message = f"base.phase is {request.base.phase.value}; requests need whole answers"
+            yield Problem(f"objectives.{position}", message, "goodput", "base: {phase: generate, output_length: 256}")
+        if request.sla is None:
+            yield Problem("sla", "is required for objective goodput", example="{ttft: 1 s, tpot: 50 ms}")
+        else:
+            yield from _sla_problems(request.sla)
+    if wrong in request.objectives and not whole:
         position = request.objectives.index(wrong)
         message = f"base.phase is {request.base.phase.value}, which answers the other"
         yield Problem(f"objectives.{position}", message, wrong.value, "tpot" if decode else "ttft")

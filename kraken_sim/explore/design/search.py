@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kraken_sim.errors import InfeasibleError, InputError, check_is
+from kraken_sim.explore.design.goodput import goodput_per_gpu
 from kraken_sim.explore.design.optuna_search import sample
 from kraken_sim.explore.design.pareto import pareto_front
 from kraken_sim.explore.design.request import (
@@ -50,12 +51,17 @@ class Evaluated:
     energy_basis: str
     cost: float | None
     """Per million tokens, where the request has a price; replicas always busy."""
+    tpot_s: float | None = None
+    """Of whole answers, whose `latency_s` is the time to the first token."""
+    goodput_per_s: float | None = None
+    """Requests a second a GPU within the limits, where that is an objective."""
 
     def value(self, objective: Objective) -> float:
         """What the objective says of the design, larger or smaller being better as the objective has it."""
         values: dict[Objective, float] = {
             Objective.TTFT: self.latency_s,
-            Objective.TPOT: self.latency_s,
+            Objective.TPOT: self.latency_s if self.tpot_s is None else self.tpot_s,
+            Objective.GOODPUT: self.goodput_per_s or 0.0,
             Objective.ENERGY: self.energy_j,
             Objective.COST: float("inf") if self.cost is None else self.cost,
             Objective.MEMORY: self.memory_bytes,
@@ -82,6 +88,8 @@ class Evaluated:
             "energy_j": self.energy_j,
             "energy_basis": self.energy_basis,
             "cost_per_million_tokens": self.cost,
+            "tpot_s": self.tpot_s,
+            "goodput_per_s": self.goodput_per_s,
         }
 
 
@@ -182,14 +190,21 @@ class DesignEvaluator:
             words = f"max_memory {format_bytes(limits.max_memory)}; the least is {format_bytes(memory_bytes)}"
             self.rejections.add("max_memory", memory_bytes / limits.max_memory, words)
             return None
-        latency_s = prediction.latency_s
+        whole = prediction.e2e_s is not None
+        latency_s = prediction.ttft_s if whole and prediction.ttft_s is not None else prediction.latency_s
         if limits.max_latency is not None and latency_s > limits.max_latency:
             words = f"max_latency {format_seconds(limits.max_latency)}; the fastest takes {format_seconds(latency_s)}"
             self.rejections.add("max_latency", latency_s / limits.max_latency, words)
             return None
         energy = step_energy(prediction)
-        interval = prediction.interval
-        cost = self._cost(design, latency_s, len(prediction.profile.topology.gpus))
+        # Of whole answers the interval is that of the prefill, whose time stands for them.
+        interval = prediction.steps[0][1].interval if whole else prediction.interval
+        cost = self._cost(design, prediction.latency_s, len(prediction.profile.topology.gpus))
+        try:
+            goodput = self._goodput(design)
+        except InfeasibleError as error:
+            self.rejections.add("device memory", 0.0, str(error))
+            return None
         return Evaluated(
             design,
             latency_s,
@@ -200,7 +215,16 @@ class DesignEvaluator:
             energy.energy_j,
             energy.basis,
             cost,
+            prediction.tpot_s if whole else None,
+            goodput,
         )
+
+    def _goodput(self, design: Design) -> float | None:
+        request = self.request
+        if Objective.GOODPUT not in request.objectives or request.sla is None:
+            return None
+        scenario = design.scenario(request.base)
+        return goodput_per_gpu(scenario, request.sla.resolve(), request.scheduler, self.predictor)
 
     def breaks_shape(self, design: Design) -> bool:
         """Checks that need no simulation: parameters and, as a stand-in for quality, width and depth."""
@@ -230,6 +254,7 @@ class DesignEvaluator:
             return None
         base = self.request.base
         tokens = base.batch_size * (1 if base.phase.value == "decode" else base.context_length)
+        tokens += base.batch_size * (base.output_length or 0)
         return cost_per_million_tokens(price.per_hour * design.num_devices / num_gpus, tokens / latency_s)
 
 

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from kraken_sim.errors import InfeasibleError
+from kraken_sim.explore.procure.judge import LIGHTEST, DrawnRequests, ReplicaJudge
 from kraken_sim.explore.procure.option import Option, Pool, Service, pool_groups, serve_alone
 from kraken_sim.explore.procure.sla import TpotStatus
 from kraken_sim.predict.pipeline import Predictor
 from kraken_sim.serving.answer import ServiceSimulator, Spread
-from kraken_sim.serving.arrivals import Bursts, Lengths, Requests, poisson_arrivals
 from kraken_sim.serving.request import PrefillSpec, ServeRequest, TrafficSpec
 from kraken_sim.serving.steps import End
 from kraken_sim.units import format_seconds
@@ -26,29 +26,10 @@ from kraken_sim.units import format_seconds
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
-
     from kraken_sim.explore.procure.request import LoadSpec, WorkloadSpec
     from kraken_sim.profiles.profile import HardwareProfile
-    from kraken_sim.serving.fleet import Served
     from kraken_sim.serving.request import SchedulerSpec
     from kraken_sim.serving.sla import Sla
-
-DRAWN: Final = 1200
-"""Requests of a simulation, with bursts enough for `PERIODS` of them; a choice of ours: the 99th percentile is that of
-a dozen."""
-
-PERIODS: Final = 4
-"""Bursts that a simulation has at least; a choice of ours."""
-
-MOST_DRAWN: Final = 8000
-"""Requests of a simulation at most; a choice of ours."""
-
-BISECTIONS: Final = 6
-"""Halvings between an idle and a full replica: the rate is known to 2 %; a choice of ours."""
-
-LIGHTEST: Final = 0.02
-"""Share of what a replica takes at which it is all but idle; a choice of ours."""
 
 RATIOS: Final = ((1, 1), (1, 2), (2, 1), (1, 3), (1, 4))
 """Replicas of prefill and of decode that are tried together; a choice of ours."""
@@ -115,84 +96,6 @@ class WholeOption(Option):
         return machines * host_power_w + served_w + spare * self.services[0].energy.idle_w
 
 
-@dataclass(slots=True)
-class _Drawn:
-    """Requests of a pool's workloads: lengths, and which workload each is of."""
-
-    load: LoadSpec
-    prompts: NDArray[np.int64]
-    outputs: NDArray[np.int64]
-    kinds: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, workloads: Sequence[WorkloadSpec], load: LoadSpec, count: int) -> _Drawn:
-        random = np.random.default_rng(0)
-        shares = np.array([workload.share for workload in workloads])
-        kinds = random.choice(len(workloads), count, p=shares / shares.sum())
-        prompts, outputs = np.empty(count, dtype=np.int64), np.empty(count, dtype=np.int64)
-        for index, workload in enumerate(workloads):
-            mine = np.flatnonzero(kinds == index)
-            for target, mean in ((prompts, workload.prompt_tokens), (outputs, workload.output_tokens or 1)):
-                lengths = Lengths(mean, workload.variation, 1, 8 * mean)
-                target[mine] = lengths.draw(len(mine), random)
-        return cls(load, prompts, outputs, kinds)
-
-    def at(self, rate_per_s: float) -> Requests:
-        """The same requests at that rate."""
-        often = self.load.bursts
-        bursts = None if often is None else Bursts(often.factor, often.duration, often.every)
-        count = len(self.kinds)
-        if bursts is not None:
-            count = int(np.clip(PERIODS * bursts.period_s * rate_per_s, DRAWN, MOST_DRAWN))
-        arrivals = poisson_arrivals(count, rate_per_s, np.random.default_rng(1), bursts)
-        return Requests(arrivals, np.resize(self.prompts, count), np.resize(self.outputs, count))
-
-    def worst(self, served: Served, percentile: float) -> tuple[float, float]:
-        """TTFT and TPOT at the percentile, of the workload that is worst off."""
-        kinds = np.resize(self.kinds, len(served.requests))
-        ttft, tpot = served.ttft_s, served.tpot_s
-        worst = [0.0, 0.0]
-        for kind in np.unique(kinds):
-            for place, times in enumerate((ttft, tpot)):
-                mine = times[kinds == kind]
-                mine = mine[~np.isnan(mine)]
-                if len(mine):
-                    worst[place] = max(worst[place], float(np.percentile(mine, percentile)))
-        return worst[0], worst[1]
-
-
-@dataclass(slots=True)
-class _Judge:
-    """One group of replicas of one model, and the rates it keeps the limits at."""
-
-    service: ServiceSimulator
-    drawn: _Drawn
-    sla: Sla
-    size: int
-
-    def keeps(self, served: Served) -> bool:
-        ttft_s, tpot_s = self.drawn.worst(served, self.sla.percentile)
-        return ttft_s <= self.sla.ttft_s and (self.sla.tpot_s is None or tpot_s <= self.sla.tpot_s)
-
-    def capacity(self) -> float:
-        return self.service.capacity_per_s(self.drawn.at(1.0))
-
-    def rate(self, capacity_per_s: float, most_utilisation: float, end: End) -> float:
-        """The highest rate of the group that keeps the limits; 0 where an idle one does not."""
-        if not self.keeps(self.at(LIGHTEST * capacity_per_s, end)):
-            return 0.0
-        low, high = LIGHTEST * capacity_per_s, most_utilisation * capacity_per_s
-        if self.keeps(self.at(high, end)):
-            return high
-        for _ in range(BISECTIONS):
-            middle = 0.5 * (low + high)
-            low, high = (middle, high) if self.keeps(self.at(middle, end)) else (low, middle)
-        return low
-
-    def at(self, rate_per_s: float, end: End = End.MIDDLE) -> Served:
-        return self.service.serve(self.drawn.at(rate_per_s), end)
-
-
 def build_whole(
     workloads: Sequence[WorkloadSpec],
     sla: Sla,
@@ -253,15 +156,15 @@ def _best_judge(
     predictor: Predictor,
     degree: int,
     link: float | None,
-) -> tuple[_Judge, float]:
+) -> tuple[ReplicaJudge, float]:
     """The group of replicas that takes most a replica, and what it can take at all."""
-    drawn = _Drawn.of(group, load, DRAWN)
+    drawn = DrawnRequests.of(group, load.bursts)
     found = []
     for before, behind in RATIOS if link is not None else ((0, 1),):
         apart = None if link is None else PrefillSpec.model_validate({"replicas": before, "link": f"{link} B/s"})
         service = ServiceSimulator(_request(group[0], scheduler, hardware, degree, behind, apart), predictor)
         service.check(drawn.at(1.0), limits=False)
-        judge = _Judge(service, drawn, sla, before + behind)
+        judge = ReplicaJudge(service, drawn, sla, before + behind)
         capacity = judge.capacity()
         rate = judge.rate(capacity, load.max_utilisation, End.MIDDLE) if link is not None else 0.0
         found.append((rate / judge.size, judge, capacity))
@@ -296,7 +199,7 @@ def _request(
     )
 
 
-def _missed(judge: _Judge, capacity_per_s: float, where: str) -> SlaMissedError:
+def _missed(judge: ReplicaJudge, capacity_per_s: float, where: str) -> SlaMissedError:
     sla = judge.sla
     ttft_s, tpot_s = judge.drawn.worst(judge.at(LIGHTEST * capacity_per_s), sla.percentile)
     message = (
@@ -309,7 +212,7 @@ def _missed(judge: _Judge, capacity_per_s: float, where: str) -> SlaMissedError:
     return SlaMissedError(message, f"{limit} of the SLA", ttft_s, tpot_s)
 
 
-def _answer(judge: _Judge, pool: Pool, capacity_per_s: float, arrivals_per_s: float) -> PoolAnswer:
+def _answer(judge: ReplicaJudge, pool: Pool, capacity_per_s: float, arrivals_per_s: float) -> PoolAnswer:
     """What requests see at the load that replicas are counted for, and what one draws at today's."""
     groups = pool.num_replicas // judge.size
     peak = judge.at(pool.arrivals_per_s / groups)
