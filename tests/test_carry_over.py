@@ -57,6 +57,16 @@ def test_attention_of_like_kernels_takes_what_its_products_take_and_the_rest_sta
     assert carry_over_attention(l40s.attention, l40s.device, SOURCE).prefill == l40s.attention.prefill  # other kernels
 
 
+def test_twice_the_exponentials_help_attention_where_these_take_longer_than_its_products() -> None:
+    b200, b300 = load_profile("b200-sxm-x8"), load_profile("b300-sxm-x8")
+    ultra = replace(b200.device, name="ultra", exponentials_per_clock=32.0)
+    moved = carry_over_attention(b200.attention, b200.device, ultra, b200.gemm.mma_efficiency)
+    gain = {dim: moved.prefill[dim]["efficiency"] / row["efficiency"] for dim, row in b200.attention.prefill.items()}
+    assert 1.3 < gain["64"] < 2.0
+    assert gain["128"] == gain["256"] == 1.0
+    assert b300.device.exponentials_per_clock == 32.0
+
+
 def test_what_an_sm_computes_takes_less_time_at_a_higher_clock() -> None:
     found = carry_over_attention(PROFILE.attention, SOURCE, FASTER)
     for name in ("prologue_s", "cta_s", "tile_s"):

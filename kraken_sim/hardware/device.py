@@ -59,6 +59,9 @@ class Device:
     hbm_capacity_bytes: float = field(metadata=means("Size of the GPU's memory.", 1e8, 80e9, 1e14))
     l2_capacity_bytes: float = field(metadata=means("Size of the L2 cache.", 1e5, 50e6, 1e11))
     tdp_w: float = field(metadata=means("Power limit of the card.", 1.0, 700.0, 1e5))
+    exponentials_per_clock: float = field(
+        default=16.0, metadata=means("Exponentials that an SM takes a clock.", 1.0, 16.0, 4096.0, "a clock")
+    )
 
     @property
     def unquantised_flops(self) -> float:

@@ -40,7 +40,7 @@ def carry_over_attention(
     Shares of the HBM rate stay, and so does the start of a kernel. The correction of decode times is kept inside a
     generation only, and so is whether prefill is persistent. The share of the tensor-core rate stays where the kernels
     are of another kind, since each kind is made for its tensor cores. Kernels of one kind (`_like_kernels`) take the
-    same clocks beside their products (exponentials, sums, what waits) and those that the products take.
+    clocks of their products, or of their exponentials where those take longer, and as many clocks more as on `source`.
 
     Args:
         constants: of `source`.
@@ -73,15 +73,21 @@ def _prefill(
     clocks = (1.0, 1.0)
     if mma_efficiency is not None:
         clocks = held_clock(mma_efficiency), held_clock(held_share(mma_efficiency, source, target))
-    products = [1.0 / (MAX_MMA_EFFICIENCY * _flops_per_clock(device)) for device in (source, target)]
-    if clocks[0] == clocks[1] and products[0] == products[1]:
-        return rows
 
-    def share(own: float) -> float:
-        beside = max(clocks[0] / (own * _flops_per_clock(source)) - products[0], 0.0)
-        return min(clocks[1] / ((products[1] + beside) * _flops_per_clock(target)), MAX_MMA_EFFICIENCY)
+    def share(dim: str, own: float) -> float:
+        limits = [_clocks_a_flop(device, int(dim)) for device in (source, target)]
+        if clocks[0] == clocks[1] and _flops_per_clock(source) == _flops_per_clock(target) and limits[0] == limits[1]:
+            return own
+        beside = max(clocks[0] / (own * _flops_per_clock(source)) - limits[0], 0.0)
+        return min(clocks[1] / ((limits[1] + beside) * _flops_per_clock(target)), MAX_MMA_EFFICIENCY)
 
-    return {dim: {**row, "efficiency": share(row["efficiency"])} for dim, row in rows.items()}
+    return {dim: {**row, "efficiency": share(dim, row["efficiency"])} for dim, row in rows.items()}
+
+
+def _clocks_a_flop(device: Device, head_dim: int) -> float:
+    """Clocks of an SM for a FLOP of attention: products or, one a score of 4 x `head_dim` FLOPs, exponentials."""
+    products = 1.0 / (MAX_MMA_EFFICIENCY * _flops_per_clock(device))
+    return max(products, 1.0 / (4.0 * head_dim * device.exponentials_per_clock))
 
 
 def _flops_per_clock(device: Device) -> float:

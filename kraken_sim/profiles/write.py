@@ -114,7 +114,7 @@ def device_yaml(device: Device, provenance: Mapping[str, Provenance]) -> str:
             lines.append(f"{_STEP}{field.name}:")
             inner = ((key, number, provenance[f"{path}.{key}"]) for key, number in value.items())
             lines += [f"{_STEP * 2}{key}: {_sourced(_exact(number, field.name), own)}" for key, number, own in inner]
-        else:
+        elif path in provenance or value != field.default:
             lines.append(f"{_STEP}{field.name}: {_sourced(_exact(value, field.name), provenance[path])}")
     return "\n".join(lines) + "\n"
 
