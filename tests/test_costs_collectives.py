@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from kraken_sim.costs.collectives import all_reduce_cost, with_eager_nccl_latency
 from kraken_sim.costs.collectives.choice import nccl_choice
-from kraken_sim.costs.collectives.constants import interpolate_knots
+from kraken_sim.costs.collectives.constants import extended_knots, interpolate_knots
 from kraken_sim.costs.collectives.graph import nccl_link_gbps, search_rings
 from kraken_sim.costs.collectives.nccl import wire
 from kraken_sim.costs.collectives.policy import CollectivePolicy, Library, Selection, Transport
@@ -464,3 +464,27 @@ def test_nvls_of_many_gpus_is_as_slow_to_fill_as_that_of_eight_with_as_small_par
     assert correction(576 * MIB, 72) == pytest.approx(correction(64 * MIB, 8))
     assert correction(64 * MIB, 4) == pytest.approx(correction(64 * MIB, 8))
     assert correction(64 * MIB, 8) > 1.2 * correction(576 * MIB, 8)
+
+
+class TestBeyondTheLargestMeasuredMessage:
+    def test_each_further_byte_takes_what_one_of_the_last_octave_took(self) -> None:
+        """Twice the last size: the time of the last one, and as much again at the last octave's pace."""
+        knots = {"27": 1.0, "28": 0.9}
+        time = {x: 2**x * extended_knots(knots, x) for x in (27, 28, 29, 30)}
+        pace = (time[28] - time[27]) / 2**27
+        assert time[29] - time[28] == pytest.approx(2**28 * pace)
+        assert time[30] - time[29] == pytest.approx(2**29 * pace)
+
+    def test_it_is_continuous_at_the_last_knot_and_the_same_below(self) -> None:
+        knots = {"24": 1.2, "28": 0.9, "29": 0.88}
+        assert extended_knots(knots, 29.0) == 0.88
+        assert extended_knots(knots, 29.0 + 1e-12) == pytest.approx(0.88)
+        assert [extended_knots(knots, x) for x in (20, 26, 28.5)] == [
+            interpolate_knots(knots, x) for x in (20, 26, 28.5)
+        ]
+
+    def test_a_falling_pace_is_not_extended_beyond_reason(self) -> None:
+        """Where the last octave was faster than its bytes can be, or slower than the mean, the limit holds."""
+        assert extended_knots({"27": 2.0, "28": 1.0}, 60.0) == pytest.approx(0.5)
+        assert extended_knots({"27": 1.0, "28": 1.1}, 60.0) == pytest.approx(1.1)
+        assert extended_knots({}, 30.0) == 1.0

@@ -50,6 +50,8 @@ MIN_SIDE: Final = 256
 """Smaller products are all launch."""
 MIN_BYTES, MAX_BYTES = KIB, 256 * MIB
 """The AllReduces that are fitted; smaller ones are all start-up, larger ones no model exchanges."""
+MAX_NVLS_BYTES = 512 * MIB
+"""The same of NVLS, which still gains speed there: from the last octave follows that of larger ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,15 +205,18 @@ def _attention(row: Row, kv_dtype: DType | None = None) -> AttentionSample:
     )
 
 
-def nccl_samples(folder: Path, card: Card, gap_s: float) -> list[AllReduceSample]:
-    """NCCL's AllReduces of 1 KiB to 256 MiB, each with its version's choices."""
+def nccl_samples(
+    folder: Path, card: Card, gap_s: float, least: int = MIN_BYTES, most: int = MAX_BYTES
+) -> list[AllReduceSample]:
+    """NCCL's AllReduces of 1 KiB to 256 MiB, or of other sizes, each with its version's choices."""
     return [
         AllReduceSample(
             int(row["message_bytes"]), int(row["num_gpus"]), "nccl", "", None, "p2p", "eager", _seconds(row), gap_s,
             nccl_minor_version=int(row["nccl_version"].split(".")[1]),
         )
         for row in _nccl_rows(folder, card)
-        if row.get("op", "all_reduce") == "all_reduce" and row["nccl_version"] in card.nccl_versions and _in_range(row)
+        if row.get("op", "all_reduce") == "all_reduce" and row["nccl_version"] in card.nccl_versions
+        and least <= int(row["message_bytes"]) <= most
     ]  # fmt: skip
 
 

@@ -18,6 +18,9 @@ from kraken_sim.calibration.overlap import sustained_samples
 from kraken_sim.calibration.power import START as POWER_START
 from kraken_sim.calibration.power import fit_power
 from kraken_sim.calibration.quantised import fit_quantised, quantising_samples
+from kraken_sim.costs.collectives.choice import nccl_choice
+from kraken_sim.costs.collectives.policy import CollectivePolicy
+from kraken_sim.costs.collectives.tuning import NVLS
 from kraken_sim.costs.memory_bound import COMPOSED, GELU, QUANTISING, STAND_INS, STRIDED_COPY
 from kraken_sim.files.strict_yaml import parse_yaml
 from kraken_sim.measurements.launch import LAYER_CALLS, launch_costs
@@ -33,6 +36,8 @@ from kraken_sim.profiles.transfer import carry_over_attention, carry_over_memory
 from kraken_sim.profiles.write import BlockText, block_yaml, numbers_of, section, with_sections
 from kraken_sim.program.formats import DType, Quantization
 from validation.public_tables import (
+    MAX_BYTES,
+    MAX_NVLS_BYTES,
     attention_samples,
     collective_samples,
     custom_samples,
@@ -43,13 +48,15 @@ from validation.public_tables import (
 from validation.refit_starts import LINKS, collectives_start, contention_start, memory_bound_start
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
+    from kraken_sim.calibration.collectives import AllReduceSample
     from kraken_sim.calibration.memory_bound import MemoryBoundSample
     from kraken_sim.calibration.split import Fit
     from kraken_sim.costs.collectives.constants import CollectiveConstants
     from kraken_sim.costs.memory_bound import MemoryBoundConstants
+    from kraken_sim.hardware.interconnect import Interconnect
     from kraken_sim.profiles.profile import HardwareProfile
     from validation.public_tables import Card
 
@@ -205,6 +212,7 @@ def published_collectives(shipped: Shipped, card: Card, folder: Path) -> None:
     samples = nccl_samples(folder, card, gap_s) + custom_samples(folder, card, gap_s)
     counts = sorted({sample.num_devices for sample in samples})
     interconnects = {(count, "p2p"): profile.topology.interconnect(count) for count in counts}
+    samples += [sample for sample in _largest(folder, card, gap_s) if _runs_nvls(sample, interconnects, profile, start)]
     fit = fit_all_reduce(samples, interconnects, profile.device, start)
     kinds, constants = [], fit.constants
     others = collective_samples(folder, card)
@@ -215,7 +223,7 @@ def published_collectives(shipped: Shipped, card: Card, folder: Path) -> None:
     graphs = f" and custom kernels in CUDA graphs ({', '.join(card.custom)})" if card.custom else ""
     source = (
         f"fit to {PUBLISHER} {card.name}, NCCL {' and '.join(card.nccl_versions)} AllReduce (nccl-tests){graphs}, "
-        f"{_list(counts)} GPUs, 1 KiB to 256 MiB, {_shapes(fit)}"
+        f"{_list(counts)} GPUs, 1 KiB to 256 MiB{', NVLS to 512 MiB' * bool(start.nvls_enabled)}, {_shapes(fit)}"
         f"{held_out_text(fit)}; rates of one channel are not told apart by these rows and stay near NCCL's tuning "
         f"constants (tuning.cc); kind_factors and kind_link_correction: fit to the same publisher's AllGather, "
         f"ReduceScatter and AllToAll rows, NCCL {card.nccl_versions[-1]}, mean error on held-out shapes "
@@ -230,6 +238,23 @@ def published_collectives(shipped: Shipped, card: Card, folder: Path) -> None:
         rows |= {name: carried for name in constants.__slots__ if name.startswith("custom_")}
     text = BlockText(constants, _fitted(source, fit), rows)
     shipped.put(card.machine, "collectives", text)
+
+
+def _largest(folder: Path, card: Card, gap_s: float) -> list[AllReduceSample]:
+    return nccl_samples(folder, card, gap_s, MAX_BYTES + 1, MAX_NVLS_BYTES)
+
+
+def _runs_nvls(
+    sample: AllReduceSample,
+    interconnects: Mapping[tuple[int, str], Interconnect],
+    profile: HardwareProfile,
+    constants: CollectiveConstants,
+) -> bool:
+    """Whether NCCL picks NVLS for a measured AllReduce."""
+    if sample.nccl_minor_version is not None:
+        constants = replace(constants, nccl_minor_version=sample.nccl_minor_version)
+    link = interconnects[sample.num_devices, sample.transport]
+    return nccl_choice(sample.num_bytes, link, profile.device, constants, CollectivePolicy()).algorithm == NVLS
 
 
 def _list(counts: Sequence[int]) -> str:

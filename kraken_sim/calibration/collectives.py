@@ -55,7 +55,7 @@ LINK_KNOTS: Mapping[str, tuple[int, ...]] = {
     "ll": (18, 21),
     "ll128": (21, 23, 25),
     "simple": (20, 22, 24, 25, 26, 28),
-    "nvls": (20, 22, 23, 24, 26, 28),
+    "nvls": (20, 22, 23, 24, 26, 28, 29),
 }
 """Knots of the correction by size in log2 of bytes, by protocol; a choice of ours, where the published curves bend."""
 

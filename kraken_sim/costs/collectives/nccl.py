@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kraken_sim.costs.collectives.constants import LINK_CLASS, interpolate_knots, link_value
+from kraken_sim.costs.collectives.constants import LINK_CLASS, extended_knots, interpolate_knots, link_value
 from kraken_sim.costs.collectives.graph import PCIE_X16_LINE_GBPS
 from kraken_sim.costs.collectives.kinds import num_steps, ring_bytes
 from kraken_sim.costs.collectives.tuning import NVLS, TREE
@@ -134,7 +134,8 @@ def wire(
     knots = constants.correction(kind, protocol)
     if knots:
         alike = num_bytes * min(1.0, NVLS_FITTED_GPUS / interconnect.num_devices) if protocol == NVLS else num_bytes
-        link /= interpolate_knots(knots, math.log2(max(1.0, alike)))
+        log_size = math.log2(max(1.0, alike))
+        link /= extended_knots(knots, log_size) if protocol == NVLS else interpolate_knots(knots, log_size)
     channels = choice.parallelism * efficiency * constants.factor(kind, protocol, "channel")
     channels *= link_value(constants, "channel_bytes_per_s", link_class, protocol)
     rate = min(soft_min(channels, link), host_memory_bytes_per_s(interconnect))
