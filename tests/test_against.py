@@ -11,6 +11,9 @@ from kraken_sim.cli import main
 from kraken_sim.measurements.nccl_tests import read_runs
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.program.ops import CollectiveKind
+from kraken_sim.report.collective_html import busbw_figure, time_figure
+from kraken_sim.standalone.collective_table import sweep_collective
+from kraken_sim.standalone.one_op import collective_spec
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -179,6 +182,17 @@ def test_the_table_says_what_was_never_measured(
     assert main(["collective", *arguments, "-b", "64M", "-e", "64M"]) == 0
     out = capsys.readouterr().out
     assert any(line.startswith("# Never measured") and word in line for line in out.splitlines())
+
+
+def test_the_page_draws_the_interval_around_the_prediction() -> None:
+    """Both plots: low and high below and above, as a band behind the line."""
+    profile = load_profile("h100-sxm-x8")
+    table = sweep_collective(
+        profile, collective_spec({"op": "all_reduce", "bytes": 8, "num_devices": 8}), [2**20], "float"
+    )
+    for figure in (time_figure(table), busbw_figure(table)):
+        low, high, predicted = (trace.y[0] for trace in figure.data)
+        assert low < predicted < high
 
 
 def test_what_was_measured_is_not_said_to_be_unmeasured(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ from kraken_sim.units import format_seconds
 if TYPE_CHECKING:
     from kraken_sim.standalone.collective_table import CollectiveTable
 
-PREDICTED, MEASURED = "#4c72b0", "#c44e52"
+PREDICTED, MEASURED, LIKELY = "#4c72b0", "#c44e52", "rgba(76, 114, 176, 0.2)"
 
 
 def collective_html(table: CollectiveTable) -> str:
@@ -42,7 +42,8 @@ def time_figure(table: CollectiveTable) -> Any:
     """Time over size, both logarithmic."""
     times = [row.time_s * 1e6 for row in table.rows]
     measured = [None if row.measured_s is None else row.measured_s * 1e6 for row in table.rows]
-    return _figure(table, times, measured, "time (us)", "log")
+    ends = [row.low_s * 1e6 for row in table.rows], [row.high_s * 1e6 for row in table.rows]
+    return _figure(table, times, measured, ends, "time (us)", "log")
 
 
 def busbw_figure(table: CollectiveTable) -> Any:
@@ -51,15 +52,28 @@ def busbw_figure(table: CollectiveTable) -> Any:
     measured = [
         None if row.measured_s is None else row.busbw_gb_per_s * row.time_s / row.measured_s for row in table.rows
     ]
-    return _figure(table, rates, measured, "bus bandwidth (GB/s)", "linear")
+    ends = tuple(
+        [row.busbw_gb_per_s * row.time_s / end if end else 0.0 for row, end in zip(table.rows, times, strict=True)]
+        for times in ([row.high_s for row in table.rows], [row.low_s for row in table.rows])
+    )
+    return _figure(table, rates, measured, (ends[0], ends[1]), "bus bandwidth (GB/s)", "linear")
 
 
 def _figure(
-    table: CollectiveTable, predicted: list[float], measured: list[float | None], label: str, scale: str
+    table: CollectiveTable,
+    predicted: list[float],
+    measured: list[float | None],
+    ends: tuple[list[float], list[float]],
+    label: str,
+    scale: str,
 ) -> Any:
     sizes = [row.size_bytes for row in table.rows]
     ran = [f"{row.algorithm} {row.protocol}, {row.channels} channels" for row in table.rows]
     figure: Any = go.Figure()
+    figure.add_scatter(x=sizes, y=ends[0], mode="lines", line={"width": 0}, showlegend=False, hoverinfo="skip")
+    figure.add_scatter(
+        x=sizes, y=ends[1], mode="lines", line={"width": 0}, fill="tonexty", name="90 %", fillcolor=LIKELY
+    )
     figure.add_scatter(
         x=sizes, y=predicted, text=ran, name="predicted", mode="lines+markers", line={"color": PREDICTED},
         marker={"size": 5},
