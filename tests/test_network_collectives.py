@@ -120,6 +120,13 @@ class TestTime:
         profile = replace(machine(), collectives=without_corrections(machine()))
         assert seconds(num_bytes, profile, algorithm="ring") >= bound
 
+    @pytest.mark.parametrize("rails", [2, 4, 8])
+    def test_two_channels_of_a_rail_fill_it(self, rails: int) -> None:
+        """Rings within a node have more channels, so their fit tells no rate of one: NCCL gives each half of a NIC."""
+        efficiency = machine().collectives.link_efficiency["network"]["simple"]
+        bound = 2 * 31 / 32 * 2**33 / (rails * 50e9 * efficiency)
+        assert bound < seconds(2**33, machine(4, 8, rails), algorithm="ring") < 1.15 * bound
+
     def test_fewer_rails_are_slower_in_proportion(self) -> None:
         one, eight = (seconds(2**31, machine(2, 8, rails), algorithm="ring") for rails in (1, 8))
         assert one / eight > 4.0
@@ -226,7 +233,7 @@ class TestNvlsTree:
         alone = predict_op("h100-sxm-x8", {"op": "all_reduce", "bytes": 2**32, "num_devices": 8})
         assert seconds(2**32) == seconds(2**32, algorithm="nvls_tree")
         assert alone < seconds(2**32) < 1.1 * alone
-        assert seconds(2**32, algorithm="ring") > 1.5 * alone
+        assert seconds(2**32, algorithm="ring") > 1.4 * alone
 
     def test_slow_rails_bound_it(self) -> None:
         efficiency = machine().collectives.link_efficiency["network"]["simple"]

@@ -28,7 +28,7 @@ from kraken_sim.costs.collectives.network_tuning import (
     simple_only,
     tree_channel_bytes_per_s,
 )
-from kraken_sim.costs.collectives.tuning import HIERARCHICAL, RING, SEND_RECV, TREE, channel_count
+from kraken_sim.costs.collectives.tuning import HIERARCHICAL, RING, SEND_RECV, SIMPLE, TREE, channel_count
 from kraken_sim.costs.types import CollectiveCost
 from kraken_sim.program.ops import CollectiveKind
 
@@ -100,7 +100,12 @@ def _prepare(
         call.num_bytes, counted, protocol, call.interconnect.num_devices, graph, most, minor, call.kind
     )
     across = across_of(call.interconnect)
-    least = tree_channel_bytes_per_s(across, call.device, protocol) if algorithm == TREE else 0.0
+    least = 0.0
+    if algorithm == TREE:
+        least = tree_channel_bytes_per_s(across, call.device, protocol)
+    elif algorithm == RING and protocol == SIMPLE:
+        # Two channels fill a rail, as NCCL's search has it; fits within a node, of more channels, tell no rate of one.
+        least = graph.bandwidth_gbps * 1e9
     phases = phases_of(across, constants, protocol, parallelism, call.num_bytes, least)
     return phases, _Ran(algorithm, protocol, channels)
 
