@@ -77,9 +77,10 @@ def test_a_run_says_its_ranks_machines_gpus_version_and_launches(tmp_path: Path)
     assert row.in_place_s == pytest.approx(27.99e-6)
 
 
-def test_mpiruns_tags_are_taken_off(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("tag", ["[1,0]<stdout>:", "[prterun-a-12@1,0]<stdout>:", "0: ", " 3: "])
+def test_tags_of_mpirun_and_srun_are_taken_off(tmp_path: Path, capsys: pytest.CaptureFixture[str], tag: str) -> None:
     text = output(["a"] * 8)
-    tagged = "".join(f"[1,0]<stdout>:{line}\n" for line in text.splitlines())
+    tagged = "".join(f"{tag}{line}\n" for line in text.splitlines())
     files = [write(tmp_path / "tagged.txt", "[1,3]<stderr>:a:1:2 [3] NCCL INFO NET, IB\n" + tagged)]
     files.append(write(tmp_path / "plain.txt", text))
     one, other = (compared(capsys, *H100, "--against", file)["rows"] for file in files)

@@ -1,7 +1,7 @@
 """Reads measured collectives: what nccl-tests prints, or a CSV of sizes and times.
 
 nccl-tests' rows are found by its header; NCCL's log lines between them are read for what they say of the run, as are
-nccl-tests' own comments, and mpirun's tags are taken off. A CSV needs a column for the
+nccl-tests' own comments, and mpirun's and srun's tags are taken off. A CSV needs a column for the
 size and one for the time, under one of the names below, and may have more: rows of other collectives or other
 numbers of GPUs are left out where columns tell, and `where` leaves out others.
 """
@@ -35,7 +35,8 @@ TIME_COLUMNS: Mapping[str, float] = {
 DEVICE_COLUMNS = ("num_gpus", "num_devices", "ngpus", "nranks")
 OP_COLUMNS = ("op", "collective", "operation")
 _LOG_LINE = re.compile(
-    r"NCCL (INFO|WARN|VERSION)|^\S+:\d+:\d+ |^\[|^(WARNING|INFO|mpirun|Authorization)", re.IGNORECASE
+    r"NCCL (INFO|WARN|VERSION)|^\S+:\d+:\d+ |^\[|^(WARNING|INFO|mpirun|prterun|srun|slurmstepd|Authorization)",
+    re.IGNORECASE,
 )
 EXAMPLE = "1048576  262144  float  sum  -1  25.40  41.28  72.24  0"
 

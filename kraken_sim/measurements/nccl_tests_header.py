@@ -12,8 +12,8 @@ from kraken_sim.errors import InputError
 if TYPE_CHECKING:
     from kraken_sim.program.ops import CollectiveKind
 
-_MPIRUN_TAG: Final = re.compile(r"^\s*\[\d+,\d+\](<std(out|err)>)?:?")
-"""What mpirun --tag-output puts before a line: job and rank."""
+_TAG: Final = re.compile(r"^\s*(\[(\S+@)?\d+,\d+\](<std(out|err)>)?:?|\d+:(?=\s))")
+"""What mpirun --tag-output puts before a line, job and rank, and srun --label, the rank."""
 
 _STARTS: Final = re.compile(r"nThread\s+(\d+)\s+nGpus\s+(\d+)\s+minBytes")
 _GRAPHS: Final = re.compile(r"\bgraph:\s*(\d+)")
@@ -56,8 +56,8 @@ class RunSaid:
 
 
 def untagged(line: str) -> str:
-    """A line without what mpirun puts before it."""
-    return _MPIRUN_TAG.sub("", line)
+    """A line without what mpirun or srun puts before it."""
+    return _TAG.sub("", line)
 
 
 def starts_run(line: str) -> bool:

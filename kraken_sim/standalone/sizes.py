@@ -16,7 +16,8 @@ MAX_SIZES = 10_000
 
 ELEMENT_BYTES = {
     "int8": 1, "uint8": 1, "int32": 4, "uint32": 4, "int64": 8, "uint64": 8,
-    "half": 2, "float": 4, "double": 8, "bfloat16": 2, "fp8_e4m3": 1, "fp8_e5m2": 1,
+    "half": 2, "float": 4, "double": 8, "bfloat16": 2, "f8e4m3": 1, "f8e5m2": 1,
+    "fp8_e4m3": 1, "fp8_e5m2": 1,
 }  # fmt: skip
 """NCCL's types as nccl-tests names them, and the bytes of one element."""
 TORCH_NAMES = {"float16": "half", "float32": "float", "float64": "double", "fp16": "half", "fp32": "float"}
