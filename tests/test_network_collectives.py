@@ -16,12 +16,17 @@ from kraken_sim import predict_op, simulate_concurrent
 from kraken_sim.costs.collectives.network import tree_network_bytes
 from kraken_sim.costs.collectives.network_nvls import num_rounds
 from kraken_sim.costs.collectives.network_traffic import binary_tree
-from kraken_sim.costs.collectives.network_tuning import network_graph, network_tuning_table
+from kraken_sim.costs.collectives.network_tuning import (
+    network_graph,
+    network_tuning_table,
+    smooth_tree_correction,
+)
 from kraken_sim.costs.links.traffic import link_bytes
 from kraken_sim.errors import InputError
 from kraken_sim.hardware.topology.graph import LinkKind, NodeKind
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.program.ops import CollectiveKind
+from kraken_sim.standalone.one_op import collective_cost_on, collective_spec
 
 if TYPE_CHECKING:
     from kraken_sim.costs.collectives.constants import CollectiveConstants
@@ -198,6 +203,32 @@ class TestTime:
         assert table(2)["tree"] == pytest.approx(0.5 * 0.92 * 240.0)
         assert table(2)["tree"] > table(2)["ring"]
         assert table(4)["tree"] < table(4)["ring"]
+
+
+class TestTreesOfMediumSizes:
+    def test_nccls_factors_hold_at_their_sizes_and_lines_lead_between_them(self) -> None:
+        """LL128 keeps 0.6 of its bandwidth at 1 MiB, 0.8 at 4 MiB, all of it from 128 MiB on."""
+        found = [smooth_tree_correction("ll128", mebibytes * MIB) for mebibytes in (1, 2, 4, 128, 4096)]
+        assert found == [pytest.approx(factor) for factor in (0.6, 0.6, 0.8, 1.0, 1.0)]
+        assert 0.6 < smooth_tree_correction("ll128", 3 * MIB) < 0.8
+        assert smooth_tree_correction("simple", 8) == pytest.approx(0.9)
+
+    def test_they_slow_a_trees_bytes_and_not_its_start(self) -> None:
+        """At 1 MiB the bytes of LL128 take 1 / 0.6 as long as those of 256 MiB, which take what links carry."""
+        profile = replace(machine(), collectives=without_corrections(machine()))
+
+        def cost(num_bytes: int) -> Any:
+            spec = {"op": "all_reduce", "bytes": num_bytes, "num_devices": 16, "algorithm": "tree", "protocol": "ll128"}
+            return collective_cost_on(profile, collective_spec(spec))
+
+        small, large = cost(MIB), cost(256 * MIB)
+        assert small.latency_s == large.latency_s
+        assert 256 * small.transfer_s / large.transfer_s == pytest.approx(1 / 0.6, rel=0.05)
+
+    @pytest.mark.parametrize("protocol", ["ll", "ll128", "simple"])
+    def test_time_grows_with_size(self, protocol: str) -> None:
+        times = [seconds(2**power, algorithm="tree", protocol=protocol) for power in range(6, 33)]
+        assert times == sorted(times)
 
 
 def faster(interconnect: Interconnect, factor: float, inside: float | None = None) -> Interconnect:

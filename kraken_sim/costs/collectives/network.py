@@ -26,9 +26,17 @@ from kraken_sim.costs.collectives.network_tuning import (
     network_choice,
     network_graph,
     simple_only,
+    smooth_tree_correction,
     tree_channel_bytes_per_s,
 )
-from kraken_sim.costs.collectives.tuning import HIERARCHICAL, RING, SEND_RECV, SIMPLE, TREE, channel_count
+from kraken_sim.costs.collectives.tuning import (
+    HIERARCHICAL,
+    RING,
+    SEND_RECV,
+    SIMPLE,
+    TREE,
+    channel_count,
+)
 from kraken_sim.costs.types import CollectiveCost
 from kraken_sim.program.ops import CollectiveKind
 
@@ -52,9 +60,13 @@ def network_ring_cost(call: CollectiveCall) -> CollectiveCost:
 
 
 def network_tree_cost(call: CollectiveCall) -> CollectiveCost:
-    """NCCL's double binary trees; raises as `network_ring_cost`."""
+    """NCCL's double binary trees; raises as `network_ring_cost`.
+
+    Messages of medium size keep a tree's chunks waiting for each other; how much NCCL itself has measured.
+    """
     phases, ran = _prepare(call, TREE, network_choice(call, TREE)[1])
-    return _cost(call, ran, phases, *network_tree_all_reduce(call.num_bytes, phases))
+    latency_s, transfer_s = network_tree_all_reduce(call.num_bytes, phases)
+    return _cost(call, ran, phases, latency_s, transfer_s / smooth_tree_correction(ran.protocol, call.num_bytes))
 
 
 def hierarchical_cost(call: CollectiveCall) -> CollectiveCost:

@@ -38,6 +38,7 @@ from kraken_sim.costs.collectives.tuning import (
     SIMPLE,
     STEP_LATENCY_US,
     TREE,
+    TREE_CORRECTION,
     TREE_LL_DIVISOR,
     TuningEntry,
     generation_index,
@@ -156,6 +157,22 @@ def tree_channel_bytes_per_s(across: Across, device: Device, protocol: str) -> f
     if protocol == LL128:
         return (TREE_LL128_TWO_NODES_GBPS if few else TREE_LL128_MORE_NODES_GBPS)[index] * 1e9
     return 0.0
+
+
+TREE_CORRECTION_FROM_BYTES = 64
+"""Size of the first factor of `TREE_CORRECTION`, bytes (ncclTopoGetAlgoTime of NCCL's src/graph/tuning.cc)."""
+
+
+def smooth_tree_correction(protocol: str, num_bytes: float) -> float:
+    """What medium sizes leave of a tree's bandwidth: NCCL's factors, on a line between the sizes that they are for.
+
+    So time grows with size; 1 beyond the last.
+    """
+    factors = (*TREE_CORRECTION[protocol], 1.0)
+    place = max(0.0, log2(max(num_bytes, 1.0) / TREE_CORRECTION_FROM_BYTES))
+    index = min(int(place), len(factors) - 1)
+    after = factors[min(index + 1, len(factors) - 1)]
+    return factors[index] + (after - factors[index]) * min(1.0, place - index)
 
 
 def _ll_max_gbps(num_nodes: int) -> float:
