@@ -10,7 +10,7 @@ from calibrate_support import BASE, OPS, another_machine, file_of, records
 from measurement_support import pass_record
 
 from kraken_sim import predict_op
-from kraken_sim.calibration.fit_profile import CalibrationResult, calibrate
+from kraken_sim.calibration.fit_profile import calibrate
 from kraken_sim.calibration.profile_file import calibrated_yaml
 from kraken_sim.errors import InputError
 from kraken_sim.measurements.records.kernels import AttentionRecord
@@ -19,6 +19,8 @@ from kraken_sim.profiles.profile import ProvenanceKind
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from kraken_sim.calibration.result import CalibrationResult
 
 
 @cache

@@ -11,7 +11,7 @@ import pytest
 from calibrate_support import BASE, file_of, gemm_records
 from measurement_support import launch_record
 
-from kraken_sim.calibration.fit_profile import CalibrationResult, calibrate
+from kraken_sim.calibration.fit_profile import calibrate
 from kraken_sim.cli.output import print_report
 from kraken_sim.measurements.records.passes import PassRecord
 from kraken_sim.measurements.schema import MeasurementFile, read_measurements
@@ -23,6 +23,7 @@ from kraken_sim.scenario.spec import Launch
 from kraken_sim.validate.passes import scenario_of_pass
 
 if TYPE_CHECKING:
+    from kraken_sim.calibration.result import CalibrationResult
     from kraken_sim.profiles.profile import HardwareProfile
 
 MEASUREMENTS = Path(__file__).parents[1] / "validation" / "measurements"

@@ -11,12 +11,13 @@ from kraken_sim.calibration.attention_start import PREFILL_BOUNDS
 from kraken_sim.calibration.collective_kinds import fit_kind
 from kraken_sim.calibration.collectives import fit_all_reduce
 from kraken_sim.calibration.composed import composed_samples
-from kraken_sim.calibration.fit_profile import calibrate, held_out_text, machine_text, unchanged
+from kraken_sim.calibration.fit_profile import calibrate
 from kraken_sim.calibration.gemm import fit_gemm
 from kraken_sim.calibration.memory_bound import fit_memory_bound
 from kraken_sim.calibration.overlap import sustained_samples
 from kraken_sim.calibration.power import START as POWER_START
 from kraken_sim.calibration.power import fit_power
+from kraken_sim.calibration.progress import held_out_text, machine_text, unchanged
 from kraken_sim.calibration.quantised import fit_quantised, quantising_samples
 from kraken_sim.costs.collectives.choice import nccl_choice
 from kraken_sim.costs.collectives.policy import CollectivePolicy

@@ -9,7 +9,7 @@ from kraken_sim.calibration.kept import common_provenance
 from kraken_sim.profiles.write import block_yaml, quoted, section, with_sections
 
 if TYPE_CHECKING:
-    from kraken_sim.calibration.fit_profile import CalibrationResult
+    from kraken_sim.calibration.result import CalibrationResult
 
 DRY_RUN: Final = "Dry run on CPUs"
 """How the description of a profile begins that no GPU was measured for."""

@@ -15,7 +15,7 @@ from kraken_sim.units import Dimension, dimension_of_field, format_quantity
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from kraken_sim.calibration.fit_profile import CalibrationResult
+    from kraken_sim.calibration.result import CalibrationResult
 
 MOST_CHANGES: Final = 5
 """Constants of a block that the table shows, those that moved most; a choice of ours, launch costs are all shown."""
