@@ -10,7 +10,7 @@ from kraken_sim import simulate
 from kraken_sim.cli import main
 from kraken_sim.errors import InputError
 from kraken_sim.measurements.machine import matching_profile
-from kraken_sim.measurements.schema import MeasurementFile
+from kraken_sim.measurements.schema import MeasurementFile, read_measurements
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.report.validation_html import validation_html
 from kraken_sim.validate.passes import validate_passes
@@ -160,3 +160,18 @@ def test_json_on_standard_output_is_nothing_but_json(tmp_path: Path, capsys: pyt
 
 def test_a_report_without_speed_ups_is_still_a_report() -> None:
     assert "<h2>" in validation_html(validate_passes(file_of(slower("standard", 1.1))))
+
+
+def test_of_a_long_file_a_draw_is_predicted_which_the_answer_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kraken_sim.measurements.schema.MOST_HELD", 3)
+    records = [pass_record("standard", 0.01, context_length=128 + index) for index in range(8)]
+    said: list[tuple[int, int]] = []
+    measured = read_measurements(write(tmp_path / "long.jsonl", records))
+    result = validate_passes(measured, progress=lambda done, total: said.append((done, total)))
+    lengths = [comparison.record.context_length for comparison in result.comparisons]
+    assert len(set(lengths)) == 3
+    assert lengths == sorted(lengths)
+    assert "of 8 passes 3 are predicted, drawn from all of them" in result.warnings
+    assert said == [(1, 3), (2, 3), (3, 3)]

@@ -73,7 +73,7 @@ def quantising_samples(measurements: MeasurementFile) -> list[MemoryBoundSample]
     engine would run.
     """
     samples = []
-    for record in measurements.select(MemoryBoundRecord):
+    for record in measurements.sample(MemoryBoundRecord):
         op = quantising_op(record)
         if op is not None and record.launch is Launch.GRAPH and record.dtype in HALF_PRECISION:
             samples.append(MemoryBoundSample(op, record.time_s.median, inputs_warm=True))

@@ -49,11 +49,11 @@ def fit_held_share(files: Iterable[MeasurementFile], device: Device) -> HeldFit 
 def _points(file: MeasurementFile) -> Iterable[tuple[float, float]]:
     """Bytes streamed between two uses, and the share saved of what warm operands save."""
     times: dict[tuple[object, ...], dict[str, float]] = {}
-    for record in file.select(ChainRecord):
+    for record in file.sample(ChainRecord):
         if record.launch is Launch.GRAPH:
             key = (record.dtype, *map(str, record.compute))
             times.setdefault(key, {})[record.operands] = record.time_s.median
-    for record in file.select(ChainRecord):
+    for record in file.sample(ChainRecord):
         first, *rest = record.compute
         if record.operands != "kept" or len(rest) != 1:
             continue

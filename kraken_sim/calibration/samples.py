@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from kraken_sim.calibration.attention_tables import AttentionSample
 from kraken_sim.calibration.collectives import AllReduceSample
 from kraken_sim.calibration.gemm_batch import GemmSample
-from kraken_sim.measurements.lines import StoredRecords
 from kraken_sim.measurements.records.kernels import AllReduceRecord, AttentionRecord, GemmRecord
 from kraken_sim.measurements.records.launched import KernelsRecord
 from kraken_sim.measurements.records.together import AttentionOp, ChainRecord, GemmOp
@@ -41,12 +40,10 @@ smaller of two noisy times would come out too fast."""
 
 def too_many_to_fit(measurements: MeasurementFile) -> list[str]:
     """Of which kinds of record a fit takes a part."""
-    if not isinstance(measurements.records, StoredRecords):
-        return []
     return [
         f"of {count:,} records of kind {kind} {MOST_HELD:,} are fitted"
-        for kind, count in measurements.records.counts().items()
-        if count > MOST_HELD and kind not in ("launch", "pass", "note", "kernels")
+        for kind, count in measurements.drawn_from().items()
+        if kind not in ("launch", "pass", "note", "kernels")
     ]
 
 

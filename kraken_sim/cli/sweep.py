@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kraken_sim.cli.inputs import shipped_path
-from kraken_sim.cli.output import note, print_report
+from kraken_sim.cli.output import print_report
 from kraken_sim.cli.parser import add_force
+from kraken_sim.cli.progress import ProgressLines
 from kraken_sim.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from kraken_sim.cli.parser import Parser
-
-LINE_EVERY_S = 10.0
-"""Where standard error is no terminal, progress is a line now and then."""
 
 
 def add_arguments(parser: Parser) -> None:
@@ -57,7 +55,8 @@ def _sweep(args: argparse.Namespace) -> None:
 def _progress(total: int) -> Iterator[Callable[[int, int], None]]:
     """What to call with the points done so far and those done before: a bar, or a line now and then."""
     if not sys.stderr.isatty():
-        yield _lines(total)
+        lines = ProgressLines("points", last=True)
+        yield lambda done, found: lines(done, total, found)
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -72,18 +71,3 @@ def _progress(total: int) -> Iterator[Callable[[int, int], None]]:
             bar.update(task, completed=done, rate=f"{rate:,.0f} points/s")
 
         yield show
-
-
-def _lines(total: int) -> Callable[[int, int], None]:
-    began = last = time.monotonic()
-
-    def show(done: int, found: int) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last < LINE_EVERY_S and done < total:
-            return
-        last = now
-        rate = (done - found) / max(1e-9, now - began)
-        note(f"{done:,} of {total:,} points, {rate:,.0f} a second, {(total - done) / rate:,.0f} s left")
-
-    return show

@@ -27,12 +27,14 @@ def add_arguments(parser: Parser) -> None:
 
 def _validate(args: argparse.Namespace) -> None:
     """Predicts the measured passes of a file and reports the errors."""
+    from kraken_sim.cli.progress import ProgressLines
     from kraken_sim.report.validation import validation_report
     from kraken_sim.scenario.host import HostSpec
     from kraken_sim.validate.passes import validate_passes
 
     host = None if args.host is None else HostSpec(file=args.host)
-    result = validate_passes(measurement_file(args.measurements), args.hardware, host)
+    measurements = measurement_file(args.measurements)
+    result = validate_passes(measurements, args.hardware, host, ProgressLines("passes"))
 
     def page() -> str:
         from kraken_sim.report.validation_html import validation_html

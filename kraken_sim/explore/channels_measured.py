@@ -130,7 +130,7 @@ def compare_channels(measurements: MeasurementFile, hardware: str | None = None)
     name = hardware or matching_profile(measurements)
     warnings = machine_warnings(measurements, load_profile(name))
     groups: dict[tuple[object, ...], dict[int | None, PassRecord]] = defaultdict(dict)
-    for record in measurements.select(PassRecord):
+    for record in measurements.each(PassRecord):
         collective = measurements.header.conditions.get(record.condition)
         if collective is not None and _overlaps(record) and _only_limits_channels(collective):
             sizes = (str(sorted(record.model.items())), str(sorted(record.architecture.items())))

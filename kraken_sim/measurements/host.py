@@ -60,7 +60,7 @@ def _of_measurements(path: Path) -> HostTimes:
     if not costs:
         message = "tells nothing of a host; measure one with validation.measure --suite host"
         raise InputError.single(_AT, message, str(path), "host.jsonl")
-    processes = len({record.process for record in measurements.select(LaunchRecord)})
+    processes = len({record.process for record in measurements.each(LaunchRecord)})
     header = measurements.header
     where = (
         f"{header.host.cpu_model or 'a host'} with {header.device_name}, {processes} process{'es' * (processes > 1)}"

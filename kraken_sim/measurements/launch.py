@@ -93,7 +93,7 @@ def launch_costs(measurements: MeasurementFile, initial: LaunchCosts, machine: s
     for record in measurements.each(LaunchRecord):
         quantities.setdefault((record.quantity, record.detail), []).append(record.time_s[1])
     found = _host(quantities) | _device(quantities) | _shares(quantities) | _spread(measurements)
-    found |= _rested(measurements.select(WakeRecord))
+    found |= _rested(measurements.sample(WakeRecord))
     # A slope of noisy times can come out below zero, a cost cannot.
     values = {name: max(0.0, cost.value) for name, cost in found.items() if "." not in name}
     shares = {name.partition(".")[2]: cost.value for name, cost in found.items() if "." in name}
@@ -164,7 +164,7 @@ def _spread(measurements: MeasurementFile) -> dict[str, _Found]:
     Nothing where no call was measured in two processes.
     """
     times: dict[tuple[str, str], list[float]] = {}
-    for record in measurements.select(LaunchRecord):
+    for record in measurements.each(LaunchRecord):
         if record.quantity in CALLS and record.condition is None and record.time_s[1] > 0.0:
             times.setdefault((record.quantity, record.detail), []).append(log(record.time_s[1]))
     several = [values for values in times.values() if len(values) > 1]

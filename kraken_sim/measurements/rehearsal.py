@@ -8,15 +8,19 @@ device of a profile: launched one by one in float32 stands for a graph in float1
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
+from kraken_sim.measurements.lines import StoredRecords
 from kraken_sim.measurements.records.kernels import AllReduceRecord, AttentionRecord, GemmRecord, MemoryBoundRecord
 from kraken_sim.measurements.records.together import PairRecord
-from kraken_sim.measurements.schema import CONDITIONS, DEFAULT_CONDITION
+from kraken_sim.measurements.schema import CONDITIONS, DEFAULT_CONDITION, MOST_HELD
 from kraken_sim.program.ops import DType
 from kraken_sim.scenario.spec import Launch
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from kraken_sim.measurements.records.record import Record
     from kraken_sim.measurements.schema import MeasurementFile
     from kraken_sim.profiles.profile import HardwareProfile
@@ -45,7 +49,11 @@ def as_on_device(measurements: MeasurementFile) -> MeasurementFile:
     nccl: dict[str, Any] = dict(CONDITIONS[DEFAULT_CONDITION].collective or {})
     conditions = {name: found or nccl for name, found in measurements.header.conditions.items()}
     header = measurements.header.model_copy(update={"conditions": conditions})
-    return replace(measurements, header=header, records=tuple(_on_device(record) for record in measurements.records))
+    records: Iterable[Record] = measurements.records
+    if isinstance(measurements.records, StoredRecords):  # a dry run tells nothing that a draw would not
+        stored = measurements.records
+        records = chain.from_iterable(stored.of_kind(kind, MOST_HELD) for kind in stored.counts())
+    return replace(measurements, header=header, records=tuple(map(_on_device, records)))
 
 
 def _on_device(record: Record) -> Record:

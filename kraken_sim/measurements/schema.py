@@ -186,8 +186,13 @@ class MeasurementFile:
         return list(self.each(record_type))
 
     def sample(self, record_type: type[RecordType]) -> list[RecordType]:
-        """The same for a fit: of more than `MOST_HELD` so many, drawn alike from all of them."""
+        """The same for a fit or a comparison: of more than `MOST_HELD` so many, drawn alike from all of them."""
         return list(self.each(record_type, MOST_HELD))
+
+    def drawn_from(self) -> dict[str, int]:
+        """The kinds of record of which `sample` draws, and how many records there are of each."""
+        counts = self.records.counts() if isinstance(self.records, StoredRecords) else {}
+        return {kind: count for kind, count in counts.items() if count > MOST_HELD}
 
     def each(self, record_type: type[RecordType], most: int | None = None) -> Iterator[RecordType]:
         """The records of one type one after the other, in file order; of a long file none stays in memory."""

@@ -43,7 +43,7 @@ def profiled_pass(text: str, argument: str) -> tuple[MeasurementFile, KernelsRec
     """
     path, _, wanted = text.partition("#")
     measurements = read_measurements(Path(path))
-    traced = [record for record in measurements.select(KernelsRecord) if record.of.startswith("pass/")]
+    traced = [record for record in measurements.each(KernelsRecord) if record.of.startswith("pass/")]
     if not traced:
         raise InputError.single(
             argument, "holds no kernels of whole passes", path, "FILE.jsonl of --suite llama-passes"
@@ -69,7 +69,7 @@ def measured_question(text: str, argument: str) -> Scenario:
         InputError: as of `profiled_pass`, or no profile describes the machine.
     """
     measurements, record = profiled_pass(text, argument)
-    asked = next((one for one in measurements.select(PassRecord) if one.key == record.of), None)
+    asked = next((one for one in measurements.each(PassRecord) if one.key == record.of), None)
     if asked is None:
         raise InputError.single(argument, "the file has the kernels of this pass, and not the pass", record.of)
     return question_of(asked, measurements)

@@ -205,19 +205,23 @@ def summarise(comparisons: Sequence[Comparison]) -> ErrorSummary:
 
 
 def validate_passes(
-    measurements: MeasurementFile, hardware: str | None = None, host: HostSpec | None = None
+    measurements: MeasurementFile,
+    hardware: str | None = None,
+    host: HostSpec | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> ValidationResult:
-    """Predict every measured pass of a file with a profile.
+    """Predict every measured pass of a file with a profile; of more than `MOST_HELD` so many, drawn from all of them.
 
     Args:
         measurements: a file of `validation.measure`.
         hardware: the profile's name or path; default: the shipped one that fits the measured machine.
         host: the host that launched the passes; default: the profile's.
+        progress: called with the passes done so far, and how many there are.
 
     Raises:
         InputError: the file has no passes, the profile is unknown or none fits, or it is another machine's.
     """
-    passes = measurements.select(PassRecord)
+    passes = measurements.sample(PassRecord)
     source = measurements.source
     if not passes:
         message = "holds no whole passes; measure them with --suite passes"
@@ -225,14 +229,18 @@ def validate_passes(
     name = hardware or (REHEARSED if is_rehearsal(measurements) else matching_profile(measurements))
     profile = load_profile(name)
     warnings = machine_warnings(measurements, profile, rehearse=True)
+    if (count := measurements.drawn_from().get("pass")) is not None:
+        warnings.append(f"of {count:,} passes {len(passes):,} are predicted, drawn from all of them")
     measurements = as_on_device(measurements)
     predictor = Predictor(profile)
     comparisons, skipped = [], []
-    for record in passes:
+    for done, record in enumerate(passes, start=1):
         try:
             comparisons.append(_compare(record, measurements.header.conditions, name, predictor, host))
         except KrakenSimError as error:
             skipped.append(f"{record.key}: {error}")
+        if progress is not None:
+            progress(done, len(passes))
     if not comparisons:
         raise InputError.single("", f"no pass could be predicted; the first: {skipped[0]}", source=source)
     dry_run = measurements.header.device_type != "cuda"
