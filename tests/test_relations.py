@@ -21,8 +21,12 @@ from kraken_sim.costs.attention import attention_cost
 from kraken_sim.costs.collectives import collective_cost
 from kraken_sim.costs.collectives.policy import CollectivePolicy, Transport
 from kraken_sim.costs.links.sharing import interconnect_of
+from kraken_sim.errors import KrakenSimError
+from kraken_sim.predict.pipeline import Predictor
 from kraken_sim.profiles.load import load_profile
+from kraken_sim.profiles.what_if import with_time_factor
 from kraken_sim.program.ops import Attention, CollectiveKind, DType
+from kraken_sim.scenario.spec import scenario_from
 
 if TYPE_CHECKING:
     from kraken_sim.costs.types import CollectiveCost
@@ -200,3 +204,61 @@ class TestPass:
         assert 0.4 * before < after < before
         free = [latency_s(LIMITED, batch_size=batch, context_length=4) for batch in (52, 53)]
         assert free[1] >= 0.98 * free[0]
+
+
+HALVED = ("gemm", "launch")
+"""Blocks whose times can be halved with no pass slower by it; where kernels overlap, the others change who waits."""
+
+
+@st.composite
+def questions(draw: st.DrawFn) -> dict[str, Any]:
+    """A pass of any machine, model, number format, kernels and state of the card."""
+    heads, head_dim = draw(st.sampled_from([8, 16, 32])), draw(st.sampled_from([64, 128]))
+    sizes = {"hidden_size": heads * head_dim, "num_attention_heads": heads, "intermediate_size": 3 * heads * head_dim}
+    return {
+        "hardware": draw(st.sampled_from(SHIPPED)),
+        "model": {**MODEL, **sizes, "num_hidden_layers": draw(st.integers(1, 12))},
+        "architecture": {"kind": draw(st.sampled_from(["standard", "parallel", "ladder", "desync", "domino"]))},
+        "num_devices": draw(st.sampled_from([1, 2, 4])),
+        "phase": draw(st.sampled_from(["prefill", "decode"])),
+        # From 32 rows on torch gathers an embedding by another kernel than up to 16.
+        "batch_size": draw(st.sampled_from([32, 64, 128])),
+        "context_length": draw(st.sampled_from([1, 64, 300, 1024])),
+        "quantization": draw(st.sampled_from([None, None, "fp8"])),
+        "kv_cache_dtype": draw(st.sampled_from(["auto", "auto", "float8"])),
+        "runtime": {
+            "launch": draw(st.sampled_from(["graph", "eager"])),
+            "kernels": draw(st.sampled_from(["pytorch", "pytorch_composed", "fused", "compiled", "serving"])),
+            "load": draw(st.sampled_from(["rested", "sustained"])),
+        },
+    }
+
+
+class TestAnyPass:
+    @settings(max_examples=40, deadline=None)
+    @given(question=questions())
+    def test_more_work_takes_longer_and_a_better_card_no_longer(self, question: dict[str, Any]) -> None:
+        profile = PROFILES[question["hardware"]]
+        try:
+            before = Predictor(profile).predict(scenario_from(question)).latency_s
+        except KrakenSimError:  # a number format that the card does not have, or what needs several devices
+            assume(False)
+        model = question["model"]
+        twice = {"num_hidden_layers": 2 * model["num_hidden_layers"]}
+        layers, batch, tokens = (
+            Predictor(profile).predict(scenario_from(question | changes)).latency_s
+            for changes in (
+                {"model": model | twice},
+                {"batch_size": 2 * question["batch_size"]},
+                {"context_length": 2 * question["context_length"]},
+            )
+        )
+        assert layers > before
+        assert min(batch, tokens) > 0.96 * before  # another tile of a GEMM, another protocol of NCCL
+        device = profile.device
+        memory = replace(
+            profile, device=replace(device, hbm_bandwidth_bytes_per_s=2 * device.hbm_bandwidth_bytes_per_s)
+        )
+        watts = replace(profile, device=replace(device, tdp_w=device.tdp_w and 2 * device.tdp_w))
+        for better in (memory, watts, *(with_time_factor(profile, block, 0.5) for block in HALVED)):
+            assert Predictor(better).predict(scenario_from(question)).latency_s <= before * ROUNDING
