@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -12,15 +14,18 @@ from kraken_sim.architectures.lowering import parts_of
 from kraken_sim.architectures.registry import architecture, complete_kinds
 from kraken_sim.architectures.workload import Phase, Workload
 from kraken_sim.errors import InputError
+from kraken_sim.measurements.schema import read_measurements
 from kraken_sim.models.config import TransformerConfig
 from kraken_sim.models.counts import parameter_count
 from kraken_sim.models.presets import preset
 from kraken_sim.program.kernel_sets import KernelSet
 from kraken_sim.program.ops import Collective, Elementwise, Gemm, Norm
 from kraken_sim.program.program import COMM_STREAM, MAIN_STREAM, Kernel, RecordEvent, WaitEvent
+from kraken_sim.validate.passes import validate_passes
 
 if TYPE_CHECKING:
     from kraken_sim.program.program import Program, Segment
+    from kraken_sim.validate.passes import Comparison
 
 LAYERS, WIDTH, TOKENS, DEVICES = 4, 1024, 96, 2
 ACTIVATION_BYTES = TOKENS * WIDTH * 2
@@ -294,3 +299,22 @@ def test_every_architecture_has_every_kernel_set_and_folds_exactly(kind: str, ke
     folded, exact = simulate(asked), simulate(asked, exact=True)
     assert folded.latency_s == pytest.approx(exact.latency_s, rel=1e-9)
     assert sum(folded.breakdown_s.values()) == pytest.approx(folded.latency_s, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("kind", "mean", "worst"), [("standard", 3.4, 6.3), ("ladder", 2.8, 5.8), ("kraken", 4.3, 13.0)]
+)
+def test_passes_of_rivals_on_one_device_take_as_long_as_measured(kind: str, mean: float, worst: float) -> None:
+    errors = [
+        100.0 * abs(c.predicted_s / c.measured_s - 1.0) for c in rivals_measured() if c.architecture.startswith(kind)
+    ]
+    assert len(errors) >= 10
+    assert sum(errors) / len(errors) < mean
+    assert max(errors) < worst
+
+
+@cache
+def rivals_measured() -> tuple[Comparison, ...]:
+    """Passes of the suite `rivals` on one H200, which nothing was fitted to."""
+    path = Path(__file__).parent.parent / "validation" / "measurements" / "h200-sxm-x1-rivals.jsonl"
+    return tuple(validate_passes(read_measurements(path)).comparisons)
