@@ -224,3 +224,21 @@ def test_the_layout_is_that_of_the_model(tmp_path: Path) -> None:
     layout = record.layout(Question(config, 4, record.own(path=write(tmp_path, LADDER))))
     standard = layout_of("ladder", config, 4)
     assert (layout.block, layout.share, layout.live_streams) == (standard.block, standard.share, standard.live_streams)
+
+
+def test_a_grid_of_the_paper_takes_it_beside_the_three(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path, LADDER)
+    grid = {
+        "name": "rivals", "hardware": "a100-sxm4-40gb-x8", "models": [{"preset": "1.3B"}], "context_lengths": [128],
+        "num_devices": [4, 8],
+        "architectures": [{"kind": "file", "path": "mine.yaml"}, {"kind": "desync", "sync_every": 2}],
+    }  # fmt: skip
+    path = tmp_path / "grid.yaml"
+    path.write_text(yaml.safe_dump(grid), encoding="utf-8")
+    assert main(["paper", "--grid", str(path), "--json", "-"]) == 0
+    cells = json.loads(capsys.readouterr().out)["cells"]
+    assert [set(cell["other_speedups_percent"]) for cell in cells] == [{"my-ladder", "desync"}] * 2
+    ladder = simulate(asked("", hardware="a100-sxm4-40gb-x8", context_length=128, architecture={"kind": "ladder"}))
+    assert cells[0]["ttft_s"]["my-ladder"] == pytest.approx(ladder.latency_s, rel=0.2)
+    assert main(["paper", "--grid", str(path)]) == 0
+    assert "my-ladder" in capsys.readouterr().out

@@ -38,7 +38,7 @@ from kraken_sim.files.strict_yaml import YamlDocument, read_yaml
 from kraken_sim.models.presets import preset_fields
 from kraken_sim.profiles.load import profile_path
 from kraken_sim.program.ops import ComputeDType, DType
-from kraken_sim.scenario.spec import RuntimeSpec
+from kraken_sim.scenario.spec import ArchitectureSpec, RuntimeSpec, with_absolute_paths
 from kraken_sim.units import Dimension
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ class InterconnectSpec(FileModel):
 
 
 class Grid(_SetupSpec):
-    """Models x context lengths x numbers of devices, each as standard, parallel and Kraken."""
+    """Models x context lengths x numbers of devices, each as standard, parallel and Kraken, and as `architectures`."""
 
     name: Name
     hardware: Name
@@ -199,6 +199,9 @@ class Grid(_SetupSpec):
     num_devices: Annotated[tuple[Count, ...], NotEmpty] = Field(examples=["[4, 8]"])
     batch_size: Count = 1
     dtype: ComputeDType = DType.FLOAT16
+    architectures: tuple[ArchitectureSpec, ...] = Field(
+        default=(), description="Others beside these three, under the main set-up.", examples=["[{kind: ladder}]"]
+    )
     reported: Reported | None = None
     assumptions: tuple[Assumption, ...] = ()
     interconnects: tuple[InterconnectSpec, ...] = ()
@@ -237,14 +240,23 @@ def load_grid(name_or_path: str | None = None) -> Grid:
     Raises:
         InputError: The file is missing or wrong, with every problem.
     """
-    document = _read(_grid_path(name_or_path or "paper_grid"))
+    path = _grid_path(name_or_path or "paper_grid")
+    document = _read(path)
     try:
-        grid = Grid.model_validate(document.data)
+        grid = Grid.model_validate(_with_absolute_wirings(document.data, path.parent))
     except ValidationError as error:
         raise document.error(problems_of(error, Grid)) from None
     if problems := list(_unknown_names(grid)):
         raise document.error(problems)
     return grid
+
+
+def _with_absolute_wirings(data: object, folder: Path) -> object:
+    """The same data with the files of `architectures` from the grid's folder."""
+    if not isinstance(data, dict) or not isinstance(data.get("architectures"), list):
+        return data
+    found = [with_absolute_paths({"architecture": item}, folder)["architecture"] for item in data["architectures"]]
+    return {**data, "architectures": found}
 
 
 def _grid_path(name_or_path: str) -> Path:

@@ -23,6 +23,7 @@ from kraken_sim.scenario.spec import RuntimeSpec, scenario_from
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from kraken_sim.architectures.architecture import ArchitectureFields
     from kraken_sim.paper.grid import GridModel, Setup
     from kraken_sim.predict.prediction import Prediction
     from kraken_sim.profiles.profile import HardwareProfile
@@ -53,8 +54,14 @@ class Cell:
         """Share of AllReduce in the standard model's forward pass."""
         return self.breakdown_s[STANDARD][Category.ALL_REDUCE] / self.ttft_s[STANDARD]
 
+    @property
+    def others(self) -> tuple[str, ...]:
+        """The architectures beside standard, parallel and Kraken."""
+        return tuple(kind for kind in self.predictions if kind not in KINDS)
+
     def as_dict(self) -> dict[str, Any]:
         """The contract's JSON of a cell."""
+        others = {kind: self.speedup_percent(kind) for kind in self.others}
         return {
             "model": self.model,
             "context_length": self.context_length,
@@ -64,6 +71,7 @@ class Cell:
             "kraken_speedup_percent": self.speedup_percent(KRAKEN),
             "parallel_speedup_percent": self.speedup_percent(PARALLEL),
             "breakdown_s": {kind: dict(parts) for kind, parts in self.breakdown_s.items()},
+            **({"other_speedups_percent": others} if others else {}),
         }
 
 
@@ -89,6 +97,9 @@ class Runner:
 
     def _cell(self, setup: Setup, model: GridModel, context_length: int, num_devices: int) -> Cell:
         predictions = {kind: self.predict(setup, kind, model, context_length, num_devices) for kind in KINDS}
+        for other in self.grid.architectures if setup == self.grid.setup else ():
+            found = self.predict(setup, other.kind, model, context_length, num_devices, other)
+            predictions[found.resolved.kind] = found
         ttft_s, breakdown_s = {}, {}
         for kind, prediction in predictions.items():
             delays_s = gemm_delays_s(prediction.timeline, setup.gemm_factors) if setup.gemm_factors else {}
@@ -98,15 +109,26 @@ class Runner:
             }
         return Cell(model.preset, context_length, num_devices, predictions, ttft_s, breakdown_s)
 
-    def predict(self, setup: Setup, kind: str, model: GridModel, context_length: int, num_devices: int) -> Prediction:
-        """One architecture in one cell."""
-        width = _width(setup, model, num_devices) if kind == KRAKEN else None
+    def predict(
+        self,
+        setup: Setup,
+        kind: str,
+        model: GridModel,
+        context_length: int,
+        num_devices: int,
+        fields: ArchitectureFields | None = None,
+    ) -> Prediction:
+        """One architecture in one cell, with `fields` of its own where the grid says them."""
+        width = _width(setup, model, num_devices) if kind == KRAKEN and fields is None else None
         runtime, predictor = _runtime_for(setup, kind), self._predictor(setup)
-        run = (_machine_key(setup), runtime, kind, width, model.preset, model.layers_fraction)
+        run = (_machine_key(setup), runtime, kind, width, fields, model.preset, model.layers_fraction)
         cell = (*run, context_length, num_devices)
         if cell not in self._done:
             with _named_errors(f"{kind} {model.preset}, {context_length} tokens on {num_devices} devices"):
-                scenario = self._scenario(runtime, kind, model.preset, context_length, num_devices, width)
+                wired = {"kind": kind} | ({} if width is None else {"hidden_size": width})
+                if fields is not None:
+                    wired = fields.model_dump(exclude_none=True)
+                scenario = self._scenario(runtime, wired, model.preset, context_length, num_devices)
                 whole = predictor.resolve(scenario)
                 self._done[cell] = predictor.predict(with_layers_fraction(scenario, whole, model.layers_fraction))
         prediction = self._done[cell]
@@ -123,19 +145,17 @@ class Runner:
     def _scenario(
         self,
         runtime: RuntimeSpec,
-        kind: str,
+        wired: Mapping[str, object],
         name: str,
         context_length: int,
         num_devices: int,
-        width: int | None,
     ) -> Scenario:
-        architecture = {"kind": kind} | ({} if width is None else {"hidden_size": width})
         return scenario_from(
             {
-                "name": f"{kind}-{name}-{num_devices}x{context_length}",
+                "name": f"{wired['kind']}-{name}-{num_devices}x{context_length}",
                 "hardware": self.grid.hardware,
                 "model": {"preset": name},
-                "architecture": architecture,
+                "architecture": wired,
                 "num_devices": num_devices,
                 "batch_size": self.grid.batch_size,
                 "context_length": context_length,

@@ -49,6 +49,8 @@ def _cells_table(result: GridResult) -> Table:
     for column, unit in zip(columns, units, strict=True):
         table.add_column(f"{column}\n{unit}", justify="left" if column == "model" else "right")
     table.add_column("AllReduce\nof standard", justify="right")
+    for name in result.cells[0].others:
+        table.add_column(f"{name}\nspeed-up", justify="right")
     for cell in result.cells:
         table.add_row(
             cell.model,
@@ -58,6 +60,7 @@ def _cells_table(result: GridResult) -> Table:
             *(format_seconds(cell.ttft_s[kind]) for kind in KINDS),
             *(f"{cell.speedup_percent(kind):+.1f} %" for kind in (PARALLEL, KRAKEN)),
             f"{100 * cell.all_reduce_share:.0f} %",
+            *(f"{cell.speedup_percent(kind):+.1f} %" for kind in cell.others),
         )
     return table
 
