@@ -130,3 +130,11 @@ def test_compare_says_how_sure_and_why(capsys: pytest.CaptureFixture[str]) -> No
 def test_what_does_not_fit_is_named_with_the_reason() -> None:
     assert "domino cuts the sequences" in answered(False).impossible["domino"]
     assert "file" not in answered(False).impossible
+
+
+def test_a_whole_answer_is_compared_at_equal_parameters_as_a_whole() -> None:
+    asked = {**PREFILL, "phase": "generate", "output_length": 16, "context_length": 256}
+    kraken = next(r for r in best_architecture(asked, architectures=["kraken"]).rivals if r.kind == "kraken")
+    assert kraken.equal is not None
+    low, high = sorted(kraken.equal.latencies_s)
+    assert 0.8 * low < kraken.prediction.latency_s < 1.2 * high

@@ -16,7 +16,7 @@ from kraken_sim.errors import InfeasibleError, InputError
 from kraken_sim.explore.quality import quality_of
 from kraken_sim.explore.sensitivity import probability_best, speedup_interval
 from kraken_sim.predict.api import compare
-from kraken_sim.predict.prediction import Prediction
+from kraken_sim.predict.generation import answered
 from kraken_sim.predict.records import Records
 from kraken_sim.program.ops import Attention, Collective, Gemm
 from kraken_sim.program.program import MAIN_STREAM, Category
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from kraken_sim.predict.api import Predictions
+    from kraken_sim.predict.prediction import Prediction
     from kraken_sim.profiles.profile import HardwareProfile
     from kraken_sim.scenario.spec import Scenario
 
@@ -38,8 +39,8 @@ MOST_WIDTHS: Final = 64
 WORTH_WORDS: Final = 0.02
 """Share of the latency from which a difference is named; a choice of ours."""
 
-SAME: Final = 1e-6
-"""Share of the latency below which two are one and the same; rounding."""
+SAME: Final = 0.0005
+"""Share of the latency below which a gain is none: what is printed has one decimal of a per cent."""
 
 LARGER_CACHE: Final = 1.1
 """How many times the baseline's cache is worth words and a what-if; a choice of ours."""
@@ -301,7 +302,7 @@ def _changed(prediction: Prediction, fields: dict[str, int | None]) -> Predictio
         prepared = prediction.prepared.again(scenario.model_copy(update={"architecture": architecture}))
     except (InputError, InfeasibleError):
         return None
-    return Prediction(prepared, prepared.run())
+    return answered(prepared)
 
 
 def _remedy(prediction: Prediction, base: Prediction) -> Remedy | None:

@@ -176,6 +176,13 @@ class Generation(Prediction):
         return jumps
 
 
+def answered(prepared: Prepared, *, exact: bool = False) -> Prediction:
+    """The answer of a prepared question, a `Generation` where it generates; `exact` as in `Prepared.run`."""
+    if prepared.scenario.phase is Phase.GENERATE:
+        return generation(prepared, exact=exact)
+    return Prediction(prepared, prepared.run(exact=exact))
+
+
 def generation(prepared: Prepared, *, exact: bool = False, every_step: bool = False) -> Generation:
     """The answer to a scenario that generates.
 

@@ -17,11 +17,10 @@ from kraken_sim.engine.simulation import Machine
 from kraken_sim.errors import InputError
 from kraken_sim.measurements.host import host_of
 from kraken_sim.models.counts import parameter_count
-from kraken_sim.predict.generation import generation
+from kraken_sim.predict.generation import answered
 from kraken_sim.predict.kernel_choice import all_reduce_norm_bytes
 from kraken_sim.predict.memo import Memo
 from kraken_sim.predict.number_formats import check_formats, input_format
-from kraken_sim.predict.prediction import Prediction
 from kraken_sim.predict.prepared import Described, Prepared
 from kraken_sim.predict.pricing import MOST_PRICES, Pricing
 from kraken_sim.predict.uncertainty import (
@@ -46,6 +45,7 @@ from kraken_sim.scenario.resolve import check_context, check_memory, memory_of, 
 if TYPE_CHECKING:
     from kraken_sim.costs.types import KernelCost
     from kraken_sim.hardware.host import HostTimes
+    from kraken_sim.predict.prediction import Prediction
     from kraken_sim.profiles.profile import HardwareProfile
     from kraken_sim.program.program import Program
     from kraken_sim.scenario.resolve import ResolvedModel
@@ -84,10 +84,7 @@ class Predictor:
         Raises:
             InputError, InfeasibleError: see `prepare`.
         """
-        prepared = self.prepare(scenario, fits=fits)
-        if scenario.phase is Phase.GENERATE:
-            return generation(prepared, exact=exact)
-        return Prediction(prepared, prepared.run(exact=exact))
+        return answered(self.prepare(scenario, fits=fits), exact=exact)
 
     def prepare(self, scenario: Scenario, *, fits: bool = True) -> Prepared:
         """The only way from a scenario to a placed machine, a priced program and what the engine runs it on.

@@ -78,7 +78,8 @@ def accounts_table(rivals: Sequence[Rival]) -> TextTable:
                 format_seconds(prediction.hidden_communication_s, 3),
             ]
         )
-    return TextTable("What each costs beside time, in a step", columns, rows)
+    generates = rivals[0].prediction.scenario.phase.value == "generate"
+    return TextTable(f"What each costs beside time, in {'the prefill' if generates else 'a step'}", columns, rows)
 
 
 def reasons(rivals: Sequence[Rival]) -> list[str]:
