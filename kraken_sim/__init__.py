@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from kraken_sim.errors import InfeasibleError as InfeasibleError
     from kraken_sim.errors import InputError as InputError
     from kraken_sim.errors import KrakenSimError as KrakenSimError
+    from kraken_sim.explore.architectures import best_architecture as best_architecture
     from kraken_sim.explore.channels import best_channels as best_channels
     from kraken_sim.explore.dataframe import dataframe as dataframe
     from kraken_sim.explore.degree import best_degree as best_degree
@@ -46,6 +47,7 @@ _HOMES = {
     "Scenario": "scenario.spec",
     "ServeRequest": "serving.request",
     "best_channels": "explore.channels",
+    "best_architecture": "explore.architectures",
     "best_degree": "explore.degree",
     "compare": "predict.api",
     "dataframe": "explore.dataframe",
@@ -73,6 +75,7 @@ __all__ = [
     "Prediction",
     "ProcureRequest",
     "Scenario",
+    "best_architecture",
     "best_channels",
     "best_degree",
     "compare",
