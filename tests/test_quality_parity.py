@@ -104,7 +104,7 @@ def test_an_experiment_names_all_that_is_wrong(tmp_path: Path) -> None:
         assert part in text
 
 
-@pytest.mark.parametrize("name", ["parity-10m", "tiny"])
+@pytest.mark.parametrize("name", ["parity-10m", "parity-10m-longer", "tiny"])
 def test_candidates_of_an_experiment_have_the_parameters_of_the_baseline(name: str) -> None:
     experiment = read_experiment(QUALITY / "experiments" / f"{name}.yaml", ARCHITECTURES)
     counts = [num_parameters(experiment.recipe(one, 0.1, 0)) for one in experiment.candidates]

@@ -160,11 +160,6 @@ def _text(document: Document) -> str:
         return file.read(document.length).decode()
 
 
-def _shuffled(documents: Iterable[Document]) -> list[Document]:
-    """In an order that says nothing of where they came from, always the same."""
-    return sorted(documents, key=lambda document: document.digest)
-
-
 def _drawn(documents: Sequence[Document], max_bytes: int) -> list[Document]:
     """Those whose hashes begin low: by other digits than those that choose the side."""
     share = max_bytes / max(1, sum(one.length for one in documents))
@@ -221,7 +216,9 @@ def prepare(
     documents = find_documents(find_files(paths, suffixes), separator, max_document_bytes)
     if max_bytes is not None:
         documents = _drawn(documents, max_bytes)
-    sides = {split: _shuffled(one for one in documents if side_of(one, validation_share) == split) for split in SPLITS}
+    # By their hashes: an order that says nothing of where they came from, always the same.
+    documents = sorted(documents, key=lambda document: document.digest)
+    sides = {split: [one for one in documents if side_of(one, validation_share) == split] for split in SPLITS}
     for split in SPLITS:
         if not sides[split]:
             message = f"too little text: of {len(documents)} documents none is left for the {split} side"
