@@ -26,6 +26,7 @@ from kraken_sim.profiles.schema import profile_json_schema
 from kraken_sim.program.ops import CollectiveKind
 from kraken_sim.report.trace import write_traces
 from kraken_sim.scenario.spec import scenario_json_schema
+from kraken_sim.serving.trace_file import read_trace_file
 from kraken_sim.traces.comparison import Predicted, compare_traces, predicted, predicted_trace
 from kraken_sim.traces.device_trace import read_trace
 
@@ -100,6 +101,18 @@ def purchase(path: Path) -> None:
         check_json(kraken_sim.procure(request).as_dict())
 
 
+def service(path: Path) -> None:
+    request = kraken_sim.load_serve_request(path)
+    traffic, replicas = request.traffic, request.replicas * (request.prefill.replicas if request.prefill else 1)
+    if (traffic.num_requests or 5000) * replicas <= MOST_SERVED:
+        check_json(kraken_sim.serve(request).as_dict())
+
+
+def requests(path: Path) -> None:
+    found = read_trace_file(path)
+    assert len(found.arrival_s) == len(found.prompt_tokens) == len(found.output_tokens)
+
+
 def times(path: Path) -> None:
     for row in read_collectives(path, CollectiveKind.ALL_GATHER, 8):
         check_time(row.time_s)
@@ -122,6 +135,14 @@ def tree(text: str) -> Any:
 def one_candidate() -> dict[str, Any]:
     request: dict[str, Any] = tree(shipped("assistant_purchase.yaml"))
     return request | {"candidates": request["candidates"][1:2], "what_if": request["what_if"][:1]}
+
+
+def small_service() -> dict[str, Any]:
+    request: dict[str, Any] = tree(shipped("chat_service.yaml"))
+    model = request["model"] | {"num_hidden_layers": 2}
+    short = {"mean": 50, "variation": 0.5, "least": 2, "most": 100}
+    traffic = {"requests_per_s": 20, "num_requests": 20, "prompt_tokens": short, "output_tokens": short, "seed": 1}
+    return request | {"model": model, "num_devices": 1, "replicas": 1, "traffic": traffic}
 
 
 LLAMA: Final = {
@@ -188,6 +209,16 @@ SWEEP: Final = SMALL | {
     "architecture": [{"kind": "standard"}],
 }
 CASES: Final = "batch_size,context_length,architecture.kind\n1,128,standard\n2,256,kraken\n4,,\n"
+AZURE: Final = """TIMESTAMP,ContextTokens,GeneratedTokens
+2023-11-16 18:15:46.6805900,374,44
+2023-11-16 18:15:50.9951690,396,109
+"""
+MOONCAKE: Final = """{"timestamp": 27482, "input_length": 6955, "output_length": 52, "hash_ids": [46, 47]}
+{"timestamp": 30535, "input_length": 6472, "output_length": 26, "hash_ids": [46]}
+"""
+MOST_SERVED: Final = 50
+"""Requests that the fuzzer has simulated at most, times replicas."""
+
 CSV: Final = "op,num_gpus,message_bytes,time_us\nall_gather,8,1048576,25.4\nall_gather,8,2097152,40.1\n"
 
 
@@ -200,6 +231,8 @@ def examples_of() -> dict[str, list[str]]:
         "sweep": [written(SWEEP), written(SWEEP | {"sweep": {"combine": "zip"}}), shipped("lengths-sweep.yaml")],
         "grid": [shipped("paper_grid.yaml")],
         "design": [shipped("13b-on-h100_design.yaml")],
+        "service": [written(small_service()), shipped("chat_service.yaml")],
+        "requests": [AZURE, MOONCAKE, "arrival_s,prompt_tokens,output_tokens\n0,10,5\n1.5,200,3\n"],
         "purchase": [written(one_candidate()), shipped("assistant_purchase.yaml")],
         "profile": [(profiles / f"{name}.yaml").read_text(encoding="utf-8") for name in ("h200-sxm-x2", "l40s-x8")],
         "datasheet": [
@@ -244,6 +277,8 @@ READERS: Final[Mapping[str, tuple[str, Callable[[Path], None]]]] = {
     "grid": ("grid.yaml", lambda path: void(load_grid(str(path)))),
     "design": ("request.yaml", designs),
     "purchase": ("request.yaml", purchase),
+    "service": ("request.yaml", service),
+    "requests": ("requests.csv", requests),
     "profile": ("machine.yaml", machine),
     "datasheet": ("machine.yaml", datasheet),
     "config": ("config.json", model),
@@ -252,7 +287,7 @@ READERS: Final[Mapping[str, tuple[str, Callable[[Path], None]]]] = {
     "measurements": ("measured.jsonl", measured),
     "trace": ("rank0.pt.trace.json", traced),
 }
-TREES: Final = ("scenario", "sweep", "grid", "design", "purchase", "profile", "datasheet", "config", "trace")
+TREES: Final = ("scenario", "sweep", "grid", "design", "purchase", "service", "profile", "datasheet", "config", "trace")
 
 
 def void(_: object) -> None:
@@ -277,6 +312,8 @@ def schema_of(kind: str) -> Mapping[str, Any] | None:
             return kraken_sim.DesignRequest.model_json_schema()
         case "purchase":
             return kraken_sim.ProcureRequest.model_json_schema()
+        case "service":
+            return kraken_sim.ServeRequest.model_json_schema()
         case "profile":
             return profile_json_schema()
         case "datasheet":

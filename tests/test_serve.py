@@ -107,6 +107,8 @@ def test_what_cannot_be_names_the_limiting_number(changes: dict[str, object], li
         ("scheduler: {max_num_seqs: 64, max_num_batched_tokens: 32}", "scheduler.max_num_batched_tokens"),
         ("scheduler: {prefix_tokens: 500}", "scheduler.prefix_tokens"),
         ("sla: {preset: mlperf-llama2-70b-interactiv}", "sla.preset"),
+        ("traffic: {requests_per_s: 1.0e-9, prompt_tokens: {mean: 5}, output_tokens: {mean: 5}}", "requests_per_s"),
+        ("traffic: {requests_per_s: 1, prompt_tokens: {mean: 5, least: 9}, output_tokens: {mean: 5}}", "least"),
         ("hardware: h200-sxm-x3", "hardware"),
         ("num_devices: 64", "num_devices"),
         ("trafic: {}", "trafic"),

@@ -132,6 +132,9 @@ class _Fleet:
             replica.start()
         self.env.process(self._arrive(self.front or self.back))
         self.env.run()
+        for replica in replicas:
+            if replica.failure is not None:
+                raise replica.failure
         return Served(
             self.requests,
             first,

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from simpy import Interrupt
 
+from kraken_sim.errors import KrakenSimError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
@@ -85,13 +87,22 @@ class Replica:
     samples: Samples = field(default_factory=Samples)
     account: Account = field(default_factory=Account)
     process: Process | None = None
+    failure: KrakenSimError | None = None
     _idle: Event | None = None
     _stretch: tuple[float, Stretch, int] | None = None
     """Start, line and number of the steps under way at once."""
 
     def start(self) -> None:
         """Begins to serve."""
-        self.process = self.env.process(self._serve())
+        self.process = self.env.process(self._watched())
+
+    def _watched(self) -> Generator[Event, Any, None]:
+        """Serves until there is nothing to do, or a step cannot be."""
+        try:
+            yield from self._serve()
+        except KrakenSimError as error:
+            # SimPy would raise another one of its kind, made of its words alone.
+            self.failure = error
 
     def submit(self, sequence: Sequence) -> None:
         """A sequence arrives: it joins at the end of the step under way."""

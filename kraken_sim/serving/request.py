@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 REQUESTS_LIMIT = 10_000_000
 """Most requests of a simulation; a limit of ours: half an hour of it."""
 
+LONGEST_S = 1e9
+"""Longest time that requests may come in; a limit of ours, where clocks still tell microseconds apart."""
+
 SEQUENCES_LIMIT = 4096
 """Most sequences of a step; a limit of ours, above what engines take."""
 
@@ -67,6 +70,14 @@ class LengthSpec(FileModel):
     most: TokenCount | None = Field(
         default=None, description="Most tokens; default: eight times the mean.", examples=[8000]
     )
+
+    @model_validator(mode="after")
+    def _has_its_mean_within(self) -> Self:
+        if self.least > self.mean:
+            raise fields_error("must be at most the mean", "least")
+        if self.most is not None and self.most < self.mean:
+            raise fields_error("must be at least the mean", "most")
+        return self
 
     def lengths(self) -> Lengths:
         """As they are drawn."""
@@ -130,6 +141,8 @@ class TrafficSpec(FileModel):
             raise fields_error("is the trace's", *given)
         if self.trace is None and self.speed != 1.0:
             raise fields_error("goes with a trace", "speed")
+        if self.requests_per_s is not None and (self.num_requests or 5000) / self.requests_per_s > LONGEST_S:
+            raise fields_error("is so low that the requests take more than thirty years", "requests_per_s")
         return self
 
     def requests(self) -> Requests:
