@@ -140,7 +140,8 @@ def _what_ifs(result: Procurement) -> TextTable:
         cells = [candidate.name]
         for outcome in (result.base, *result.what_ifs):
             offer = outcome.offer_of(candidate.name)
-            cells.append(_cell(offer))
+            refused = any(item.candidate == candidate.name and item.is_input for item in outcome.rejected)
+            cells.append("cannot run" if refused else _cell(offer))
         rows.append(cells)
     return TextTable(
         f"What if: {currency} a million {priced_tokens(result)} (machines x GPUs a replica)", columns, rows
