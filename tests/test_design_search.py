@@ -178,7 +178,7 @@ def test_every_problem_of_a_search_is_reported_at_once(tmp_path: Path, capsys: p
         "base": {**BASE, "model": {"preset": "1.4B"}, "hardware": "h200-sxm-x2"},
         "budget": 1e9,
         "objectives": ["tpot", "cost"],
-        "search": {"hardware": ["h200-sxm-x2", "l40-x8"], "kind": ["laddr"], "head_dim": [100], "hidden_size": [1024]},
+        "search": {"hardware": ["h200-sxm-x2", "l4s-x8"], "kind": ["laddr"], "head_dim": [100], "hidden_size": [1024]},
         "constraints": {"min_parameters": 3e9, "max_parameters": 2e9, "min_hidden_size": 2048},
     }
     path = tmp_path / "design.yaml"
