@@ -113,6 +113,13 @@ def requests(path: Path) -> None:
     assert len(found.arrival_s) == len(found.prompt_tokens) == len(found.output_tokens)
 
 
+def layers(path: Path) -> None:
+    """An architecture's file, asked with the smallest question."""
+    question = path.with_name("question.yaml")
+    question.write_text(written(SMALL | {"architecture": {"kind": "file", "path": path.name}}), encoding="utf-8")
+    answered(question)
+
+
 def times(path: Path) -> None:
     for row in read_collectives(path, CollectiveKind.ALL_GATHER, 8):
         check_time(row.time_s)
@@ -208,6 +215,36 @@ SWEEP: Final = SMALL | {
     "runtime": {"collective": {"channels": [None]}},
     "architecture": [{"kind": "standard"}],
 }
+HALF: Final[dict[str, Any]] = {"name": "all_reduce", "kind": "all_reduce", "share": 0.5}
+GPT_J: Final = {
+    "name": "half-gpt-j",
+    "layers": [
+        {"period": [[{"norm": "norm"}, "attention", {"ffn": {"onto": True}}, {"residual": {"name": "r", "by": HALF}}]]}
+    ],
+}
+LADDER: Final[dict[str, Any]] = {
+    "name": "ladder",
+    "layers": [
+        {
+            "period": [
+                [
+                    {"take": {"of": "reduce_attention", "name": "residual_attention", "layers_back": 1}},
+                    {"norm": "norm_attention"},
+                    "attention",
+                    {"begin": "reduce_attention"},
+                    {"take": {"of": "reduce_ffn", "name": "residual_ffn", "layers_back": 1}},
+                    {"norm": "norm_ffn"},
+                    "ffn",
+                    {"begin": "reduce_ffn"},
+                ]
+            ]
+        }
+    ],
+    "end": [
+        {"take": {"of": "reduce_attention", "name": "residual_attention"}},
+        {"take": {"of": "reduce_ffn", "name": "residual_ffn"}},
+    ],
+}
 CASES: Final = "batch_size,context_length,architecture.kind\n1,128,standard\n2,256,kraken\n4,,\n"
 AZURE: Final = """TIMESTAMP,ContextTokens,GeneratedTokens
 2023-11-16 18:15:46.6805900,374,44
@@ -240,6 +277,7 @@ def examples_of() -> dict[str, list[str]]:
             shipped("thirty-lines/h20-sxm-x8.yaml"),
         ],
         "config": [written(LLAMA), written(GPT2)],
+        "layers": [written(GPT_J), written(LADDER)],
         "times": [(HERE / "data" / "nccl-tests-all-gather.txt").read_text(encoding="utf-8"), CSV],
         "cases": [CASES],
         "measurements": ["\n".join(measurement_lines()) + "\n"],
@@ -282,12 +320,27 @@ READERS: Final[Mapping[str, tuple[str, Callable[[Path], None]]]] = {
     "profile": ("machine.yaml", machine),
     "datasheet": ("machine.yaml", datasheet),
     "config": ("config.json", model),
+    "layers": ("layers.yaml", layers),
     "times": ("times.txt", times),
     "cases": ("cases.csv", cases),
     "measurements": ("measured.jsonl", measured),
     "trace": ("rank0.pt.trace.json", traced),
 }
-TREES: Final = ("scenario", "sweep", "grid", "design", "purchase", "service", "profile", "datasheet", "config", "trace")
+TREES: Final = (
+    *(
+        "scenario",
+        "sweep",
+        "grid",
+        "design",
+        "purchase",
+        "service",
+        "profile",
+        "datasheet",
+        "config",
+        "layers",
+        "trace",
+    ),
+)
 
 
 def void(_: object) -> None:
