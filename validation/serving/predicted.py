@@ -1,8 +1,13 @@
 """The server's steps predicted from microbenchmarks: a profile's, and those of its attention and its host.
 
-Nothing here has seen a step or a request of the server. What a profile predicts of a step has its own attention taken
-out and the measured one put in; a step with prompts takes no less than launching its kernels does; what the host does
-beside comes on top.
+No constant here was fitted to a step or a request of the server; that its host is taken to be the profile's, and that
+long sequences are waited for, was chosen after a first comparison with them (docs/serving.md). What a profile predicts
+of a step has its own attention taken out and the measured one put in; steps with prompts are launched kernel by kernel,
+as the profile's host is; what the server's host does beside comes on top.
+
+From 27 sequences on this attention no longer splits their caches (FlashAttention's `num_splits_heuristic`: CTAs are
+enough), so that it waits for the longest: how much, follows from the spread of the requests' own lengths and from two
+microbenchmarks, of a full batch (the pace of all) and of few rows behind a long cache (the pace of one).
 """
 
 from __future__ import annotations
