@@ -327,19 +327,17 @@ READERS: Final[Mapping[str, tuple[str, Callable[[Path], None]]]] = {
     "trace": ("rank0.pt.trace.json", traced),
 }
 TREES: Final = (
-    *(
-        "scenario",
-        "sweep",
-        "grid",
-        "design",
-        "purchase",
-        "service",
-        "profile",
-        "datasheet",
-        "config",
-        "layers",
-        "trace",
-    ),
+    "scenario",
+    "sweep",
+    "grid",
+    "design",
+    "purchase",
+    "service",
+    "profile",
+    "datasheet",
+    "config",
+    "layers",
+    "trace",
 )
 
 

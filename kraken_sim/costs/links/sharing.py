@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from math import inf
 from typing import TYPE_CHECKING
 
 from kraken_sim.costs.collectives.algorithms import algorithm_named
@@ -141,8 +142,8 @@ class LinkSharing:
             usage[link] = share
             self.capacity[link] = link.bytes_per_s
         wanted = cost.line_bytes_per_s or line_rate_bytes_per_s(traffic.interconnect, self.constants)
-        alone = max_min_rates([Flow(usage, wanted / traffic.sends)], self.capacity)
-        return Flow(usage, alone[0])
+        rooms = (self.capacity[resource] / share for resource, share in usage.items() if share > 0.0)
+        return Flow(usage, min(wanted / traffic.sends, min(rooms, default=inf)))
 
     def speeds(self, flows: Sequence[Flow]) -> list[float]:
         """The pace of each flow while all of them are under way, relative to its pace alone."""
