@@ -6,14 +6,19 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from layout_support import layout_of, program_of
 
+from kraken_sim.architectures.kraken import kraken_layout
+from kraken_sim.architectures.workload import Workload
 from kraken_sim.errors import InputError
-from kraken_sim.program.formats import ActivationScheme, Quantization
+from kraken_sim.models.layout import whole_layer
+from kraken_sim.program.formats import ActivationScheme, DType, InputFormat, Quantization
 from kraken_sim.program.kernel_sets import KernelSet
 
 torch = pytest.importorskip("torch")
 
 import validation_worker as worker  # noqa: E402
+from test_validation_models import kinds_of  # noqa: E402
 
 from validation.models import build_model  # noqa: E402
 from validation.models.kernels import record_kernels  # noqa: E402
@@ -21,7 +26,7 @@ from validation.models.quantized import (  # noqa: E402
     FP8,
     Quantizer,
     quantize_by_block,
-    quantize_layers,
+    quantize_model,
 )
 
 pytestmark = pytest.mark.torch
@@ -48,7 +53,7 @@ def test_fp8_layers_compute_what_they_were_made_of(scheme: ActivationScheme, ker
     model.kernels = kernels
     with torch.inference_mode():
         exact = model(IDS, model.new_cache(*IDS.shape))
-        quantize_layers(layers_of(model), Quantization.FP8, scheme)
+        quantize_model(model, Quantization.FP8, scheme)
         rough = model(IDS, model.new_cache(*IDS.shape))
     assert torch.nn.functional.cosine_similarity(exact, rough).item() > 0.99
     assert not torch.equal(exact, rough)
@@ -73,7 +78,7 @@ def test_only_what_the_set_cannot_fuse_is_quantised_apart(
         model = build_model("standard", replace(LLAMA, num_hidden_layers=1), dtype=torch.float32)
         model.kernels = kernels
         if quantised:
-            quantize_layers(layers_of(model), Quantization.FP8, scheme)
+            quantize_model(model, Quantization.FP8, scheme)
         with torch.inference_mode():
             seen = record_kernels(lambda model=model: model(IDS, model.new_cache(*IDS.shape)))  # type: ignore[misc]
         counts.append((len(seen), seen.count("quantize"), seen.count("gemm")))
@@ -98,8 +103,38 @@ def test_blocks_have_scales_of_their_own() -> None:
     torch.testing.assert_close(data.float() * scale.repeat_interleave(128, dim=1), x, rtol=1e-2, atol=0)
 
 
-def test_layers_that_cannot_quantise_are_refused() -> None:
-    with pytest.raises(InputError, match="standard"):
-        quantize_layers(layers_of(build_model("parallel", LLAMA)), Quantization.FP8, ActivationScheme.STATIC)
+@pytest.mark.parametrize(("architecture", "ways"), [("standard", 1), ("parallel", 1), ("kraken", 2)])
+@pytest.mark.parametrize("scheme", [ActivationScheme.STATIC, ActivationScheme.DYNAMIC])
+@pytest.mark.parametrize("kernels", [KernelSet.PYTORCH, KernelSet.FUSED, KernelSet.COMPILED])
+def test_fp8_models_of_every_architecture_launch_the_kernels_of_their_program(
+    architecture: str, ways: int, scheme: ActivationScheme, kernels: KernelSet
+) -> None:
+    model = build_model(architecture, LLAMA, num_ways=ways, dtype=torch.float32)
+    model.kernels = kernels
+    with torch.inference_mode():
+        exact = model(IDS, model.new_cache(*IDS.shape))
+        quantize_model(model, Quantization.FP8, scheme)
+        cache = model.new_cache(*IDS.shape)
+        rough = model(IDS, cache)
+        seen = record_kernels(lambda: model(IDS, cache))
+    assert torch.nn.functional.cosine_similarity(exact, rough).item() > 0.99
+    kraken = architecture == "kraken"
+    layout = kraken_layout(whole_layer(LLAMA), ways, 1) if kraken else layout_of(architecture, LLAMA, 1)
+    inputs = InputFormat(Quantization.FP8, scheme)
+    work = Workload(1, context_length=IDS.shape[1], dtype=DType.FLOAT32, kernels=kernels, inputs=inputs)
+    assert seen == kinds_of(tuple(program_of(architecture, layout, LLAMA, work).kernels()), LLAMA)
+
+
+@pytest.mark.parametrize("scheme", [ActivationScheme.STATIC, ActivationScheme.DYNAMIC])
+def test_a_kraken_s_ways_quantise_each_for_itself(scheme: ActivationScheme) -> None:
+    """What a way's layers are put into fp8 from is its own weights: a way alone computes what it did among others."""
+    both: Any = build_model("kraken", LLAMA, num_ways=2, dtype=torch.float32)
+    quantize_model(both, Quantization.FP8, scheme)
+    first, second = (layer.attention.qkv for layer in both.layers[0].ways())
+    assert first.weight.dtype is second.weight.dtype is FP8
+    assert not torch.equal(first.weight.float(), second.weight.float())
+
+
+def test_formats_that_cannot_be_had_are_refused() -> None:
     with pytest.raises(InputError, match="fp8 alone"):
-        quantize_layers(layers_of(build_model("standard", LLAMA)), Quantization.NVFP4, None)
+        quantize_model(build_model("standard", LLAMA), Quantization.NVFP4, None)

@@ -33,7 +33,7 @@ from kraken_sim.scenario.resolve import memory_of, resolve_model
 from kraken_sim.scenario.spec import Launch, scenario_from
 from validation.models import build_model
 from validation.models.kraken import KrakenDecoder
-from validation.models.quantized import quantize_layers
+from validation.models.quantized import quantize_model
 from validation.models.wired import WiredDecoder
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ def build_pass_model(case: PassCase, device: torch.device | str) -> Decoder:
         device=device,
     )
     if case.quantization is not None:
-        quantize_layers(list(getattr(model, "layers", [model])), case.quantization, case.activation_scheme)
+        quantize_model(model, case.quantization, case.activation_scheme)
     return model
 
 

@@ -37,6 +37,7 @@ L40S, BOX, A100, A100_40, H200, H100, PAIR = (
 SAME_CHIP: Final = "H200, the same chip with other memory"
 OTHERS: Final = tuple(card.profile for card in OVER_A_BASE)
 WITH_NVLINK: Final = (A100, A100_40, PAIR, H200, H100)
+PUBLISHED: Final = (H200, H100, A100, A100_40, L40S)
 FROM_PAIR: Final = ("attention", "memory_bound", "contention")
 
 
@@ -47,6 +48,7 @@ def steps(tables: Path) -> list[tuple[str, Callable[[make.Shipped], None]]]:
     )  # fmt: skip
     carried, blocks = make.carried, ("gemm", "attention", "collectives")
     return [
+        *((name, partial(make.nodes_of_measured, name=name, source=PAIR, folder=MEASUREMENTS)) for name in PUBLISHED),
         *((card.profile, partial(fit, card=card, folder=tables)) for card in CARDS for fit in fits),
         *((card.machine, partial(make.published_collectives, card=card, folder=tables)) for card in CARDS),
         *(

@@ -13,7 +13,9 @@ from kraken_sim.calibration.collectives import fit_all_reduce
 from kraken_sim.calibration.composed import composed_samples
 from kraken_sim.calibration.fit_profile import calibrate
 from kraken_sim.calibration.gemm import fit_gemm
+from kraken_sim.calibration.kept import common_provenance
 from kraken_sim.calibration.memory_bound import fit_memory_bound
+from kraken_sim.calibration.node_wait import node_wait
 from kraken_sim.calibration.overlap import sustained_samples
 from kraken_sim.calibration.power import START as POWER_START
 from kraken_sim.calibration.power import fit_power
@@ -22,7 +24,7 @@ from kraken_sim.calibration.quantised import fit_quantised, quantising_samples
 from kraken_sim.costs.collectives.choice import nccl_choice
 from kraken_sim.costs.collectives.policy import CollectivePolicy
 from kraken_sim.costs.collectives.tuning import NVLS
-from kraken_sim.costs.memory_bound import COMPOSED, GELU, QUANTISING, STAND_INS, STRIDED_COPY
+from kraken_sim.costs.memory_bound import COMPOSED, QUANTISING
 from kraken_sim.files.strict_yaml import parse_yaml
 from kraken_sim.measurements.launch import LAYER_CALLS, launch_costs
 from kraken_sim.measurements.records.launched import LaunchRecord
@@ -71,6 +73,9 @@ GIVEN_POWER: Final = ("lowest_clock", "repeats")
 """Constants that fits take as given: they are as the profile has them."""
 HALF_CACHE: Final = "; its grouped-query decode rows move half the nominal cache"
 OTHER_CARD: Final = 2.0
+NODES: Final = ("graph_node_gap_s", "graph_edge_s", "eager_kernel_gap_s")
+NODES_AND_WAIT: Final = (*NODES, "graph_node_wait_s")
+"""What the front end of a card takes between kernels."""
 CARRIED_ERROR: Final = 0.1
 """The error of a block that is another card's, assumed: twice that on its own card, and no less than this."""
 MULTIMEM: Final = "multimem"
@@ -397,7 +402,7 @@ def carried(shipped: Shipped, name: str, source: str, blocks: Sequence[str], how
     for block in blocks:
         where = said(base, block)
         overrides = {
-            path.removeprefix(f"{block}."): own
+            path.removeprefix(f"{block}."): replace(own, residual=_widened(own.residual, factor))
             for path, own in base.provenance.items()
             if path.startswith(f"{block}.") and own != where
         }
@@ -482,45 +487,56 @@ def contention_of_another_card(shipped: Shipped, name: str, source: str) -> None
 
 
 def kernels_of_another_card(shipped: Shipped, name: str, chip: str) -> None:
-    """The memory-bound kernels that engines and compilers generate, on cards where none was measured.
-
-    What such a card's file says of torch's own kernels stays.
-    """
+    """The memory-bound kernels of a measured card on one where none was measured, by the rules of datasheets."""
     base, profile = shipped.profiles[chip], shipped.profiles[name]
-    carried = carry_over_memory_bound(base.memory_bound, base.device, profile.device)
-    rows = {
-        kind: row for kind, row in carried.kernels.items() if kind in STAND_INS and kind not in (GELU, STRIDED_COPY)
-    }
-    own = {kind: row for kind, row in profile.memory_bound.kernels.items() if kind not in rows}
-    torchs = profile.provenance["memory_bound.hbm_efficiency"]
-    where = replace(torchs, source="carried over from the fit to H200, with this card's clock and L2 rate")
-    sources = {f"kernels.{kind}.{field}": where for kind, row in rows.items() for field in row}
-    constants = replace(profile.memory_bound, kernels={**own, **rows})
-    shipped.put(name, "memory_bound", BlockText(constants, torchs, sources))
+    constants = carry_over_memory_bound(base.memory_bound, base.device, profile.device)
+    source = "carried over from the fit to H200, with this card's clock and L2 rate"
+    error = carried_error("memory_bound", base, profile.device)
+    where = Provenance(ProvenanceKind.ASSUMED, source, error)
+    shipped.put(name, "memory_bound", BlockText(constants, where))
 
 
 def _carried(target: HardwareProfile, block: str, where: Provenance, how: str, factor: float) -> Provenance:
-    error = where.residual
-    if error is not None and factor > 1.0:
-        error = max(CARRIED_ERROR, factor * error)
-    return Provenance(said(target, block).kind, f"carried over from {how}", error)
+    return Provenance(said(target, block).kind, f"carried over from {how}", _widened(where.residual, factor))
+
+
+def _widened(error: float | None, factor: float) -> float | None:
+    return error if error is None or factor <= 1.0 else max(CARRIED_ERROR, factor * error)
 
 
 def said(profile: HardwareProfile, block: str) -> Provenance:
-    """What a block says of most of its numbers."""
-    found = [where for path, where in profile.provenance.items() if path.startswith(f"{block}.")]
-    return max(found, key=found.count)
+    """What a block says of most of its numbers.
+
+    Raises:
+        ValueError: the profile has no such block.
+    """
+    found = common_provenance(profile, block)
+    if found is None:
+        message = f"{profile.name} has no {block}"
+        raise ValueError(message)
+    return found
+
+
+def nodes_of_measured(shipped: Shipped, name: str, source: str, folder: Path) -> None:
+    """The gaps between kernels and the edges between streams of a measured machine: fits take the gap off every period.
+
+    They are the front end's; what the host needs for a launch stays as it is.
+    """
+    profile, (own, one_card) = shipped.profiles[name], _files(source, folder)
+    fitted = launch_costs(own, profile.launch, "").constants
+    wait_s = node_wait(own, one_card).seconds
+    nodes = {field: getattr(fitted, field) for field in NODES}
+    constants = replace(profile.launch, **nodes, graph_node_wait_s=wait_s)
+    known = {path.removeprefix("launch."): s for path, s in profile.provenance.items() if path.startswith("launch.")}
+    where = Provenance(ProvenanceKind.ASSUMED, f"as measured on {machine_text(own)}")
+    shipped.put(
+        name, "launch", BlockText(constants, said(profile, "launch"), known | dict.fromkeys(NODES_AND_WAIT, where))
+    )
 
 
 def launch_of_published(shipped: Shipped, name: str, source: str, how: str) -> None:
-    """The launch costs of `source`, with the gap that fits to published rows take off every period.
-
-    That gap is about what gap and wait of `source` add up to.
-    """
-    own, base = shipped.profiles[name], shipped.profiles[source]
-    constants = replace(base.launch, graph_node_gap_s=own.launch.graph_node_gap_s, graph_node_wait_s=0.0)
+    """The launch costs of `source`."""
+    base = shipped.profiles[source]
     known = {path.removeprefix("launch."): s for path, s in base.provenance.items() if path.startswith("launch.")}
-    known["graph_node_gap_s"] = own.provenance["launch.graph_node_gap_s"]
-    known["graph_node_wait_s"] = replace(known["graph_node_gap_s"], source="part of the node gap above")
     provenance = Provenance(ProvenanceKind.MEASURED, f"carried over from {how}: medians of launch records")
-    shipped.put(name, "launch", BlockText(constants, provenance, known))
+    shipped.put(name, "launch", BlockText(base.launch, provenance, known))

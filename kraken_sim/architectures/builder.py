@@ -179,14 +179,16 @@ class ProgramBuilder:
         """y[T, n] = x[T, k] · Wᵀ, of quantised operands where the workload has them unless the arguments say otherwise.
 
         What quantises x is a kernel of its own or the one before: `norm` and `quantize`. One that is accumulated onto
-        another leaves the bias to that.
+        another leaves the bias to that; scaled products are not, so that they are added by a kernel of their own.
         """
-        rows, inputs = self.work.num_tokens if m is None else m, self.work.inputs
-        op = Gemm(rows, n, k, self.work.dtype, accumulate, bias=bias and not accumulate)
-        if quantised and inputs is not None:
+        rows, inputs = self.work.num_tokens if m is None else m, self.work.inputs if quantised else None
+        op = Gemm(rows, n, k, self.work.dtype, accumulate and inputs is None, bias=bias and not accumulate)
+        if inputs is not None:
             by_row = inputs.by_row and self.rules.torch_gemms
             op = replace(op, quantization=inputs.quantization, by_row=by_row)
         self.kernel(name, op, category)
+        if accumulate and inputs is not None:
+            self.kernel(f"add_{name}", Elementwise("add", rows * n, 2, self.work.dtype), Category.OTHER)
 
     def quantize(self, name: str, hidden_size: int, suffix: str = "") -> None:
         """What quantises an activation [T, hidden_size] for a GEMM, where it does not come so."""

@@ -13,7 +13,7 @@ from kraken_sim.calibration.progress import machine_text
 from kraken_sim.calibration.quantised import fit_quantised
 from kraken_sim.calibration.residency import fit_held_share
 from kraken_sim.calibration.samples import all_reduce_samples, attention_samples, gemm_samples
-from kraken_sim.calibration.small_kernels import memory_bound_samples
+from kraken_sim.calibration.small_kernels import errors_of_kinds, memory_bound_samples
 from kraken_sim.measurements.launch import launch_costs
 from kraken_sim.profiles.profile import Provenance, ProvenanceKind
 from kraken_sim.profiles.write import BlockText
@@ -124,7 +124,8 @@ def _memory_bound(work: Calibration) -> None:
     if made is None:
         return
     fit, judge = made
-    held, overrides = fit_held_share(work.kernels_from or (work.measurements,), work.base.device), {}
+    files = work.kernels_from or (work.measurements,)
+    held, overrides = fit_held_share(files, work.base.device), errors_of_kinds(fit, machine_text(files[0]))
     if held is not None:
         fit = replace(fit, constants=replace(fit.constants, held_share=held.held_share))
         source = f"where {held.num_chains} chains of a GEMM and a small kernel begin to find its operands in HBM"

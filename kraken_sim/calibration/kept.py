@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from math import inf, log
 from typing import TYPE_CHECKING, Final
 
+from kraken_sim.profiles.profile import provenance_of
 from kraken_sim.profiles.write import BlockText, numbers_of
 
 if TYPE_CHECKING:
@@ -43,9 +44,10 @@ class Change:
 
 
 def common_provenance(profile: HardwareProfile, block: str) -> Provenance | None:
-    """What a block says of most of its numbers; None where it has none."""
-    prefix = f"{block}."
-    counts = Counter(where for path, where in profile.provenance.items() if path.startswith(prefix))
+    """What a block says of most of its numbers, but for kinds of kernels with errors of their own; None without any."""
+    found = provenance_of(block, profile)
+    own = [where for path, where in found.items() if not path.startswith("memory_bound.kernels.")]
+    counts = Counter(own or found.values())
     return counts.most_common(1)[0][0] if counts else None
 
 

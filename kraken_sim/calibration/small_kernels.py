@@ -3,22 +3,38 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from kraken_sim.calibration.memory_bound import MemoryBoundSample
+from kraken_sim.calibration.memory_bound import MemoryBoundSample, kind_class
 from kraken_sim.calibration.samples import HALF_PRECISION
 from kraken_sim.measurements.records.kernels import MemoryBoundRecord
 from kraken_sim.measurements.records.together import ChainedMemoryBound, ChainRecord
+from kraken_sim.profiles.profile import Provenance, ProvenanceKind
 from kraken_sim.program.kernel_sets import KernelSet
 from kraken_sim.program.ops import Copy, Elementwise, Embedding, Norm
 from kraken_sim.scenario.spec import Launch
 
 if TYPE_CHECKING:
-    from kraken_sim.costs.memory_bound import MemoryBoundOp
+    from kraken_sim.calibration.split import Fit
+    from kraken_sim.costs.memory_bound import MemoryBoundConstants, MemoryBoundOp
     from kraken_sim.measurements.schema import MeasurementFile
     from kraken_sim.program.ops import DType
 
 _PLAIN, _GENERATED = KernelSet.PYTORCH, KernelSet.COMPILED
+
+MIN_OF_A_KIND: Final = 3
+"""Fewest shapes held out of a kind of kernels that has an error of its own; a limit of ours."""
+
+
+def errors_of_kinds(fit: Fit[MemoryBoundConstants, MemoryBoundSample], machine: str) -> dict[str, Provenance]:
+    """How far off the kinds of kernels are, each by itself, by their paths in the block; `machine` was measured."""
+    return {
+        f"kernels.{error.name}": Provenance(
+            ProvenanceKind.FITTED, f"fit to {machine}; {error.count} shapes of this kernel held out", error.mean
+        )
+        for error in fit.class_errors("", kind_class)[1:]
+        if error.count >= MIN_OF_A_KIND
+    }
 
 
 def memory_bound_samples(measurements: MeasurementFile) -> list[MemoryBoundSample]:

@@ -34,18 +34,19 @@ SILU_MUL_QUANTIZE, SILU_MUL_QUANTIZE_ROWS = "silu_mul_quantize", "silu_mul_quant
 QUANTISING = (
     QUANTIZE, QUANTIZE_ROWS, NORM_QUANTIZE, NORM_QUANTIZE_ROWS, SILU_MUL_QUANTIZE, SILU_MUL_QUANTIZE_ROWS,
 )  # fmt: skip
-FUSED_LAYER_NORM, STRIDED, REDUCTION = "fused_layer_norm", "strided_elementwise", "reduction"
-COMPOSED = (STRIDED, REDUCTION)
+FUSED_LAYER_NORM, STRIDED, REDUCTION, CAT = "fused_layer_norm", "strided_elementwise", "reduction", "cat"
+COMPOSED = (STRIDED, REDUCTION, CAT)
 COPY, STRIDED_COPY, EMBEDDING = "copy", "strided_copy", "embedding"
 KINDS = (
     NORM, ELEMENTWISE, GELU, COPY, STRIDED_COPY, EMBEDDING,
-    RMS_NORM, FUSED_NORM, SILU_MUL, ROPE, ROPE_KV_WRITE, FUSED_LAYER_NORM, STRIDED, REDUCTION, *QUANTISING,
+    RMS_NORM, FUSED_NORM, SILU_MUL, ROPE, ROPE_KV_WRITE, FUSED_LAYER_NORM, STRIDED, REDUCTION, CAT, *QUANTISING,
 )  # fmt: skip
 STAND_INS: Mapping[str, str] = MappingProxyType(
     {
         GELU: ELEMENTWISE,
         STRIDED: ELEMENTWISE,
         REDUCTION: ELEMENTWISE,
+        CAT: STRIDED,
         STRIDED_COPY: COPY,
         RMS_NORM: NORM,
         FUSED_NORM: NORM,
@@ -96,6 +97,16 @@ _FUSED_ELEMENTS_PER_CTA = 256
 """Elements that a CTA of a generated norm takes at least, of several rows where these are short. Assumed: 128 threads
 with 2 elements each; TorchInductor's choice differs from shape to shape."""
 
+_REDUCTION_THREADS, _WARP = 512, 32
+"""Threads of a CTA of torch's reductions in float32, and of a warp (MAX_NUM_THREADS in ATen/native/cuda/Reduce.cuh)."""
+
+_REDUCTION_UNROLL = 4
+"""Elements that a thread of torch's reductions loads at once (vt0 in ATen/native/cuda/Reduce.cuh)."""
+
+_LEAST_SHARED = 16
+"""Elements that a thread must have left before several warps share a row; 256 in any case
+(ReduceConfig in ATen/native/cuda/Reduce.cuh)."""
+
 _NORM_FLOPS = 8.0
 """FLOP an element of a norm, counted: mean, variance, scaling, weight and bias, rounded up. Assumed: it only enters the
 power."""
@@ -115,7 +126,12 @@ _INSTEAD: Final = {
     "hbm_efficiency": Meaning("Share of the HBM bandwidth, in place of the common one.", 0.01, 0.9, 1.0, "share"),
     "l2_bytes_per_s": Meaning("What L2 delivers, in place of the common one.", 1e9, 5e12, 1e16),
     "overlap_power": Meaning("Exponent of the soft maximum, in place of the common one.", 1.0, 3.0, 10.0, "exponent"),
-    "row_s": Meaning("A row that an embedding gathers alone, where there are few.", 0.0, 0.6e-6, 1e-3),
+    "row_s": Meaning(
+        "A row that an embedding gathers alone, where there are few; a load of a reduction's thread.",
+        0.0,
+        0.6e-6,
+        1e-3,
+    ),
     "cold_round_s": Meaning(
         "What a round of loads takes longer whose operands are in HBM and not in L2.", 0.0, 0.35e-6, 1e-3
     ),
@@ -171,7 +187,8 @@ class MemoryBoundConstants:
 class Stream(NamedTuple):
     """What a memory-bound op moves and launches; `cold_bytes` of `num_bytes` are never in L2 beforehand.
 
-    `serial_rows` are handled one after the other, `cold_rounds` loads wait for HBM one after the other.
+    `serial_rows`, or the loads of a reduction's thread, are handled one after the other, `cold_rounds` loads wait for
+    HBM one after the other.
     """
 
     ctas: Number
@@ -259,7 +276,7 @@ def kind_of(op: MemoryBoundOp) -> str:
         return FUSED_LAYER_NORM if op.fused else NORM
     if isinstance(op, Elementwise):
         if op.strided:
-            return STRIDED
+            return CAT if op.function == CAT else STRIDED
         if op.rows is not None and op.num_outputs == 0:
             return REDUCTION
         if op.rows is not None:
@@ -283,6 +300,8 @@ def stream_of(op: MemoryBoundOp) -> Stream:
         return Stream(ctas, op.moved_bytes, op.cold_inputs * tensor, 0.0, float(rounds if cold else 0))
     if isinstance(op, Elementwise):
         cold_bytes = float(op.cold_inputs) * op.num_elements * op.dtype.num_bytes
+        if op.rows is not None and op.num_outputs == 0:
+            return _reduction(op, op.rows)
         elements = _STRIDED_ELEMENTS_PER_CTA if op.strided else _POINTWISE_ELEMENTS_PER_CTA
         ctas = op.rows or ceil(op.num_elements / elements)
         return Stream(ctas, op.moved_bytes, cold_bytes, 0.0, 1.0 if op.cold_inputs else 0.0)
@@ -294,6 +313,20 @@ def stream_of(op: MemoryBoundOp) -> Stream:
     moved, table = moves * op.num_tokens * row_bytes, op.num_tokens * row_bytes
     serial = float(op.num_tokens) if op.num_tokens <= _SERIAL_ROWS else 0.0
     return Stream(op.num_tokens * ceil(row_bytes / _GATHER_BYTES_PER_CTA), moved, table, serial)
+
+
+def _reduction(op: Elementwise, rows: int) -> Stream:
+    """Torch's reduction of rows: as many rows a CTA as there are, up to one a warp, before several warps share a row.
+
+    So a few dozen rows are each read by one warp, load after load, and take longer than one row or very wide ones.
+    """
+    width = op.num_elements / rows
+    rows_per_cta = min(_REDUCTION_THREADS // _WARP, 2 ** (rows.bit_length() - 1))
+    a_thread = width * rows_per_cta / _REDUCTION_THREADS
+    if a_thread >= min(_LEAST_SHARED * rows_per_cta, _LEAST_SHARED**2):
+        a_thread, rows_per_cta = width / _REDUCTION_THREADS, 1
+    loads = float(ceil(a_thread / _REDUCTION_UNROLL))
+    return Stream(ceil(rows / rows_per_cta), op.moved_bytes, 0.0, loads)
 
 
 def kernel_row(constants: MemoryBoundConstants, kind: str) -> Mapping[str, float]:

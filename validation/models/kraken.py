@@ -31,12 +31,14 @@ from validation.models.communication import (
     sum_partials,
 )
 from validation.models.decoder import Decoder, Placement
-from validation.models.layers import STD, Block, Linear, Step
+from validation.models.layers import STD, Block, Linear, Step, to_all_shards
+from validation.models.quantized import quantized_or_plain
 from validation.models.sharding import check_shapes
 
 if TYPE_CHECKING:
     from kraken_sim.models.config import TransformerConfig
     from validation.models.communication import Group, KrakenLayout
+    from validation.models.quantized import Quantized
 
 
 Output = tuple[Tensor, Tensor | None]
@@ -46,17 +48,27 @@ Output = tuple[Tensor, Tensor | None]
 class SubLayer(Block):
     """One way of one layer."""
 
+    quantizable = True
+
     def __init__(self, config: TransformerConfig, tensor: Group, slot: int, way: int, residual_std: float) -> None:
         super().__init__(config, tensor, slot, f"way{way}", residual_std)
         self.tensor = tensor
 
-    def attend(self, normed: Tensor, step: Step) -> Tensor:
+    def attend(self, normed: Tensor | Quantized, step: Step) -> Tensor:
         """The attention's output y of a normed input, both [B*T, d]."""
-        return sum_partials(self.attention(fan_out(normed, self.tensor), step), self.tensor)
+        return sum_partials(self.attention(to_all_shards(normed, self.tensor), step), self.tensor)
 
-    def feed_forward(self, normed: Tensor, step: Step) -> Tensor:
+    def feed_forward(self, normed: Tensor | Quantized, step: Step) -> Tensor:
         """The FFN of a normed input, both [B*T, d]."""
-        return sum_partials(self.ffn(fan_out(normed, self.tensor), step.kernels), self.tensor)
+        return sum_partials(self.ffn(to_all_shards(normed, self.tensor), step.kernels), self.tensor)
+
+    def before_attention(self, x: Tensor, delta: Tensor | None, step: Step) -> tuple[Tensor, Tensor | Quantized]:
+        """The sum x + delta and what the attention takes of it."""
+        return self.attention_norm.before(self.attention.qkv, x, delta, step.kernels)
+
+    def before_ffn(self, x: Tensor, delta: Tensor | None, step: Step) -> Tensor | Quantized:
+        """What the FFN takes of the sum x + delta."""
+        return self.ffn_norm.before(self.ffn.up, x, delta, step.kernels)[1]
 
 
 class KrakenLayer(nn.Module):
@@ -78,21 +90,21 @@ class KrakenLayer(nn.Module):
 
     def first(self, x: Tensor, step: Step) -> list[Output]:
         """Layer 1: all sub-layers read the same x, nothing is received."""
-        return [self._alone(way, x, way.attention_norm(x, step.kernels), step) for way in self.ways()]
+        return [self._alone(way, x, way.before_attention(x, None, step)[1], step) for way in self.ways()]
 
     def forward(self, outputs: list[Output], step: Step, sums: SumOfWays) -> list[Output]:
         """Layer l > 1: the sum of all outputs is on its way while the sub-layers attend."""
-        normed: list[Tensor | None] = [None] * len(outputs)
+        normed: list[Tensor | Quantized | None] = [None] * len(outputs)
         if RULES[step.kernels].add_in_norm:
             pairs = zip(self.ways(), outputs, strict=True)
-            after = [way.attention_norm.after(a, f, step.kernels) for way, (a, f) in pairs]
+            after = [way.before_attention(a, f, step) for way, (a, f) in pairs]
             xs, normed = [x for x, _ in after], [n for _, n in after]
         else:
             xs = [_sum(output) for output in outputs]
         sums.send(xs)
         attended = []
         for way, x, early in zip(self.ways(), xs, normed, strict=True):
-            n = way.attention_norm(x, step.kernels) if early is None else early
+            n = way.before_attention(x, None, step)[1] if early is None else early
             if sums.num_ways == 1:
                 return [self._alone(way, x, n, step)]
             y = way.attend(n, step)
@@ -100,14 +112,13 @@ class KrakenLayer(nn.Module):
         s = sums.receive()
         results = []
         for way, y, a in attended:
-            _, n = way.ffn_norm.after(y, s, step.kernels)
-            results.append(_output(a, way.feed_forward(n, step), step))
+            results.append(_output(a, way.feed_forward(way.before_ffn(y, s, step), step), step))
         return results
 
     @staticmethod
-    def _alone(way: SubLayer, x: Tensor, normed: Tensor, step: Step) -> Output:
+    def _alone(way: SubLayer, x: Tensor, normed: Tensor | Quantized, step: Step) -> Output:
         """A sub-layer that receives nothing: x and its norm."""
-        a, n = way.ffn_norm.after(x, way.attend(normed, step), step.kernels)
+        a, n = way.ffn_norm.before(way.ffn.up, x, way.attend(normed, step), step.kernels)
         return _output(a, way.feed_forward(n, step), step)
 
 
@@ -228,10 +239,12 @@ class KrakenDecoder(Decoder):
         width = self.config.hidden_size // self.tensor.size
         start = self.tensor.rank * width
         slices = [fan_out(x, self.tensor)[:, start : start + width] for x in xs]
-        parts = [part for part in self.concat if isinstance(part, Linear)]
-        y: Tensor = parts[0](slices[0])
-        for part, x in zip(parts[1:], slices[1:], strict=True):
-            y.addmm_(x, part.weight.t())
+        y: Tensor = quantized_or_plain(self.concat[0], slices[0])
+        for part, x in zip(list(self.concat)[1:], slices[1:], strict=True):
+            if isinstance(part, Linear):
+                y.addmm_(x, part.weight.t())
+            else:
+                y = y + quantized_or_plain(part, x)
         return y
 
     def placements(self) -> list[Placement]:

@@ -317,6 +317,11 @@ class FeedForward(nn.Module):
         return quantizer(self.inner(x, kernels))
 
 
+def to_all_shards(x: Tensor | Quantized, tensor: Group) -> Tensor | Quantized:
+    """To a rank's heads or share of the FFN; what is quantised has no gradient."""
+    return x if isinstance(x, Quantized) else fan_out(x, tensor)
+
+
 class Block(nn.Module):
     """Norm, attention, norm, FFN: the parts of a standard layer and of a Kraken sub-layer."""
 

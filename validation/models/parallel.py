@@ -11,16 +11,19 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from validation.models.communication import Group, fan_out, sum_partials
+from validation.models.communication import Group, sum_partials
 from validation.models.decoder import StackedDecoder
-from validation.models.layers import FeedForward, Norm, SelfAttention, Step
+from validation.models.layers import FeedForward, Norm, SelfAttention, Step, to_all_shards
+from validation.models.quantized import quantizer_of
 
 if TYPE_CHECKING:
     from kraken_sim.models.config import TransformerConfig
 
 
 class ParallelLayer(nn.Module):
-    """9 kernels (a rotary one 10) and 1 AllReduce, with the kernels of torch."""
+    """9 kernels (a rotary one 10) and 1 AllReduce, with the kernels of torch; in fp8 a sum more."""
+
+    quantizable = True
 
     def __init__(self, config: TransformerConfig, tensor: Group, slot: int, residual_std: float) -> None:
         super().__init__()
@@ -32,11 +35,16 @@ class ParallelLayer(nn.Module):
 
     def forward(self, x: Tensor, delta: Tensor | None, step: Step) -> tuple[Tensor, Tensor]:
         """The residual and what is still to be added to it, both [B*T, d], before and after the layer."""
-        x, normed = self.norm.after(x, delta, step.kernels)
-        normed = fan_out(normed, self.tensor)
+        # Its one output feeds both projections, which have the same scale.
+        x, normed = self.norm.before(self.attention.qkv, x, delta, step.kernels)
+        normed = to_all_shards(normed, self.tensor)
         y: Tensor = self.attention(normed, step)
-        # In place: out of place, addmm copies y first.
-        y.addmm_(self.ffn.inner(normed, step.kernels), self.ffn.down.weight.t())
+        if quantizer_of(self.ffn.down) is not None:
+            # Scaled products do not accumulate.
+            y = y + self.ffn(normed, step.kernels)
+        else:
+            # In place: out of place, addmm copies y first.
+            y.addmm_(self.ffn.inner(normed, step.kernels), self.ffn.down.weight.t())
         return x, sum_partials(y, self.tensor)
 
 

@@ -10,7 +10,7 @@ Nothing here is differentiable.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +19,6 @@ from kraken_sim.errors import InputError
 from kraken_sim.program.formats import ActivationScheme, Quantization
 from kraken_sim.program.kernel_sets import KernelSet
 from validation.models.fused import Fused, rms_norm_composed, silu_mul_composed
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 FP8 = torch.float8_e4m3fn
 FP8_MAX = 448.0  # the largest e4m3 number (torch.finfo)
@@ -193,19 +190,30 @@ def quantizer_of(linear: nn.Module) -> Quantizer | None:
     return linear.quantizer if isinstance(linear, QuantizedLinear) else None
 
 
-def quantize_layers(layers: Sequence[nn.Module], quantization: Quantization, scheme: ActivationScheme | None) -> None:
-    """Puts the matrices of attention and FFN of all layers into fp8, where they lie.
+def quantized_or_plain(linear: nn.Module, x: Tensor) -> Tensor:
+    """A linear layer of an input that comes as it is."""
+    quantizer = quantizer_of(linear)
+    y: Tensor = linear(x if quantizer is None else quantizer(x))
+    return y
+
+
+def quantize_model(model: nn.Module, quantization: Quantization, scheme: ActivationScheme | None) -> None:
+    """Puts the matrices of attention and FFN of all layers, and of a concat projection, into fp8, where they lie.
 
     Raises:
         InputError: a format other than fp8, or layers of an architecture whose steps do not quantise.
     """
     if quantization is not Quantization.FP8:
         raise InputError.single("quantization", "these models have fp8 alone", str(quantization), "fp8")
-    for layer in layers:
-        parts: Any = layer
-        if not getattr(layer, "quantizable", False):
-            message = "of these models standard ones alone have fp8 layers"
-            raise InputError.single("architecture", message, type(layer).__name__, "standard")
-        for owner, name in ((parts.attention, "qkv"), (parts.attention, "out"), (parts.ffn, "up"), (parts.ffn, "down")):
-            linear = QuantizedLinear(getattr(owner, name), scheme or ActivationScheme.DYNAMIC)
-            setattr(owner, name, linear)
+    found: Any = model
+    for layer in found.layers:
+        for parts in getattr(layer, "sublayers", [layer]):
+            if not getattr(parts, "quantizable", False):
+                message = "of these models standard, parallel and kraken ones alone have fp8 layers"
+                raise InputError.single("architecture", message, type(parts).__name__, "standard")
+            places = ((parts.attention, "qkv"), (parts.attention, "out"), (parts.ffn, "up"), (parts.ffn, "down"))
+            for owner, name in places:
+                setattr(owner, name, QuantizedLinear(getattr(owner, name), scheme or ActivationScheme.DYNAMIC))
+    concat: Any = getattr(model, "concat", ())
+    for index, linear in enumerate(concat):
+        concat[index] = QuantizedLinear(linear, scheme or ActivationScheme.DYNAMIC)

@@ -11,10 +11,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from validation.models.communication import Group, fan_out, sum_partials
+from validation.models.communication import Group, sum_partials
 from validation.models.decoder import StackedDecoder
-from validation.models.layers import Block, Step
-from validation.models.quantized import Quantized
+from validation.models.layers import Block, Step, to_all_shards
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,13 +33,9 @@ class StandardLayer(Block):
     def forward(self, x: Tensor, delta: Tensor | None, step: Step) -> tuple[Tensor, Tensor]:
         """The residual and what is still to be added to it, both [B*T, d], before and after the layer."""
         x, normed = self.attention_norm.before(self.attention.qkv, x, delta, step.kernels)
-        delta = sum_partials(self.attention(self._fan_out(normed), step), self.tensor)
+        delta = sum_partials(self.attention(to_all_shards(normed, self.tensor), step), self.tensor)
         x, normed = self.ffn_norm.before(self.ffn.up, x, delta, step.kernels)
-        return x, sum_partials(self.ffn(self._fan_out(normed), step.kernels), self.tensor)
-
-    def _fan_out(self, x: Tensor | Quantized) -> Tensor | Quantized:
-        """To this rank's heads or share of the FFN; what is quantised has no gradient."""
-        return x if isinstance(x, Quantized) else fan_out(x, self.tensor)
+        return x, sum_partials(self.ffn(to_all_shards(normed, self.tensor), step.kernels), self.tensor)
 
 
 class StandardDecoder(StackedDecoder):
