@@ -1,6 +1,6 @@
 """`make fuzz`: the fuzzer again and again with fresh seeds; what fails is printed with how to repeat it.
 
-Each round is the tests of files, command lines and calls (`tests/test_fuzz*.py`) with a multiple of their examples.
+Each round is the tests of files, command lines and calls (`tests/test_fuzz*.py`) with other examples.
 A failure shows the file or the arguments that were drawn, and a line
 `@reproduce_failure(...)` that repeats it when put above the test.
 """
@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 from typing import Final
 
-TIMES: Final = 5
-"""Examples of a round over those of the suite."""
+TIMES: Final = 1
+"""Examples of a round over those of the suite: a round of which the time is over says nothing, so it is short."""
 
 _EXAMPLES: Final = re.compile(r"(\d+) passing, \d+ failing|(\d+) passing examples, (\d+) failing")
 

@@ -12,13 +12,16 @@ from pydantic import TypeAdapter, ValidationError
 from topology_support import GB, US, cluster, nvlink, nvswitch_box, pcie_box
 
 from kraken_sim.architectures.architecture import DeviceCount
+from kraken_sim.costs.collectives.algorithms import algorithm_named
 from kraken_sim.costs.collectives.network_traffic import network_send_recv_traffic
 from kraken_sim.costs.collectives.routes import Group
+from kraken_sim.costs.links.side_by_side import pattern_of
 from kraken_sim.errors import InputError
 from kraken_sim.hardware.topology.graph import Link, LinkKind, Node, NodeKind
 from kraken_sim.hardware.topology.islands import node_islands, rail_orders
 from kraken_sim.hardware.topology.nodes import rails_of
 from kraken_sim.hardware.topology.reduction import nearest_host
+from kraken_sim.hardware.topology.trees import Trees
 from kraken_sim.hardware.topology.ways import WaySearch
 from kraken_sim.profiles.topology_file import NodeCount
 from kraken_sim.program.ops import CollectiveKind
@@ -180,6 +183,49 @@ def test_four_thousand_gpus_are_reduced_in_seconds(build: Callable[[], Topology]
     machine.interconnect(4096, p2p=False)
     assert time.process_time() - start < GPU_LIMIT_S
     assert found.num_devices == 4096
+
+
+@pytest.mark.parametrize(
+    ("build", "size", "stride", "algorithm"),
+    [(lambda: cluster(512), 64, 64, "tree"), (lambda: nvswitch_box(4096), 2, 2048, "ring")],
+    ids=["rails", "nvswitch"],
+)
+def test_the_links_that_many_groups_share_are_counted_in_seconds(
+    build: Callable[[], Topology], size: int, stride: int, algorithm: str
+) -> None:
+    machine = build()
+    start = time.process_time()
+    kind = CollectiveKind.ALL_REDUCE
+    pattern = pattern_of(machine, kind, size, stride, 4096, algorithm_named(algorithm), p2p=True)
+    assert time.process_time() - start < GPU_LIMIT_S
+    assert len(pattern.groups) == 4096 // size
+
+
+@given(st.data())
+@settings(max_examples=100, deadline=None)
+def test_gpus_of_a_tree_come_in_the_order_of_a_walk_through_all_of_it(data: st.DataObject) -> None:
+    num_switches, num_gpus = data.draw(st.integers(1, 8)), data.draw(st.integers(2, 12))
+    switches, gpus = [f"s{index}" for index in range(num_switches)], [f"gpu{index}" for index in range(num_gpus)]
+    above = [(name, data.draw(st.sampled_from(switches[:index]))) for index, name in enumerate(switches) if index]
+    above += [(gpu, data.draw(st.sampled_from(switches))) for gpu in gpus]
+    ways = [data.draw(st.permutations(ends)) for ends in data.draw(st.permutations(above))]
+    links = [Link(a, b, LinkKind.PCIE, GB, US) for a, b in ways]
+    kinds = dict.fromkeys(switches, NodeKind.PCIE_SWITCH) | dict.fromkeys(gpus, NodeKind.GPU)
+    group = data.draw(st.permutations(gpus))[: data.draw(st.integers(2, num_gpus))]
+
+    def walk(name: str, seen: set[str]) -> Iterator[str]:
+        seen.add(name)
+        yield name
+        for link in links:
+            other = link.b if link.a == name else link.a
+            if name in (link.a, link.b) and other not in seen:
+                yield from walk(other, seen)
+
+    trees = Trees(links, kinds, frozenset(LinkKind))
+    part = trees.part(group)
+    assert part is not None
+    assert trees.is_tree(part)
+    assert list(trees.depth_first(group)) == [name for name in walk(group[0], set()) if name in group]
 
 
 @pytest.mark.parametrize(("gpus", "rails"), [(2, 1), (4, 2), (8, 8)])

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from kraken_sim import Prediction, link_traffic, predict_op, simulate, simulate_concurrent
 from kraken_sim.costs.collectives import collective_cost
 from kraken_sim.costs.collectives.policy import CollectivePolicy
-from kraken_sim.costs.fair import Flow, max_min_rates
+from kraken_sim.costs.fair import Flow, max_min_rates, used_alike
 from kraken_sim.costs.links.sharing import LinkSharing, groups_of, slowed
 from kraken_sim.costs.links.side_by_side import SideBySide
 from kraken_sim.costs.links.traffic import link_bytes
@@ -227,6 +227,20 @@ class TestMaxMinFairness:
             full = [name for name in flow.usage if load[name] >= CAPACITY[name] * (1 - 1e-9)]
             fastest = [max(other for other, of in zip(rates, flows, strict=True) if name in of.usage) for name in full]
             assert rate >= flow.limit * (1 - 1e-9) or any(rate >= most * (1 - 1e-9) for most in fastest)
+
+    @given(flows=some_flows())
+    def test_one_of_the_resources_that_are_used_alike_decides_for_all_of_them(self, flows: list[Flow]) -> None:
+        usages: list[Any] = [dict(flow.usage) for flow in flows]
+        twins = [
+            Flow({**usage, **{name + 5: share for name, share in usage.items()}}, flow.limit)
+            for usage, flow in zip(usages, flows, strict=True)
+        ]
+        capacity = CAPACITY | {name + 5: room for name, room in CAPACITY.items()}
+        alike = used_alike([flow.usage for flow in twins], capacity)
+        assert max_min_rates(twins, capacity) == max_min_rates(flows, CAPACITY)
+        assert {one.first for one in alike} <= set(CAPACITY)
+        for one in alike:
+            assert one.users == tuple((at, f.usage[one.first]) for at, f in enumerate(flows) if one.first in f.usage)
 
     @given(flows=some_flows())
     def test_the_order_of_flows_does_not_matter(self, flows: list[Flow]) -> None:

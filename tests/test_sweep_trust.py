@@ -181,6 +181,20 @@ def test_a_folder_that_no_sweep_made_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in parts.iterdir()] == ["thesis.tex"]
 
 
+def test_a_folder_in_which_another_version_did_nothing_yet_is_taken_over(tmp_path: Path) -> None:
+    plan, out = load_plan(written(tmp_path)), tmp_path / "r.parquet"
+    older = json.dumps({"sweep": "of an older version", "name": "s"})
+    with opened(out, plan) as store:
+        store.label.write_text(older, encoding="utf-8")
+    with opened(out, plan) as store:
+        assert plan.fingerprint in store.label.read_text(encoding="utf-8")
+        store.add(0, b"results")
+    store.label.write_text(older, encoding="utf-8")
+    with pytest.raises(InputError, match="unfinished results of another sweep"):
+        run_to_file(plan, out, jobs=1)
+    assert store.read(0) == b"results"
+
+
 def test_a_file_of_somebody_in_the_folder_of_the_parts_or_beside_it_is_kept(tmp_path: Path) -> None:
     plan, out = load_plan(written(tmp_path)), tmp_path / "r.parquet"
     with opened(out, plan) as store:

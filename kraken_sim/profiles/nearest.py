@@ -58,6 +58,8 @@ def link_kind(topology: Topology) -> InterconnectKind | None:
     """What joins all GPUs; None where nothing does."""
     if len(topology.gpus) < 2:
         return None
+    if len({topology.components[gpu] for gpu in topology.gpus}) > 1:
+        return InterconnectKind.NETWORK
     try:
         return topology.interconnect(len(topology.gpus)).kind
     except (InputError, InfeasibleError):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 MOST_PAIRS: Final = 256**2
-"""Pairs of an AllToAll whose links are counted; a limit of ours, some ten seconds."""
+"""Pairs of an AllToAll whose links are counted; a limit of ours, some four seconds."""
 
 
 def binary_tree(num_nodes: int, *, mirrored: bool) -> list[tuple[int, int]]:
@@ -69,7 +69,8 @@ def network_send_recv_traffic(group: Group, num_bytes: float) -> Traffic:
     if group.kind is CollectiveKind.ALL_TO_ALL and group.num_devices**2 > MOST_PAIRS:
         message = f"links of an AllToAll are counted for at most {isqrt(MOST_PAIRS)} ranks on several nodes"
         raise InputError.single("num_devices", message, group.num_devices, str(isqrt(MOST_PAIRS)))
-    rails, pairs = _Rails(group), send_recv_pairs(group.kind, group.num_devices, num_bytes)
+    all_pairs = group.kind is CollectiveKind.ALL_TO_ALL
+    rails, pairs = _Rails(group, all_pairs=all_pairs), send_recv_pairs(group.kind, group.num_devices, num_bytes)
     for (a, b), sent in pairs.items():
         rails.send(group.gpus[a], group.gpus[b], sent)
     return rails.traffic(num_bytes, pairs)
@@ -129,10 +130,14 @@ def hierarchical_traffic(group: Group, num_bytes: float) -> Traffic:
 
 
 class _Rails:
-    """The NICs that a group of several nodes leaves them by, and the bytes counted so far."""
+    """The NICs that a group of several nodes leaves them by, and the bytes counted so far.
 
-    def __init__(self, group: Group) -> None:
+    With `all_pairs` a NIC sends to nearly all others, one after the other, which one search finds; else to a few.
+    """
+
+    def __init__(self, group: Group, *, all_pairs: bool = False) -> None:
         self._group = group
+        self._all_pairs = all_pairs
         self._node = {gpu: index for index, members in enumerate(group.nodes) for gpu in members}
         self._rail = {gpu: nic for members in group.nodes for gpu, nic in rails_of(group.finder, members).items()}
         self._rails = [list(dict.fromkeys(self._rail[gpu] for gpu in members)) for members in group.nodes]
@@ -168,7 +173,9 @@ class _Rails:
             self._add(way, num_bytes)
 
     def _between(self, out: str, into: str) -> tuple[Arc, ...]:
-        """The way between two NICs; those of one NIC, which are asked for one after the other, by one search."""
+        """The way between two NICs."""
+        if not self._all_pairs:
+            return self._group.finder.route(out, into)
         if self._out != out:
             self._out, self._from, self._known = out, self._group.finder.routes_from(out), {}
         if into not in self._known:

@@ -39,11 +39,11 @@ GROUPS_CACHED = 256
 """Groups whose traffic is kept in memory; a limit of ours, more than a machine's groups of one question."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class GroupTraffic:
     """What the links see of one group's collective, per unit of rate of its busiest pair.
 
-    `sends` is how many times that rate its busiest rank sends.
+    `sends` is how many times that rate its busiest rank sends. Kept by identity: its links are thousands.
     """
 
     interconnect: Interconnect

@@ -8,12 +8,13 @@ collectives that overlap in time (on two streams) share links while both are und
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from kraken_sim.costs.collectives.algorithms import algorithm_named
-from kraken_sim.costs.fair import max_min_rates
+from kraken_sim.costs.fair import max_min_rates, used_alike
 from kraken_sim.costs.links.sharing import GROUPS_CACHED, GroupTraffic, LinkSharing, group_traffic, groups_of, slowed
 
 if TYPE_CHECKING:
@@ -21,15 +22,19 @@ if TYPE_CHECKING:
 
     from kraken_sim.costs.collectives.algorithms import Algorithm
     from kraken_sim.costs.collectives.constants import CollectiveConstants
+    from kraken_sim.costs.collectives.routes import DirectedLink
     from kraken_sim.costs.fair import Flow
     from kraken_sim.costs.types import CollectiveCost
     from kraken_sim.hardware.topology.topology import Topology
     from kraken_sim.program.ops import Collective, CollectiveKind
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Pattern:
-    """The groups of one collective; `meet` says whether two use one direction of a link, or one host's fabric."""
+    """The groups of one collective, kept by identity.
+
+    `meet` says whether two use one direction of a link, or one host's fabric.
+    """
 
     groups: tuple[GroupTraffic, ...]
     meet: bool
@@ -52,6 +57,19 @@ def pattern_of(
     return Pattern(traffics, max(used.values(), default=0) > 1)
 
 
+@lru_cache(maxsize=GROUPS_CACHED)
+def _together(patterns: tuple[Pattern, ...]) -> tuple[Pattern, ...]:
+    """Patterns at the same time, with one of the links that all their groups use alike: these are full together."""
+    traffics = [traffic for pattern in patterns for traffic in pattern.groups]
+    capacity = {link: link.bytes_per_s for traffic in traffics for link in traffic.usage}
+    usages: list[dict[DirectedLink, float]] = [{} for _ in traffics]
+    for alike in used_alike([traffic.usage for traffic in traffics], capacity):
+        for index, share in alike.users:
+            usages[index][alike.first] = share
+    fewer = iter([replace(traffic, usage=usage) for traffic, usage in zip(traffics, usages, strict=True)])
+    return tuple(replace(pattern, groups=tuple(islice(fewer, len(pattern.groups)))) for pattern in patterns)
+
+
 class SideBySide:
     """What the groups of a program on the first `num_devices` GPUs do to each other."""
 
@@ -67,7 +85,7 @@ class SideBySide:
         pattern = self._pattern(op, cost)
         if not pattern.meet:
             return cost
-        speed = min(self._links.speeds(self._flows(op, cost)))
+        speed = min(self._links.speeds(self._flows({op: cost})[op]))
         return slowed(cost, speed, len(pattern.groups))
 
     def speeds(self, running: Mapping[Collective, CollectiveCost]) -> dict[Collective, float]:
@@ -75,7 +93,7 @@ class SideBySide:
 
         `running` has the costs alone on the machine, as they were before `shared`.
         """
-        flows = {op: self._flows(op, cost) for op, cost in running.items() if cost.transfer_s > 0.0}
+        flows = self._flows({op: cost for op, cost in running.items() if cost.transfer_s > 0.0})
         everything = [flow for mine in flows.values() for flow in mine]
         together = iter(max_min_rates(everything, self._links.capacity))
         found = dict.fromkeys(running, 1.0)
@@ -88,6 +106,9 @@ class SideBySide:
         topology, total, algorithm = self._links.topology, self._num_devices, algorithm_named(cost.algorithm)
         return pattern_of(topology, op.kind, op.num_devices, op.stride, total, algorithm, self._p2p)
 
-    def _flows(self, op: Collective, cost: CollectiveCost) -> list[Flow]:
-        traffics = self._pattern(op, cost).groups
-        return [self._links.flow_of(traffic, op.num_devices, cost) for traffic in traffics]
+    def _flows(self, running: Mapping[Collective, CollectiveCost]) -> dict[Collective, list[Flow]]:
+        patterns = _together(tuple(self._pattern(op, cost) for op, cost in running.items()))
+        return {
+            op: [self._links.flow_of(traffic, op.num_devices, cost) for traffic in pattern.groups]
+            for (op, cost), pattern in zip(running.items(), patterns, strict=True)
+        }

@@ -234,7 +234,8 @@ def opened(out: Path, plan: Plan, *, force: bool = False) -> Iterator[Store]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise InputError.single("--out", "another sweep is writing there", str(out)) from None
-        if not store.label.exists():
+        _check_parts(store)  # which another process may have filled until it gave the lock back
+        if _read_label(store.label) != plan.fingerprint:
             with store.writing():
                 label = json.dumps({"sweep": plan.fingerprint, "name": plan.name}).encode()
                 write_whole(store.label, label, store.label.with_suffix(".tmp"))
@@ -242,18 +243,24 @@ def opened(out: Path, plan: Plan, *, force: bool = False) -> Iterator[Store]:
 
 
 def _check_parts(store: Store) -> None:
-    """The folder of the parts is this sweep's, or empty.
+    """The folder of the parts is this sweep's, or nothing is in it that anybody would miss.
 
     Raises:
-        InputError: it is another sweep's, or nobody knows whose.
+        InputError: it has results of another sweep, or nobody knows whose they are.
     """
+    is_ours = _read_label(store.label) == store.plan.fingerprint
+    others = {path.name for path in store.parts.iterdir()} - {
+        LOCK,
+        store.label.name,
+        store.label.with_suffix(".tmp").name,
+    }
+    if is_ours or not others:
+        return
     if not store.label.exists():
-        if {path.name for path in store.parts.iterdir()} - {LOCK, store.label.with_suffix(".tmp").name}:
-            message = "is a folder that no sweep made"
-            raise InputError.single("--out", message, str(store.parts), "another --out, or move the folder")
-    elif _read_label(store.label) != store.plan.fingerprint:
-        message = "holds the unfinished results of another sweep (or another version, or changed files)"
-        raise InputError.single("--out", message, str(store.parts), "another --out, or delete the folder")
+        message = "is a folder that no sweep made"
+        raise InputError.single("--out", message, str(store.parts), "another --out, or move the folder")
+    message = "holds the unfinished results of another sweep (or another version, or changed files)"
+    raise InputError.single("--out", message, str(store.parts), "another --out, or delete the folder")
 
 
 def _read_label(label: Path) -> str | None:

@@ -36,11 +36,12 @@ from kraken_sim.hardware.topology.islands import (
     with_switches,
 )
 from kraken_sim.hardware.topology.ring_search import Ways, best_order, improved_order, pairs_around
+from kraken_sim.hardware.topology.trees import Trees
 from kraken_sim.hardware.topology.union_find import UnionFind
 from kraken_sim.hardware.topology.ways import WaySearch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from kraken_sim.hardware.topology.graph import Arc, Graph
     from kraken_sim.hardware.topology.islands import Islands
@@ -109,6 +110,16 @@ class Ring:
         return self.bandwidth_bytes_per_s + self.further_bytes_per_s
 
 
+class _Left(dict["Arc", float]):
+    """What links have left: all that they have, but for those of which something was taken."""
+
+    def __init__(self, capacity: Mapping[Arc, float]) -> None:
+        self._capacity = capacity
+
+    def __missing__(self, arc: Arc) -> float:
+        return self._capacity[arc]
+
+
 class RingFinder:
     """Routes and rings on one topology."""
 
@@ -116,16 +127,13 @@ class RingFinder:
         self.topology = topology
         self._links = with_planes_merged(topology)
         self._kinds = topology.kinds
-        self._neighbours: dict[str, list[tuple[str, Arc]]] = defaultdict(list)
-        for index, link in enumerate(self._links):
-            self._neighbours[link.a].append((link.b, (index, True)))
-            self._neighbours[link.b].append((link.a, (index, False)))
         self._capacity: dict[Arc, float] = {
             (index, forward): link.total_bytes_per_s
             for index, link in enumerate(self._links)
             for forward in (True, False)
         }
         self._searches = [WaySearch(self._links, self._kinds, kinds) for kinds in (_NVLINK, _ALL)]
+        self._trees = [Trees(self._links, self._kinds, kinds) for kinds in (_NVLINK, _ALL)]
         self._ways: dict[tuple[str, str], ShortestWays] = {}
         self._best: dict[tuple[str, ...], Ring] = {}
 
@@ -231,53 +239,16 @@ class RingFinder:
         """Time of flight over all links of a way."""
         return sum(link.latency_s for link in self.links_of(arcs))
 
-    # Shape of the graph -----------------------------------------------------------------------------------
-
     def _tree_order(self, gpus: Sequence[str]) -> tuple[str, ...] | None:
         """The group in depth-first order where its links form a tree with GPUs as leaves, else None.
 
         Where NVLink alone connects the group, its other links carry nothing and do not count.
         """
-        for kinds, part_of, trees in self._parts:
-            parts = {part_of.get(name) for name in gpus}
-            if len(parts) > 1 or None in parts:
-                continue
-            if not trees.issuperset(parts):
-                return None
-            wanted = set(gpus)
-            return tuple(name for name in self._depth_first(gpus[0], kinds) if name in wanted)
+        for trees in self._trees:
+            part = trees.part(gpus)
+            if part is not None:
+                return trees.depth_first(gpus) if trees.is_tree(part) else None
         return None
-
-    @cached_property
-    def _parts(self) -> list[tuple[frozenset[LinkKind], Mapping[str, str], set[str]]]:
-        """The parts of the machine joined by NVLink, then by all links: of each node, and those that are trees."""
-        return [(kinds, *self._joined_by(kinds)) for kinds in (_NVLINK, _ALL)]
-
-    def _joined_by(self, kinds: frozenset[LinkKind]) -> tuple[Mapping[str, str], set[str]]:
-        links = [link for link in self._links if link.kind in kinds]
-        joined, degrees = UnionFind(), Counter(name for link in links for name in (link.a, link.b))
-        for link in links:
-            joined.join(link.a, link.b)
-        part_of = {name: joined.find(name) for name in degrees}
-        num_nodes, num_ends = Counter(part_of.values()), Counter[str]()
-        for name, degree in degrees.items():
-            num_ends[part_of[name]] += degree
-        trees = {part for part, count in num_nodes.items() if num_ends[part] == 2 * (count - 1)}
-        inner = {part_of[name] for name, degree in degrees.items() if degree > 1 and self._kinds[name] is NodeKind.GPU}
-        return part_of, trees - inner
-
-    def _steps(self, name: str, kinds: frozenset[LinkKind]) -> Iterator[tuple[str, Arc]]:
-        return ((other, arc) for other, arc in self._neighbours[name] if self._links[arc[0]].kind in kinds)
-
-    def _depth_first(self, start: str, kinds: frozenset[LinkKind]) -> list[str]:
-        order: dict[str, None] = {}
-        stack = [start]
-        while stack:
-            name = stack.pop()
-            if name not in order:
-                order[name] = None
-                stack.extend(other for other, _ in reversed(list(self._steps(name, kinds))))
-        return list(order)
 
     # Several nodes ------------------------------------------------------------------------------------------
 
@@ -290,16 +261,22 @@ class RingFinder:
     def _most_out_of_nodes(self, nodes: Islands) -> float:
         """The most that rings through all nodes can carry together: each leaves every node over its network."""
         component = self.topology.components
+        return min(self._out_of_node[component[members[0]]] for members in nodes)
+
+    @cached_property
+    def _out_of_node(self) -> Mapping[str, float]:
+        """What the network links at each node carry together, in bytes a second."""
+        component = self.topology.components
         out: dict[str, float] = defaultdict(float)
         for link in self._links:
             if link.kind is LinkKind.NETWORK:
                 for name in (link.a, link.b):
                     out[component[name]] += link.total_bytes_per_s
-        return min(out[component[members[0]]] for members in nodes)
+        return out
 
     def _packed(self, orders: Iterable[tuple[str, ...]]) -> list[tuple[tuple[str, ...], float]]:
         """Rings one after the other on what those before them leave; the ones that find nothing are left out."""
-        left = dict(self._capacity)
+        left = _Left(self._capacity)
         rings: list[tuple[tuple[str, ...], float]] = []
         nothing = -1.0
         for order in orders:
@@ -387,7 +364,7 @@ class RingFinder:
 
     def _mesh_rings(self, gpus: Sequence[str], ring: Ring) -> list[tuple[tuple[str, ...], float]]:
         """A ring over NVLinks, and further ones on what those before them leave."""
-        left, order, bandwidth = dict(self._capacity), ring.order, ring.bandwidth_bytes_per_s
+        left, order, bandwidth = _Left(self._capacity), ring.order, ring.bandwidth_bytes_per_s
         arcs, rings = self._ring_arcs(order, left), [(order, bandwidth)]
         for _ in range(_MAX_RINGS):
             self._take(left, arcs, bandwidth)

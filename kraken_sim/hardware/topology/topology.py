@@ -35,6 +35,10 @@ class Topology(Graph):
         if problems:
             raise InputError(problems)
 
+    def __hash__(self) -> int:
+        # What is kept by machine is looked up often; its first parts tell most machines apart, and == all of them.
+        return hash((len(self.nodes), len(self.links), self.nodes[:4], self.links[:4], self.p2p_level))
+
     @cached_property
     def finder(self) -> RingFinder:
         """Routes and rings on this machine."""
