@@ -1,4 +1,4 @@
-"""What the simulator says of the measured server's traces, from microbenchmarks alone."""
+"""What the simulator says of the measured server's traces; nothing is fitted to them."""
 
 from __future__ import annotations
 
