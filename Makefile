@@ -7,7 +7,7 @@ TORCH ?= torch==2.13.0
 OUT ?= out
 FUZZ_MINUTES ?= 60
 
-.PHONY: demo test fuzz coverage check parity bench clean
+.PHONY: demo test test-lm-eval fuzz coverage check parity bench clean
 
 demo: $(VENV)/.installed
 	@mkdir -p $(OUT)
@@ -18,6 +18,11 @@ demo: $(VENV)/.installed
 # Each process takes whole files, so that what a file sets up is set up once.
 test: $(VENV)/.tested
 	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
+
+# Apart, because lm-eval brings some sixty packages.
+test-lm-eval: $(VENV)/.tested
+	$(BIN)/python -m pip install --quiet --editable '.[lm-eval]'
+	$(BIN)/python -m pytest -q tests/test_quality_benchmark.py
 
 fuzz: $(VENV)/.tested
 	$(BIN)/python tests/fuzz_long.py $(FUZZ_MINUTES)
@@ -32,7 +37,6 @@ check: $(VENV)/.checked
 
 # Three minutes on two cores: a tiny experiment on the text of this repository, and its curves.
 parity: $(VENV)/.tested
-	rm -rf $(OUT)/parity
 	$(BIN)/python -m validation.quality.corpus kraken_sim docs validation tests --suffix .py .md --vocabulary 1024 \
 		--out $(OUT)/corpus
 	$(BIN)/python -m validation.quality.parity validation/quality/experiments/tiny.yaml --data $(OUT)/corpus \
@@ -55,8 +59,6 @@ $(VENV)/.tested: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --group test
 	$(BIN)/python -m pip install --quiet '$(TORCH)' || \
 		echo "torch could not be installed: the tests of real models are skipped"
-	$(BIN)/python -m pip install --quiet 'lm-eval>=0.4.9' || \
-		echo "lm-eval could not be installed: its test is skipped"
 	@touch $@
 
 $(VENV)/.checked: $(VENV)/.tested
