@@ -170,7 +170,7 @@ def test_a_run_without_a_page_loads_neither_plotly_nor_what_sweeps_need() -> Non
 
 def test_every_module_of_a_verb_is_one_that_the_command_line_lists() -> None:
     folder = ROOT / "kraken_sim" / "cli"
-    helpers = {"__init__", "__main__", "inputs", "output", "parser", "streams"}
+    helpers = {"__init__", "__main__", "inputs", "output", "parser", "progress", "streams"}
     modules = {path.stem.replace("_", "-") for path in folder.glob("*.py") if path.stem not in helpers}
     assert modules == VERBS.keys() == {name for name in OPTIONS if name and " " not in name}
 

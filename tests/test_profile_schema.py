@@ -369,7 +369,12 @@ def test_a_machine_at_the_edges_of_what_is_plausible_answers_and_can_be_written(
         ("gemm", ("misaligned_efficiency", "value", "4"), None, "gemm.values.misaligned_efficiency.4: is required"),
         ("memory_bound", ("kernels", "copy"), None, "memory_bound.values.kernels.copy: is required"),
         ("memory_bound", ("kernels", "nrom"), {}, "known are norm, elementwise, copy, embedding, gelu"),
-        ("memory_bound", ("kernels", "norm", "cta_s"), None, "memory_bound.values.kernels.norm.cta_s: is required"),
+        (
+            "memory_bound",
+            ("kernels", "norm", "value", "cta_s"),
+            None,
+            "memory_bound.values.kernels.norm.cta_s: is required",
+        ),
         ("attention", ("decode", "packed", "l2_width"), None, "attention.values.decode.packed.l2_width: is required"),
         ("attention", ("prefill",), {}, "attention.values.prefill: must not be empty"),
         (

@@ -41,15 +41,19 @@ class Measured:
     def __init__(self, log: Log) -> None:
         self.seconds = [step["end_s"] - step["start_s"] for step in log.steps]
         self.taken = 0
+        self.beside: tuple[int, int] | None = None
 
     def _next(self) -> float:
         self.taken += 1
         return float(self.seconds[self.taken - 1])
 
-    def decode(self, *_: object) -> Stretch:
-        return Stretch(self._next(), 0.0, 1, 0.0)
+    def decode(self, batch: int, cache_tokens: int) -> Stretch:
+        # After a step with prompts a replica asks once what it would have been without: no step of the log.
+        asked, self.beside = self.beside, None
+        return Stretch(0.0 if asked == (batch, cache_tokens) else self._next(), 0.0, 1, 0.0)
 
-    def mixed(self, *_: object) -> tuple[float, float]:
+    def mixed(self, batch: int, cache_tokens: int, _: object) -> tuple[float, float]:
+        self.beside = (batch, cache_tokens) if batch else None
         return self._next(), 0.0
 
 
