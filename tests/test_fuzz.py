@@ -29,14 +29,14 @@ def test_a_file_drawn_from_its_schema_is_answered_or_explained(kind: str, data: 
 
 @pytest.mark.parametrize("kind", TREES)
 @given(data=st.data())
-@examples(45)
+@examples(32)
 def test_a_file_with_mistakes_is_answered_or_explained(kind: str, data: st.DataObject) -> None:
     right = tree(data.draw(st.sampled_from(examples_of()[kind])))
     ask(kind, written(data.draw(mutated(right))).encode("utf-8", "surrogatepass"))
 
 
 @given(data=st.data())
-@examples(45)
+@examples(32)
 def test_a_measurement_with_mistakes_is_read_or_explained(data: st.DataObject) -> None:
     lines = measurement_lines()
     at = data.draw(st.integers(0, len(lines) - 1))
@@ -46,7 +46,7 @@ def test_a_measurement_with_mistakes_is_read_or_explained(data: st.DataObject) -
 
 @pytest.mark.parametrize("kind", READERS)
 @given(data=st.data())
-@examples(25)
+@examples(20)
 def test_a_torn_file_is_answered_or_explained(kind: str, data: st.DataObject) -> None:
     ask(kind, data.draw(torn(data.draw(st.sampled_from(examples_of()[kind])))))
 
