@@ -125,7 +125,8 @@ def steady_layer(prediction: Prediction) -> list[Span]:
 def _layer_caption(prediction: Prediction, spans: Sequence[Span]) -> str:
     length = max(span.end_s for span in spans) - min(span.start_s for span in spans)
     times = 1 + sum(fold.count for fold in prediction.timeline.folds if fold.segment == spans[0].segment)
-    return f"{format_seconds(length)} from its first kernel to its last; {times} layers run exactly like it."
+    others = f"; {times} layers run exactly like it" if times > 1 else ""
+    return f"{format_seconds(length)} from its first kernel to its last{others}."
 
 
 def layer_figure(spans: Sequence[Span], longest_s: float) -> Any:
