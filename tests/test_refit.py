@@ -14,7 +14,8 @@ from kraken_sim.profiles.profile import Provenance, ProvenanceKind
 from kraken_sim.profiles.write import BlockText, section
 from validation import public_tables, refit
 from validation.public_tables import CARDS, HOPPER, KIB, MIB, collective_samples, custom_samples, nccl_samples
-from validation.refit_blocks import Shipped, carried, contention_of_another_card
+from validation.refit_carried import carried, contention_of_another_card
+from validation.refit_shipped import Shipped
 
 if TYPE_CHECKING:
     from collections.abc import Callable

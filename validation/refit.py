@@ -18,10 +18,32 @@ from typing import TYPE_CHECKING, Final
 from kraken_sim.errors import InputError, KrakenSimError, closest
 from kraken_sim.files.whole import write_whole
 from kraken_sim.profiles.load import profile_path
-from validation import refit_blocks as make
 from validation.public_data import add_public_data_option, folder_of_option
 from validation.public_tables import CARDS, OVER_A_BASE
-from validation.refit_blocks import OTHER_CARD
+from validation.refit_carried import (
+    OTHER_CARD,
+    carried,
+    contention_of_another_card,
+    kernels_of_another_card,
+    launch_of_published,
+    of_same_chip,
+)
+from validation.refit_collectives import published_collectives
+from validation.refit_measured import (
+    measured,
+    measured_composed,
+    measured_quantised,
+    measured_quantising,
+    nodes_of_measured,
+)
+from validation.refit_published import (
+    prefill_of_published,
+    published_attention,
+    published_float8_cache,
+    published_gemm,
+    published_quantised_gemms,
+)
+from validation.refit_shipped import Shipped, said
 from validation.refit_wires import host_links, unmeasured_wires, wires_of_box
 
 if TYPE_CHECKING:
@@ -38,41 +60,44 @@ SAME_CHIP: Final = "H200, the same chip with other memory"
 OTHERS: Final = tuple(card.profile for card in OVER_A_BASE)
 WITH_NVLINK: Final = (A100, A100_40, PAIR, H200, H100)
 PUBLISHED: Final = (H200, H100, A100, A100_40, L40S)
+FP8_ROWS: Final = "gemm_fp8_rows"
+"""Torch's products with a scale a row, which no published table has."""
 FROM_PAIR: Final = ("attention", "memory_bound", "contention")
 
 
-def steps(tables: Path) -> list[tuple[str, Callable[[make.Shipped], None]]]:
+def steps(tables: Path) -> list[tuple[str, Callable[[Shipped], None]]]:
     """What makes each profile's blocks, in an order in which each finds what it starts from."""
-    fits = (
-        make.published_gemm, make.published_quantised_gemms, make.published_attention, make.published_float8_cache,
-    )  # fmt: skip
-    carried, blocks = make.carried, ("gemm", "attention", "collectives")
+    fits = (published_gemm, published_quantised_gemms, published_attention, published_float8_cache)
+    blocks = ("gemm", "attention", "collectives")
     return [
-        *((name, partial(make.nodes_of_measured, name=name, source=PAIR, folder=MEASUREMENTS)) for name in PUBLISHED),
+        *((name, partial(nodes_of_measured, name=name, source=PAIR, folder=MEASUREMENTS)) for name in PUBLISHED),
         *((card.profile, partial(fit, card=card, folder=tables)) for card in CARDS for fit in fits),
-        *((card.machine, partial(make.published_collectives, card=card, folder=tables)) for card in CARDS),
+        *((card.machine, partial(published_collectives, card=card, folder=tables)) for card in CARDS),
         *(
             (card.profile, partial(fit, card=card, folder=tables))
             for card in OVER_A_BASE
-            for fit in (*fits, make.published_collectives)
+            for fit in (*fits, published_collectives)
         ),
         (A100_40, partial(carried, name=A100_40, source=A100, blocks=blocks, how="the 80 GB card")),
-        (PAIR, partial(make.measured, name=PAIR, public=H200, folder=MEASUREMENTS)),
-        (PAIR, partial(make.published_of_same_chip, name=PAIR, source=H200, block="attention_float8")),
-        (PAIR, partial(make.measured_quantised, name=PAIR, folder=MEASUREMENTS)),
-        (PAIR, partial(make.measured_quantising, name=PAIR, folder=MEASUREMENTS)),
-        (PAIR, partial(make.measured_composed, name=PAIR, folder=MEASUREMENTS)),
-        (H200, partial(make.rows_of_same_chip, name=H200, source=PAIR, how="one H200")),
-        (H100, partial(make.rows_of_same_chip, name=H100, source=PAIR, how=f"one {SAME_CHIP}", factor=OTHER_CARD)),
-        (H200, partial(make.launch_of_published, name=H200, source=PAIR, how="two H200")),
-        (H100, partial(make.launch_of_published, name=H100, source=PAIR, how=f"two {SAME_CHIP}")),
+        (PAIR, partial(measured, name=PAIR, public=H200, folder=MEASUREMENTS)),
+        (PAIR, partial(of_same_chip, name=PAIR, source=H200, block="attention_float8", how=H200)),
+        (PAIR, partial(measured_quantised, name=PAIR, folder=MEASUREMENTS)),
+        (PAIR, partial(measured_quantising, name=PAIR, folder=MEASUREMENTS)),
+        (PAIR, partial(measured_composed, name=PAIR, folder=MEASUREMENTS)),
+        (H200, partial(of_same_chip, name=H200, source=PAIR, block=FP8_ROWS, how="one H200")),
+        (
+            H100,
+            partial(of_same_chip, name=H100, source=PAIR, block=FP8_ROWS, how=f"one {SAME_CHIP}", factor=OTHER_CARD),
+        ),
+        (H200, partial(launch_of_published, name=H200, source=PAIR, how="two H200")),
+        (H100, partial(launch_of_published, name=H100, source=PAIR, how=f"two {SAME_CHIP}")),
         (H200, partial(carried, name=H200, source=PAIR, blocks=FROM_PAIR, how="two H200")),
         (H200, partial(carried, name=H200, source=PAIR, blocks=("power",), how="one H200")),
         (H100, partial(carried, name=H100, source=PAIR, blocks=FROM_PAIR, how=f"two {SAME_CHIP}", factor=OTHER_CARD)),
         (H100, partial(carried, name=H100, source=PAIR, blocks=("power",), how=f"one {SAME_CHIP}", factor=OTHER_CARD)),
-        *((card.profile, partial(make.prefill_of_published, card=card, chip=H200)) for card in OVER_A_BASE),
-        *((name, partial(make.contention_of_another_card, name=name, source=PAIR)) for name in (A100, A100_40, L40S)),
-        *((name, partial(make.kernels_of_another_card, name=name, chip=PAIR)) for name in (A100, A100_40, L40S)),
+        *((card.profile, partial(prefill_of_published, card=card, chip=H200)) for card in OVER_A_BASE),
+        *((name, partial(contention_of_another_card, name=name, source=PAIR)) for name in (A100, A100_40, L40S)),
+        *((name, partial(kernels_of_another_card, name=name, chip=PAIR)) for name in (A100, A100_40, L40S)),
         (BOX, partial(wires_of_box, name=BOX)),
         (L40S, partial(host_links, name=L40S, box=BOX, host=PAIR)),
         *((name, partial(unmeasured_wires, name=name, pcie=L40S, host=PAIR)) for name in (*WITH_NVLINK, *OTHERS)),
@@ -94,7 +119,7 @@ def refit(tables: Path, only: str | None = None) -> dict[str, str]:
     if missing := [card for card in wanted if not (tables / f"gemm_bf16_{card.tables}.csv").exists()]:
         message = "holds no published tables of this card"
         raise InputError.single("--public-data", message, f"{tables}: gemm_bf16_{missing[0].tables}.csv")
-    shipped = make.Shipped({name: profile_path(name).read_text(encoding="utf-8") for name in names})
+    shipped = Shipped({name: profile_path(name).read_text(encoding="utf-8") for name in names})
     before = dict(shipped.profiles)
     for name, step in recipe:
         if only in (None, name):
@@ -103,11 +128,11 @@ def refit(tables: Path, only: str | None = None) -> dict[str, str]:
     return {name: shipped.texts[name] for name in shipped.refitted}
 
 
-def report(before: Mapping[str, HardwareProfile], shipped: make.Shipped) -> None:
+def report(before: Mapping[str, HardwareProfile], shipped: Shipped) -> None:
     """Errors on held-out shapes, as the files say and as they will."""
     for name, blocks in shipped.refitted.items():
         for block in blocks:
-            old, new = (make.said(profiles[name], block).residual for profiles in (before, shipped.profiles))
+            old, new = (said(profiles[name], block).residual for profiles in (before, shipped.profiles))
             if new is not None:
                 sys.stdout.write(f"{name:20} {block:18} {_percent(old):>8} -> {_percent(new):>8}\n")
 

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from kraken_sim.profiles.profile import Provenance, ProvenanceKind
 from kraken_sim.profiles.write import BlockText
-from validation.refit_blocks import said
+from validation.refit_shipped import said
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from validation.refit_blocks import Shipped
+    from validation.refit_shipped import Shipped
 
 Row = dict[str, float]
 
