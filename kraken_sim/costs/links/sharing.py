@@ -22,6 +22,7 @@ from kraken_sim.costs.collectives.tuning import SEND_RECV
 from kraken_sim.costs.fair import Flow, max_min_rates
 from kraken_sim.costs.links.traffic import traffic_of
 from kraken_sim.hardware.interconnect import InterconnectKind
+from kraken_sim.hardware.topology.islands import nodes_of
 from kraken_sim.hardware.topology.reduction import nearest_host, reduce_group
 from kraken_sim.program.ops import CollectiveKind
 
@@ -46,10 +47,17 @@ class GroupTraffic:
     `sends` is how many times that rate its busiest rank sends. Kept by identity: its links are thousands.
     """
 
-    interconnect: Interconnect
+    topology: Topology
+    gpus: tuple[str, ...]
+    p2p: bool
     usage: Mapping[DirectedLink, float]
     sends: float
     hosts: tuple[str, ...]
+
+    @property
+    def interconnect(self) -> Interconnect:
+        """What the group communicates over; looked for when asked, since between nodes its rings take long to find."""
+        return _reduced(self.topology, self.gpus, self.p2p)
 
 
 def group_traffic(
@@ -67,12 +75,13 @@ def group_traffic(
 def _group_traffic(
     topology: Topology, gpus: tuple[str, ...], kind: CollectiveKind, algorithm: Algorithm, p2p: bool
 ) -> GroupTraffic:
-    interconnect = reduce_group(topology.finder, gpus, p2p)
-    staged = interconnect.kind is InterconnectKind.HOST
+    reduced = _in_a_node(topology, gpus, p2p)
+    staged = reduced is not None and reduced.kind is InterconnectKind.HOST
     moved = traffic_of(algorithm, Group(topology, gpus, kind, staged=staged), 1.0)
     unit = moved.busiest_pair_bytes
     usage = {link: num_bytes / unit for link, num_bytes in moved.links.items()}
-    return GroupTraffic(interconnect, usage, moved.busiest_rank_bytes / unit, _hosts(topology, gpus, interconnect))
+    sends = moved.busiest_rank_bytes / unit
+    return GroupTraffic(topology, gpus, p2p, usage, sends, _hosts(topology, gpus, reduced))
 
 
 @lru_cache(maxsize=GROUPS_CACHED)
@@ -82,10 +91,21 @@ def transfer_traffic(topology: Topology, source: str, target: str, p2p: bool) ->
     Raises:
         InputError: The GPUs cannot reach each other.
     """
-    interconnect = reduce_group(topology.finder, (source, target), p2p)
-    staged = interconnect.kind is InterconnectKind.HOST
-    way = Group(topology, (source, target), CollectiveKind.SEND_RECV, staged=staged).way(source, target)
-    return GroupTraffic(interconnect, dict.fromkeys(way, 1.0), 1.0, _hosts(topology, (source, target), interconnect))
+    gpus = (source, target)
+    reduced = _in_a_node(topology, gpus, p2p)
+    staged = reduced is not None and reduced.kind is InterconnectKind.HOST
+    way = Group(topology, gpus, CollectiveKind.SEND_RECV, staged=staged).way(source, target)
+    return GroupTraffic(topology, gpus, p2p, dict.fromkeys(way, 1.0), 1.0, _hosts(topology, gpus, reduced))
+
+
+@lru_cache(maxsize=GROUPS_CACHED)
+def _reduced(topology: Topology, gpus: tuple[str, ...], p2p: bool) -> Interconnect:
+    return reduce_group(topology.finder, gpus, p2p)
+
+
+def _in_a_node(topology: Topology, gpus: tuple[str, ...], p2p: bool) -> Interconnect | None:
+    """What a group of one node communicates over; None for one of several nodes, which goes over their network."""
+    return _reduced(topology, gpus, p2p) if len(nodes_of(topology, gpus)) == 1 else None
 
 
 @lru_cache(maxsize=GROUPS_CACHED)
@@ -99,15 +119,15 @@ def interconnect_of(topology: Topology, gpus: tuple[str, ...], kind: CollectiveK
         InputError: The GPUs cannot reach each other.
     """
     if kind is not CollectiveKind.SEND_RECV or len(gpus) < 2:
-        return reduce_group(topology.finder, gpus, p2p)
+        return _reduced(topology, gpus, p2p)
     traffic = group_traffic(topology, gpus, kind, SEND_RECV, p2p)
     line = min(link.bytes_per_s / share for link, share in traffic.usage.items())
     return replace(traffic.interconnect, bandwidth_bytes_per_s=line)
 
 
-def _hosts(topology: Topology, gpus: tuple[str, ...], interconnect: Interconnect) -> tuple[str, ...]:
+def _hosts(topology: Topology, gpus: tuple[str, ...], reduced: Interconnect | None) -> tuple[str, ...]:
     """The hosts whose bridges and memory the group's traffic may pass."""
-    if interconnect.kind not in (InterconnectKind.PCIE, InterconnectKind.HOST):
+    if reduced is None or reduced.kind not in (InterconnectKind.PCIE, InterconnectKind.HOST):
         return ()
     return tuple(sorted({nearest_host(topology.finder, gpu) for gpu in gpus}))
 
@@ -131,7 +151,7 @@ class LinkSharing:
     def flow_of(self, traffic: GroupTraffic, num_senders: int, cost: CollectiveCost) -> Flow:
         """The flow of some traffic in which `num_senders` GPUs send as much as the busiest."""
         usage: dict[Hashable, float] = {}
-        fabric = fabric_bytes_per_s(traffic.interconnect, self.constants)
+        fabric = fabric_bytes_per_s(traffic.interconnect, self.constants) if traffic.hosts else None
         if fabric is not None:
             crossing = traffic.interconnect.crosses_sockets
             loss = self.constants.socket_crossing_efficiency if crossing else 1.0
