@@ -12,7 +12,8 @@ from layout_support import layout_of
 
 from kraken_sim import best_degree, compare, simulate, sweep
 from kraken_sim.architectures.architecture import Question
-from kraken_sim.architectures.description import described_layout, read_description
+from kraken_sim.architectures.description import read_description
+from kraken_sim.architectures.from_file import described_layout
 from kraken_sim.architectures.kraken import KRAKEN_WIRING
 from kraken_sim.architectures.ladder import LADDER_WIRING
 from kraken_sim.architectures.parallel import PARALLEL_WIRING

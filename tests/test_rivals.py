@@ -10,9 +10,8 @@ import pytest
 from layout_support import layout_of, program_of
 
 from kraken_sim import simulate
-from kraken_sim.architectures.lowering import parts_of
 from kraken_sim.architectures.registry import architecture, complete_kinds
-from kraken_sim.architectures.workload import Phase, Workload
+from kraken_sim.architectures.workload import Phase, Workload, halves_of
 from kraken_sim.errors import InputError
 from kraken_sim.measurements.schema import read_measurements
 from kraken_sim.models.config import TransformerConfig
@@ -254,13 +253,13 @@ def test_domino_runs_each_half_beside_the_other() -> None:
 
 @pytest.mark.parametrize(("batch", "halves"), [(2, (1, 1)), (3, (2, 1)), (5, (3, 2))])
 def test_halves_are_whole_sequences(batch: int, halves: tuple[int, int]) -> None:
-    assert tuple(part.batch_size for part in parts_of(Workload(batch, 64))) == halves
+    assert tuple(part.batch_size for part in halves_of(Workload(batch, 64))) == halves
 
 
 def test_a_single_prompt_is_cut_by_tokens_and_its_second_half_sees_the_first() -> None:
-    first, second = parts_of(Workload(1, 1500))
+    first, second = halves_of(Workload(1, 1500))
     assert (first.q_len, first.kv_len, second.q_len, second.kv_len) == (768, 768, 732, 1500)
-    assert len(parts_of(Workload(1, 1500, Phase.DECODE))) == 1
+    assert len(halves_of(Workload(1, 1500, Phase.DECODE))) == 1
     work = {"hardware": "h100-sxm-x8", "model": {"preset": "6.7B"}, "num_devices": 8}
     short, long = (
         [

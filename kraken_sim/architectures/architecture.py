@@ -91,6 +91,11 @@ def _is_never_degenerate(_: ArchitectureFields, __: int) -> str | None:
     return None
 
 
+def degenerate_alone(why: str, _: ArchitectureFields, num_devices: int) -> str | None:
+    """Why it would not be itself on one device; on more nothing is wrong."""
+    return why if num_devices == 1 else None
+
+
 @dataclass(frozen=True, slots=True)
 class Architecture(Generic[FieldsT, LayoutT]):
     """All that the package knows of one architecture; `register` makes it known.

@@ -12,12 +12,13 @@ tensor_parallel/mappings.py: a copy of the channels, its AllReduce, a concatenat
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Final
 
 from pydantic import Field
 
-from kraken_sim.architectures.architecture import Architecture, ArchitectureFields, split_problems
-from kraken_sim.architectures.lowering import lowered
+from kraken_sim.architectures.architecture import Architecture, ArchitectureFields, degenerate_alone, split_problems
+from kraken_sim.architectures.lowering import lowered_by
 from kraken_sim.architectures.wiring import Attend, Exchange, FeedForward, Normalise, Residual, Wiring, equal_layers
 from kraken_sim.errors import Problem
 from kraken_sim.models.layout import Layout, whole_layer
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from kraken_sim.architectures.architecture import Question
-    from kraken_sim.architectures.workload import Workload
-    from kraken_sim.models.config import TransformerConfig
-    from kraken_sim.program.program import Program
 
 REDUCED_SHARE: Final = 0.5
 """Share of the channels if nobody says it, the authors' default (github itlamp/Megatron-LM-comms)."""
@@ -79,14 +77,6 @@ def _wiring(layout: CaatLayout, _: int) -> Wiring:
     )
 
 
-def _program(layout: CaatLayout, config: TransformerConfig, work: Workload) -> Program:
-    return lowered(_wiring(layout, config.num_hidden_layers), layout, config, work)
-
-
-def _degenerate(_: CaatFields, num_devices: int) -> str | None:
-    return "on one device all channels are its own, and it is the standard model" if num_devices == 1 else None
-
-
 def _report(layout: CaatLayout) -> Mapping[str, int]:
     return {"reduced_channels": layout.reduced_channels}
 
@@ -96,11 +86,11 @@ CAAT_NET: Final[Architecture[CaatFields, CaatLayout]] = Architecture(
     description="a standard layer whose AllReduces sum a share of the channels; the others are each device's own",
     quality="7B with half of the channels: no significant loss (arXiv 2506.19645)",
     layout=_layout,
-    program=_program,
+    program=partial(lowered_by, _wiring),
     wiring=_wiring,
     fields=CaatFields,
     check=_check,
-    degenerate=_degenerate,
+    degenerate=partial(degenerate_alone, "on one device all channels are its own, and it is the standard model"),
     searched=False,
     report=_report,
     columns=("reduced_channels",),

@@ -15,30 +15,23 @@ their own (Kraken's) are for Python.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from pydantic import Field, StrictBool, StrictStr, ValidationError
 
 from kraken_sim.architectures import wiring as wired
-from kraken_sim.architectures.architecture import Architecture, ArchitectureFields, Size
-from kraken_sim.architectures.lowering import lowered
+from kraken_sim.architectures.architecture import Size
 from kraken_sim.architectures.wiring_check import wiring_problems
-from kraken_sim.errors import InputError, Problem, closest
+from kraken_sim.errors import Problem, closest
 from kraken_sim.files.model import FileModel, Name, NotEmpty
 from kraken_sim.files.problems import as_printed, problems_of
 from kraken_sim.files.strict_yaml import read_yaml
-from kraken_sim.models.layout import Layout, whole_layer
 from kraken_sim.program.ops import CollectiveKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-    from kraken_sim.architectures.architecture import Question
     from kraken_sim.architectures.wiring import Steps, Wiring, WiringStep
-    from kraken_sim.architectures.workload import Workload
-    from kraken_sim.models.config import TransformerConfig
-    from kraken_sim.program.program import Program
 
 
 class DescribedExchange(FileModel):
@@ -168,9 +161,13 @@ def read_description(path: str) -> Description:
         wiring = _wiring(description, 1 << 10, problems)
         problems += [] if problems else wiring_problems(wiring)
     if problems or description is None:
-        located = document.error(problems).problems
-        raise InputError([Problem(p.path, p.message, p.value, p.example, p.suggestion) for p in located], path)
+        raise document.error(problems)
     return description
+
+
+def described_wiring(description: Description, width: int) -> Wiring:
+    """The wiring of a description that was read, for a residual of that width."""
+    return _wiring(description, width, [])
 
 
 def _wiring(description: Description, width: int, problems: list[Problem]) -> Wiring:
@@ -221,99 +218,3 @@ def _step(key: str, value: object, place: str, width: int, problems: list[Proble
             path = f"{place}.{key}.{problem.path}" if problem.path else f"{place}.{key}"
             problems.append(Problem(path, problem.message, problem.value, problem.example, problem.suggestion))
     return []
-
-
-class FileFields(ArchitectureFields):
-    """What a scenario says of an architecture that a file describes."""
-
-    path: StrictStr | None = Field(
-        default=None,
-        description="file: the architecture's YAML file, relative to the scenario's folder.",
-        examples=["my-layers.yaml"],
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class DescribedLayout(Layout):
-    """A layout whose wiring a file says."""
-
-    wiring: Wiring | None = None
-
-
-def described_layout(description: Description, config: TransformerConfig, num_devices: int) -> DescribedLayout:
-    """The model's layers over all devices; norms and activations under way are those of the steps."""
-    wiring = _wiring(description, config.hidden_size, [])
-    layers = [list(_flat(steps)) for part in wiring.layers for steps in part.period]
-    begun = {step.by.name for layer in layers for step in layer if isinstance(step, wired.Begin)}
-    shares = any(
-        isinstance(step, wired.Residual | wired.Send) and step.by is not None and step.by.channels is not None
-        for layer in layers
-        for step in layer
-    )
-    return DescribedLayout(
-        whole_layer(config),
-        num_devices,
-        norms_per_block=sum(isinstance(step, wired.Normalise) for step in layers[0]),
-        # Halves under way are half as large; channels that are sent have a buffer of their own.
-        extra_streams=len(begun) // (2 if wiring.two_parts else 1) + shares,
-        private_norms=description.private_norms * config.num_hidden_layers,
-        wiring=wiring,
-    )
-
-
-def _flat(steps: Steps) -> Iterator[WiringStep]:
-    """The steps; of two parts the first one's."""
-    for step in steps:
-        if isinstance(step, wired.OfPart):
-            yield from step.steps if step.part == 0 else ()
-        else:
-            yield step
-
-
-def _layout(question: Question[FileFields]) -> DescribedLayout:
-    path = question.fields.path
-    if path is None:
-        raise InputError.single("architecture.path", "is required for kind file", example="my-layers.yaml")
-    try:
-        description = read_description(path)
-    except InputError as error:
-        file = Path(path).name
-        found = [
-            Problem("architecture.path", f"{file}: {p.path}: {p.message}", p.value, p.example, p.suggestion)
-            for p in error.problems
-        ]
-        raise InputError(found) from None
-    return described_layout(description, question.config, question.num_devices)
-
-
-def _wiring_of(layout: DescribedLayout, _: int) -> Wiring:
-    assert layout.wiring is not None
-    return layout.wiring
-
-
-def _program(layout: DescribedLayout, config: TransformerConfig, work: Workload) -> Program:
-    return lowered(_wiring_of(layout, config.num_hidden_layers), layout, config, work)
-
-
-def _asks(layout: DescribedLayout, work: Workload) -> Iterator[Problem]:
-    if layout.wiring is not None and layout.wiring.two_parts and work.batch_size == 1 and work.q_len == 1:
-        yield Problem("batch_size", "one token cannot be cut in two", work.batch_size, "2")
-
-
-def _name(layout: DescribedLayout) -> str:
-    return "file" if layout.wiring is None else layout.wiring.name
-
-
-FROM_FILE: Final[Architecture[FileFields, DescribedLayout]] = Architecture(
-    kind="file",
-    description="layers that a file describes",
-    layout=_layout,
-    program=_program,
-    wiring=_wiring_of,
-    fields=FileFields,
-    asks=_asks,
-    is_complete=False,
-    searched=False,
-    overlaps=True,
-    name=_name,
-)

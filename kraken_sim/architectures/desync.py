@@ -12,12 +12,13 @@ mayank31398/ladder-residual-inference, gpt_fast/gpt_desync_TP.py: attention Fals
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from pydantic import Field
 
-from kraken_sim.architectures.architecture import Architecture, ArchitectureFields, Size
-from kraken_sim.architectures.lowering import lowered
+from kraken_sim.architectures.architecture import Architecture, ArchitectureFields, Size, degenerate_alone
+from kraken_sim.architectures.lowering import lowered_by
 from kraken_sim.architectures.wiring import (
     Attend,
     Exchange,
@@ -34,9 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from kraken_sim.architectures.architecture import Question
-    from kraken_sim.architectures.workload import Workload
-    from kraken_sim.models.config import TransformerConfig
-    from kraken_sim.program.program import Program
+    from kraken_sim.architectures.wiring import Steps
 
 
 class DesyncFields(ArchitectureFields):
@@ -76,18 +75,15 @@ _BLOCKS: Final = (
 _SUM: Final = SendStream(Exchange("all_reduce"), mean=True)
 
 
+def meeting_now_and_then(name: str, layer: Steps, by: SendStream, every: int, depth: int) -> Wiring:
+    """Equal layers with a collective of the residual every so many of them, and behind the last."""
+    period = (*[layer] * (every - 1), (*layer, by))
+    return Wiring(name, (Layers(period),), end=(by,) if depth % every else ())
+
+
 def _wiring(layout: SyncedLayout, depth: int) -> Wiring:
-    """L / `sync_every` blocking AllReduces of [T, d]; a last part of a period ends with one too."""
-    period = (*[_BLOCKS] * (layout.sync_every - 1), (*_BLOCKS, _SUM))
-    return Wiring("desync", (Layers(period),), end=(_SUM,) if depth % layout.sync_every else ())
-
-
-def _program(layout: SyncedLayout, config: TransformerConfig, work: Workload) -> Program:
-    return lowered(_wiring(layout, config.num_hidden_layers), layout, config, work)
-
-
-def _degenerate(_: DesyncFields, num_devices: int) -> str | None:
-    return "on one device nothing is dropped, and it is the standard model" if num_devices == 1 else None
+    """L / `sync_every` blocking AllReduces of [T, d], one more where that does not divide."""
+    return meeting_now_and_then("desync", _BLOCKS, _SUM, layout.sync_every, depth)
 
 
 def _report(layout: SyncedLayout) -> Mapping[str, int]:
@@ -98,10 +94,10 @@ DESYNC: Final[Architecture[DesyncFields, SyncedLayout]] = Architecture(
     kind="desync",
     description="a standard layer without most of its AllReduces; the residuals of devices are averaged now and then",
     layout=_layout,
-    program=_program,
+    program=partial(lowered_by, _wiring),
     wiring=_wiring,
     fields=DesyncFields,
-    degenerate=_degenerate,
+    degenerate=partial(degenerate_alone, "on one device nothing is dropped, and it is the standard model"),
     searched=False,
     report=_report,
     columns=("sync_every",),

@@ -16,14 +16,18 @@ group of N / ways neighbouring devices, which costs two blocking AllReduces insi
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from pydantic import Field
 
 from kraken_sim.architectures.architecture import Architecture, DeviceCount, Question
-from kraken_sim.architectures.lowering import lowered
+from kraken_sim.architectures.lowering import lowered_by
 from kraken_sim.architectures.sub_layers import (
+    ALONE,
     COLUMNS,
+    FEED_FORWARD,
+    GROUP_ATTENTION,
     SubLayerFields,
     count_problem,
     sub_layer_of,
@@ -37,7 +41,6 @@ from kraken_sim.architectures.wiring import (
     Concat,
     EachBlock,
     Exchange,
-    FeedForward,
     Layers,
     Normalise,
     Over,
@@ -52,11 +55,8 @@ from kraken_sim.models.layout import Layout
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from kraken_sim.architectures.workload import Workload
     from kraken_sim.errors import Problem
-    from kraken_sim.models.config import TransformerConfig
     from kraken_sim.models.layout import Block
-    from kraken_sim.program.program import Program
 
 
 class KrakenFields(SubLayerFields):
@@ -102,42 +102,28 @@ def _report(layout: Layout) -> Mapping[str, int]:
     return {"ways": layout.blocks_per_layer, **sub_layer_shape(layout), "head_dim": layout.block.head_dim}
 
 
-_GROUP_ATTENTION: Final = Exchange("all_reduce_group_attention")
-_GROUP_FFN: Final = Exchange("all_reduce_group_ffn")
 _SUM: Final = Exchange("all_reduce", Over.BLOCKS)
-
-_FEED_FORWARD: Final = (Normalise("norm_ffn"), FeedForward(), Residual("residual_ffn", _GROUP_FFN))
-
-_ALONE: Final = (
-    EachBlock(
-        (Normalise("norm_attention"), Attend(), Residual("residual_attention", _GROUP_ATTENTION), *_FEED_FORWARD)
-    ),
-)
-"""A layer that receives nothing: the first one, whose x is the shared embedding, and all of a single sub-layer."""
 
 _LAYER: Final = (
     BeginStream(_SUM),
     # The norm of the FFN reads y + s, so x + y is made while s is under way.
-    EachBlock((Normalise("norm_attention"), Attend(), Send(_GROUP_ATTENTION), Add("residual_attention"))),
+    EachBlock((Normalise("norm_attention"), Attend(), Send(GROUP_ATTENTION), Add("residual_attention"))),
     Receive(_SUM.name),
-    EachBlock((Residual("receive"), *_FEED_FORWARD)),
+    EachBlock((Residual("receive"), *FEED_FORWARD)),
 )
 """A layer that receives the sum of the previous layer's outputs."""
 
 _END: Final = (Concat(Exchange("all_reduce_concat", Over.ALL)),)
 
-KRAKEN_WIRING: Final = Wiring("kraken", (Layers((_ALONE,), 1), Layers((_LAYER,))), _END)
-"""L - 1 AllReduces on a second stream and one blocking one after the concat."""
+KRAKEN_WIRING: Final = Wiring("kraken", (Layers((ALONE,), 1), Layers((_LAYER,))), _END)
+"""L - 1 AllReduces on a second stream and one blocking one after the concat; the first layer has x from all."""
 
-_WIRING_OF_ONE: Final = Wiring("kraken", (Layers((_ALONE,)),), _END)
+_WIRING_OF_ONE: Final = Wiring("kraken", (Layers((ALONE,)),), _END)
+"""A single sub-layer receives nothing."""
 
 
 def _wiring(layout: Layout, _: int) -> Wiring:
     return KRAKEN_WIRING if layout.blocks_per_layer > 1 else _WIRING_OF_ONE
-
-
-def _program(layout: Layout, config: TransformerConfig, work: Workload) -> Program:
-    return lowered(_wiring(layout, config.num_hidden_layers), layout, config, work)
 
 
 KRAKEN: Final[Architecture[KrakenFields, Layout]] = Architecture(
@@ -145,7 +131,7 @@ KRAKEN: Final[Architecture[KrakenFields, Layout]] = Architecture(
     description="independent sub-layers whose outputs are summed beside the attention of the next layer",
     quality="perplexity comparable with GPT-2 of the same size, to 760M (arXiv 2408.07802)",
     layout=_layout,
-    program=_program,
+    program=partial(lowered_by, _wiring),
     wiring=_wiring,
     fields=KrakenFields,
     fits=_fits,

@@ -6,32 +6,30 @@ collectives that are under way); from there on they are stored once with their n
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final, assert_never
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, assert_never
 
 from kraken_sim.architectures import wiring as wired
 from kraken_sim.architectures.builder import ProgramBuilder
-from kraken_sim.architectures.workload import Phase
+from kraken_sim.architectures.workload import halves_of
 from kraken_sim.program.ops import CollectiveKind, Elementwise
 from kraken_sim.program.program import COMM_STREAM, MAIN_STREAM, Category, Program, Segment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
+    from kraken_sim.architectures.architecture import LayoutT
     from kraken_sim.architectures.wiring import BlockStep, Exchange, Over, Steps, Wiring, WiringStep
     from kraken_sim.architectures.workload import Workload
     from kraken_sim.models.config import TransformerConfig
     from kraken_sim.models.layout import Layout
     from kraken_sim.program.program import Step
 
-CUT_TOKENS: Final = 256
-"""Half of a sequence is rounded up to so many tokens, a choice of TokenWeave's (github microsoft/tokenweave)."""
-
 
 def lowered(wiring: Wiring, layout: Layout, config: TransformerConfig, work: Workload) -> Program:
     """One forward pass of a model that is wired so, on the layout's devices."""
     build = ProgramBuilder(config, layout, work, split_tokens=wiring.split_tokens)
-    lowering = _Lowering(build, parts_of(work) if wiring.two_parts else (work,))
+    lowering = _Lowering(build, halves_of(work) if wiring.two_parts else (work,))
     build.embedding()
     start = build.take()
     layers = lowering.layers(wiring, config.num_hidden_layers)
@@ -41,19 +39,11 @@ def lowered(wiring: Wiring, layout: Layout, config: TransformerConfig, work: Wor
     return Program(wiring.name, layout.num_devices, segments)
 
 
-def parts_of(work: Workload) -> tuple[Workload, ...]:
-    """The two halves of a step: of its sequences, or of the tokens of a single one.
-
-    The second half of a sequence attends to the first as well. What cannot be cut stays whole.
-    """
-    if work.batch_size > 1:
-        first = -(-work.batch_size // 2)
-        return replace(work, batch_size=first), replace(work, batch_size=work.batch_size - first)
-    first = -(-work.q_len // (2 * CUT_TOKENS)) * CUT_TOKENS
-    if work.phase is Phase.DECODE or first >= work.q_len:
-        return (work,)
-    cut = work.prefix_length + first
-    return replace(work, context_length=cut), replace(work, prefix_length=cut)
+def lowered_by(
+    wiring: Callable[[LayoutT, int], Wiring], layout: LayoutT, config: TransformerConfig, work: Workload
+) -> Program:
+    """The same where the wiring is that of the layout and of the number of layers."""
+    return lowered(wiring(layout, config.num_hidden_layers), layout, config, work)
 
 
 @dataclass(slots=True)
@@ -73,12 +63,7 @@ class _Lowering:
 
     def layers(self, wiring: Wiring, depth: int) -> list[Segment]:
         """All layers, equal ones that follow each other once."""
-        found: list[tuple[tuple[Step, ...], int]] = []
-        left = depth
-        for layers in wiring.layers:
-            number = left if layers.number is None else min(left, layers.number)
-            found += self._repeated(layers.period, number)
-            left -= number
+        found = [run for period, number in wiring.runs(depth) for run in self._repeated(period, number)]
         return [Segment(name, *run) for name, run in zip(_segment_names(len(found)), found, strict=True)]
 
     def _repeated(self, period: tuple[Steps, ...], number: int) -> Iterator[tuple[tuple[Step, ...], int]]:

@@ -13,14 +13,16 @@ Source: "Parallel Track Transformers" (arXiv 2602.07306), known from its abstrac
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from pydantic import Field
 
 from kraken_sim.architectures.architecture import Architecture, DeviceCount
-from kraken_sim.architectures.desync import DesyncFields, SyncedLayout
-from kraken_sim.architectures.lowering import lowered
+from kraken_sim.architectures.desync import DesyncFields, SyncedLayout, meeting_now_and_then
+from kraken_sim.architectures.lowering import lowered_by
 from kraken_sim.architectures.sub_layers import (
+    ALONE,
     COLUMNS,
     SubLayerFields,
     count_problem,
@@ -28,29 +30,16 @@ from kraken_sim.architectures.sub_layers import (
     sub_layer_problems,
     sub_layer_shape,
 )
-from kraken_sim.architectures.wiring import (
-    Attend,
-    EachBlock,
-    Exchange,
-    FeedForward,
-    Layers,
-    Normalise,
-    Over,
-    Residual,
-    SendStream,
-    Wiring,
-)
+from kraken_sim.architectures.wiring import Exchange, Over, SendStream
 from kraken_sim.models.kraken_width import SubLayers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from kraken_sim.architectures.architecture import Question
-    from kraken_sim.architectures.workload import Workload
+    from kraken_sim.architectures.wiring import Wiring
     from kraken_sim.errors import Problem
-    from kraken_sim.models.config import TransformerConfig
     from kraken_sim.models.layout import Layout
-    from kraken_sim.program.program import Program
 
 SYNC_EVERY: Final = 4
 """Layers from one AllReduce to the next if nobody says it, the middle one of the paper's 2, 4 and 8."""
@@ -81,26 +70,12 @@ def _problems(question: Question[TrackFields], layout: Layout) -> Iterator[Probl
     return sub_layer_problems(question, layout, "architecture.tracks")
 
 
-_TRACK: Final = (
-    Normalise("norm_attention"),
-    Attend(),
-    Residual("residual_attention", Exchange("all_reduce_group_attention")),
-    Normalise("norm_ffn"),
-    FeedForward(),
-    Residual("residual_ffn", Exchange("all_reduce_group_ffn")),
-)
 _SUM: Final = SendStream(Exchange("all_reduce", Over.BLOCKS))
 
 
 def _wiring(layout: SyncedLayout, depth: int) -> Wiring:
     """L / `sync_every` blocking AllReduces of [T, d_t], one more where that does not divide."""
-    layer = (EachBlock(_TRACK),)
-    period = (*[layer] * (layout.sync_every - 1), (*layer, _SUM))
-    return Wiring("parallel_track", (Layers(period),), end=(_SUM,) if depth % layout.sync_every else ())
-
-
-def _program(layout: SyncedLayout, config: TransformerConfig, work: Workload) -> Program:
-    return lowered(_wiring(layout, config.num_hidden_layers), layout, config, work)
+    return meeting_now_and_then("parallel_track", ALONE, _SUM, layout.sync_every, depth)
 
 
 def _degenerate(fields: TrackFields, num_devices: int) -> str | None:
@@ -126,7 +101,7 @@ PARALLEL_TRACK: Final[Architecture[TrackFields, SyncedLayout]] = Architecture(
         "2602.07306, as others report it)"
     ),
     layout=_layout,
-    program=_program,
+    program=partial(lowered_by, _wiring),
     wiring=_wiring,
     fields=TrackFields,
     fits=_fits,

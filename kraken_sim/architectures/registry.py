@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from kraken_sim.architectures.caat_net import CAAT_NET
-from kraken_sim.architectures.description import FROM_FILE
 from kraken_sim.architectures.desync import DESYNC
+from kraken_sim.architectures.from_file import FROM_FILE
 from kraken_sim.architectures.kraken import KRAKEN
 from kraken_sim.architectures.ladder import LADDER
 from kraken_sim.architectures.parallel import PARALLEL

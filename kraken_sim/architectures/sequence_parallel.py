@@ -13,7 +13,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from kraken_sim.architectures.architecture import Architecture
+from kraken_sim.architectures.architecture import Architecture, degenerate_alone
 from kraken_sim.architectures.lowering import lowered
 from kraken_sim.architectures.wiring import (
     Attend,
@@ -64,10 +64,6 @@ SEQUENCE_PARALLEL_WIRING: Final = Wiring(
 """2 L AllGathers and 2 L ReduceScatters of [T, d], and an AllGather before the final norm."""
 
 
-def _degenerate(_: ArchitectureFields, num_devices: int) -> str | None:
-    return "one device has all tokens, and it is the standard model" if num_devices == 1 else None
-
-
 SEQUENCE_PARALLEL: Final[Architecture[ArchitectureFields, Layout]] = Architecture(
     kind="sequence_parallel",
     description="a standard layer with AllGather before and ReduceScatter behind each block; norms have T / N tokens",
@@ -75,6 +71,6 @@ SEQUENCE_PARALLEL: Final[Architecture[ArchitectureFields, Layout]] = Architectur
     layout=_layout,
     program=partial(lowered, SEQUENCE_PARALLEL_WIRING),
     wiring=partial(always, SEQUENCE_PARALLEL_WIRING),
-    degenerate=_degenerate,
+    degenerate=partial(degenerate_alone, "one device has all tokens, and it is the standard model"),
     searched=False,
 )

@@ -1,4 +1,4 @@
-"""Layers of several sub-layers with a width of their own: what Kraken and Parallel Track say and check alike."""
+"""Layers of several sub-layers with a width of their own: what Kraken and Parallel Track say, check and wire alike."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic import Field
 
 from kraken_sim.architectures.architecture import ArchitectureFields, Question, Size, split_problems
+from kraken_sim.architectures.wiring import Attend, EachBlock, Exchange, FeedForward, Normalise, Residual
 from kraken_sim.errors import InputError, Problem
 from kraken_sim.models.hf import closest_divisor
 from kraken_sim.models.kraken_width import OF_KRAKEN, SubLayers, kraken_config_for_latency
@@ -43,6 +44,21 @@ class SubLayerFields(ArchitectureFields):
         examples=[7168],
     )
 
+
+GROUP_ATTENTION: Final = Exchange("all_reduce_group_attention")
+"""The sum of a sub-layer's attention over the devices that share it."""
+
+FEED_FORWARD: Final = (
+    Normalise("norm_ffn"),
+    FeedForward(),
+    Residual("residual_ffn", Exchange("all_reduce_group_ffn")),
+)
+"""The second half of a sub-layer."""
+
+ALONE: Final = (
+    EachBlock((Normalise("norm_attention"), Attend(), Residual("residual_attention", GROUP_ATTENTION), *FEED_FORWARD)),
+)
+"""A layer whose sub-layers receive nothing from each other."""
 
 COLUMNS: Final = ("hidden_size", "num_attention_heads", "num_key_value_heads")
 """The numbers of a sub-layer that have a column in tables of many answers."""

@@ -11,12 +11,13 @@ Source: Kim et al., "SPD: Sync-Point Drop" (arXiv 2502.20727), whose speed figur
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Final
 
 from pydantic import Field
 
-from kraken_sim.architectures.architecture import Architecture, ArchitectureFields
-from kraken_sim.architectures.lowering import lowered
+from kraken_sim.architectures.architecture import Architecture, ArchitectureFields, degenerate_alone
+from kraken_sim.architectures.lowering import lowered_by
 from kraken_sim.architectures.standard import ATTENTION, FEED_FORWARD
 from kraken_sim.architectures.wiring import Attend, Exchange, FeedForward, Layers, Normalise, Residual, Wiring
 from kraken_sim.models.layout import Layout, whole_layer
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from kraken_sim.architectures.architecture import Question
-    from kraken_sim.architectures.workload import Workload
-    from kraken_sim.models.config import TransformerConfig
-    from kraken_sim.program.program import Program
 
 DROPPED_SHARE: Final = 0.7
 """Share of the layers if nobody says it, the paper's (arXiv 2502.20727, LLaMA2-70B on eight A100)."""
@@ -75,14 +73,6 @@ def _wiring(layout: DropLayout, _: int) -> Wiring:
     return Wiring("sync_point_drop", layers)
 
 
-def _program(layout: DropLayout, config: TransformerConfig, work: Workload) -> Program:
-    return lowered(_wiring(layout, config.num_hidden_layers), layout, config, work)
-
-
-def _degenerate(_: DropFields, num_devices: int) -> str | None:
-    return "on one device there is nothing to drop, and it is the standard model" if num_devices == 1 else None
-
-
 def _report(layout: DropLayout) -> Mapping[str, int]:
     return {"dropped_layers": layout.dropped_layers}
 
@@ -90,12 +80,12 @@ def _report(layout: DropLayout) -> Mapping[str, int]:
 SYNC_POINT_DROP: Final[Architecture[DropFields, DropLayout]] = Architecture(
     kind="sync_point_drop",
     description="standard layers, most of them without the AllReduce after attention",
-    quality=("LLaMA2-70B with 70 % dropped: 0.94 points of accuracy lost (arXiv 2502.20727, as others report it)"),
+    quality="LLaMA2-70B with 70 % dropped: 0.94 points of accuracy lost (arXiv 2502.20727, as others report it)",
     layout=_layout,
-    program=_program,
+    program=partial(lowered_by, _wiring),
     wiring=_wiring,
     fields=DropFields,
-    degenerate=_degenerate,
+    degenerate=partial(degenerate_alone, "on one device there is nothing to drop, and it is the standard model"),
     searched=False,
     report=_report,
     columns=("dropped_layers",),

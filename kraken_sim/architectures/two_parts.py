@@ -19,8 +19,8 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from kraken_sim.architectures.architecture import Architecture
-from kraken_sim.architectures.lowering import lowered, parts_of
+from kraken_sim.architectures.architecture import Architecture, degenerate_alone
+from kraken_sim.architectures.lowering import lowered
 from kraken_sim.architectures.standard import STANDARD_WIRING
 from kraken_sim.architectures.wiring import (
     Attend,
@@ -34,6 +34,7 @@ from kraken_sim.architectures.wiring import (
     Wiring,
     always,
 )
+from kraken_sim.architectures.workload import halves_of
 from kraken_sim.errors import Problem
 from kraken_sim.models.layout import Layout, whole_layer
 
@@ -103,12 +104,8 @@ def _domino_asks(_: Layout, work: Workload) -> Iterator[Problem]:
 
 
 def _weave_asks(_: Layout, work: Workload) -> Iterator[Problem]:
-    if work.num_tokens >= LEAST_TOKENS and len(parts_of(work)) > 1:
+    if work.num_tokens >= LEAST_TOKENS and len(halves_of(work)) > 1:
         yield from _needs_overlap("token_weave", work)
-
-
-def _degenerate(_: ArchitectureFields, num_devices: int) -> str | None:
-    return "one device has no AllReduce to hide" if num_devices == 1 else None
 
 
 DOMINO: Final[Architecture[ArchitectureFields, Layout]] = Architecture(
@@ -119,7 +116,7 @@ DOMINO: Final[Architecture[ArchitectureFields, Layout]] = Architecture(
     program=partial(lowered, DOMINO_WIRING),
     wiring=partial(always, DOMINO_WIRING),
     asks=_domino_asks,
-    degenerate=_degenerate,
+    degenerate=partial(degenerate_alone, "one device has no AllReduce to hide"),
     searched=False,
     overlaps=True,
 )
@@ -131,7 +128,7 @@ TOKEN_WEAVE: Final[Architecture[ArchitectureFields, Layout]] = Architecture(
     layout=_layout,
     program=_weave,
     asks=_weave_asks,
-    degenerate=_degenerate,
+    degenerate=partial(degenerate_alone, "one device has no AllReduce to hide"),
     searched=False,
     overlaps=True,
 )

@@ -11,8 +11,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from kraken_sim.program.ops import CollectiveKind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class Over(StrEnum):
@@ -183,6 +187,14 @@ class Wiring:
     end: Steps = ()
     split_tokens: bool = False
     two_parts: bool = False
+
+    def runs(self, depth: int) -> Iterator[tuple[tuple[Steps, ...], int]]:
+        """The periods of a model of `depth` layers, each with how many layers follow it."""
+        left = depth
+        for layers in self.layers:
+            number = left if layers.number is None else min(left, layers.number)
+            yield layers.period, number
+            left -= number
 
 
 def equal_layers(name: str, *steps: WiringStep) -> Wiring:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from kraken_sim.models.memory import TokenLoad
 from kraken_sim.program.kernel_sets import KernelSet
@@ -12,6 +12,10 @@ from kraken_sim.program.ops import DType
 
 if TYPE_CHECKING:
     from kraken_sim.program.formats import InputFormat
+
+
+CUT_TOKENS: Final = 256
+"""Half of a sequence is rounded up to so many tokens, a choice of TokenWeave's (github microsoft/tokenweave)."""
 
 
 class Phase(StrEnum):
@@ -68,3 +72,18 @@ class Workload:
     def num_tokens(self) -> int:
         """T: rows of every activation of the step."""
         return sum(group.num_tokens for group in self.groups)
+
+
+def halves_of(work: Workload) -> tuple[Workload, ...]:
+    """The two halves of a step: of its sequences, or of the tokens of a single one.
+
+    The second half of a sequence attends to the first as well. What cannot be cut stays whole.
+    """
+    if work.batch_size > 1:
+        first = -(-work.batch_size // 2)
+        return replace(work, batch_size=first), replace(work, batch_size=work.batch_size - first)
+    first = -(-work.q_len // (2 * CUT_TOKENS)) * CUT_TOKENS
+    if work.phase is Phase.DECODE or first >= work.q_len:
+        return (work,)
+    cut = work.prefix_length + first
+    return replace(work, context_length=cut), replace(work, prefix_length=cut)

@@ -72,10 +72,10 @@ def _construct(
         return ParallelDecoder(config, world)
     if architecture == "kraken":
         return KrakenDecoder(config, world.size if num_ways is None else num_ways, world)
-    suggestion = closest(architecture, ARCHITECTURES)
     if architecture in ARCHITECTURES:
         record = registered(architecture)
         layout = record.layout(Question(config, world.size, record.own(**fields)))
         assert record.wiring is not None
         return WiredDecoder(config, record.wiring(layout, config.num_hidden_layers), world)
+    suggestion = closest(architecture, ARCHITECTURES)
     raise InputError.single("architecture", "unknown", architecture, "standard", suggestion)

@@ -109,12 +109,7 @@ class WiredDecoder(StackedDecoder):
         return parts[0].residual if len(parts) == 1 else torch.cat([part.residual for part in parts])
 
     def _steps_of_layers(self, depth: int) -> list[Steps]:
-        found: list[Steps] = []
-        for layers in self.wiring.layers:
-            left = depth - len(found)
-            number = left if layers.number is None else min(left, layers.number)
-            found += [layers.period[index % len(layers.period)] for index in range(number)]
-        return found
+        return [period[index % len(period)] for period, number in self.wiring.runs(depth) for index in range(number)]
 
     def _parts(self, x: Tensor, step: Step) -> list[_Part]:
         """All tokens, or two halves of the sequences."""
