@@ -10,7 +10,7 @@ from kraken_sim.serving.steps import Stretch
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kraken_sim.serving.scheduler import Chunk
+    from kraken_sim.serving.plan import Chunk
 
 
 @dataclass(frozen=True, slots=True)

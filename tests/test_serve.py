@@ -10,11 +10,13 @@ import pytest
 
 from kraken_sim import InfeasibleError, InputError, ServeRequest, load_serve_request, serve
 from kraken_sim.cli import main
-from kraken_sim.serving.answer import ServeAnswer, ServiceSimulator
+from kraken_sim.serving.service import ServiceSimulator
 from kraken_sim.serving.trace_file import read_trace_file
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from kraken_sim.serving.answer import ServeAnswer
 
 LENGTHS = {"mean": 300, "variation": 0.5, "least": 16, "most": 1000}
 BASE: dict[str, Any] = {

@@ -11,7 +11,8 @@ from serving_support import LinearSteps, OneByOne
 from kraken_sim.explore.procure.queueing import ServiceClass, mean_wait_s, wait_probability
 from kraken_sim.serving.arrivals import Bursts, Lengths, Requests, drawn_requests, poisson_arrivals
 from kraken_sim.serving.fleet import Handover, ReplicaPool, Routing, Served, serve_requests
-from kraken_sim.serving.scheduler import Preemption, Priority, Scheduler, SchedulerRules, Sequence, StepPlan
+from kraken_sim.serving.plan import Preemption, Priority, SchedulerRules, Sequence, StepPlan
+from kraken_sim.serving.scheduler import Scheduler
 
 STEPS = LinearSteps(0.005, 5e-5, 1e-8, 2e-5)
 ROOMY = SchedulerRules(100_000)

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 
 from kraken_sim.serving.arrivals import Lengths, Requests, drawn_requests  # noqa: E402
 from kraken_sim.serving.fleet import ReplicaPool, serve_requests  # noqa: E402
-from kraken_sim.serving.scheduler import SchedulerRules  # noqa: E402
+from kraken_sim.serving.plan import SchedulerRules  # noqa: E402
 from kraken_sim.serving.steps import Stretch  # noqa: E402
 from validation.serving.__main__ import TINY, build_engine  # noqa: E402
 from validation.serving.engine import Part, ServingEngine  # noqa: E402

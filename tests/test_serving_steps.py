@@ -10,7 +10,7 @@ import pytest
 from kraken_sim.predict.pipeline import Predictor
 from kraken_sim.scenario.spec import scenario_from
 from kraken_sim.serving.captured import captured
-from kraken_sim.serving.scheduler import Chunk, Sequence
+from kraken_sim.serving.plan import Chunk, Sequence
 from kraken_sim.serving.steps import End, PredictedSteps
 
 BASE: dict[str, Any] = {

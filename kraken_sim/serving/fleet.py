@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from simpy import Environment, Resource
 
+from kraken_sim.serving.plan import Sequence
 from kraken_sim.serving.replica import Replica, StepRecord
-from kraken_sim.serving.scheduler import Scheduler, Sequence
+from kraken_sim.serving.scheduler import Scheduler
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from simpy import Event
 
     from kraken_sim.serving.arrivals import Requests
+    from kraken_sim.serving.plan import SchedulerRules
     from kraken_sim.serving.replica import Account, Samples
-    from kraken_sim.serving.scheduler import SchedulerRules
     from kraken_sim.serving.steps import StepTimes
 
 

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from simpy import Environment, Event, Process
 
-    from kraken_sim.serving.scheduler import Scheduler, Sequence, StepPlan
+    from kraken_sim.serving.plan import Sequence, StepPlan
+    from kraken_sim.serving.scheduler import Scheduler
     from kraken_sim.serving.steps import StepTimes, Stretch
 
 MOST_SAMPLES: Final = 4096

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from kraken_sim.predict.prediction import Prediction
     from kraken_sim.predict.prepared import Prepared
     from kraken_sim.scenario.spec import Scenario
-    from kraken_sim.serving.scheduler import Chunk
+    from kraken_sim.serving.plan import Chunk
 
 CACHE_NODES: Final = tuple(round(2.0 ** (half / 2.0)) for half in range(8, 49))
 """Cached tokens a sequence at which decode steps are simulated, half a doubling apart; a choice of ours: a line between

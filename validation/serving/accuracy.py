@@ -16,7 +16,7 @@ import numpy as np
 
 from kraken_sim.serving.arrivals import Requests
 from kraken_sim.serving.fleet import ReplicaPool, Served, serve_requests
-from kraken_sim.serving.scheduler import Chunk, SchedulerRules, Sequence
+from kraken_sim.serving.plan import Chunk, SchedulerRules, Sequence
 from validation.serving.predicted import ServerSteps
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from kraken_sim.serving.arrivals import Requests
-    from kraken_sim.serving.scheduler import Chunk
+    from kraken_sim.serving.plan import Chunk
 
 UNSPLIT = 27
 """Sequences from which caches are not split: 0.8 of two CTAs on each of 132 SMs, for 8 key/value heads

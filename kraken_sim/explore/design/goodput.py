@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from kraken_sim.explore.procure.judge import DrawnRequests, ReplicaJudge
-from kraken_sim.serving.answer import ServiceSimulator
 from kraken_sim.serving.request import ServeRequest
+from kraken_sim.serving.service import ServiceSimulator
 from kraken_sim.serving.steps import End
 
 if TYPE_CHECKING:

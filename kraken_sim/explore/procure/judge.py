@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from kraken_sim.explore.procure.request import WorkloadSpec
-    from kraken_sim.serving.answer import ServiceSimulator
     from kraken_sim.serving.fleet import Served
-    from kraken_sim.serving.request import BurstSpec
+    from kraken_sim.serving.service import ServiceSimulator
     from kraken_sim.serving.sla import Sla
+    from kraken_sim.serving.traffic import BurstSpec
 
 DRAWN: Final = 1200
 """Requests of a simulation, with bursts enough for `PERIODS` of them; a choice of ours: the 99th percentile is that of

@@ -27,8 +27,9 @@ from kraken_sim.scenario.request_file import (
 )
 from kraken_sim.scenario.resolve import resolve_model
 from kraken_sim.scenario.spec import CONTEXT_LIMIT, ArchitectureSpec, DeviceCount, ModelSpec, RuntimeSpec, Scenario
-from kraken_sim.serving.request import BurstSpec, LinkBandwidth, SchedulerSpec
+from kraken_sim.serving.request import LinkBandwidth, SchedulerSpec
 from kraken_sim.serving.sla import SlaSpec
+from kraken_sim.serving.traffic import BurstSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

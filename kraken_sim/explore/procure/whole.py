@@ -18,9 +18,11 @@ from kraken_sim.explore.procure.judge import LIGHTEST, DrawnRequests, ReplicaJud
 from kraken_sim.explore.procure.option import Option, Pool, Service, pool_groups, serve_alone
 from kraken_sim.explore.procure.sla import TpotStatus
 from kraken_sim.predict.pipeline import Predictor
-from kraken_sim.serving.answer import ServiceSimulator, Spread
-from kraken_sim.serving.request import PrefillSpec, ServeRequest, TrafficSpec
+from kraken_sim.serving.answer import Spread
+from kraken_sim.serving.request import PrefillSpec, ServeRequest
+from kraken_sim.serving.service import ServiceSimulator
 from kraken_sim.serving.steps import End
+from kraken_sim.serving.traffic import TrafficSpec
 from kraken_sim.units import format_seconds
 
 if TYPE_CHECKING:
