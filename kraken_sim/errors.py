@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 
 SHOWN: Final = 20
@@ -108,6 +108,27 @@ class InputError(KrakenSimError):
 
 def _again(kind: type[InputError], problems: tuple[Problem, ...], source: str | None, omitted: int) -> InputError:
     return kind(problems, source, omitted=omitted)
+
+
+def problems_with(attempt: Callable[[], object], within: str = "") -> list[Problem]:
+    """What is wrong with what `attempt` reads or checks; nothing if it succeeds.
+
+    Args:
+        attempt: may raise an `InputError`.
+        within: the field that names the file, if any, whose problems they are; their paths then start with it.
+    """
+    try:
+        attempt()
+    except InputError as error:
+        return [_within(problem, within, error.source) for problem in error.problems]
+    return []
+
+
+def _within(problem: Problem, field: str, source: str | None) -> Problem:
+    if not field or problem.path == field:
+        return problem
+    message = problem.message if source is None else f"{problem.message} (in {source})"
+    return replace(problem, path=f"{field}.{problem.path}".rstrip("."), message=message)
 
 
 class InfeasibleError(KrakenSimError):

@@ -12,7 +12,7 @@ from layout_support import layout_of
 
 from kraken_sim.errors import InputError
 from kraken_sim.models.counts import parameter_count
-from kraken_sim.models.hf import FAMILIES, SYNONYMS, closest_divisor, config_from_fields, config_from_hf
+from kraken_sim.models.hf import SYNONYMS, closest_divisor, config_from_fields, config_from_hf
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -208,7 +208,7 @@ def test_missing_fields_are_all_named_with_their_synonyms() -> None:
         ({"num_hidden_layers": 10**30}, "whole number from 1 to"),
         ({"model_type": None}, "supported model types: gpt2, gptj"),
         ({"model_type": "lama"}, "did you mean 'llama'"),
-        ({"model_type": "mixtral"}, "a mixture of experts is not supported; supported model types: gpt2"),
+        ({"model_type": "mixtral"}, "a mixture of experts is not supported: which tokens.*supported model types: gpt2"),
         ({"model_type": "deepseek_v3"}, "latent attention"),
         ({"model_type": "t5"}, "encoder-decoder"),
         ({"model_type": "mamba"}, "state-space"),
@@ -218,7 +218,7 @@ def test_missing_fields_are_all_named_with_their_synonyms() -> None:
         ({"kv_lora_rank": 512}, "MLA"),
         ({"is_encoder_decoder": True}, "encoder-decoder"),
         ({"vision_config": {"depth": 2}}, "vision"),
-        ({"sliding_window": 1024}, "sliding-window"),
+        ({"sliding_window": 0}, "sliding_window: must be a number of tokens"),
         ({"quantization_config": {"bits": 4}}, "quantised"),
     ],
 )
@@ -297,8 +297,3 @@ def test_any_config_is_a_shape_or_an_input_error(fields: dict[str, Any], change:
         return
     assert config.num_attention_heads % config.num_key_value_heads == 0
     assert parameter_count(config) > 0
-
-
-def test_every_supported_family_is_tested_here() -> None:
-    tested = {fields["model_type"] for fields in (GPT2, GPTJ, PYTHIA, LLAMA, MISTRAL, QWEN2, QWEN3)}
-    assert tested == set(FAMILIES)

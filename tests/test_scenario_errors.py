@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, ValidationError
 from scenario_support import CONTRACT, changed, problems
 
+from kraken_sim import simulate
 from kraken_sim.errors import InputError, KrakenSimError
 from kraken_sim.files.problems import problems_of
 from kraken_sim.models.presets import preset
+from kraken_sim.profiles.load import load_profile
 from kraken_sim.scenario.resolve import memory_of, resolve_model
 from kraken_sim.scenario.spec import Phase, Scenario, load_scenario, scenario_from, scenario_json_schema
 
@@ -73,6 +75,54 @@ def test_a_wrong_field_is_named_with_what_would_be_right(changes: dict[str, Any]
 def test_all_wrong_fields_are_reported_at_once() -> None:
     found = problems({"hardware": 3, "model": {"hidden_size": -1}, "batch_size": 0, "phase": "x", "extra": 1})
     assert {"hardware", "model.hidden_size", "batch_size", "phase", "extra", "context_length"} <= found.keys()
+
+
+@pytest.mark.parametrize(
+    ("changes", "paths"),
+    [
+        # a field, the machine's name and the model's
+        ({"batch_size": 0, "hardware": "h200-sxm-x3", "model": {"preset": "7B"}}, "batch_size hardware model.preset"),
+        ({"hardware": "h200-sxm-x3", "model": {"preset": "7B"}}, "hardware model.preset"),
+        ({"hardware": "none.yaml", "model": {"preset": "7B"}, "dtpe": "float16"}, "hardware model.preset dtpe"),
+        (
+            {"hardware": "a100-sxm4-80gb-x8", "quantization": "fp8", "model": {"preset": "7B"}},
+            "quantization model.preset",
+        ),
+        ({"hardware": "h200-sxm-x3", "context_length": 5000}, "hardware context_length"),
+        ({"hardware": "h200-sxm-x3", "runtime": {"host": "none.jsonl"}}, "hardware runtime.host"),
+        (
+            {"hardware": "a100-sxm4-80gb-x8", "quantization": "fp8", "kv_cache_dtype": "float8"},
+            "quantization kv_cache_dtype",
+        ),
+        # no follow-up errors
+        ({"hardware": "h200-sxm-x3", "num_devices": None, "architecture": None}, "hardware"),
+        ({"hardware": 3, "model": {"preset": 7}}, "hardware model.preset"),
+        ({"model": {}, "batch_size": 0}, "model batch_size"),
+        ({"num_devices": 0}, "num_devices"),
+    ],
+)
+def test_problems_of_machine_model_and_fields_are_told_together(changes: dict[str, Any], paths: str) -> None:
+    with pytest.raises(InputError) as raised:
+        simulate(changed(**changes))
+    assert {problem.path for problem in raised.value.problems} == set(paths.split())
+    assert len(raised.value.problems) == len(paths.split())
+
+
+def test_a_machine_that_is_given_needs_no_name_that_is_known() -> None:
+    with pytest.raises(InputError) as raised:
+        simulate(changed(hardware="mine", batch_size=0), profile=load_profile("h200-sxm-x2"))
+    assert [problem.path for problem in raised.value.problems] == ["batch_size"]
+
+
+def test_problems_of_a_machines_file_are_told_under_its_field_with_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "machine.yaml"
+    path.write_text("name: machine\n")
+    with pytest.raises(InputError) as raised:
+        simulate(changed(hardware=str(path), model={"preset": "7B"}))
+    first, *_, last = raised.value.problems
+    assert first.path.startswith("hardware.")
+    assert "machine.yaml" in first.message
+    assert last.path == "model.preset"
 
 
 @pytest.mark.parametrize("data", [None, 3, "text", [], [CONTRACT]])

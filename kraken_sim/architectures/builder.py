@@ -59,6 +59,8 @@ class ProgramBuilder:
     rules: KernelRules = field(init=False)
     pending: dict[str, Pending] = field(default_factory=dict, init=False)
     """By suffix, what a norm of the same suffix is to take in."""
+    window: int | None = field(default=None, init=False)
+    """Tokens that the attention of this layer goes back to; None: all."""
 
     def __post_init__(self) -> None:
         self.share, self.rules = self.layout.share, RULES[self.work.kernels]
@@ -108,6 +110,24 @@ class ProgramBuilder:
             Embedding(self.stream_tokens, self.width, work.dtype, self.config.position_embeddings),
             Category.OTHER,
         )
+        if self.config.scaled_embedding:
+            self._scale("scale_embedding")
+
+    def _scale(self, name: str) -> None:
+        """A product of [T, d] with a number."""
+        self.kernel(name, Elementwise("mul", self.stream_tokens * self.width, 1, self.work.dtype), Category.OTHER)
+
+    def before_residual(self, name: str, suffix: str = "") -> None:
+        """What a model does with a block's output, summed over devices, before it is added.
+
+        Its norm, and a product with a number, which kernels that add within a norm take in.
+        """
+        if self.config.post_norms:
+            shape = (self.stream_tokens, self.width)
+            post = norm_kernels(f"norm_{name}", *shape, self.work.dtype, self.config.norm_function, self.rules)
+            self.small(post, suffix)
+        if self.config.scaled_residual and not self.rules.add_in_norm:
+            self._scale(f"scale_{name}{suffix}")
 
     def small(self, kernels: Iterable[SmallKernel], suffix: str = "") -> None:
         """Kernels of a set on the main stream."""
@@ -142,6 +162,7 @@ class ProgramBuilder:
         fused = self._takes_in_norm(num_devices)
         if not fused:
             self.all_reduce(all_reduce + suffix, num_devices)
+            self.before_residual(name, suffix)
         if self.rules.add_in_norm:
             self.pending[suffix] = Pending(name, all_reduce, num_devices if fused else 1)
         else:
@@ -150,6 +171,8 @@ class ProgramBuilder:
     def _takes_in_norm(self, num_devices: int) -> bool:
         """Whether an AllReduce of an activation is one kernel with the add and norm behind it."""
         if not self.rules.all_reduce_norm or self.config.norm_function != "rms_norm":
+            return False
+        if self.config.post_norms or self.config.scaled_residual:
             return False
         return num_devices > 1 and self.activation_bytes <= dict(self.work.all_reduce_norm_bytes).get(num_devices, -1)
 
@@ -256,6 +279,7 @@ class ProgramBuilder:
                 causal=True,
                 dtype=work.dtype,
                 kv_dtype=work.kv_dtype,
+                window=self.window,
             )
             self.kernel("attention" + suffix, attention, Category.ATTENTION)
         self.quantize("out", q_width, suffix)
@@ -281,3 +305,6 @@ class ProgramBuilder:
         self.small(norm_kernels("norm_final", work.batch_size, self.width, work.dtype, function, self.rules))
         bias = self.config.lm_head_bias
         self.gemm("lm_head", rows, self.width, Category.LM_HEAD, bias=bias, m=work.batch_size, quantised=False)
+        for index in range(self.config.num_logit_kernels):
+            logits = Elementwise("mul", work.batch_size * rows, 1, work.dtype)
+            self.kernel(f"scale_logits.{index}", logits, Category.LM_HEAD)

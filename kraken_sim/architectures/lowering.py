@@ -7,10 +7,12 @@ collectives that are under way); from there on they are stored once with their n
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import lcm
 from typing import TYPE_CHECKING, assert_never
 
 from kraken_sim.architectures import wiring as wired
 from kraken_sim.architectures.builder import ProgramBuilder
+from kraken_sim.architectures.wiring import Steps
 from kraken_sim.architectures.workload import halves_of
 from kraken_sim.program.ops import CollectiveKind, Elementwise
 from kraken_sim.program.program import COMM_STREAM, MAIN_STREAM, Category, Program, Segment
@@ -19,11 +21,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from kraken_sim.architectures.architecture import LayoutT
-    from kraken_sim.architectures.wiring import BlockStep, Exchange, Over, Steps, Wiring, WiringStep
+    from kraken_sim.architectures.wiring import BlockStep, Exchange, Over, Wiring, WiringStep
     from kraken_sim.architectures.workload import Workload
     from kraken_sim.models.config import TransformerConfig
     from kraken_sim.models.layout import Layout
     from kraken_sim.program.program import Step
+
+_Layer = tuple[Steps, int | None]
+"""A layer's steps, and the window of its attention."""
 
 
 def lowered(wiring: Wiring, layout: Layout, config: TransformerConfig, work: Workload) -> Program:
@@ -63,10 +68,20 @@ class _Lowering:
 
     def layers(self, wiring: Wiring, depth: int) -> list[Segment]:
         """All layers, equal ones that follow each other once."""
-        found = [run for period, number in wiring.runs(depth) for run in self._repeated(period, number)]
+        found: list[tuple[tuple[Step, ...], int]] = []
+        first = 0
+        for period, number in wiring.runs(depth):
+            found += self._repeated(self._windowed(period, first), number)
+            first += number
         return [Segment(name, *run) for name, run in zip(_segment_names(len(found)), found, strict=True)]
 
-    def _repeated(self, period: tuple[Steps, ...], number: int) -> Iterator[tuple[tuple[Step, ...], int]]:
+    def _windowed(self, period: tuple[Steps, ...], first: int) -> tuple[_Layer, ...]:
+        """The layers of a period from layer `first` on, each with the window of its attention."""
+        windows = self.build.config.attention_windows or (None,)
+        number = lcm(len(period), len(windows))
+        return tuple((period[index % len(period)], windows[(first + index) % len(windows)]) for index in range(number))
+
+    def _repeated(self, period: tuple[_Layer, ...], number: int) -> Iterator[tuple[tuple[Step, ...], int]]:
         """So many layers, as the steps of a period and how often they repeat."""
         left, rest = divmod(number, len(period))
         while left > 0:
@@ -78,8 +93,8 @@ class _Lowering:
         if rest:
             yield self._layer(*period[:rest]), 1
 
-    def _layer(self, *layers: Steps) -> tuple[Step, ...]:
-        for steps in layers:
+    def _layer(self, *layers: _Layer) -> tuple[Step, ...]:
+        for steps, self.build.window in layers:
             self.steps(steps)
         return self.build.take()
 
@@ -127,6 +142,7 @@ class _Lowering:
             case wired.Send(by):
                 self._collective(by, suffix)
             case wired.Add(name):
+                build.before_residual(name, suffix)
                 build.add(name + suffix)
             case wired.Begin(by):
                 self._begin(by, suffix)

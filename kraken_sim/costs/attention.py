@@ -24,6 +24,7 @@ from kraken_sim.costs.attention_shape import (
     prefill_work,
     shared_work,
     tiling_of,
+    within_window,
 )
 from kraken_sim.costs.types import KernelCost
 from kraken_sim.errors import InputError, Problem
@@ -63,6 +64,7 @@ def attention_cost(
         InputError: a size is not positive, or query heads do not divide by key/value heads.
     """
     _check(op)
+    op = within_window(op)
     if is_decode(op):
         return _decode_cost(op, device, constants, serving=False)
     return _prefill_cost(op, device, constants, clock_ratio, serving=False)
@@ -82,6 +84,7 @@ def serving_attention_cost(
         InputError: as `attention_cost`.
     """
     _check(op)
+    op = within_window(op)
     if is_decode(op):
         return _decode_cost(op, device, constants, serving=True)
     return _prefill_cost(op, device, constants, clock_ratio, serving=True)
@@ -210,8 +213,8 @@ def decode_rates(values: Mapping[str, float]) -> DecodeRates:
 def _check(op: Attention) -> None:
     problems = [
         Problem(name, "must be positive", getattr(op, name), "1")
-        for name in ("batch", "q_len", "kv_len", "num_heads", "num_kv_heads", "head_dim")
-        if not getattr(op, name) > 0
+        for name in ("batch", "q_len", "kv_len", "num_heads", "num_kv_heads", "head_dim", "window")
+        if getattr(op, name) is not None and not getattr(op, name) > 0
     ]
     if not problems and op.num_heads % op.num_kv_heads:
         problems.append(Problem("num_heads", f"must be a multiple of num_kv_heads {op.num_kv_heads}", op.num_heads))

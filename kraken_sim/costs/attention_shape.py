@@ -115,7 +115,22 @@ def attended_pairs(op: Attention) -> float:
         return float(op.q_len) * op.kv_len
     first = max(0, op.kv_len - op.q_len) + 1
     rows = min(op.q_len, op.kv_len)
+    if op.window is not None and first + rows - 1 > op.window:
+        growing = max(0, op.window - first)
+        return growing * (first + op.window - 1) / 2.0 + float(rows - growing) * op.window
     return rows * (first + min(op.kv_len, first + rows - 1)) / 2.0
+
+
+def within_window(op: Attention) -> Attention:
+    """The op without the keys that none of its queries attends to; a decode step is one of a shorter cache then.
+
+    That kernels read and multiply no other tiles of keys is what FlashAttention's `window_size` and the paged kernels
+    of serving engines do (github Dao-AILab/flash-attention); no windowed kernel was measured here.
+    """
+    if op.window is None:
+        return op
+    whole = is_decode(op) or op.window >= op.kv_len
+    return replace(op, kv_len=op.seen_len, window=None if whole else op.window)
 
 
 def attention_flops(op: Attention) -> float:
@@ -159,6 +174,10 @@ def _causal_steps(op: Attention, tiling: Tiling, q_tiles: int) -> tuple[int, int
     offset = op.kv_len - op.q_len
     last = max(1, ceil(op.kv_len / tiling.kv_tile))
     q, kv = tiling.q_tile, tiling.kv_tile
+    if op.window is not None:
+        ends = [min(last, max(1, ceil((offset + (index + 1) * q) / kv))) for index in range(q_tiles)]
+        counts = [end - max(0, offset + index * q - op.window + 1) // kv for index, end in enumerate(ends)]
+        return sum(counts), max(counts)
     if q % kv == 0 and offset >= 0:
         # ceil((offset + (i + 1) q) / kv) is linear in i
         first, step = ceil((offset + q) / kv), q // kv

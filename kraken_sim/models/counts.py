@@ -55,10 +55,10 @@ def parameter_counts(config: TransformerConfig, layout: Layout | None = None) ->
     private = layout.private_norms * (layout.num_devices - 1)
     return ParameterCounts(
         token_embedding=config.vocab_size * width,
-        position_embedding=config.max_position_embeddings * width if config.position_embeddings else 0,
+        position_embedding=config.num_positions * width,
         attention=num_blocks * attention_parameters(config, block),
         ffn=num_blocks * ffn_parameters(config, block),
-        norms=(num_blocks * layout.norms_per_block + private + 1) * norm_parameters(config, width),
+        norms=(num_blocks * _norms_per_block(config, layout) + private + 1) * norm_parameters(config, width),
         concat=blocks * width * width if layout.concat else 0,
         lm_head=_lm_head_parameters(config, width, config.vocab_size),
     )
@@ -76,10 +76,10 @@ def device_parameter_counts(config: TransformerConfig, layout: Layout) -> Parame
     num_blocks, width = config.num_hidden_layers * local, share.hidden_size
     return ParameterCounts(
         token_embedding=config.vocab_size * width,
-        position_embedding=config.max_position_embeddings * width if config.position_embeddings else 0,
+        position_embedding=config.num_positions * width,
         attention=num_blocks * attention_parameters(config, share),
         ffn=num_blocks * ffn_parameters(config, share),
-        norms=(num_blocks * layout.norms_per_block + 1) * norm_parameters(config, width),
+        norms=(num_blocks * _norms_per_block(config, layout) + 1) * norm_parameters(config, width),
         concat=local * layout.concat_slice * width if layout.concat else 0,
         lm_head=_lm_head_parameters(config, width, layout.vocabulary_share(config.vocab_size)),
     )
@@ -106,8 +106,13 @@ def ffn_matrices(config: TransformerConfig, block: Block) -> int:
 
 
 def norm_parameters(config: TransformerConfig, hidden_size: int) -> int:
-    """Scale, and bias where the model has one (LayerNorm has, RMSNorm has not)."""
-    return (2 if config.norm_bias else 1) * hidden_size
+    """Scale and bias where the model has them: most LayerNorms both, an RMSNorm the first, OLMo's LayerNorm neither."""
+    return (config.norm_weight + config.norm_bias) * hidden_size
+
+
+def _norms_per_block(config: TransformerConfig, layout: Layout) -> int:
+    """The norms of inputs, and where the model has them as many of outputs."""
+    return (2 if config.post_norms else 1) * layout.norms_per_block
 
 
 def attention_parameters(config: TransformerConfig, block: Block) -> int:

@@ -1,14 +1,13 @@
 """Transformer shapes from Hugging Face `config.json` files or from fields of the same names.
 
-Field names and family traits follow the public `configuration_*.py` and `modeling_*.py` files of Hugging Face
-transformers (gpt2, gptj, gpt_neox, llama, mistral, qwen2, qwen3). Only local files are read.
+Field names follow the public `configuration_*.py` files of Hugging Face transformers; what a family implies beyond them
+is in `kraken_sim.models.families`. Only local files are read.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,107 +16,36 @@ from kraken_sim.files.bounded import CONFIG_FILE, read_text
 from kraken_sim.files.problems import as_printed
 from kraken_sim.files.strict_json import parse_json
 from kraken_sim.models.config import TransformerConfig
+from kraken_sim.models.families import FAMILIES, Family
 from kraken_sim.models.hf_unsupported import unsupported_features, unsupported_model_type
+from kraken_sim.models.quantised import checkpoint_format
+from kraken_sim.models.windows import attention_windows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from kraken_sim.models.windows import Windows
+    from kraken_sim.program.formats import InputFormat
 
 SIZE_LIMIT = 1 << 24
 """Largest dimension of a model; a limit of ours: none comes near it, and a larger one is a slip that would only exhaust
 the machine."""
 
 
-@dataclass(frozen=True, slots=True)
-class Family:
-    """What a `model_type` implies beyond its sizes; biases are the defaults where the file has no field.
-
-    `ffn_factor` is intermediate_size / hidden_size where the file may leave it out, None where it may not.
-    """
-
-    gated_ffn: bool
-    position_embeddings: bool
-    norm_bias: bool
-    attention_bias: bool
-    mlp_bias: bool
-    tie_word_embeddings: bool
-    ffn_factor: int | None = None
-    attention_output_bias: bool | None = None
-    qk_norm: bool = False
-    lm_head_bias: bool = False
-
-
-_LLAMA = Family(
-    gated_ffn=True,
-    position_embeddings=False,
-    norm_bias=False,
-    attention_bias=False,
-    mlp_bias=False,
-    tie_word_embeddings=False,
-)
-
-FAMILIES: Mapping[str, Family] = {
-    "gpt2": Family(
-        gated_ffn=False,
-        position_embeddings=True,
-        norm_bias=True,
-        attention_bias=True,
-        mlp_bias=True,
-        tie_word_embeddings=True,
-        ffn_factor=4,
-    ),
-    "gptj": Family(
-        gated_ffn=False,
-        position_embeddings=False,
-        norm_bias=True,
-        attention_bias=False,
-        mlp_bias=True,
-        tie_word_embeddings=False,
-        ffn_factor=4,
-        lm_head_bias=True,
-    ),
-    "gpt_neox": Family(
-        gated_ffn=False,
-        position_embeddings=False,
-        norm_bias=True,
-        attention_bias=True,
-        mlp_bias=True,
-        tie_word_embeddings=False,
-    ),
-    "llama": _LLAMA,
-    "mistral": _LLAMA,
-    "qwen2": Family(
-        gated_ffn=True,
-        position_embeddings=False,
-        norm_bias=False,
-        attention_bias=True,
-        mlp_bias=False,
-        tie_word_embeddings=False,
-        attention_output_bias=False,
-    ),
-    "qwen3": Family(
-        gated_ffn=True,
-        position_embeddings=False,
-        norm_bias=False,
-        attention_bias=False,
-        mlp_bias=False,
-        tie_word_embeddings=False,
-        qk_norm=True,
-    ),
-}
-"""The dense decoders that are supported, by Hugging Face `model_type`, as the modeling files of transformers have them
-(modeling_gpt2.py, modeling_gptj.py, modeling_llama.py and so on)."""
-
 SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "num_hidden_layers": ("n_layer", "n_layers", "num_layers"),
     "hidden_size": ("n_embd", "d_model", "hidden_dim"),
     "num_attention_heads": ("n_head", "n_heads", "num_heads"),
-    "num_key_value_heads": ("num_kv_heads", "n_kv_heads"),
+    "num_key_value_heads": ("num_kv_heads", "n_kv_heads", "n_head_kv"),
     "head_dim": (),
     "intermediate_size": ("n_inner", "ffn_dim", "d_ff", "ffn_hidden_size"),
     "vocab_size": ("n_vocab",),
     "max_position_embeddings": ("n_positions", "n_ctx", "max_sequence_length"),
 }
 """Size fields and the other names that Hugging Face configs use for them."""
+
+_CAPPING = 3
+"""Kernels of a soft cap on the logits: a division, tanh, a product (transformers' modeling_gemma2.py)."""
 
 EXAMPLES: Mapping[str, str] = {
     "num_hidden_layers": "32",
@@ -193,16 +121,32 @@ def config_from_fields(
         InputError: every missing, malformed, contradictory or unsupported field.
     """
     reader = _FieldReader(fields, overrides or {}, at)
-    reader.problems.extend(unsupported_features(fields, at))
     family = reader.family()
-    sizes = {name: reader.size(name) for name in SYNONYMS}
-    flags = {name: reader.flag(name) for name in _FLAGS}
-    if family is not None:
-        _derive(sizes, family)
-    reader.check(sizes, family)
-    if reader.problems or family is None:
+    if family is None:
+        # Of a model that is none of the supported ones nothing else need be right.
         raise InputError(reader.problems)
-    return _build(sizes, flags, family, fields.get("_name_or_path"))
+    reader.problems.extend(unsupported_features(fields, at))
+    sizes = {name: reader.size(name, family) for name in SYNONYMS}
+    flags = {name: reader.flag(name, family) for name in _FLAGS}
+    windows = attention_windows(fields, family, reader.path("sliding_window"), reader.problems)
+    _derive(sizes, family)
+    reader.check(sizes, family)
+    if reader.problems:
+        raise InputError(reader.problems)
+    return _build(sizes, flags, family, windows, fields)
+
+
+def format_from_fields(fields: Mapping[str, object], *, at: str = "") -> InputFormat | None:
+    """What a checkpoint of these fields has its matrices and their inputs in; None where they are not quantised.
+
+    Raises:
+        InputError: a format that is not supported.
+    """
+    path = f"{at}.quantization_config" if at else "quantization_config"
+    found = checkpoint_format(fields.get("quantization_config"), path)
+    if isinstance(found, Problem):
+        raise InputError([found])
+    return found
 
 
 class _FieldReader:
@@ -230,16 +174,18 @@ class _FieldReader:
         self.problems.append(unsupported_model_type(model_type, self.path("model_type"), tuple(FAMILIES)))
         return None
 
-    def size(self, name: str) -> int | None:
-        """A positive whole number under its main name or a synonym; None where the files leave it out."""
+    def size(self, name: str, family: Family) -> int | None:
+        """A positive whole number under its main name or a synonym, or the family's; None where all leave it out."""
         if self.overrides.get(name) is not None:
             return self._positive(self.where(name), name, self.overrides[name])
+        if name == "num_key_value_heads" and _is_multi_query(self.fields):
+            return 1
         found = {key: self.fields[key] for key in (name, *SYNONYMS[name]) if self.fields.get(key) is not None}
         values = [self._positive(self.path(key), name, value) for key, value in found.items()]
         if len(set(values)) > 1 and None not in values:
             listed = ", ".join(f"{key} = {value}" for key, value in found.items())
             self.problems.append(Problem(self.path(name), f"contradictory values of one field: {listed}"))
-        return values[0] if values else None
+        return values[0] if values else family.defaults.get(name)
 
     def _positive(self, path: str, name: str, value: object) -> int | None:
         if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= SIZE_LIMIT:
@@ -248,18 +194,20 @@ class _FieldReader:
         self.problems.append(Problem(path, message, as_printed(value), EXAMPLES[name]))
         return None
 
-    def flag(self, name: str) -> bool | None:
-        value = self.overrides.get(name)
-        value = self.fields.get(name) if value is None else value
+    def flag(self, name: str, family: Family) -> bool | None:
+        value, called = self.overrides.get(name), family.flag_names.get(name, name)
+        path = self.path(called) if value is None else self.where(name)
+        value = self.fields.get(called) if value is None else value
         if value is None or isinstance(value, bool):
             return value
-        self.problems.append(Problem(self.where(name), "must be true or false", as_printed(value), "true"))
+        if path not in {problem.path for problem in self.problems}:
+            self.problems.append(Problem(path, "must be true or false", as_printed(value), "true"))
         return None
 
-    def check(self, sizes: dict[str, int | None], family: Family | None) -> None:
+    def check(self, sizes: dict[str, int | None], family: Family) -> None:
         """Missing fields, and sizes that do not divide each other."""
         bad = {problem.path for problem in self.problems}
-        required = _REQUIRED if family is None or family.ffn_factor else (*_REQUIRED, "intermediate_size")
+        required = _REQUIRED if family.ffn_factor else (*_REQUIRED, "intermediate_size")
         for name in required:
             named = {self.where(name), *(self.path(key) for key in SYNONYMS[name])}
             if sizes[name] is None and not named & bad:
@@ -303,11 +251,23 @@ def _derive(sizes: dict[str, int | None], family: Family) -> None:
         sizes["intermediate_size"] = family.ffn_factor * hidden
 
 
+def _is_multi_query(fields: Mapping[str, object]) -> bool:
+    """Whether a Falcon has one key/value head, whatever the field that counts them says (modeling_falcon.py)."""
+    if fields.get("model_type") != "falcon":
+        return False
+    return fields.get("multi_query", True) is True and fields.get("new_decoder_architecture") is not True
+
+
 def _build(
-    sizes: Mapping[str, int | None], flags: Mapping[str, bool | None], family: Family, name: object
+    sizes: Mapping[str, int | None],
+    flags: Mapping[str, bool | None],
+    family: Family,
+    windows: Windows,
+    fields: Mapping[str, object],
 ) -> TransformerConfig:
     known = {key: value for key, value in sizes.items() if value is not None}
     chosen = {key: getattr(family, key) if value is None else value for key, value in flags.items()}
+    name, capped = fields.get("_name_or_path"), fields.get("final_logit_softcapping")
     return TransformerConfig(
         **known,
         gated_ffn=family.gated_ffn,
@@ -319,5 +279,12 @@ def _build(
         attention_output_bias=family.attention_output_bias,
         qk_norm=family.qk_norm,
         lm_head_bias=family.lm_head_bias,
+        norm_weight=family.norm_weight,
+        post_norms=family.post_norms,
+        num_extra_positions=family.num_extra_positions,
+        scaled_embedding=family.scaled_embedding,
+        scaled_residual=family.scaled_residual,
+        num_logit_kernels=_CAPPING if capped else family.num_logit_kernels,
+        attention_windows=windows,
         name=name if isinstance(name, str) and name else None,
     )

@@ -39,7 +39,8 @@ def simulate(
         InfeasibleError: the model does not fit in the machine's memory.
     """
     _check_profile(profile)
-    return Predictor(profile).predict(as_scenario(scenario), exact=exact)
+    question = as_scenario(scenario, known_machine=profile is not None)
+    return Predictor(profile).predict(question, exact=exact)
 
 
 def _check_profile(profile: object) -> None:
@@ -129,7 +130,7 @@ def compare(
     _check_profile(profile)
     if isinstance(kernels, str) or not isinstance(kernels, Sequence):
         raise InputError.single("kernels", "must be a list of kernel sets", kernels, '["pytorch", "serving"]')
-    scenario = as_scenario(scenario)
+    scenario = as_scenario(scenario, known_machine=profile is not None)
     named = kinds_named(architectures, "architectures")
     asked_for = (BASELINE, *(named or (scenario.architecture.kind,)))
     predictor = Predictor(profile)

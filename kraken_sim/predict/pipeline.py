@@ -14,7 +14,7 @@ from kraken_sim.architectures.workload import Phase, Workload
 from kraken_sim.costs.host import shares_in
 from kraken_sim.costs.memory_bound import COMPOSED, QUANTISING
 from kraken_sim.engine.simulation import Machine
-from kraken_sim.errors import InputError
+from kraken_sim.errors import InputError, problems_with
 from kraken_sim.measurements.host import host_of
 from kraken_sim.models.counts import parameter_count
 from kraken_sim.predict.generation import answered
@@ -40,10 +40,19 @@ from kraken_sim.program.formats import KVCacheDType
 from kraken_sim.program.kernel_sets import RULES, CardLoad, KernelSet
 from kraken_sim.program.ops import Collective
 from kraken_sim.program.residency import with_cold_operands
-from kraken_sim.scenario.resolve import check_context, check_memory, memory_of, ragged_groups, resolve_model
+from kraken_sim.scenario.resolve import (
+    as_stored,
+    check_context,
+    check_memory,
+    memory_of,
+    problems_without_machine,
+    ragged_groups,
+    resolve_model,
+)
 
 if TYPE_CHECKING:
     from kraken_sim.costs.types import KernelCost
+    from kraken_sim.errors import Problem
     from kraken_sim.hardware.host import HostTimes
     from kraken_sim.predict.prediction import Prediction
     from kraken_sim.profiles.profile import HardwareProfile
@@ -95,11 +104,9 @@ class Predictor:
             InputError: the scenario does not fit its machine's profile.
             InfeasibleError: the model does not fit in the machine's memory.
         """
-        shaped = self._shaped(scenario)
+        shaped = self._checked(scenario)
         resolved = shaped.resolved
-        device = self._profile(scenario.hardware).device
-        device.rate_flops(scenario.dtype)
-        check_formats(scenario, device)
+        scenario = as_stored(scenario, resolved)
         host = self._host(scenario)
         profile = self._hosted(scenario, self._placed(scenario, resolved.num_devices), host)
         memory = memory_of(scenario, resolved)
@@ -132,6 +139,40 @@ class Predictor:
             InputError: the scenario does not fit its machine's profile.
         """
         return self._shaped(scenario).resolved
+
+    def _checked(self, scenario: Scenario) -> Shaped:
+        """The model on the machine's devices, both of which can run the scenario's number formats.
+
+        Raises:
+            InputError: everything that is wrong with the machine, the model, the formats and the host, together.
+        """
+        try:
+            shaped = self._shaped(scenario)
+            self._check_formats(as_stored(scenario, shaped.resolved))
+            self._host(scenario)
+        except InputError as error:
+            problems = self._problems(scenario)
+            # An error of one part alone names its file.
+            raise error if len(problems) <= len(error.problems) else InputError(problems) from None
+        return shaped
+
+    def _problems(self, scenario: Scenario) -> list[Problem]:
+        """What is wrong with each part of a scenario, as far as it can be told whatever is wrong with the others."""
+        problems = problems_with(lambda: self._profile(scenario.hardware), within="hardware")
+        if problems:
+            problems += problems_without_machine(scenario)
+        else:
+            of_model = problems_with(lambda: self._shaped(scenario))
+            stored = scenario if of_model else as_stored(scenario, self._shaped(scenario).resolved)
+            problems = [*of_model, *problems_with(lambda: self._check_formats(stored))]
+        return problems + problems_with(lambda: self._host(scenario), within="runtime.host")
+
+    def _check_formats(self, scenario: Scenario) -> None:
+        device = self._profile(scenario.hardware).device
+        problems = problems_with(lambda: device.rate_flops(scenario.dtype))
+        problems += problems_with(lambda: check_formats(scenario, device))
+        if problems:
+            raise InputError(problems)
 
     def _describe(self, scenario: Scenario, profile: HardwareProfile, communicates: bool) -> Described:
         """Where the numbers come from that a program's ops needed; of its products the layers' residual counts."""

@@ -63,7 +63,8 @@ class Attention:
     """softmax(q kᵀ/√d) v for `batch` sequences; prefill has q_len == kv_len, decode has q_len == 1.
 
     q: [batch, q_len, num_heads, head_dim]; k, v: [batch, kv_len, num_kv_heads, head_dim]. A decode step reads k and v
-    from a cache, which has `kv_dtype` where that is not q's.
+    from a cache, which has `kv_dtype` where that is not q's. With a `window` a query attends to so many keys at most,
+    the last ones, its own among them.
     """
 
     batch: int
@@ -75,6 +76,12 @@ class Attention:
     causal: bool
     dtype: DType
     kv_dtype: DType | None = None
+    window: int | None = None
+
+    @property
+    def seen_len(self) -> int:
+        """Keys that the new tokens of a sequence attend to together."""
+        return self.kv_len if self.window is None else min(self.kv_len, self.q_len + self.window - 1)
 
     @property
     def kv_num_bytes(self) -> int:

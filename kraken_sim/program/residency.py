@@ -83,7 +83,7 @@ def _new_bytes(op: Op) -> float:
         return op.n * op.k * op.bytes_per_weight + float(op.m * op.n) * op.dtype.num_bytes
     if isinstance(op, Attention):
         written_bytes = op.q_len * op.num_heads * op.dtype.num_bytes
-        cached_bytes = 2 * op.kv_len * op.num_kv_heads * op.kv_num_bytes if op.q_len < op.kv_len else 0
+        cached_bytes = 2 * op.seen_len * op.num_kv_heads * op.kv_num_bytes if op.q_len < op.kv_len else 0
         return float(op.batch * op.head_dim) * (written_bytes + cached_bytes)
     if isinstance(op, Elementwise):
         return op.written_bytes

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 from kraken_sim.architectures.architecture import Question
 from kraken_sim.architectures.registry import architecture, architectures
 from kraken_sim.architectures.workload import Phase
-from kraken_sim.errors import InputError, Problem
-from kraken_sim.models.hf import SYNONYMS, config_from_fields, read_hf_fields
+from kraken_sim.errors import InputError, Problem, problems_with
 from kraken_sim.models.memory import DeviceMemory, RaggedLoad, StoredAs, TokenLoad, check_memory, device_memory
-from kraken_sim.models.presets import preset_fields
 from kraken_sim.profiles.placement import gpu_numbers
+from kraken_sim.scenario.model import config_of, stored_format
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,26 +20,24 @@ if TYPE_CHECKING:
     from kraken_sim.models.config import TransformerConfig
     from kraken_sim.models.layout import Block, Layout
     from kraken_sim.models.memory import StepLoad
-    from kraken_sim.scenario.spec import ModelSpec, Scenario
+    from kraken_sim.program.formats import InputFormat
+    from kraken_sim.scenario.spec import Scenario
 
-__all__ = ["ResolvedModel", "check_context", "check_memory", "memory_of", "resolve_model", "token_load_of"]
-
-_OVERRIDABLE = (*SYNONYMS, "attention_bias", "mlp_bias", "tie_word_embeddings")
-_GPT_DEFAULTS = {"model_type": "gpt2", "vocab_size": 51_200, "max_position_embeddings": 2_048}
-"""What a model given by its sizes alone is: GPT-like, with the vocabulary and the inputs of the paper's models (arXiv
-2408.07802, section 4)."""
+__all__ = ["ResolvedModel", "as_stored", "check_context", "check_memory", "memory_of", "resolve_model", "token_load_of"]
 
 
 @dataclass(frozen=True, slots=True)
 class ResolvedModel:
     """What runs: the base model, its architecture, and what repeats on which devices.
 
-    Guaranteed: blocks, their heads and their FFN can be spread over the devices.
+    `stored` is what the model's checkpoint has its matrices in, where its config says so. Guaranteed: blocks, their
+    heads and their FFN can be spread over the devices.
     """
 
     config: TransformerConfig
     architecture: Architecture[Any, Any]
     layout: Layout
+    stored: InputFormat | None = None
 
     @property
     def kind(self) -> str:
@@ -92,7 +89,7 @@ def resolve_model(scenario: Scenario, machine_devices: int | None = None) -> Res
     record = architecture(fields.kind)
     problems.extend(record.fits(fields, num_devices))
     try:
-        config = _config_of(scenario.model)
+        config = config_of(scenario.model)
     except InputError as error:
         raise InputError([*problems, *error.problems]) from None
     problems.extend(_context_problems(scenario, config))
@@ -102,7 +99,23 @@ def resolve_model(scenario: Scenario, machine_devices: int | None = None) -> Res
         raise InputError([*problems, *error.problems]) from None
     if problems:
         raise InputError(problems)
-    return ResolvedModel(config, record, layout)
+    return ResolvedModel(config, record, layout, stored_format(scenario.model))
+
+
+def problems_without_machine(scenario: Scenario) -> list[Problem]:
+    """What is wrong with a scenario's model and architecture, as far as it can be told without its machine."""
+    if asked_devices(scenario) is not None:
+        return problems_with(lambda: resolve_model(scenario))
+    return problems_with(lambda: _check_tokens(scenario, config_of(scenario.model)))
+
+
+def as_stored(scenario: Scenario, resolved: ResolvedModel) -> Scenario:
+    """The scenario in the number format of its model's checkpoint, where it names none itself."""
+    stored = resolved.stored
+    if stored is None or scenario.quantization is not None:
+        return scenario
+    changes = {"quantization": stored.quantization, "activation_scheme": stored.scheme}
+    return scenario.model_copy(update=changes)
 
 
 def check_context(scenario: Scenario, resolved: ResolvedModel) -> None:
@@ -111,8 +124,7 @@ def check_context(scenario: Scenario, resolved: ResolvedModel) -> None:
     Raises:
         InputError: it has not.
     """
-    if problems := list(_context_problems(scenario, resolved.config)):
-        raise InputError(problems)
+    _check_tokens(scenario, resolved.config)
 
 
 def token_load_of(scenario: Scenario) -> StepLoad:
@@ -143,27 +155,6 @@ def memory_of(scenario: Scenario, resolved: ResolvedModel) -> DeviceMemory:
     return device_memory(resolved.config, resolved.layout, token_load_of(scenario), formats)
 
 
-def _config_of(spec: ModelSpec) -> TransformerConfig:
-    given = {name: value for name in _OVERRIDABLE if (value := getattr(spec, name)) is not None}
-    if spec.config is not None:
-        fields, _ = _read_config(spec.config)
-        return config_from_fields(fields, overrides=given, at="model.config")
-    if spec.preset is not None:
-        return config_from_fields(preset_fields(spec.preset, at="model.preset"), overrides=given, at="model")
-    family = {} if spec.model_type is None else {"model_type": spec.model_type}
-    return config_from_fields({**_GPT_DEFAULTS, **family, **given}, at="model")
-
-
-def _read_config(path: str) -> tuple[dict[str, object], str | None]:
-    try:
-        fields, name = read_hf_fields(path)
-    except InputError as error:
-        raise InputError(
-            Problem("model.config", problem.message, example=problem.example) for problem in error.problems
-        ) from None
-    return dict(fields), name
-
-
 def _device_problems(scenario: Scenario, machine_devices: int | None) -> Iterator[Problem]:
     wanted = asked_devices(scenario)
     if wanted is None and machine_devices is None:
@@ -178,6 +169,11 @@ def asked_devices(scenario: Scenario) -> int | None:
     if scenario.num_devices is None and scenario.placement is not None:
         return len(gpu_numbers(scenario.placement))
     return scenario.num_devices
+
+
+def _check_tokens(scenario: Scenario, config: TransformerConfig) -> None:
+    if problems := list(_context_problems(scenario, config)):
+        raise InputError(problems)
 
 
 def _context_problems(scenario: Scenario, config: TransformerConfig) -> Iterator[Problem]:

@@ -11,27 +11,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import BaseModel, Field, StrictBool, StrictStr, ValidationError, model_validator
-from pydantic_core import PydanticCustomError
 
 from kraken_sim.architectures.architecture import DeviceCount, Size
 from kraken_sim.architectures.form import ArchitectureSpec, KindName
 from kraken_sim.architectures.registry import BASELINE, architecture
 from kraken_sim.architectures.workload import Phase
-from kraken_sim.errors import InputError
+from kraken_sim.errors import InputError, problems_with
 from kraken_sim.files.model import FileModel, NotEmpty
 from kraken_sim.files.problems import fields_error, form_of, problems_of
 from kraken_sim.files.strict_yaml import read_yaml
-from kraken_sim.models.hf import FAMILIES
-from kraken_sim.profiles.load import is_path
+from kraken_sim.profiles.load import is_path, load_profile
 from kraken_sim.profiles.placement import Placement
 from kraken_sim.program.formats import ActivationScheme, KVCacheDType, Quantization
 from kraken_sim.program.kernel_sets import CardLoad, KernelSet
 from kraken_sim.program.ops import ComputeDType, DType
 from kraken_sim.scenario.collective import CollectiveSpec
 from kraken_sim.scenario.host import HostSpec, host_from_folder
+from kraken_sim.scenario.model import ModelSpec, config_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from kraken_sim.errors import Problem
 
 __all__ = [
     "ArchitectureSpec",
@@ -69,71 +70,6 @@ class Launch(StrEnum):
 
     GRAPH = "graph"
     EAGER = "eager"
-
-
-class ModelSpec(FileModel):
-    """A preset, a Hugging Face config, or sizes under Hugging Face's names, alone or on top of either."""
-
-    preset: StrictStr | None = Field(
-        default=None, description="A named size: 125M 350M 760M 1.3B 6.7B 13B 65B 175B.", examples=["6.7B"]
-    )
-    config: StrictStr | None = Field(
-        default=None,
-        description="Path to a local Hugging Face config.json, relative to the scenario's folder.",
-        examples=["configs/llama-2-7b.json"],
-    )
-    model_type: StrictStr | None = Field(
-        default=None,
-        description="Family of a model given by its sizes alone: " + ", ".join(FAMILIES) + ". Default: gpt2.",
-        examples=["llama"],
-    )
-    num_hidden_layers: Size | None = Field(default=None, description="Layers.", examples=[32])
-    hidden_size: Size | None = Field(default=None, description="Width of the residual stream.", examples=[4096])
-    num_attention_heads: Size | None = Field(default=None, description="Query heads.", examples=[32])
-    num_key_value_heads: Size | None = Field(
-        default=None, description="Key/value heads; default: as many as query heads.", examples=[8]
-    )
-    head_dim: Size | None = Field(
-        default=None,
-        description="Width of a head; default: hidden_size / num_attention_heads.",
-        examples=[128],
-    )
-    intermediate_size: Size | None = Field(
-        default=None,
-        description="Width of the FFN; default: 4 * hidden_size for GPT-like models.",
-        examples=[11008],
-    )
-    vocab_size: Size | None = Field(
-        default=None,
-        description="Vocabulary; default for a model given by its sizes alone: 51200.",
-        examples=[32000],
-    )
-    max_position_embeddings: Size | None = Field(
-        default=None,
-        description="Positions; default for a model given by its sizes alone: 2048.",
-        examples=[4096],
-    )
-    attention_bias: StrictBool | None = Field(default=None, description="Biases of attention's projections.")
-    mlp_bias: StrictBool | None = Field(default=None, description="Biases of the FFN.")
-    tie_word_embeddings: StrictBool | None = Field(
-        default=None, description="Whether the LM head reuses the token embedding."
-    )
-
-    @model_validator(mode="after")
-    def _has_one_source(self) -> Self:
-        if self.preset is not None and self.config is not None:
-            raise fields_error("give a preset or a config, not both", "config")
-        based = self.preset is not None or self.config is not None
-        if based and self.model_type is not None:
-            raise fields_error("the preset or config already says the family", "model_type")
-        needed = ("num_hidden_layers", "hidden_size", "num_attention_heads")
-        missing = [name for name in needed if getattr(self, name) is None]
-        if not based and len(missing) == len(needed):
-            message = "give a preset, the path of a config, or HF fields: " + ", ".join(needed)
-            raise PydanticCustomError("model_source", "{message}", {"message": message})
-        if not based and missing:
-            raise fields_error("is required without a preset or config", *missing)
-        return self
 
 
 class RuntimeSpec(FileModel):
@@ -237,7 +173,8 @@ class Scenario(FileModel):
     dtype: ComputeDType = Field(default=DType.FLOAT16, description="Number format of weights and activations.")
     quantization: Quantization | None = Field(
         default=None,
-        description="What weights and inputs of the layers' GEMMs are quantised to; embedding and LM head are not.",
+        description="What weights and inputs of the layers' GEMMs are quantised to; embedding and LM head are not. "
+        "Default: what the model's config says of its checkpoint.",
         examples=["fp8"],
     )
     activation_scheme: ActivationScheme = Field(
@@ -299,29 +236,44 @@ class Scenario(FileModel):
         return self
 
 
-def scenario_from(data: object, source: str | None = None) -> Scenario:
+def scenario_from(data: object, source: str | None = None, *, known_machine: bool = False) -> Scenario:
     """A scenario from plain data, as YAML or JSON gives it.
 
     Args:
         data: a mapping of the shape of `Scenario`.
         source: what errors call the data, such as a file's name.
+        known_machine: whether the machine comes from elsewhere, so that errors say nothing of `hardware`.
 
     Raises:
-        InputError: every wrong, missing or unknown field, with its dotted path.
+        InputError: every wrong, missing or unknown field, with its dotted path; and beside these what is wrong with the
+            machine's name or file and with the model.
     """
     try:
         return Scenario.model_validate(data)
     except ValidationError as error:
-        raise InputError(problems_of(error, Scenario), source) from None
+        problems = problems_of(error, Scenario)
+    raise InputError([*problems, *_other_problems(data, problems, known_machine=known_machine)], source)
 
 
-def as_scenario(question: Scenario | Mapping[str, object]) -> Scenario:
+def _other_problems(data: object, problems: Sequence[Problem], *, known_machine: bool) -> Iterator[Problem]:
+    """What is wrong with the machine and with the model of data whose fields have problems elsewhere."""
+    sections = {problem.path.partition(".")[0] for problem in problems}
+    if not isinstance(data, dict) or "" in sections:
+        return
+    hardware, model = data.get("hardware"), data.get("model")
+    if isinstance(hardware, str) and "hardware" not in sections and not known_machine:
+        yield from problems_with(lambda: load_profile(hardware), within="hardware")
+    if isinstance(model, dict | ModelSpec) and "model" not in sections:
+        yield from problems_with(lambda: config_of(ModelSpec.model_validate(model)))
+
+
+def as_scenario(question: Scenario | Mapping[str, object], *, known_machine: bool = False) -> Scenario:
     """The question itself, or the one that a mapping of its shape asks.
 
     Raises:
         InputError: see `scenario_from`.
     """
-    return question if isinstance(question, Scenario) else scenario_from(question)
+    return question if isinstance(question, Scenario) else scenario_from(question, known_machine=known_machine)
 
 
 def load_scenario(path: str | Path) -> Scenario:

@@ -54,7 +54,7 @@ class ServiceSimulator:
         self.profile, self.num_devices = prediction.profile, prediction.resolved.num_devices
         self.idle_w = step_energy(prediction).idle_w
         self.memory = replica_memory(
-            request.scenario(),
+            prediction.scenario,
             prediction.resolved,
             self.profile.device.hbm_capacity_bytes,
             utilisation=rules.gpu_memory_utilization,

@@ -22,6 +22,17 @@ if TYPE_CHECKING:
     from kraken_sim.models.config import TransformerConfig
     from validation.models.decoder import Decoder
 
+_PLAIN = {
+    "norm_weight": True,
+    "post_norms": False,
+    "num_extra_positions": 0,
+    "scaled_embedding": False,
+    "scaled_residual": False,
+    "num_logit_kernels": 0,
+    "attention_windows": (),
+}
+"""Traits of `TransformerConfig` that the models here do not have, at what they are without."""
+
 ARCHITECTURES = ("standard", "parallel", "kraken", "ladder", "desync", "sync_point_drop", "caat_net", "domino")
 
 
@@ -51,8 +62,11 @@ def build_model(
         world: the ranks; the default process group when left out.
 
     Raises:
-        InputError: an unknown architecture, or shapes that do not fit the ranks.
+        InputError: an unknown architecture, traits that no model here has, or shapes that do not fit the ranks.
     """
+    if unknown := [name for name, plain in _PLAIN.items() if getattr(config, name) != plain]:
+        message = f"the reference models have no {', '.join(unknown)}"
+        raise InputError.single("model", message, example="a Llama, Qwen or GPT-like model")
     ranks = world_group() if world is None else world
     with torch.device("meta"):
         model = _construct(architecture, config, num_ways, fields or {}, ranks)

@@ -57,7 +57,8 @@ class Evaluator:
         self._parts = {name: Memo() for name in self.swept}
         self.no_result = (None,) * (len(result_columns()) - 2)
         data = with_absolute_paths({k: v for k, v in self.fixed.items() if k not in self.swept}, self.folder)
-        scenario = scenario_from({**{name: _ANY[name] for name in self.swept if name in _ANY}, **data})
+        given = {**{name: _ANY[name] for name in self.swept if name in _ANY}, **data}
+        scenario = scenario_from(given, known_machine="hardware" in self.swept)
         self.constant = {name: getattr(scenario, name) for name in Scenario.model_fields if name not in self.swept}
 
     def scenario(self, row: Row) -> Scenario:
@@ -89,7 +90,8 @@ class Evaluator:
             if value is not None:
                 data = _with(data, self.paths[index].split("."), value)
         others = {key: value for key, value in _ANY.items() if key != name}
-        return getattr(scenario_from({**others, **with_absolute_paths(data, self.folder)}), name)
+        found = scenario_from({**others, **with_absolute_paths(data, self.folder)}, known_machine=True)
+        return getattr(found, name)
 
     def row(self, values: Row) -> tuple[Any, ...]:
         """Results of one point in the order of `result_columns`; an error is a result too.
