@@ -138,7 +138,7 @@ def test_text_of_a_profile_shows_every_number(name: str) -> None:
 
 
 def test_table_lists_every_profile() -> None:
-    assert profiles_table().row_count == len(list_profiles())
+    assert len(profiles_table().rows) == len(list_profiles())
 
 
 # Loading --------------------------------------------------------------------------------------------------

@@ -43,13 +43,9 @@ def _compare(args: argparse.Namespace) -> None:
     ]
 
     def report() -> RenderableType:
-        from rich.console import Group
+        from kraken_sim.report.comparison import comparison_report
 
-        from kraken_sim.report.architectures import rivals_report
-        from kraken_sim.report.text import comparison_report
-
-        compared = comparison_report(predictions)
-        return compared if len(predictions.kernel_sets) > 1 else Group(compared, rivals_report(rivals))
+        return comparison_report(predictions, rivals)
 
     def page() -> str:
         from kraken_sim.report.html import render_html

@@ -148,6 +148,8 @@ def _explore_design(args: argparse.Namespace) -> None:
             raise InputError.single("--max-evaluations", "must be at least 1", args.max_evaluations, "2000")
         request = request.model_copy(update={"max_evaluations": args.max_evaluations})
     result = search_designs(request, _progress if sys.stderr.isatty() else None)
+    if sys.stderr.isatty():
+        sys.stderr.write("\r\x1b[K")
 
     def page() -> str:
         from kraken_sim.report.design_html import design_html

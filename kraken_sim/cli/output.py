@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 PIPE_WIDTH = 160
 """Columns of a table in a file or a pipe."""
+
+_BLANK_LINES: Final = re.compile(r"\n{3,}")
 
 
 def print_report(renderable: RenderableType) -> None:
@@ -39,7 +42,7 @@ def print_report(renderable: RenderableType) -> None:
     with writing(), console.capture() as captured:
         console.print(renderable)
     with writing():
-        sys.stdout.write(captured.get())
+        sys.stdout.write(_BLANK_LINES.sub("\n\n", captured.get()).strip("\n") + "\n")
 
 
 def note(text: str) -> None:

@@ -41,7 +41,7 @@ def _list_profiles(_: argparse.Namespace) -> None:
     """A table of all that ship."""
     from kraken_sim.report.profiles import profiles_table
 
-    print_report(profiles_table())
+    print_report(profiles_table().rich())
 
 
 def _show_profile(args: argparse.Namespace) -> None:

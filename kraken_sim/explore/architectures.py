@@ -333,10 +333,12 @@ def reason(rival: Rival) -> str:
     least = WORTH_WORDS * base.latency_s
     less = [f"{format_seconds(s, 3)} less {name}" for name, s in _largest(saved) if s > least]
     more = [f"{format_seconds(-s, 3)} more {name}" for name, s in _largest(saved) if -s > least]
-    verb = "wins" if rival.gain > 0.0 else "loses"
-    text = (
-        f"{rival.kind} {verb} {abs(100.0 * rival.gain):.1f} %: {', '.join([*less, *more]) or 'nothing differs by much'}"
+    low, high = (f"{100.0 * end:+.0f}" for end in rival.interval)
+    verb, for_it, against_it, turn = (
+        ("wins", less, more, "but") if rival.gain > 0.0 else ("loses", more, less, "despite")
     )
+    why = f" {turn} ".join(", ".join(part) for part in (for_it, against_it) if part) or "nothing differs by much"
+    text = f"{rival.kind} {verb} {abs(100.0 * rival.gain):.1f} % (90 % interval {low} to {high} %): {why}"
     ratio = prediction.memory.kv_cache_bytes / base.memory.kv_cache_bytes
     if ratio >= LARGER_CACHE:
         text += f"; its KV cache is {ratio:.2g} times as large"

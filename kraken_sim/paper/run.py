@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kraken_sim.architectures.architecture import Question
 from kraken_sim.architectures.registry import architecture
 from kraken_sim.errors import InfeasibleError, InputError
+from kraken_sim.explore.sensitivity import speedup_interval
 from kraken_sim.models.kraken_width import widths_within_tolerance
 from kraken_sim.models.presets import preset
 from kraken_sim.paper.gemm import gemm_delays_s
@@ -49,6 +50,13 @@ class Cell:
         """How much faster than standard, in per cent: TTFT_standard / TTFT - 1."""
         return 100.0 * (self.ttft_s[STANDARD] / self.ttft_s[kind] - 1.0)
 
+    def speedup_interval(self, kind: str) -> tuple[float, float]:
+        """Where the speed-up lies with a probability of 90 %, as a fraction, by the residuals of the profile."""
+        standard, own = self.predictions[STANDARD], self.predictions[kind]
+        changed = (self.ttft_s[STANDARD] / standard.latency_s) / (self.ttft_s[kind] / own.latency_s)
+        low, high = ((1.0 + end) * changed - 1.0 for end in speedup_interval(standard, own))
+        return low, high
+
     @property
     def all_reduce_share(self) -> float:
         """Share of AllReduce in the standard model's forward pass."""
@@ -69,7 +77,9 @@ class Cell:
             "ttft_s": dict(self.ttft_s),
             "kraken_hidden_size": self.predictions[KRAKEN].resolved.layout.block.hidden_size,
             "kraken_speedup_percent": self.speedup_percent(KRAKEN),
+            "kraken_speedup_interval_percent": [100.0 * end for end in self.speedup_interval(KRAKEN)],
             "parallel_speedup_percent": self.speedup_percent(PARALLEL),
+            "parallel_speedup_interval_percent": [100.0 * end for end in self.speedup_interval(PARALLEL)],
             "breakdown_s": {kind: dict(parts) for kind, parts in self.breakdown_s.items()},
             **({"other_speedups_percent": others} if others else {}),
         }

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Final
 from rich.console import Group
 
 from kraken_sim.explore.architectures import reason
-from kraken_sim.report.explore import percent, question
+from kraken_sim.report.explore import percent, question, span_percent
 from kraken_sim.report.page import TextTable
-from kraken_sim.report.text import metric_of
+from kraken_sim.report.text import interval_text, metric_of
 from kraken_sim.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
@@ -24,21 +24,22 @@ ARCHITECTURE_TITLE: Final = "Which architecture"
 
 def gains_table(rivals: Sequence[Rival], title: str) -> TextTable:
     """A row for each: latency, gain with its interval, at equal parameters, and the probability that it is fastest."""
-    columns = ["architecture", "parameters", metric_of(rivals[0].prediction), "speed-up", "90 % interval"]
-    columns += ["at equal parameters", "fastest: probability", "quality"]
+    columns = ["architecture", "parameters", "width", metric_of(rivals[0].prediction), "90 % interval", "speed-up"]
+    columns += ["its 90 % interval", "at equal parameters", "fastest: probability", "quality"]
     return TextTable(title, columns, [_gain_row(rival) for rival in rivals])
 
 
 def _gain_row(rival: Rival) -> list[str]:
-    low, high = rival.interval
     is_base = rival.prediction is rival.base
     equal = "" if rival.equal is None else f"{100.0 * rival.gain_at_equal_parameters:+.1f} %{_bracket(rival)}"
     return [
         rival.kind,
         f"{rival.prediction.num_parameters / 1e9:.2f} B",
+        rival.prediction.resolved.width,
         format_seconds(rival.prediction.latency_s),
+        interval_text(rival.prediction),
         "" if is_base else f"{100.0 * rival.gain:+.1f} %",
-        "" if is_base else f"{100.0 * low:+.0f} to {100.0 * high:+.0f} %",
+        "" if is_base else span_percent(rival.interval),
         equal,
         percent(rival.probability, 0),
         rival.quality,
@@ -96,12 +97,6 @@ def architecture_sentences(answer: ArchitectureAnswer) -> list[str]:
     ]
     sentences += [f"{text}." for text in reasons(answer.rivals)]
     return sentences + [f"{kind} is not possible: {why}" for kind, why in answer.impossible.items()]
-
-
-def rivals_report(rivals: Sequence[Rival]) -> RenderableType:
-    """How sure each gain is, what it costs, and why it is so."""
-    tables = (gains_table(rivals, "Like with like"), accounts_table(rivals))
-    return Group(*(table.rich() for table in tables), *(f"{text}." for text in reasons(rivals)))
 
 
 def architectures_report(answers: Sequence[ArchitectureAnswer]) -> RenderableType:

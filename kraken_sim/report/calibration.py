@@ -5,17 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from kraken_sim.calibration.kept import CALIBRATED, Change, changes_of
 from kraken_sim.profiles.write import numbers_of
+from kraken_sim.report.page import TextTable
 from kraken_sim.units import Dimension, dimension_of_field, format_quantity
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rich.console import RenderableType
 
     from kraken_sim.calibration.result import CalibrationResult
+    from kraken_sim.report.terminal import Fitted
 
 MOST_CHANGES: Final = 5
 """Constants of a block that the table shows, those that moved most; a choice of ours, launch costs are all shown."""
@@ -27,26 +30,19 @@ def calibration_report(result: CalibrationResult) -> RenderableType:
     return Group(*banner, _changes(result), _errors(result), _notes(result))
 
 
-def _changes(result: CalibrationResult) -> Table:
-    table = Table(title=f"{result.base.name} -> {result.profile.name}", title_justify="left")
-    table.add_column("block")
-    table.add_column("constant")
-    table.add_column("old -> new", justify="right")
-    table.add_column("records", justify="right")
-    table.add_column("held-out error", justify="right")
-    table.add_column("what became of it")
+def _changes(result: CalibrationResult) -> Fitted:
+    rows: list[tuple[str, ...]] = []
+    groups = []
     for name in CALIBRATED:
-        table.add_section()
-        if name == "launch":
-            _launch_rows(table, result)
-        else:
-            _block_rows(table, result, name)
-    return table
+        groups.append(len(rows))
+        rows += _launch_rows(result) if name == "launch" else _block_rows(result, name)
+    columns = ["block", "constant", "old -> new", "records", "held-out error", "what became of it"]
+    return TextTable(f"{result.base.name} -> {result.profile.name}", columns, rows, num_left=2, groups=groups).rich()
 
 
-def _launch_rows(table: Table, result: CalibrationResult) -> None:
+def _launch_rows(result: CalibrationResult) -> Iterator[tuple[str, ...]]:
     if "launch" in result.kept_blocks:
-        table.add_row("launch", "all", "", "", "", f"kept: {result.kept['launch']}")
+        yield "launch", "all", "", "", "", f"kept: {result.kept['launch']}"
         return
     moved = {change.path: change for change in changes_of("launch", result.base, result.profile)}
     first = "launch"
@@ -56,11 +52,11 @@ def _launch_rows(table: Table, result: CalibrationResult) -> None:
         change = moved.get(item)
         text = _arrow(change) if change is not None else _number(item, value)
         fate = f"kept: {why}" if why is not None else "measured" if count else "kept"
-        table.add_row(first, item, text, "" if count is None else str(count), "", fate)
+        yield first, item, text, "" if count is None else str(count), "", fate
         first = ""
 
 
-def _block_rows(table: Table, result: CalibrationResult, name: str) -> None:
+def _block_rows(result: CalibrationResult, name: str) -> Iterator[tuple[str, ...]]:
     judged = result.judged.get(name)
     errors = ""
     if judged is not None:
@@ -69,20 +65,20 @@ def _block_rows(table: Table, result: CalibrationResult, name: str) -> None:
         )
     why = result.kept.get(name)
     fate = f"kept: {why}" if why is not None else "refitted" if name in result.blocks else "kept"
-    table.add_row(name, "all", "", "" if judged is None else str(judged.records), errors, fate)
+    yield name, "all", "", "" if judged is None else str(judged.records), errors, fate
     if name not in result.blocks:
         return
     moved = changes_of(name, result.base, result.profile)
     for change in moved[:MOST_CHANGES]:
-        table.add_row("", change.path, _arrow(change), "", "", "")
+        yield "", change.path, _arrow(change), "", "", ""
     if len(moved) > MOST_CHANGES:
-        table.add_row("", f"and {len(moved) - MOST_CHANGES} more", "", "", "", "")
+        yield "", f"and {len(moved) - MOST_CHANGES} more", "", "", "", ""
     reasons: dict[str, list[str]] = {}
     for path, reason in result.kept.items():
         if path.startswith(f"{name}."):
             reasons.setdefault(reason, []).append(path.partition(".")[2])
     for reason, parts in reasons.items():
-        table.add_row("", "\n".join(parts), "", "", "", f"kept: {reason}")
+        yield "", ", ".join(parts), "", "", "", f"kept: {reason}"
 
 
 def _arrow(change: Change) -> str:
@@ -99,21 +95,19 @@ def _number(path: str, value: float) -> str:
     return f"{value:.4g}"
 
 
-def _errors(result: CalibrationResult) -> Table:
-    table = Table(title="Errors on held-out records, |predicted / measured - 1|", title_justify="left")
-    table.add_column("kernel")
-    table.add_column("class")
-    for column in ("records", "mean", "median", "worst", "bias"):
-        table.add_column(column, justify="right")
-    kernel = ""
+def _errors(result: CalibrationResult) -> Fitted:
+    rows: list[list[str]] = []
+    groups, kernel = [], ""
     for error in result.errors:
-        if error.kernel != kernel:
-            table.add_section()
-        sizes = [f"{100 * size:.1f} %" for size in (error.mean, error.median, error.worst)]
         first = error.kernel if error.kernel != kernel else ""
-        table.add_row(first, error.name, str(error.count), *sizes, f"{100 * error.bias:+.1f} %")
+        if first:
+            groups.append(len(rows))
+        sizes = [f"{100 * size:.1f} %" for size in (error.mean, error.median, error.worst)]
+        rows.append([first, error.name, str(error.count), *sizes, f"{100 * error.bias:+.1f} %"])
         kernel = error.kernel
-    return table
+    columns = ["kernel", "class", "records", "mean", "median", "worst", "bias"]
+    title = "Errors on held-out records, |predicted / measured - 1|"
+    return TextTable(title, columns, rows, num_left=2, groups=groups).rich()
 
 
 def _notes(result: CalibrationResult) -> Text:

@@ -28,6 +28,11 @@ def percent(fraction: float, digits: int = 1) -> str:
     return f"{100.0 * fraction:.{digits}f} %"
 
 
+def span_percent(interval: tuple[float, float]) -> str:
+    """Both ends of the interval of a gain, which is a fraction."""
+    return f"{100.0 * interval[0]:+.0f} to {100.0 * interval[1]:+.0f} %"
+
+
 def model_name(scenario: Scenario) -> str:
     """The model of a scenario in a word."""
     spec = scenario.model
@@ -67,7 +72,7 @@ def channels_grid(answers: Sequence[ChannelAnswer]) -> TextTable:
         head = [answer.scenario.hardware, model_name(answer.scenario), str(answer.scenario.context_length)]
         probability = percent(answer.decision.probability[answer.best], 0)
         rows.append([*head, *times, answer.best, percent(answer.gain), probability])
-    return TextTable(f"{CHANNELS_TITLE}: latency by most channels", columns, rows, num_left=2)
+    return TextTable(f"{CHANNELS_TITLE}: latency by most channels", columns, rows, num_left=3)
 
 
 def channels_sentences(answers: Sequence[ChannelAnswer]) -> list[str]:

@@ -45,7 +45,7 @@ def degree_grid(answer: DegreeAnswer) -> TextTable:
                 percent(answer.decision.probability[row.name], 0),
             ]
         )
-    return TextTable(f"{DEGREE_TITLE}: {question(answer.scenario)}", columns, rows)
+    return TextTable(f"{DEGREE_TITLE}: {question(answer.scenario)}", columns, rows, num_left=2)
 
 
 def degree_sentences(answer: DegreeAnswer) -> list[str]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import html
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
-from rich.table import Table
+from kraken_sim.report.terminal import Fitted, TableText
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,22 +51,14 @@ def figures_html(figures: Sequence[Any]) -> list[str]:
     ]
 
 
-class TextTable(NamedTuple):
-    """A table as text, for the terminal and for a page alike; the first `num_left` columns are left-aligned."""
+class TextTable(TableText):
+    """A table as text, for the terminal and for a page alike."""
 
-    title: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    num_left: int = 1
+    __slots__ = ()
 
-    def rich(self) -> Table:
-        """For the terminal."""
-        table = Table(title=self.title, title_justify="left")
-        for index, column in enumerate(self.columns):
-            table.add_column(column, justify="left" if index < self.num_left else "right")
-        for row in self.rows:
-            table.add_row(*row)
-        return table
+    def rich(self) -> Fitted:
+        """For the terminal, in whatever width it has."""
+        return Fitted(self)
 
     def html(self) -> str:
         """For a page."""

@@ -6,7 +6,6 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from kraken_sim.paper.experiment import geomean_percent
@@ -21,7 +20,9 @@ from kraken_sim.paper.summary import (
     paying_cells,
     speedups_percent,
 )
-from kraken_sim.units import format_seconds
+from kraken_sim.report.explore import span_percent
+from kraken_sim.report.page import TextTable
+from kraken_sim.units import format_bandwidth, format_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from kraken_sim.paper.experiment import Cell, GridResult
     from kraken_sim.paper.summary import Bracket, Effect
+    from kraken_sim.report.terminal import Fitted
 
 
 def paper_report(result: GridResult) -> RenderableType:
@@ -42,27 +44,30 @@ def paper_report(result: GridResult) -> RenderableType:
     return Group(*parts)
 
 
-def _cells_table(result: GridResult) -> Table:
-    table = Table(title=f"{result.grid.name} on {result.grid.hardware}", title_justify="left")
-    columns = ("model", "devices", "tokens", "width", "standard", "parallel", "kraken", "parallel", "kraken")
-    units = ("", "", "", "a sub-layer", "TTFT", "TTFT", "TTFT", "speed-up", "speed-up")
-    for column, unit in zip(columns, units, strict=True):
-        table.add_column(f"{column}\n{unit}", justify="left" if column == "model" else "right")
-    table.add_column("AllReduce\nof standard", justify="right")
-    for name in result.cells[0].others:
-        table.add_column(f"{name}\nspeed-up", justify="right")
+def _cells_table(result: GridResult) -> Fitted:
+    columns = ["model", "devices", "tokens", "width a sub-layer", *(f"{kind} TTFT" for kind in KINDS)]
+    for kind in (PARALLEL, KRAKEN):
+        columns += [f"{kind} speed-up", "its 90 % interval"]
+    columns += ["AllReduce of standard", *(f"{name} speed-up" for name in result.cells[0].others)]
+    rows = []
     for cell in result.cells:
-        table.add_row(
-            cell.model,
-            str(cell.num_devices),
-            str(cell.context_length),
-            str(cell.predictions[KRAKEN].resolved.layout.block.hidden_size),
-            *(format_seconds(cell.ttft_s[kind]) for kind in KINDS),
-            *(f"{cell.speedup_percent(kind):+.1f} %" for kind in (PARALLEL, KRAKEN)),
-            f"{100 * cell.all_reduce_share:.0f} %",
-            *(f"{cell.speedup_percent(kind):+.1f} %" for kind in cell.others),
+        gains = [
+            [f"{cell.speedup_percent(kind):+.1f} %", span_percent(cell.speedup_interval(kind))]
+            for kind in (PARALLEL, KRAKEN)
+        ]
+        rows.append(
+            [
+                cell.model,
+                str(cell.num_devices),
+                str(cell.context_length),
+                str(cell.predictions[KRAKEN].resolved.layout.block.hidden_size),
+                *(format_seconds(cell.ttft_s[kind]) for kind in KINDS),
+                *(text for gain in gains for text in gain),
+                f"{100 * cell.all_reduce_share:.0f} %",
+                *(f"{cell.speedup_percent(kind):+.1f} %" for kind in cell.others),
+            ]
         )
-    return table
+    return TextTable(f"{result.grid.name} on {result.grid.hardware}", columns, rows, num_left=3).rich()
 
 
 def grid_headline(result: GridResult) -> list[str]:
@@ -82,23 +87,20 @@ def grid_headline(result: GridResult) -> list[str]:
     return lines
 
 
-def _effects_table(found: Sequence[Effect]) -> Table:
-    table = Table(title="What it rests on: each assumption changes one thing", title_justify="left")
-    table.add_column("assumption")
-    table.add_column("changes")
-    for column in ("points", "mean", "cells"):
-        table.add_column(column, justify="right")
-    table.add_column("in words")
-    for effect in in_order(found):
-        table.add_row(
+def _effects_table(found: Sequence[Effect]) -> Fitted:
+    rows = [
+        [
             effect.name,
-            effect.change_of or "the main set-up",
             f"{effect.points:+.1f}",
             f"{effect.mean_percent:.1f} %",
             f"{effect.min_percent:.1f} to {effect.max_percent:.1f} %",
+            effect.change_of or "the main set-up",
             effect.description,
-        )
-    return table
+        ]
+        for effect in in_order(found)
+    ]
+    columns = ["assumption", "points", "mean", "cells", "changes", "in words"]
+    return TextTable("What it rests on: each assumption changes one thing", columns, rows).rich()
 
 
 def in_order(found: Sequence[Effect]) -> list[Effect]:
@@ -152,27 +154,25 @@ def _inside(inside: bool) -> str:
     return "inside" if inside else "outside"
 
 
-def _interconnect_table(result: GridResult) -> Table:
-    table = Table(title="Other links between the same GPUs: Kraken's speed-up, geometric mean", title_justify="left")
-    table.add_column("interconnect")
-    table.add_column("a GPU,\none way", justify="right")
+def _interconnect_table(result: GridResult) -> Fitted:
     groups = list(product(result.grid.num_devices, result.grid.context_lengths))
-    for num_devices, tokens in groups:
-        table.add_column(f"{num_devices}-way\n{tokens} tokens", justify="right")
-    for column in ("all cells", "range", "AllReduce\nof standard"):
-        table.add_column(column, justify="right")
+    columns = ["interconnect", "a GPU, one way", *(f"{devices}-way {tokens} tokens" for devices, tokens in groups)]
+    rows = []
     for spec, cells in result.interconnects:
         each, shares = speedups_percent(cells), [cell.all_reduce_share for cell in cells]
         chosen = [[cell for cell in cells if (cell.num_devices, cell.context_length) == group] for group in groups]
-        table.add_row(
-            spec.name,
-            f"{spec.device_bytes_per_s * 1e-9:.4g} GB/s",
-            *(f"{geomean_percent(group):+.1f} %" for group in chosen),
-            f"{geomean_percent(cells):+.1f} %",
-            f"{min(each):.0f} to {max(each):.0f} %",
-            f"{100 * min(shares):.0f} to {100 * max(shares):.0f} %",
+        rows.append(
+            [
+                spec.name,
+                format_bandwidth(spec.device_bytes_per_s),
+                *(f"{geomean_percent(group):+.1f} %" for group in chosen),
+                f"{geomean_percent(cells):+.1f} %",
+                f"{min(each):.0f} to {max(each):.0f} %",
+                f"{100 * min(shares):.0f} to {100 * max(shares):.0f} %",
+            ]
         )
-    return table
+    title = "Other links between the same GPUs: Kraken's speed-up, geometric mean"
+    return TextTable(title, [*columns, "all cells", "range", "AllReduce of standard"], rows).rich()
 
 
 def where_it_pays(result: GridResult) -> list[str]:

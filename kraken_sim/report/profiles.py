@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Mapping
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Group
-from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
@@ -16,6 +17,7 @@ from rich.tree import Tree
 from kraken_sim.errors import InputError
 from kraken_sim.profiles.load import list_profiles, load_profile
 from kraken_sim.profiles.profile import ProvenanceKind
+from kraken_sim.report.page import TextTable
 from kraken_sim.units import (
     Dimension,
     dimension_of_field,
@@ -48,18 +50,19 @@ _MOST_LISTED: Final = 256
 """Most nodes of a machine that are listed one by one, a limit of ours: more do not help a reader."""
 
 
-def profiles_table(names: Sequence[str] | None = None) -> Table:
+def profiles_table(names: Sequence[str] | None = None) -> TextTable:
     """One line a profile: what the machine is and what its GPUs communicate over.
 
     A profile that cannot be loaded says so in its line; `profiles check` has the details.
     """
-    table = Table("profile", "GPUs", "device", "fp16", "HBM", "capacity", "interconnect", "line rate, one way")
+    rows: list[tuple[str, ...]] = []
     for name in list_profiles() if names is None else names:
         try:
-            table.add_row(*_summary(load_profile(name)))
+            rows.append(_summary(load_profile(name)))
         except InputError as error:
-            table.add_row(name, *[_UNKNOWN] * 6, f"{len(error.problems)} problems")
-    return table
+            rows.append((name, *[_UNKNOWN] * 6, f"{len(error.problems)} problems"))
+    columns = ("profile", "GPUs", "fp16", "HBM", "capacity", "interconnect", "line rate, one way", "device")
+    return TextTable("", columns, rows)
 
 
 def _summary(profile: HardwareProfile) -> tuple[str, ...]:
@@ -68,19 +71,19 @@ def _summary(profile: HardwareProfile) -> tuple[str, ...]:
     return (
         profile.name,
         str(len(topology.gpus)),
-        device.name,
         format_flops(device.unquantised_flops),
         format_bandwidth(device.hbm_bandwidth_bytes_per_s),
         format_bytes(device.hbm_capacity_bytes),
         str(interconnect.kind),
         format_bandwidth(interconnect.bandwidth_bytes_per_s),
+        device.name,
     )
 
 
 def profile_text(profile: HardwareProfile) -> RenderableType:
     """A whole profile: the machine's links, its groups of GPUs, and every number with value, kind and source."""
     title = Text(f"{profile.name}: {profile.description}", style="bold")
-    return Group(title, topology_tree(profile), groups_table(profile), numbers_table(profile))
+    return Group(title, topology_tree(profile), groups_table(profile).rich(), *number_parts(profile))
 
 
 def topology_tree(profile: HardwareProfile) -> Tree:
@@ -126,12 +129,9 @@ def _link_text(link: Link) -> str:
     return f"{kind} {count}{format_bandwidth(link.bandwidth_bytes_per_s)}, {format_seconds(link.latency_s)}"
 
 
-def groups_table(profile: HardwareProfile) -> Table:
+def groups_table(profile: HardwareProfile) -> TextTable:
     """What groups of 2, 4, 8, ... GPUs communicate over, peer to peer and through host memory."""
-    table = Table(*GROUP_COLUMNS)
-    for row in group_rows(profile):
-        table.add_row(*row)
-    return table
+    return TextTable("", GROUP_COLUMNS, list(group_rows(profile)))
 
 
 def group_rows(profile: HardwareProfile) -> Iterator[tuple[str, ...]]:
@@ -169,28 +169,29 @@ def _host_text(profile: HardwareProfile, size: int) -> str:
         return "no host"
 
 
-def numbers_table(profile: HardwareProfile) -> Table:
-    """Every number of the device and of the blocks of constants, with its provenance."""
-    table = Table("number", "value", "kind", "source")
-    last = ""
-    for path, value in profile_numbers(profile):
-        provenance = profile.provenance.get(path)
-        source = _source_text(provenance)
-        # A block's source is long and holds for many numbers: say it once.
-        table.add_row(
-            escape(path), value, str(provenance.kind) if provenance else _UNKNOWN, "″" if source == last else source
-        )
-        last = source
-    return table
+def number_parts(profile: HardwareProfile) -> Iterator[RenderableType]:
+    """Every number of the device and of the blocks of constants, those of one source below it."""
+    numbers = [(path, value, profile.provenance.get(path)) for path, value in profile_numbers(profile)]
+    for (kind, source), rows in groupby(numbers, lambda row: (_kind_of(row[2]), _source_text(row[2]))):
+        # A block's source is long and holds for many numbers: it is said once.
+        yield Text(f"\n{kind}: {source}", style="italic")
+        grid = Table.grid(padding=(0, 2, 0, 0))
+        for path, value, _ in rows:
+            grid.add_row(Text(path, overflow="fold"), Text(value))
+        yield Padding(grid, (0, 2), expand=False)
+
+
+def _kind_of(provenance: Provenance | None) -> str:
+    return _UNKNOWN if provenance is None else str(provenance.kind)
 
 
 def _source_text(provenance: Provenance | None) -> str:
     if provenance is None:
         return _UNKNOWN
     if provenance.residual is None:
-        return escape(provenance.source)
+        return provenance.source
     of_fit = provenance.kind is not ProvenanceKind.ASSUMED
-    return f"{escape(provenance.source)} ({'mean' if of_fit else 'assumed'} error {provenance.residual:.1%})"
+    return f"{provenance.source} ({'mean' if of_fit else 'assumed'} error {provenance.residual:.1%})"
 
 
 def profile_numbers(profile: HardwareProfile) -> Iterator[tuple[str, str]]:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
+from kraken_sim.report.page import TextTable
 from kraken_sim.units import format_seconds
 
 if TYPE_CHECKING:
@@ -29,7 +29,9 @@ ERRORS_SHOWN = 3
 
 def sweep_report(plan: Plan, run: SweepRun, out: Path, elapsed_s: float) -> RenderableType:
     """Counts and rate of the run, the fastest points of the file, and its errors by how often they occur."""
-    table = pq.read_table(out, columns=["point", *plan.paths, "latency_s", "error_kind", "error"])
+    table = pq.read_table(
+        out, columns=["point", *plan.paths, "latency_s", "interval_s.low", "interval_s.high", "error_kind", "error"]
+    )
     failed = table.filter(pc.is_valid(table["error"]))
     answered = table.filter(pc.is_null(table["error"]))
     found = f", {run.num_found:,} of them found done" if run.num_found else ""
@@ -39,14 +41,14 @@ def sweep_report(plan: Plan, run: SweepRun, out: Path, elapsed_s: float) -> Rend
         Text(f"{run.num_run:,} points run in {elapsed_s:.1f} s{rate}"),
     ]
     if answered.num_rows:
-        grid = Table(title=f"The {min(SHOWN, answered.num_rows)} fastest points", title_justify="left")
-        for name in ("point", *plan.paths, "latency"):
-            grid.add_column(name, justify="right")
+        rows = []
         order = pc.select_k_unstable(answered, k=min(SHOWN, answered.num_rows), sort_keys=[("latency_s", "ascending")])
         for record in answered.take(order).to_pylist():
             swept = [str(record[path]) if record[path] is not None else "default" for path in plan.paths]
-            grid.add_row(str(record["point"]), *swept, format_seconds(record["latency_s"]))
-        lines.append(grid)
+            low, high = (format_seconds(record[f"interval_s.{end}"], 3) for end in ("low", "high"))
+            rows.append([str(record["point"]), *swept, format_seconds(record["latency_s"]), f"{low} to {high}"])
+        columns = ["point", *plan.paths, "latency", "90 % interval"]
+        lines.append(TextTable(f"The {len(rows)} fastest points", columns, rows).rich())
     counts = failed.group_by(["error_kind", "error"]).aggregate([("point", "count"), ("point", "min")])
     ordered = sorted(counts.to_pylist(), key=lambda row: (-row["point_count"], row["point_min"]))
     for row in ordered[:ERRORS_SHOWN]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich.console import Group
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -15,7 +16,9 @@ from kraken_sim.predict.explain import overlap_sentences
 from kraken_sim.predict.generation import Generation
 from kraken_sim.predict.host_bound import host_bound
 from kraken_sim.program.kernel_sets import RULES
+from kraken_sim.program.program import Category
 from kraken_sim.report.labels import prediction_labels
+from kraken_sim.report.page import TextTable
 from kraken_sim.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
@@ -23,7 +26,6 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from kraken_sim.predict.api import Predictions
     from kraken_sim.predict.explain import OverlapAdvice
     from kraken_sim.predict.prediction import Prediction
     from kraken_sim.scenario.resolve import ResolvedModel
@@ -69,12 +71,12 @@ def prediction_report(prediction: Prediction, advice: OverlapAdvice | None = Non
     words = overlap_sentences(advice) if advice is not None else []
     return Group(
         headline(prediction),
-        breakdown_table([prediction]),
+        breakdown_table([prediction]).rich(),
         communication_lines(prediction) + load_words(prediction),
         *([lines] if (lines := host_lines([prediction])) else []),
         *words,
         *([""] if words else []),
-        kernel_table(prediction),
+        kernel_table(prediction).rich(),
         provenance_lines(prediction),
     )
 
@@ -84,8 +86,7 @@ def headline(prediction: Prediction) -> Text:
     scenario, resolved = prediction.scenario, prediction.resolved
     text = Text()
     text.append(f"{scenario.name}: {metric_of(prediction)} {format_seconds(prediction.latency_s)}", style="bold")
-    low, high = format_seconds(prediction.interval.low_s, 3), format_seconds(prediction.interval.high_s, 3)
-    text.append(f" ({100 * prediction.interval.level:.0f} % interval {low} to {high})\n")
+    text.append(f" ({100 * prediction.interval.level:.0f} % interval {interval_text(prediction)})\n")
     if isinstance(prediction, Generation):
         text.append(generation_line(prediction) + "\n")
     text.append(
@@ -101,6 +102,11 @@ def headline(prediction: Prediction) -> Text:
         f"KV cache {format_bytes(memory.kv_cache_bytes)}, activations {format_bytes(memory.activation_bytes)})"
     )
     return text
+
+
+def interval_text(prediction: Prediction) -> str:
+    """Where the latency lies, by the interval of the prediction."""
+    return f"{format_seconds(prediction.interval.low_s, 3)} to {format_seconds(prediction.interval.high_s, 3)}"
 
 
 def metric_of(prediction: Prediction) -> str:
@@ -135,43 +141,28 @@ MOST_COLUMNS = 4
 """Predictions whose breakdowns stand side by side; those of more stand below each other."""
 
 
-def breakdown_rows(predictions: Sequence[Prediction]) -> Table:
-    """The paper's categories of many predictions, a row for each."""
-    table = Table(title="Where the time goes", title_justify="left")
-    table.add_column("architecture")
+def breakdown_table(predictions: Sequence[Prediction]) -> TextTable:
+    """The paper's categories of predictions: of a few side by side with their shares, of many a row for each."""
     shown = [name for name in predictions[0].breakdown_s if any(found.breakdown_s[name] for found in predictions)]
-    for name in (*shown, "total"):
-        table.add_column(name, justify="right")
-    for label, found in zip(prediction_labels(predictions), predictions, strict=True):
-        seconds = [*(found.breakdown_s[name] for name in shown), found.latency_s]
-        table.add_row(label, *(format_seconds(value, 3) for value in seconds))
-    return table
-
-
-def breakdown_table(predictions: Sequence[Prediction], *, shares: bool = True) -> Table:
-    """The paper's categories side by side, in time and share."""
+    labels = prediction_labels(predictions)
+    title = "Where the time goes"
     if len(predictions) > MOST_COLUMNS:
-        return breakdown_rows(predictions)
-    table = Table(title="Where the time goes", title_justify="left")
-    table.add_column("category")
-    for name in prediction_labels(predictions):
-        table.add_column(name, justify="right")
-        if shares:
-            table.add_column("share", justify="right")
-    for category in predictions[0].breakdown_s:
-        if all(prediction.breakdown_s[category] == 0.0 for prediction in predictions):
-            continue
-        cells = [category]
-        for prediction in predictions:
-            seconds = prediction.breakdown_s[category]
-            cells += [format_seconds(seconds), f"{100 * seconds / prediction.latency_s:.1f} %"][: 1 + shares]
-        table.add_row(*cells)
-    table.add_section()
-    totals = ["total"]
+        rows = [
+            [label, *(format_seconds(found.breakdown_s[name], 3) for name in shown), format_seconds(found.latency_s, 3)]
+            for label, found in zip(labels, predictions, strict=True)
+        ]
+        return TextTable(title, ["architecture", *shown, "total"], rows)
+    columns = ["category", *(column for label in labels for column in (label, "share"))]
+    rows = [[name, *_times_and_shares(predictions, name)] for name in (*shown, "total")]
+    return TextTable(title, columns, rows, total=True)
+
+
+def _times_and_shares(predictions: Sequence[Prediction], category: str) -> list[str]:
+    cells = []
     for prediction in predictions:
-        totals += [format_seconds(prediction.latency_s), "100.0 %"][: 1 + shares]
-    table.add_row(*totals, style="bold")
-    return table
+        seconds = prediction.latency_s if category == "total" else prediction.breakdown_s[Category(category)]
+        cells += [format_seconds(seconds), f"{100.0 * seconds / prediction.latency_s:.1f} %"]
+    return cells
 
 
 def communication_lines(prediction: Prediction) -> Text:
@@ -217,66 +208,38 @@ def load_words(prediction: Prediction) -> str:
     return text
 
 
-def kernel_table(prediction: Prediction) -> Table:
+def kernel_table(prediction: Prediction) -> TextTable:
     """The costliest kernels with what one launch takes, alone and as simulated."""
     rows = kernel_rows(prediction)
-    title = "Kernels of the prefill" if prediction.e2e_s is not None else "Kernels"
-    table = Table(title=title, title_justify="left")
-    for column in ("kernel", "launches", "each", "each alone", "total", "how"):
-        table.add_column(column, justify="left" if column in ("kernel", "how") else "right")
-    for row in rows[:TOP_KERNELS]:
-        name = f"{row.name} (beside compute)" if row.overlapped else row.name
-        each, alone = row.total_s / row.count, row.alone_s / row.count
-        total = format_seconds(row.total_s)
-        table.add_row(
-            name, str(row.count), format_seconds(each), format_seconds(alone), total, row.detail
-        )  # fmt: skip
-    if len(rows) > TOP_KERNELS:
-        rest = rows[TOP_KERNELS:]
+    cells = [
+        [
+            f"{row.name} (beside compute)" if row.overlapped else row.name,
+            str(row.count),
+            format_seconds(row.total_s / row.count),
+            format_seconds(row.alone_s / row.count),
+            format_seconds(row.total_s),
+            row.detail,
+        ]
+        for row in rows[:TOP_KERNELS]
+    ]
+    if rest := rows[TOP_KERNELS:]:
         total = format_seconds(sum(row.total_s for row in rest))
-        table.add_row(f"{len(rest)} more", str(sum(row.count for row in rest)), "", "", total, "")
-    return table
+        cells.append([f"{len(rest)} more", str(sum(row.count for row in rest)), "", "", total, ""])
+    title = "Kernels of the prefill" if prediction.e2e_s is not None else "Kernels"
+    return TextTable(title, ["kernel", "launches", "each", "each alone", "total", "how"], cells)
 
 
-def provenance_lines(prediction: Prediction) -> Text:
-    """Which blocks of constants were used and where they are from."""
-    sources: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+def provenance_lines(prediction: Prediction) -> RenderableType:
+    """Where the constants that were used are from: of each block and kind how many, and the source of most."""
+    sources: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for path, record in prediction.provenance.items():
-        sources[path.split(".")[0]][f"{record.kind}: {record.source}"] += 1
-    text = Text("Constants used\n", style="bold")
-    for block, origins in sources.items():
-        for origin, count in origins.items():
-            text.append(f"  {block} ({count}): {origin}\n", style="not bold")
-    return text
-
-
-def comparison_report(predictions: Predictions) -> RenderableType:
-    """Architectures side by side, each against the first; kernel sets, each against the first of them."""
-    base, sets = predictions[0], predictions.kernel_sets
-    several = len(sets) > 1
-    title = f"{base.scenario.name} on {base.scenario.hardware}" + ("" if several else f", {sets[0]} kernels")
-    table = Table(title=title, title_justify="left")
-    against = [f"against {sets[0]}"] if several else []
-    for column in ("architecture", "parameters", "width", "latency", "speed-up", *against, "exposed", "hidden"):
-        table.add_column(column, justify="left" if column == "architecture" else "right")
-    speedups = zip(predictions.speedups_percent, predictions.kernels_speedups_percent, strict=True)
-    names = prediction_labels(predictions)
-    for name, prediction, (speedup, by_kernels) in zip(names, predictions, speedups, strict=True):
-        if several and prediction.resolved.kind == base.resolved.kind:
-            table.add_section()
-        table.add_row(
-            name,
-            f"{prediction.num_parameters / 1e9:.2f} B",
-            prediction.resolved.width,
-            format_seconds(prediction.latency_s),
-            f"{speedup:+.1f} %",
-            *([f"{by_kernels:+.1f} %"] if several else []),
-            format_seconds(prediction.exposed_communication_s),
-            format_seconds(prediction.hidden_communication_s),
-        )
-    lines = [communication_lines(prediction) for prediction in predictions if prediction.resolved.architecture.overlaps]
-    named = zip(names, predictions, strict=True)
-    loads = Text("\n".join(f"{name}: {load_words(prediction)}" for name, prediction in named))
-    waits = host_lines(predictions, names)
-    parts = [*([] if several else lines), loads, *([waits] if waits else [])]
-    return Group(table, breakdown_table(predictions, shares=not several), *parts)
+        sources[path.split(".")[0], str(record.kind)][record.source] += 1
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    last = ""
+    for (block, kind), counts in sources.items():
+        [(source, _)] = counts.most_common(1)
+        others = f"; and {len(counts) - 1} more source{'s' * (len(counts) > 2)}" if len(counts) > 1 else ""
+        grid.add_row(Text("" if block == last else block), Text(f"{counts.total()} {kind}: {source}{others}"))
+        last = block
+    every = f"each with its source: kraken-sim profiles show {prediction.scenario.hardware}"
+    return Group(Text("Constants used", style="bold").append(f" ({every})", style="not bold"), Padding(grid, (0, 2)))

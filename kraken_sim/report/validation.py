@@ -6,12 +6,14 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
+
+from kraken_sim.report.page import TextTable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from kraken_sim.report.terminal import Fitted
     from kraken_sim.validate.passes import ErrorSummary, ValidationResult
 
 
@@ -46,24 +48,17 @@ def _by_launch(groups: dict[Any, ErrorSummary]) -> dict[Any, ErrorSummary]:
     return dict(sorted(groups.items(), key=lambda item: (item[0][0] != "graph", order.index(item[0][1]))))
 
 
-def _error_table(title: str, columns: tuple[str, ...], groups: dict[Any, ErrorSummary]) -> Table:
-    table = Table(title=title, title_justify="left")
-    for column in columns:
-        table.add_column(column)
-    for column in ("passes", "mean", "worst", "bias", "in 90 % interval"):
-        table.add_column(column, justify="right")
+def _error_table(title: str, columns: tuple[str, ...], groups: dict[Any, ErrorSummary]) -> Fitted:
+    rows = []
     for key, summary in groups.items():
         cells = (f"{100 * summary.mean:.1f} %", f"{100 * summary.worst:.1f} %", f"{100 * summary.bias:+.1f} %")
-        table.add_row(*map(str, key), str(summary.count), *cells, f"{100 * summary.inside:.0f} %")
-    return table
+        rows.append([*map(str, key), str(summary.count), *cells, f"{100 * summary.inside:.0f} %"])
+    names = [*columns, "passes", "mean", "worst", "bias", "in 90 % interval"]
+    return TextTable(title, names, rows, num_left=len(columns)).rich()
 
 
-def _speedup_table(result: ValidationResult) -> Table:
-    table = Table(title="Kraken's speed-up over standard, in per cent", title_justify="left")
-    for column in ("launch", "condition"):
-        table.add_column(column)
-    for column in ("pairs", "mean error", "worst", "sign right beyond 3 %"):
-        table.add_column(column, justify="right")
+def _speedup_table(result: ValidationResult) -> Fitted:
+    rows: list[list[str]] = []
     groups: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for speedup in result.speedups():
         key = (speedup.kraken.record.launch.value, speedup.kraken.condition)
@@ -73,8 +68,9 @@ def _speedup_table(result: ValidationResult) -> Table:
         telling = [(m, p) for m, p in pairs if abs(m) > 3.0]
         right = sum((m > 0) == (p > 0) for m, p in telling)
         points = (f"{fmean(errors):.1f} points", f"{max(errors):.1f} points")
-        table.add_row(*key, str(len(pairs)), *points, f"{right} of {len(telling)}")
-    return table
+        rows.append([*key, str(len(pairs)), *points, f"{right} of {len(telling)}"])
+    columns = ["launch", "condition", "pairs", "mean error", "worst", "sign right beyond 3 %"]
+    return TextTable("Kraken's speed-up over standard, in per cent", columns, rows, num_left=2).rich()
 
 
 def _notes(result: ValidationResult) -> Text:

@@ -1,0 +1,106 @@
+"""Tables in terminals of any width: nothing wider than the terminal, no word cut, no row without its label."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from kraken_sim.explore.architectures import side_by_side
+from kraken_sim.predict.api import compare
+from kraken_sim.predict.api import simulate as predict
+from kraken_sim.report.comparison import comparison_report, winner
+from kraken_sim.report.page import TextTable
+from kraken_sim.report.text import prediction_report
+from kraken_sim.scenario.spec import load_scenario
+
+WIDTHS = (40, 60, 80, 200)
+
+COLUMNS = ["architecture", "fastest: probability", "latency", "exposed communication", "90 % interval", "in words"]
+ROWS = [
+    [f"sync_point_{number}", f"{number} %", "28.84 ms", "67.02 us", "27.5 ms to 31.5 ms", f"{number} saves a lot " * 4]
+    for number in range(9)
+]
+TABLE = TextTable("A title of a table that is longer than forty characters", COLUMNS, ROWS)
+
+
+def drawn(renderable: object, width: int) -> str:
+    file = io.StringIO()
+    Console(file=file, width=width, highlight=False, markup=False, emoji=False).print(renderable)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_table_is_no_wider_than_its_terminal_and_cuts_nothing(width: int) -> None:
+    text = drawn(TABLE.rich(), width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text
+    together = " ".join(text.split())
+    for row in ROWS:
+        for cell in row[:5]:
+            assert cell in together
+        assert together.count(f"{row[0][-1]} saves a lot") == 4
+
+
+def test_a_table_with_room_is_drawn_whole_in_a_frame() -> None:
+    lines = drawn(TABLE.rich(), 240).splitlines()
+    assert any("sync_point_3" in line and "67.02 us" in line and "3 saves a lot" in line for line in lines)
+    assert any(line.startswith("┏") for line in lines)
+
+
+def test_prose_that_has_no_room_stands_below_with_its_label() -> None:
+    text = drawn(TABLE.rich(), 100)
+    assert "  sync_point_4: 4 saves a lot" in text
+    assert text.index("in words") > text.index("sync_point_8")
+
+
+def test_a_table_that_goes_on_below_itself_repeats_what_tells_rows_apart() -> None:
+    table = TextTable("", ["machine", "GPUs", *"abcdefgh"], [["h100", str(n), *["12.34 ms"] * 8] for n in range(20)], 2)
+    rows = [line.split() for line in drawn(table.rich(), 60).splitlines() if "12.34" in line]
+    assert len(rows) == 40
+    assert all(row[0] == "h100" and row[1].isdecimal() for row in rows)
+
+
+def test_a_table_of_few_rows_and_many_columns_is_turned() -> None:
+    table = TextTable("", ["kind", *"abcdefghij"], [["x", *["12.34 ms"] * 10], ["y", *["56.78 us"] * 10]])
+    lines = [line.split() for line in drawn(table.rich(), 50).splitlines() if line.strip()]
+    assert lines[0] == ["kind", "x", "y"]
+    assert ["a", "12.34", "ms", "56.78", "us"] in lines
+
+
+def test_markup_in_cells_is_text() -> None:
+    table = TextTable("[bold]", ["[red]name"], [["[link=x]y[/link]"]])
+    assert {"[bold]", "[red]name", "[link=x]y[/link]"} <= set(
+        drawn(table.rich(), 80).replace("┃", " ").replace("│", " ").split()
+    )
+
+
+@pytest.fixture(scope="module")
+def reports() -> list[object]:
+    scenario = load_scenario(Path(__file__).parent.parent / "scenarios" / "kraken-6.7b-on-two-h200.yaml")
+    predictions = compare(scenario)
+    one = predict(scenario)
+    return [prediction_report(one), comparison_report(predictions, side_by_side(predictions))]
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_whole_reports_keep_to_the_terminal(reports: list[object], width: int) -> None:
+    for report in reports:
+        text = drawn(report, width)
+        assert max(len(line.rstrip()) for line in text.splitlines()) <= width
+        assert "…" not in text
+
+
+def test_a_comparison_says_first_which_wins_how_sure_that_is_and_why() -> None:
+    question = {"hardware": "h100-sxm-x8", "model": {"preset": "6.7B"}, "context_length": 512}
+    rivals = side_by_side(compare(question, architectures=["kraken"]))
+    best = min(rivals, key=lambda rival: rival.prediction.latency_s)
+    text = winner(rivals)
+    assert best.kind == "kraken"
+    assert "kraken is fastest, TTFT" in text
+    assert f"wins {100 * best.gain:.1f} % (90 % interval +" in text
+    assert "less exposed communication" in text
+    # The slower one is not called the winner from where it stands.
+    assert "standard is fastest" in winner(rivals[:1])
