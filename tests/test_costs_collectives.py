@@ -459,7 +459,7 @@ def test_nvls_of_many_gpus_is_as_slow_to_fill_as_that_of_eight_with_as_small_par
         link = replace(profile.topology.interconnect(8), num_devices=num_devices)
         choice = NcclChoice("nvls", "simple", 24, 1e6)  # so many channels that links bind
         line = link.bandwidth_bytes_per_s * profile.collectives.link_efficiency["nvlink"]["nvls"]
-        return line / wire(num_bytes, choice, "nvls", link, profile.collectives).rate_bytes_per_s
+        return float(line / wire(num_bytes, choice, "nvls", link, profile.collectives).rate_bytes_per_s)
 
     assert correction(576 * MIB, 72) == pytest.approx(correction(64 * MIB, 8))
     assert correction(64 * MIB, 4) == pytest.approx(correction(64 * MIB, 8))

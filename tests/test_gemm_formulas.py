@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_costs_gemm import CONSTANTS, HALF, PERSISTENT_GPU, PLAIN_GPU
 
-from kraken_sim.costs.gemm import SCALAR, gemm_cost
+from kraken_sim.costs.gemm import gemm_cost
 from kraken_sim.costs.gemm_correction import gemm_correction_factor
 from kraken_sim.costs.gemm_model import (
     REFERENCE_TILE_ELEMENTS,
@@ -24,6 +24,7 @@ from kraken_sim.costs.gemm_model import (
     split_cost_s,
 )
 from kraken_sim.costs.gemm_shapes import MAX_SPLIT, MIN_K_PER_SPLIT, Tile, persistent_grid
+from kraken_sim.program.many import POINT
 from kraken_sim.program.ops import Gemm
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def demand(m: int, n: int, k: int, *, warm: bool = False, accumulate: bool = Fal
 def work_s(tiles: int, *, k: int = 4096, split: int = 1, tile: Tile = REFERENCE_TILE, **changes: Any) -> float:
     """Seconds on the SMs without the prologue, at a nanosecond an element of k."""
     c, d = replace(CONSTANTS, prologue_s=0.0, **changes), demand(128, 256, k)
-    found = compute_s(d, tile, tiles, split, 1e-9, rates(d, PLAIN_GPU, PEAK, c, SCALAR), c, SCALAR)
+    found = compute_s(d, tile, tiles, split, 1e-9, rates(d, PLAIN_GPU, PEAK, c, POINT), c, POINT)
     return float(found)
 
 
@@ -75,19 +76,19 @@ class TestSplit:
 
     @given(st.integers(1, 400), st.integers(1, 60_000))
     def test_every_part_keeps_its_least_k_and_all_fit_one_wave(self, tiles: int, k: int) -> None:
-        split = max_split(demand(128, 256, k), REFERENCE_TILE, tiles, SMS, SCALAR)
+        split = max_split(demand(128, 256, k), REFERENCE_TILE, tiles, SMS, POINT)
         assert 1 <= split <= MAX_SPLIT
         if split > 1:
             assert k // split >= MIN_K_PER_SPLIT
             assert tiles * split <= SMS
 
     def test_one_tile_and_a_long_k_split_as_often_as_is_allowed(self) -> None:
-        assert max_split(demand(128, 256, 10**6), REFERENCE_TILE, 1, SMS, SCALAR) == MAX_SPLIT
-        assert max_split(demand(128, 256, 5 * MIN_K_PER_SPLIT), REFERENCE_TILE, 1, SMS, SCALAR) == 5
+        assert max_split(demand(128, 256, 10**6), REFERENCE_TILE, 1, SMS, POINT) == MAX_SPLIT
+        assert max_split(demand(128, 256, 5 * MIN_K_PER_SPLIT), REFERENCE_TILE, 1, SMS, POINT) == 5
 
     def test_partial_sums_are_in_single_precision(self) -> None:
         d = demand(512, 1024, 4096)
-        r = rates(d, PLAIN_GPU, PEAK, CONSTANTS, SCALAR)
+        r = rates(d, PLAIN_GPU, PEAK, CONSTANTS, POINT)
         two, six = (split_cost_s(d, split, r, CONSTANTS) for split in (2, 6))
         assert (six - two) * r.split_bytes_per_s == pytest.approx(4 * 512 * 1024 * 4)
         assert two - CONSTANTS.split_s == pytest.approx(2 * 512 * 1024 * 4 / r.split_bytes_per_s)
@@ -96,7 +97,7 @@ class TestSplit:
 class TestMemory:
     def test_cold_weights_pass_hbm_once_and_activations_by_their_share(self) -> None:
         c, activations = CONSTANTS, 512 * (4096 + 1024)
-        found = rates(demand(512, 1024, 4096), PLAIN_GPU, PEAK, c, SCALAR)
+        found = rates(demand(512, 1024, 4096), PLAIN_GPU, PEAK, c, POINT)
         assert found.hbm_bytes == pytest.approx(2 * (1024 * 4096 + c.activation_hbm_share * activations))
         assert found.memory_s == pytest.approx(
             c.hbm_latency_s + found.hbm_bytes / (PLAIN_GPU.hbm_bandwidth_bytes_per_s * c.hbm_efficiency)
@@ -104,14 +105,14 @@ class TestMemory:
 
     def test_a_product_that_is_added_to_its_output_reads_it_too(self) -> None:
         plain, added = (
-            rates(demand(512, 1024, 4096, accumulate=accumulate), PLAIN_GPU, PEAK, CONSTANTS, SCALAR).hbm_bytes
+            rates(demand(512, 1024, 4096, accumulate=accumulate), PLAIN_GPU, PEAK, CONSTANTS, POINT).hbm_bytes
             for accumulate in (False, True)
         )
         assert added - plain == pytest.approx(2 * CONSTANTS.activation_hbm_share * 512 * 1024)
 
     def test_weights_in_l2_cost_no_hbm_and_no_latency_of_it(self) -> None:
         c = replace(CONSTANTS, activation_hbm_share=0.0)
-        found = rates(demand(16, 256, 256, warm=True), PLAIN_GPU, PEAK, c, SCALAR)
+        found = rates(demand(16, 256, 256, warm=True), PLAIN_GPU, PEAK, c, POINT)
         assert found.warm == pytest.approx(1.0, abs=1e-3)
         assert found.memory_s < 1e-3 * c.hbm_latency_s
 
@@ -120,7 +121,7 @@ class TestMemory:
         self, compute: float, memory: float, exponent: float
     ) -> None:
         c = replace(CONSTANTS, overlap_exponent=exponent)
-        found = busy_s(compute, memory, c, SCALAR) - c.launch_s
+        found = busy_s(compute, memory, c, POINT) - c.launch_s
         assert max(compute, memory) * (1 - 1e-9) <= found <= (compute + memory) * (1 + 1e-9)
         norm = (compute**exponent + memory**exponent) ** (1.0 / exponent)
         assert found == pytest.approx(norm, rel=1e-6, abs=1e-15)
@@ -129,7 +130,7 @@ class TestMemory:
         c = CONSTANTS
         for n, k in ((4096, 1024), (1024, 4096)):
             d = demand(1, n, k)
-            found = gemv_s(d, rates(d, PLAIN_GPU, PEAK, c, SCALAR), PLAIN_GPU, c)
+            found = gemv_s(d, rates(d, PLAIN_GPU, PEAK, c, POINT), PLAIN_GPU, c)
             stream_s = 2 * n * k / (PLAIN_GPU.hbm_bandwidth_bytes_per_s * c.gemv_hbm_efficiency)
             assert found == pytest.approx(c.gemv_launch_s + stream_s + k * c.gemv_k_element_s)
 

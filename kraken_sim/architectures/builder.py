@@ -20,6 +20,7 @@ from kraken_sim.architectures.small_kernels import (
 from kraken_sim.architectures.workload import Phase
 from kraken_sim.models.counts import has_output_bias
 from kraken_sim.program.kernel_sets import RULES, KernelRules
+from kraken_sim.program.many import same
 from kraken_sim.program.ops import Attention, Collective, CollectiveKind, Copy, Elementwise, Embedding, Gemm
 from kraken_sim.program.program import MAIN_STREAM, Category, Kernel, RecordEvent, Step, WaitEvent
 
@@ -174,7 +175,8 @@ class ProgramBuilder:
             return False
         if self.config.post_norms or self.config.scaled_residual:
             return False
-        return num_devices > 1 and self.activation_bytes <= dict(self.work.all_reduce_norm_bytes).get(num_devices, -1)
+        limit = dict(self.work.all_reduce_norm_bytes).get(num_devices, -1)
+        return num_devices > 1 and bool(same(self.activation_bytes <= limit))
 
     def settle(self) -> None:
         """The sums that no norm takes in."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from kraken_sim.program.kernel_sets import Positions
+from kraken_sim.program.many import same
 from kraken_sim.program.ops import Copy, DType, Elementwise, Norm
 from kraken_sim.program.program import Category
 
@@ -68,7 +69,7 @@ def composed_rms_norm(name: str, num_tokens: int, hidden_size: int, dtype: DType
         ("add", Elementwise("add", num_tokens, 1, wide)),
         ("rsqrt", Elementwise("rsqrt", num_tokens, 1, wide)),
         ("mul", Elementwise("mul", elements, 1, wide, strided=True)),
-        ("weight", Elementwise("mul", elements, 1, dtype, strided=num_tokens > 1)),
+        ("weight", Elementwise("mul", elements, 1, dtype, strided=bool(same(num_tokens > 1)))),
     ]
     if dtype.num_bytes < wide.num_bytes:
         steps.insert(0, ("widen", Elementwise("convert", elements, 1, dtype, output_dtype=wide, strided=True)))
@@ -122,7 +123,7 @@ def _cache_write(name: str, heads: HeadShapes, num_heads: int, category: Categor
         return SmallKernel(name, Elementwise("quantize", elements, 1, heads.dtype, output_dtype=heads.cache_dtype))
     # The keys and values of one token lie side by side: a slice of many tokens is strided, of one it is not.
     num_bytes = heads.elements(num_heads) * heads.dtype.num_bytes
-    return SmallKernel(name, Copy(num_bytes, heads.num_tokens > 1), category)
+    return SmallKernel(name, Copy(num_bytes, bool(same(heads.num_tokens > 1))), category)
 
 
 def _rope_and_write(heads: HeadShapes, num_heads: int) -> SmallKernel:
@@ -178,7 +179,7 @@ def activation_kernels(
     num_tokens: int, width: int, dtype: DType, rules: KernelRules, *, gated: bool
 ) -> list[SmallKernel]:
     """GELU of T x f elements, or SiLU(a) * b of two such halves; of many tokens a half is a slice."""
-    elements, sliced = num_tokens * width, num_tokens > 1
+    elements, sliced = num_tokens * width, bool(same(num_tokens > 1))
     if not gated:
         return [SmallKernel("gelu", Elementwise("gelu", elements, 1, dtype))]
     if rules.composed:

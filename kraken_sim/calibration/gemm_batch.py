@@ -10,7 +10,6 @@ import numpy as np
 from kraken_sim.calibration.gemm_correction import grid_factors
 from kraken_sim.costs.gemm_model import (
     Demand,
-    Maths,
     Rates,
     busy_s,
     compute_s,
@@ -22,6 +21,7 @@ from kraken_sim.costs.gemm_model import (
     split_cost_s,
 )
 from kraken_sim.costs.gemm_shapes import offered_tiles, row_alignment_bytes
+from kraken_sim.program.many import Maths
 from kraken_sim.program.ops import Gemm
 
 if TYPE_CHECKING:

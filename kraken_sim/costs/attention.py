@@ -28,12 +28,14 @@ from kraken_sim.costs.attention_shape import (
 )
 from kraken_sim.costs.types import KernelCost
 from kraken_sim.errors import InputError, Problem
+from kraken_sim.program.many import POINTS, least, maths_for, same, where, whole_part
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from kraken_sim.costs.attention_shape import DecodeWork
     from kraken_sim.hardware.device import Device
+    from kraken_sim.program.many import Sizes
     from kraken_sim.program.ops import Attention
 
 __all__ = ["AttentionConstants", "attention_cost", "serving_attention_cost"]
@@ -65,7 +67,7 @@ def attention_cost(
     """
     _check(op)
     op = within_window(op)
-    if is_decode(op):
+    if same(is_decode(op)):
         return _decode_cost(op, device, constants, serving=False)
     return _prefill_cost(op, device, constants, clock_ratio, serving=False)
 
@@ -93,40 +95,42 @@ def serving_attention_cost(
 def _prefill_cost(
     op: Attention, device: Device, constants: AttentionConstants, clock_ratio: float, serving: bool
 ) -> KernelCost:
-    tiling = tiling_of(device.kernel_generation, op.head_dim)
+    head_dim, maths = same(op.head_dim), maths_for(op.batch, op.q_len, op.num_heads)
+    tiling = tiling_of(device.kernel_generation, head_dim)
     work = prefill_work(op, tiling, device.num_sms)
     peak_flops = device.rate_flops(op.dtype)
-    times = prefill_times(work, prefill_rates(constants, op.head_dim), device, peak_flops, clock_ratio)
+    rates = prefill_rates(constants, head_dim)
+    times = prefill_times(work, rates, device, peak_flops, clock_ratio, maths.power)
     extra_s = 0.0
     if serving:
-        extra_s = by_head_dim(constants.serving_prefill_s, op.head_dim)
+        extra_s = by_head_dim(constants.serving_prefill_s, head_dim)
         extra_s += serving_prefill_extra_s(work, serving_rates(constants), device)
     flops = attention_flops(op)
-    core_s = max(times.core_s, flops / (peak_flops * clock_ratio))
-    tiles = int(work.tiles)
+    core_s = maths.maximum(times.core_s, flops / (peak_flops * clock_ratio))
+    tiles = whole_part(work.tiles)
     slots = device.num_sms * tiling.ctas_per_sm
-    prologue_s = min(constants.prologue_s, _MOST_PROLOGUE * core_s)
+    prologue_s = maths.minimum(constants.prologue_s, _MOST_PROLOGUE * core_s)
     return KernelCost(
         busy_s=constants.launch_s + core_s + extra_s,
-        ctas=min(tiles, slots) if constants.persistent else _equal_ctas(op, tiles, slots),
+        ctas=maths.minimum(tiles, slots) if constants.persistent else _equal_ctas(op, tiles, slots),
         ctas_per_sm=tiling.ctas_per_sm,
         tiles=tiles,
         persistent=bool(constants.persistent),
         flops=flops,
         hbm_bytes=work.num_bytes,
         fixed_s=constants.launch_s + prologue_s + extra_s,
-        compute_s=max(times.compute_s - prologue_s, 0.0),
+        compute_s=maths.maximum(times.compute_s - prologue_s, 0.0),
         memory_s=times.memory_s,
-        detail=f"tile {tiling.q_tile}x{tiling.kv_tile}, {tiles / slots:.1f} waves",
+        detail="" if maths is POINTS else f"tile {tiling.q_tile}x{tiling.kv_tile}, {tiles / slots:.1f} waves",
     )
 
 
-def _equal_ctas(op: Attention, tiles: int, slots: int) -> int:
+def _equal_ctas(op: Attention, tiles: Sizes, slots: int) -> Sizes:
     """CTAs of equal length that do the same work: causal tiles do half of the longest one's on average.
 
     A grid of less than two tiles a slot runs as long as its longest tile, and its short ones fill in elsewhere.
     """
-    return -(-tiles // 2) if op.causal and tiles < 2 * slots else tiles
+    return where(op.causal & (tiles < 2 * slots), -(-tiles // 2), tiles)
 
 
 class DecodeStep(NamedTuple):
@@ -142,7 +146,7 @@ def decode_step(op: Attention, device: Device, constants: AttentionConstants, *,
     if not serving and SHARED in constants.decode:
         values = constants.decode[SHARED]
         work = shared_work(op, device.num_sms, values["splits_per_sm"], values["tokens_per_split"])
-        return DecodeStep(SHARED, at_head_dim(decode_rates(values), constants.decode_dim, op.head_dim), work)
+        return DecodeStep(SHARED, at_head_dim(decode_rates(values), constants.decode_dim, same(op.head_dim)), work)
     packed = packs_group(op, device.num_sms, constants.max_group, serving)
     kernel = PACKED if packed else PER_HEAD
     values, most = constants.decode[kernel], constants.max_group
@@ -154,15 +158,16 @@ def decode_step(op: Attention, device: Device, constants: AttentionConstants, *,
 
 def _decode_cost(op: Attention, device: Device, constants: AttentionConstants, serving: bool) -> KernelCost:
     kernel, rates, work = decode_step(op, device, constants, serving=serving)
-    times = decode_times(work, rates, device, 1.0 if serving else 0.0)
+    maths = maths_for(op.batch, op.kv_len, op.num_heads)
+    times = decode_times(work, rates, device, 1.0 if serving else 0.0, maths.power)
     extra_s = by_head_dim(constants.serving_decode_s, op.head_dim) if serving else 0.0
-    factor = attention_correction_factor(constants.decode_correction, kernel, op.kv_len, int(work.ctas))
+    factor = attention_correction_factor(constants.decode_correction, kernel, op.kv_len, whole_part(work.ctas))
     flops = attention_flops(op)
     busy_s = (constants.launch_s + times.core_s + extra_s) * factor
     if not serving:
-        busy_s = max(busy_s, work.kv_bytes / device.hbm_bandwidth_bytes_per_s)
-    ctas, splits = int(work.ctas * work.splits), int(work.splits)
-    parallel_s = min(times.parallel_s * factor, busy_s)
+        busy_s = maths.maximum(busy_s, work.kv_bytes / device.hbm_bandwidth_bytes_per_s)
+    ctas = whole_part(work.ctas * work.splits)
+    parallel_s = maths.minimum(times.parallel_s * factor, busy_s)
     return KernelCost(
         busy_s=busy_s,
         ctas=ctas,
@@ -172,10 +177,14 @@ def _decode_cost(op: Attention, device: Device, constants: AttentionConstants, s
         flops=flops,
         hbm_bytes=work.kv_bytes,
         fixed_s=busy_s - parallel_s,
-        compute_s=min(times.sm_s, busy_s),
-        memory_s=min(times.memory_s, busy_s),
-        detail=f"{_WORDS[kernel]}, {splits} split{'s' if splits > 1 else ''}",
+        compute_s=maths.minimum(times.sm_s, busy_s),
+        memory_s=maths.minimum(times.memory_s, busy_s),
+        detail="" if maths is POINTS else _decode_detail(kernel, int(work.splits)),
     )
+
+
+def _decode_detail(kernel: str, splits: int) -> str:
+    return f"{_WORDS[kernel]}, {splits} split{'s' if splits > 1 else ''}"
 
 
 def prefill_rates(constants: AttentionConstants, head_dim: int) -> PrefillRates:
@@ -212,11 +221,11 @@ def decode_rates(values: Mapping[str, float]) -> DecodeRates:
 
 def _check(op: Attention) -> None:
     problems = [
-        Problem(name, "must be positive", getattr(op, name), "1")
+        Problem(name, "must be positive", least(getattr(op, name)), "1")
         for name in ("batch", "q_len", "kv_len", "num_heads", "num_kv_heads", "head_dim", "window")
-        if getattr(op, name) is not None and not getattr(op, name) > 0
+        if getattr(op, name) is not None and not least(getattr(op, name)) > 0
     ]
-    if not problems and op.num_heads % op.num_kv_heads:
+    if not problems and least(-(op.num_heads % op.num_kv_heads)):
         problems.append(Problem("num_heads", f"must be a multiple of num_kv_heads {op.num_kv_heads}", op.num_heads))
     if problems:
         raise InputError(problems)

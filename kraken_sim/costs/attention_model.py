@@ -14,12 +14,19 @@ from __future__ import annotations
 from math import exp, log
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
+from kraken_sim.program.many import is_many
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from kraken_sim.costs.attention_shape import DecodeWork, PrefillWork
     from kraken_sim.costs.types import Number
     from kraken_sim.hardware.device import Device
+    from kraken_sim.program.many import Sizes
+
+    Raised = Callable[[Number, Number], Number]
 
 _REFERENCE_HEAD_DIM = 128.0
 """Head dimension that `tile_s`, `dim_cta_s` and `block_s` are stated for; a definition, as most models have it."""
@@ -120,7 +127,12 @@ def clipped(x: Number) -> Number:
 
 
 def prefill_times(
-    work: PrefillWork, rates: PrefillRates, device: Device, peak_flops: float, clock_ratio: float = 1.0
+    work: PrefillWork,
+    rates: PrefillRates,
+    device: Device,
+    peak_flops: float,
+    clock_ratio: float = 1.0,
+    raised: Raised = pow,
 ) -> PrefillTimes:
     """Times of the tiles of a prefill on all SMs of `device`; `peak_flops` of the op's dtype."""
     sm_flops = peak_flops / device.num_sms * rates.efficiency * clock_ratio
@@ -130,12 +142,12 @@ def prefill_times(
     chain_s = rates.prologue_s + work.longest * rates.serial_ratio * step_s
     load = throughput_s / chain_s
     power = rates.overlap_power
-    soft = (1.0 + load**power) ** (1.0 / power)
+    soft = raised(1.0 + raised(load, power), 1.0 / power)
     compute_s = chain_s * (soft + rates.tail_share * load / (1.0 + load))
     held_bytes = rates.l2_share * device.l2_capacity_bytes
     hbm_rate = device.hbm_bandwidth_bytes_per_s * rates.hbm_efficiency
     memory_s = spilled_s(work.num_bytes, held_bytes, hbm_rate, rates.l2_bytes_per_s)
-    core_s = (compute_s**_MEMORY_POWER + memory_s**_MEMORY_POWER) ** (1.0 / _MEMORY_POWER)
+    core_s = raised(raised(compute_s, _MEMORY_POWER) + raised(memory_s, _MEMORY_POWER), 1.0 / _MEMORY_POWER)
     return PrefillTimes(core_s, compute_s, memory_s)
 
 
@@ -156,11 +168,13 @@ def serving_prefill_extra_s(work: PrefillWork, rates: ServingRates, device: Devi
     )
 
 
-def decode_times(work: DecodeWork, rates: DecodeRates, device: Device, warm: Number) -> DecodeTimes:
+def decode_times(
+    work: DecodeWork, rates: DecodeRates, device: Device, warm: Number, raised: Raised = pow
+) -> DecodeTimes:
     """Times of a decode step; `warm` 1 when the cache may still be in L2 from a previous call, else 0."""
     part = work.tokens_per_part
     shortfall = clipped(part / _FULL_SPEED_TOKENS)
-    chain_s = rates.prologue_s * shortfall**_PROLOGUE_POWER + part * rates.token_s
+    chain_s = rates.prologue_s * raised(shortfall, _PROLOGUE_POWER) + part * rates.token_s
     dim = work.head_dim / _REFERENCE_HEAD_DIM
     ctas_s = work.waves * (rates.cta_s + dim * (rates.dim_cta_s + rates.group_cta_s * work.group_tiles))
     blocks_s = work.blocks * rates.block_s * dim / device.num_sms
@@ -172,9 +186,10 @@ def decode_times(work: DecodeWork, rates: DecodeRates, device: Device, warm: Num
     memory_s = work.kv_bytes * (miss / hbm_rate + (1.0 - miss) / rates.l2_bytes_per_s)
     pull_s = work.kv_bytes / (work.ctas * work.splits * rates.cta_bytes_per_s)
     power = rates.overlap_power
-    parallel_s = (chain_s**power + sm_s**power + memory_s**power + pull_s**power) ** (1.0 / power)
+    parallel_s = raised(chain_s, power) + raised(sm_s, power) + raised(memory_s, power) + raised(pull_s, power)
+    parallel_s = raised(parallel_s, 1.0 / power)
     is_split = clipped(work.splits - 1.0)
-    merge_s = is_split * (rates.split_s + rates.split_step_s * work.splits**_MERGE_POWER)
+    merge_s = is_split * (rates.split_s + rates.split_step_s * raised(work.splits, _MERGE_POWER))
     return DecodeTimes(parallel_s + merge_s + work.crowded * rates.crowded_s, parallel_s, sm_s, memory_s)
 
 
@@ -214,13 +229,16 @@ def interpolate(x: list[float], y: list[float], at: float) -> float:
 
 
 def attention_correction_factor(
-    correction: Mapping[str, Mapping[str, float]], kernel: str, kv_len: int, ctas: int
-) -> float:
+    correction: Mapping[str, Mapping[str, float]], kernel: str, kv_len: Sizes, ctas: Sizes
+) -> Sizes:
     """Factor on a decode time, bilinear in log kv_len and log CTAs; 1 where `correction` has no such kernel."""
     prefix = f"{kernel} "
     lengths = [int(key.removeprefix(prefix)) for key in correction if key.startswith(prefix)]
     if not lengths:
         return 1.0
+    if is_many(kv_len) or is_many(ctas):
+        pairs = zip(*(values.tolist() for values in np.broadcast_arrays(kv_len, ctas)), strict=True)
+        return np.array([attention_correction_factor(correction, kernel, *pair) for pair in pairs])
     low, high, share = _bracket(lengths, kv_len)
     lower = _row_log(correction[f"{prefix}{low}"], ctas)
     upper = lower if high == low else _row_log(correction[f"{prefix}{high}"], ctas)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from math import ceil
 from typing import TYPE_CHECKING, NamedTuple
+
+from kraken_sim.program.many import least, maths_for, same, where, whole_part
 
 if TYPE_CHECKING:
     from kraken_sim.costs.types import Number
@@ -106,19 +107,20 @@ class DecodeWork(NamedTuple):
 
 def is_decode(op: Attention) -> bool:
     """Whether the op is one new token per sequence that attends to a cache."""
-    return op.q_len == DECODE_Q_LEN and op.kv_len > op.q_len
+    return (op.q_len == DECODE_Q_LEN) & (op.kv_len > op.q_len)
 
 
-def attended_pairs(op: Attention) -> float:
+def attended_pairs(op: Attention) -> Number:
     """(query, key) pairs of one head of one sequence that are not masked away."""
     if not op.causal:
-        return float(op.q_len) * op.kv_len
-    first = max(0, op.kv_len - op.q_len) + 1
-    rows = min(op.q_len, op.kv_len)
+        return 1.0 * op.q_len * op.kv_len
+    maths = maths_for(op.q_len, op.kv_len)
+    first = maths.maximum(0, op.kv_len - op.q_len) + 1
+    rows = maths.minimum(op.q_len, op.kv_len)
     if op.window is not None and first + rows - 1 > op.window:
         growing = max(0, op.window - first)
         return growing * (first + op.window - 1) / 2.0 + float(rows - growing) * op.window
-    return rows * (first + min(op.kv_len, first + rows - 1)) / 2.0
+    return rows * (first + maths.minimum(op.kv_len, first + rows - 1)) / 2.0
 
 
 def within_window(op: Attention) -> Attention:
@@ -133,7 +135,7 @@ def within_window(op: Attention) -> Attention:
     return replace(op, kv_len=op.seen_len, window=None if whole else op.window)
 
 
-def attention_flops(op: Attention) -> float:
+def attention_flops(op: Attention) -> Number:
     """Floating-point operations of both products over the unmasked pairs."""
     return 4.0 * op.batch * op.num_heads * op.head_dim * attended_pairs(op)
 
@@ -143,53 +145,53 @@ def prefill_work(op: Attention, tiling: Tiling, num_sms: int) -> PrefillWork:
 
     A chunk that fills less than half of the SMs is split along the keys, as FlashAttention's split-KV does.
     """
-    q_tiles = ceil(op.q_len / tiling.q_tile)
-    kv_tiles = ceil(op.kv_len / tiling.kv_tile)
+    q_tiles = -(-op.q_len // tiling.q_tile)
+    kv_tiles = -(-op.kv_len // tiling.kv_tile)
     steps, longest = _causal_steps(op, tiling, q_tiles) if op.causal else (q_tiles * kv_tiles, kv_tiles)
     heads = op.batch * op.num_heads
-    splits = 1
-    if op.q_len < op.kv_len and 2 * heads * q_tiles <= num_sms:
-        splits = min(num_sms // (heads * q_tiles), longest)
-    q_rows = min(tiling.q_tile, _granules(op.q_len))
+    minimum = maths_for(heads, q_tiles, op.kv_len).minimum
+    splittable = (op.q_len < op.kv_len) & (2 * heads * q_tiles <= num_sms)
+    splits = where(splittable, minimum(num_sms // (heads * q_tiles), longest), 1)
+    q_rows = minimum(tiling.q_tile, _granules(op.q_len))
     item = op.dtype.num_bytes
-    q_elements = float(op.batch) * op.q_len * op.num_heads * op.head_dim
+    q_elements = 1.0 * op.batch * op.q_len * op.num_heads * op.head_dim
     kv_elements = 2.0 * op.batch * op.kv_len * op.num_kv_heads * op.head_dim
-    new_kv_elements = kv_elements * min(1.0, op.q_len / op.kv_len)
+    new_kv_elements = kv_elements * minimum(1.0, op.q_len / op.kv_len)
     return PrefillWork(
-        tiles=float(heads * q_tiles * splits),
-        steps=float(heads * steps),
-        longest=float(ceil(longest / splits)),
-        q_rows=float(q_rows),
-        kv_rows=float(min(tiling.kv_tile, _granules(op.kv_len))),
+        tiles=1.0 * (heads * q_tiles * splits),
+        steps=1.0 * (heads * steps),
+        longest=1.0 * -(-longest // splits),
+        q_rows=1.0 * q_rows,
+        kv_rows=1.0 * minimum(tiling.kv_tile, _granules(op.kv_len)),
         fill=q_rows / tiling.q_tile,
-        head_dim=float(op.head_dim),
+        head_dim=1.0 * op.head_dim,
         num_bytes=(2.0 * q_elements + kv_elements) * item,
         serving_q_bytes=2.0 * q_elements * item,
         serving_kv_bytes=new_kv_elements * (item + op.kv_num_bytes),
     )
 
 
-def _causal_steps(op: Attention, tiling: Tiling, q_tiles: int) -> tuple[int, int]:
+def _causal_steps(op: Attention, tiling: Tiling, q_tiles: Number) -> tuple[Number, Number]:
     """Key tiles seen by all query tiles of one head, and by the one that sees most."""
     offset = op.kv_len - op.q_len
-    last = max(1, ceil(op.kv_len / tiling.kv_tile))
+    last = -(-op.kv_len // tiling.kv_tile)
     q, kv = tiling.q_tile, tiling.kv_tile
     if op.window is not None:
-        ends = [min(last, max(1, ceil((offset + (index + 1) * q) / kv))) for index in range(q_tiles)]
+        ends = [min(last, max(1, -(-(offset + (index + 1) * q) // kv))) for index in range(q_tiles)]
         counts = [end - max(0, offset + index * q - op.window + 1) // kv for index, end in enumerate(ends)]
         return sum(counts), max(counts)
-    if q % kv == 0 and offset >= 0:
+    if q % kv == 0 and least(offset) >= 0:
         # ceil((offset + (i + 1) q) / kv) is linear in i
-        first, step = ceil((offset + q) / kv), q // kv
+        first, step = -(-(offset + q) // kv), q // kv
         full = q_tiles - 1
         return full * first + step * full * (full - 1) // 2 + last, last
-    counts = [min(last, max(1, ceil((offset + (index + 1) * q) / kv))) for index in range(q_tiles)]
+    counts = [min(last, max(1, -(-(offset + (index + 1) * q) // kv))) for index in range(q_tiles)]
     return sum(counts), max(counts)
 
 
-def _granules(rows: int) -> int:
+def _granules(rows: Number) -> Number:
     """Rows that tensor cores compute for `rows` of them."""
-    return ceil(rows / _ROW_GRANULE) * _ROW_GRANULE
+    return -(-rows // _ROW_GRANULE) * _ROW_GRANULE
 
 
 def _padded(head_dim: int) -> int:
@@ -206,8 +208,10 @@ def packs_group(op: Attention, num_sms: int, max_group: int, serving: bool) -> b
     CTAs (`xqaDispatcher`/`decoderXQARunner.h`, `mayHavePerfGain`), and for groups larger than `max_group`.
     """
     group = op.num_heads // op.num_kv_heads
-    if group <= 1 or not serving:
-        return group > 1
+    if not serving:
+        return bool(same(group > 1))
+    if group <= 1:
+        return False
     if group > max_group:
         return False
     blocks = op.batch * op.num_kv_heads * max(1, op.kv_len // _BLOCK_TOKENS)
@@ -229,25 +233,25 @@ def decode_work(
     of more than `max_group` query heads takes several tiles, each a CTA of its own that walks over the same tokens.
     """
     group = op.num_heads // op.num_kv_heads
-    tiles = ceil(group / max_group) if packed else group
+    tiles = -(-group // max_group) if packed else group
     ctas = op.batch * op.num_kv_heads * tiles
-    splits = 1
-    if packed or ctas < num_sms:
-        splits = max(1, min(int(splits_per_sm * num_sms / ctas), int(op.kv_len / tokens_per_split)))
+    maths = maths_for(ctas, op.kv_len)
+    wanted = maths.minimum(whole_part(splits_per_sm * num_sms / ctas), whole_part(op.kv_len / tokens_per_split))
+    splits = where(packed | (ctas < num_sms), maths.maximum(1, wanted), 1)
     launched = ctas * splits
     kv_bytes = 2.0 * op.batch * op.num_kv_heads * op.kv_len * op.head_dim * op.kv_num_bytes
     rows = _PACKED_ROWS
-    while packed and rows < ceil(group / tiles):
+    while packed and same(rows < -(-group // tiles)):
         rows *= 2
     return DecodeWork(
-        ctas=float(ctas),
-        splits=float(splits),
+        ctas=1.0 * ctas,
+        splits=1.0 * splits,
         # packed CTAs fill an SM each and come in whole waves, the small ones trickle
-        waves=float(ceil(launched / num_sms)) if packed else launched / num_sms,
-        crowded=1.0 if ctas > _CROWDED_CTAS_PER_SM * num_sms else 0.0,
+        waves=1.0 * -(-launched // num_sms) if packed else launched / num_sms,
+        crowded=1.0 * (ctas > _CROWDED_CTAS_PER_SM * num_sms),
         tokens_per_part=op.kv_len / splits,
-        blocks=float(ctas * ceil(op.kv_len / _BLOCK_TOKENS)) if packed else 0.0,
-        head_dim=float(_padded(op.head_dim)),
+        blocks=1.0 * (ctas * -(-op.kv_len // _BLOCK_TOKENS)) if packed else 0.0,
+        head_dim=float(_padded(same(op.head_dim))),
         group_tiles=float(rows // _PACKED_ROWS - 1) if packed else 0.0,
         kv_bytes=kv_bytes,
         reread_bytes=kv_bytes * (tiles - 1) if packed else kv_bytes * group,
@@ -256,7 +260,7 @@ def decode_work(
 
 def shared_work(op: Attention, num_sms: int, splits_per_sm: float, tokens_per_split: float) -> DecodeWork:
     """The same of the shared kernel, which takes as long for a group of query heads as for one."""
-    tiles = ceil(op.num_heads // op.num_kv_heads / _SHARED_ROWS)
+    tiles = -(-(op.num_heads // op.num_kv_heads) // _SHARED_ROWS)
     alone = replace(op, num_heads=op.num_kv_heads * tiles, num_kv_heads=op.num_kv_heads * tiles)
     work = decode_work(alone, False, num_sms, splits_per_sm, tokens_per_split)
     kv_bytes = work.kv_bytes / tiles

@@ -7,10 +7,15 @@ from functools import lru_cache
 from math import exp, log, log2
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
+from kraken_sim.program.many import each, is_many
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from kraken_sim.costs.gemm_constants import GemmConstants
+    from kraken_sim.program.many import Sizes
 
 
 class CorrectionGrid(NamedTuple):
@@ -46,11 +51,13 @@ def parse_grid(table: Mapping[str, Mapping[str, float]]) -> CorrectionGrid:
     return CorrectionGrid(_log2(ms), _log2(ns), _log2(ks), factors)
 
 
-def gemm_correction_factor(constants: GemmConstants, m: int, n: int, k: int) -> float:
+def gemm_correction_factor(constants: GemmConstants, m: Sizes, n: Sizes, k: Sizes) -> Sizes:
     """Factor on the model's time at one shape; outside the knots the edge value holds."""
     grid = grid_of(constants)
     if grid is None:
         return 1.0
+    if is_many(m) or is_many(n) or is_many(k):
+        return _factors(grid, *(each(log2, size) for size in np.broadcast_arrays(m, n, k)))
     i, u = _locate(grid.m_knots, log2(m))
     j, v = _locate(grid.n_knots, log2(n))
     h, w = _locate(grid.k_knots, log2(k))
@@ -59,10 +66,35 @@ def gemm_correction_factor(constants: GemmConstants, m: int, n: int, k: int) -> 
     def along_k(row: tuple[float, ...]) -> float:
         return row[h] + w * (row[h + 1] - row[h])
 
-    a, b = along_k(low[j]), along_k(low[j + 1])
-    c, d = along_k(high[j]), along_k(high[j + 1])
+    return exp(_between(along_k(low[j]), along_k(low[j + 1]), along_k(high[j]), along_k(high[j + 1]), u, v))
+
+
+def _between(a: Sizes, b: Sizes, c: Sizes, d: Sizes, u: Sizes, v: Sizes) -> Sizes:
     first, second = a + v * (b - a), c + v * (d - c)
-    return exp(first + u * (second - first))
+    return first + u * (second - first)
+
+
+def _factors(grid: CorrectionGrid, log_m: Sizes, log_n: Sizes, log_k: Sizes) -> Sizes:
+    """The same of many shapes, by the logarithms of their sizes."""
+    (i, u), (j, v), (h, w) = (
+        _locate_many(np.array(knots), logs)
+        for knots, logs in ((grid.m_knots, log_m), (grid.n_knots, log_n), (grid.k_knots, log_k))
+    )
+    table = np.array(grid.log_factors)
+
+    def along_k(m: Sizes, n: Sizes) -> Sizes:
+        return table[m, n, h] + w * (table[m, n, h + 1] - table[m, n, h])
+
+    corners = along_k(i, j), along_k(i, j + 1), along_k(i + 1, j), along_k(i + 1, j + 1)
+    return each(exp, _between(*corners, u, v))
+
+
+def _locate_many(knots: Sizes, x: Sizes) -> tuple[Sizes, Sizes]:
+    last = len(knots) - 2
+    index = np.clip(np.searchsorted(knots, x, side="right") - 1, 0, last)
+    share = (x - knots[index]) / (knots[index + 1] - knots[index])
+    outside = np.where(x <= knots[0], 0.0, 1.0)
+    return index, np.where((x <= knots[0]) | (x >= knots[-1]), outside, share)
 
 
 def _locate(knots: tuple[float, ...], x: float) -> tuple[int, float]:

@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from kraken_sim.costs.gemm_shapes import MAX_SPLIT, MIN_K_PER_SPLIT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from kraken_sim.costs.gemm_constants import GemmConstants
     from kraken_sim.costs.gemm_shapes import Tile
     from kraken_sim.costs.types import Number
     from kraken_sim.hardware.device import Device
+    from kraken_sim.program.many import Maths
 
 REFERENCE_TILE_ELEMENTS = 128 * 256
 """The tile that `tile_s` is stated for; a definition, 128 x 256 being the largest of cuBLAS's (`gemm_shapes`)."""
@@ -32,14 +31,6 @@ finite."""
 
 _PARTIAL_SUM_BYTES = 4.0
 """Bytes of a partial sum of a split product, which is kept in fp32; a definition."""
-
-
-class Maths(NamedTuple):
-    """The functions that differ between floats and arrays."""
-
-    maximum: Callable[[Number, Number], Number]
-    minimum: Callable[[Number, Number], Number]
-    ceil: Callable[[Number], Number]
 
 
 class Demand(NamedTuple):
@@ -143,7 +134,7 @@ def busy_s(compute: Number, memory: Number, c: GemmConstants, maths: Maths) -> N
     high = maths.maximum(compute, memory)
     low = maths.minimum(compute, memory)
     p = c.overlap_exponent
-    return c.launch_s + high * (1.0 + (low / high) ** p) ** (1.0 / p)
+    return c.launch_s + high * maths.power(1.0 + maths.power(low / high, p), 1.0 / p)
 
 
 def split_cost_s(d: Demand, split: Number, r: Rates, c: GemmConstants) -> Number:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
+from kraken_sim.program.many import is_many, maths_for, where
+
 if TYPE_CHECKING:
     from kraken_sim.program.formats import DType
+    from kraken_sim.program.many import Sizes
 
 
 class Tile(NamedTuple):
     """An output tile of `rows` x `cols` elements that one CTA computes; `ctas_per_sm` fit on one SM."""
 
-    rows: int
-    cols: int
-    ctas_per_sm: int
+    rows: Sizes
+    cols: Sizes
+    ctas_per_sm: Sizes
 
 
 PERSISTENT_GENERATIONS = frozenset({"hopper", "blackwell"})
@@ -98,6 +104,10 @@ def is_persistent(generation: str) -> bool:
     return generation in PERSISTENT_GENERATIONS
 
 
+_NO_TILE, _NO_GRID = 1 << 40, 1 << 60
+"""What stands for no width and for no number of CTAs; a definition, beyond all sizes."""
+
+
 class KernelGrid(NamedTuple):
     """How a persistent kernel is launched: `ctas` walk over `tiles`.
 
@@ -105,12 +115,12 @@ class KernelGrid(NamedTuple):
     as CTAs become free, so that a CTA that starts late takes what is left.
     """
 
-    ctas: int
-    tiles: int
-    dynamic: bool
+    ctas: Sizes
+    tiles: Sizes
+    dynamic: Sizes
 
 
-def persistent_grid(m: int, n: int, num_sms: int) -> KernelGrid:
+def persistent_grid(m: Sizes, n: Sizes, num_sms: int) -> KernelGrid:
     """The grid that cuBLAS launches for y[m, n] on Hopper.
 
     Read off the names and grids of 1,012 `nvjet` kernels (two H200, CUDA 13.0). Where tiles of at most 256 x 128
@@ -120,31 +130,34 @@ def persistent_grid(m: int, n: int, num_sms: int) -> KernelGrid:
     8 CTAs, 99 % of the schedules right.
     """
     fit = num_sms - num_sms % _GRID_STEP
-    found = []
+    ctas, squarest = _NO_GRID, _NO_TILE
     for rows in _TILE_ROWS:
         bands = -(-m // rows)
         width = _tile_width(n, fit // bands)
-        if width is not None and rows == min(_TILE_ROWS) and width <= _CLUSTERED_WIDTH:
-            width = _tile_width(n, _CLUSTERED_CTAS * num_sms // _READ_OFF_SMS // bands) or width
-        if width is not None and rows * width <= _LARGEST_TILE:
-            found.append((max(width / rows, rows / width), bands * -(-n // width)))
-    if found:
-        ctas = min(found)[1]
-        return KernelGrid(ctas, ctas, dynamic=False)
-    if m * n <= _TWICE_COVERED * num_sms * _LARGEST_TILE:
-        return KernelGrid(num_sms, 2 * fit, dynamic=False)
-    return KernelGrid(num_sms, max(2 * num_sms + 1, -(-m * n // _TYPICAL_TILE)), dynamic=True)
+        if rows == min(_TILE_ROWS):
+            clustered = _tile_width(n, _CLUSTERED_CTAS * num_sms // _READ_OFF_SMS // bands)
+            width = where((width <= _CLUSTERED_WIDTH) & (clustered < _NO_TILE), clustered, width)
+        longer = where(width > rows, width / rows, rows / width)
+        grid = bands * -(-n // width)
+        better = (rows * width <= _LARGEST_TILE) & ((longer < squarest) | ((longer == squarest) & (grid < ctas)))
+        ctas, squarest = where(better, grid, ctas), where(better, longer, squarest)
+    found, twice = ctas < _NO_GRID, m * n <= _TWICE_COVERED * num_sms * _LARGEST_TILE
+    fetched = -(-m * n // _TYPICAL_TILE)
+    several = where(twice, 2 * fit, where(fetched > 2 * num_sms, fetched, 2 * num_sms + 1))
+    return KernelGrid(where(found, ctas, num_sms), where(found, ctas, several), where(found | twice, False, True))
 
 
-def _tile_width(n: int, columns: int) -> int | None:
-    """The narrowest tile that covers n with `columns` tiles; None if there is none."""
-    if columns < 1:
-        return None
-    wanted = -(-n // columns)
-    return next((width for width in _TILE_WIDTHS if width >= wanted), None)
+def _tile_width(n: Sizes, columns: Sizes) -> Sizes:
+    """The narrowest tile that covers n with `columns` tiles; `_NO_TILE` if there is none."""
+    wanted = -(-n // where(columns < 1, 1, columns))
+    if is_many(wanted):
+        widths = np.array((*_TILE_WIDTHS, _NO_TILE))[np.searchsorted(_TILE_WIDTHS, wanted)]
+        return np.where(columns < 1, _NO_TILE, widths)
+    index = bisect_left(_TILE_WIDTHS, wanted)
+    return _TILE_WIDTHS[index] if columns >= 1 and index < len(_TILE_WIDTHS) else _NO_TILE
 
 
-def row_alignment_bytes(n: int, k: int, inputs: DType, outputs: DType) -> int:
+def row_alignment_bytes(n: Sizes, k: Sizes, inputs: DType, outputs: DType) -> Sizes:
     """Bytes that every row of x[m, k], W[n, k] and y[m, n] is aligned to, 2 to 16.
 
     Rows of x and W are k elements long and rows of y n; the smaller power of two that divides both counts. Formats of
@@ -152,4 +165,5 @@ def row_alignment_bytes(n: int, k: int, inputs: DType, outputs: DType) -> int:
     """
     rows_of_y = (n & -n) * outputs.num_bytes
     rows_of_x = (k & -k) * inputs.num_bytes if inputs.num_bytes > 1 else FULL_ALIGNMENT_BYTES
-    return min(FULL_ALIGNMENT_BYTES, rows_of_x, rows_of_y)
+    minimum = maths_for(n, k).minimum
+    return minimum(FULL_ALIGNMENT_BYTES, minimum(rows_of_x, rows_of_y))

@@ -10,19 +10,21 @@ of an add, that weights have pushed out of L2 cost a DRAM latency for every roun
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from math import ceil
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from kraken_sim.costs.types import KernelCost, Number
 from kraken_sim.errors import InputError, Problem
 from kraken_sim.files.meaning import Meaning, Table, exactly, holds, means
+from kraken_sim.program.many import POINTS, bit_length, least, maths_for, where
 from kraken_sim.program.ops import Copy, Elementwise, Embedding, Norm
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from kraken_sim.hardware.device import Device
+
+    Raised = Callable[[Number, Number], Number]
 
 MemoryBoundOp = Norm | Elementwise | Copy | Embedding
 
@@ -239,16 +241,17 @@ def memory_bound_cost(op: MemoryBoundOp, device: Device, constants: MemoryBoundC
     kind = kind_of(op)
     stream = stream_of(op)
     rates = stream_rates(constants, kind)
-    times = stream_times(stream, rates, device, 1.0)
+    maths = maths_for(stream.num_bytes)
+    times = stream_times(stream, rates, device, 1.0, maths.power)
     launch_s = rates.launch_s
     if isinstance(op, Embedding) and not op.positions:
         # The constants are of both kernels; the add is a pointwise one, than which no kernel starts faster.
         added = stream_rates(constants, ELEMENTWISE)
         launch_s = max(min(launch_s, added.launch_s), launch_s - added.launch_s - added.cta_s)
         times = times._replace(busy_s=times.busy_s - (rates.launch_s - launch_s))
-    hbm_bytes = float(times.hbm_bytes)
-    busy_s = max(times.busy_s, launch_s + hbm_bytes / device.hbm_bandwidth_bytes_per_s)
-    ctas = int(stream.ctas)
+    hbm_bytes = times.hbm_bytes
+    busy_s = maths.maximum(times.busy_s, launch_s + hbm_bytes / device.hbm_bandwidth_bytes_per_s)
+    ctas = stream.ctas
     ctas_per_sm = max(1, int(rates.ctas_per_sm))
     slots = device.num_sms * ctas_per_sm
     return KernelCost(
@@ -262,8 +265,12 @@ def memory_bound_cost(op: MemoryBoundOp, device: Device, constants: MemoryBoundC
         fixed_s=launch_s,
         compute_s=times.ctas_s,
         memory_s=times.memory_s,
-        detail=f"{ctas} CTAs, {ctas / slots:.1f} waves, {hbm_bytes / max(stream.num_bytes, 1.0):.0%} from HBM",
+        detail="" if maths is POINTS else _detail(ctas, ctas / slots, hbm_bytes / max(stream.num_bytes, 1.0)),
     )
+
+
+def _detail(ctas: int, waves: float, far: float) -> str:
+    return f"{ctas} CTAs, {waves:.1f} waves, {far:.0%} from HBM"
 
 
 def kind_of(op: MemoryBoundOp) -> str:
@@ -292,41 +299,44 @@ def kind_of(op: MemoryBoundOp) -> str:
 def stream_of(op: MemoryBoundOp) -> Stream:
     """CTAs and bytes of `op`: of norms one CTA a row, or several short rows; of embeddings one for a part of a row."""
     if isinstance(op, Norm):
-        tensor = float(op.num_tokens) * op.hidden_size * op.dtype.num_bytes
-        cold = op.cold_parameters or op.cold_inputs > 0
-        rounds = 1 if op.fused else ceil(op.hidden_size / _NORM_ELEMENTS_PER_ROUND)
-        rows_per_cta = max(1, _FUSED_ELEMENTS_PER_CTA // op.hidden_size) if op.fused else 1
-        ctas = ceil(op.num_tokens / rows_per_cta)
-        return Stream(ctas, op.moved_bytes, op.cold_inputs * tensor, 0.0, float(rounds if cold else 0))
+        tensor = 1.0 * op.num_tokens * op.hidden_size * op.dtype.num_bytes
+        cold = op.cold_parameters | (op.cold_inputs > 0)
+        rounds = 1 if op.fused else -(-op.hidden_size // _NORM_ELEMENTS_PER_ROUND)
+        maximum = maths_for(op.hidden_size).maximum
+        rows_per_cta = maximum(1, _FUSED_ELEMENTS_PER_CTA // op.hidden_size) if op.fused else 1
+        ctas = -(-op.num_tokens // rows_per_cta)
+        return Stream(ctas, op.moved_bytes, op.cold_inputs * tensor, 0.0, 1.0 * rounds * cold)
     if isinstance(op, Elementwise):
-        cold_bytes = float(op.cold_inputs) * op.num_elements * op.dtype.num_bytes
+        cold_bytes = 1.0 * op.cold_inputs * op.num_elements * op.dtype.num_bytes
         if op.rows is not None and op.num_outputs == 0:
             return _reduction(op, op.rows)
         elements = _STRIDED_ELEMENTS_PER_CTA if op.strided else _POINTWISE_ELEMENTS_PER_CTA
-        ctas = op.rows or ceil(op.num_elements / elements)
-        return Stream(ctas, op.moved_bytes, cold_bytes, 0.0, 1.0 if op.cold_inputs else 0.0)
+        ctas = -(-op.num_elements // elements) if op.rows is None else op.rows
+        return Stream(ctas, op.moved_bytes, cold_bytes, 0.0, 1.0 * (op.cold_inputs > 0))
     if isinstance(op, Copy):
         part = _STRIDED_BYTES_PER_CTA if op.strided else _COPY_BYTES_PER_CTA
-        return Stream(ceil(op.num_bytes / part), 2.0 * op.num_bytes, 0.0)
-    row_bytes = float(op.hidden_size) * op.dtype.num_bytes
+        return Stream(-(-op.num_bytes // part), 2.0 * op.num_bytes, 0.0)
+    row_bytes = 1.0 * op.hidden_size * op.dtype.num_bytes
     moves = _GATHER_MOVES + _POSITION_MOVES * op.positions
     moved, table = moves * op.num_tokens * row_bytes, op.num_tokens * row_bytes
-    serial = float(op.num_tokens) if op.num_tokens <= _SERIAL_ROWS else 0.0
-    return Stream(op.num_tokens * ceil(row_bytes / _GATHER_BYTES_PER_CTA), moved, table, serial)
+    serial = 1.0 * op.num_tokens * (op.num_tokens <= _SERIAL_ROWS)
+    parts = -(-op.hidden_size * op.dtype.num_bytes // _GATHER_BYTES_PER_CTA)
+    return Stream(op.num_tokens * parts, moved, table, serial)
 
 
-def _reduction(op: Elementwise, rows: int) -> Stream:
+def _reduction(op: Elementwise, rows: Number) -> Stream:
     """Torch's reduction of rows: as many rows a CTA as there are, up to one a warp, before several warps share a row.
 
     So a few dozen rows are each read by one warp, load after load, and take longer than one row or very wide ones.
     """
     width = op.num_elements / rows
-    rows_per_cta = min(_REDUCTION_THREADS // _WARP, 2 ** (rows.bit_length() - 1))
+    maths = maths_for(op.num_elements, rows)
+    rows_per_cta = maths.minimum(_REDUCTION_THREADS // _WARP, 2 ** (bit_length(rows) - 1))
     a_thread = width * rows_per_cta / _REDUCTION_THREADS
-    if a_thread >= min(_LEAST_SHARED * rows_per_cta, _LEAST_SHARED**2):
-        a_thread, rows_per_cta = width / _REDUCTION_THREADS, 1
-    loads = float(ceil(a_thread / _REDUCTION_UNROLL))
-    return Stream(ceil(rows / rows_per_cta), op.moved_bytes, 0.0, loads)
+    shared = a_thread >= maths.minimum(_LEAST_SHARED * rows_per_cta, _LEAST_SHARED**2)
+    a_thread, rows_per_cta = where(shared, width / _REDUCTION_THREADS, a_thread), where(shared, 1, rows_per_cta)
+    loads = 1.0 * maths.ceil(a_thread / _REDUCTION_UNROLL)
+    return Stream(-(-rows // rows_per_cta), op.moved_bytes, 0.0, loads)
 
 
 def kernel_row(constants: MemoryBoundConstants, kind: str) -> Mapping[str, float]:
@@ -353,7 +363,7 @@ def stream_rates(constants: MemoryBoundConstants, kind: str) -> StreamRates:
     )
 
 
-def stream_times(stream: Stream, rates: StreamRates, device: Device, warm: Number) -> StreamTimes:
+def stream_times(stream: Stream, rates: StreamRates, device: Device, warm: Number, raised: Raised = pow) -> StreamTimes:
     """Times of a stream; `warm` 1 when its inputs were just written, 0 when they come from HBM."""
     waves = _larger(stream.ctas / (device.num_sms * rates.ctas_per_sm), 1.0)
     ctas_s = waves * (rates.cta_s + stream.num_bytes / stream.ctas / rates.cta_bytes_per_s)
@@ -367,7 +377,7 @@ def stream_times(stream: Stream, rates: StreamRates, device: Device, warm: Numbe
     # CTAs of a second wave work while those of the first wait.
     waits_s = stream.cold_rounds * rates.cold_round_s * _clipped(2.0 - waves)
     one_by_one_s = waits_s + stream.serial_rows * rates.row_s
-    busy_s = rates.launch_s + (ctas_s**power + memory_s**power) ** (1.0 / power) + one_by_one_s
+    busy_s = rates.launch_s + raised(raised(ctas_s, power) + raised(memory_s, power), 1.0 / power) + one_by_one_s
     return StreamTimes(busy_s, ctas_s, memory_s, hbm_bytes)
 
 
@@ -383,13 +393,13 @@ def _flops(op: MemoryBoundOp) -> float:
     if isinstance(op, Norm):
         return _NORM_FLOPS * op.num_tokens * op.hidden_size
     if isinstance(op, Elementwise):
-        return float(op.num_elements)
-    return float(op.num_tokens * op.hidden_size) if isinstance(op, Embedding) and op.positions else 0.0
+        return 1.0 * op.num_elements
+    return 1.0 * (op.num_tokens * op.hidden_size) if isinstance(op, Embedding) and op.positions else 0.0
 
 
 def _check(op: MemoryBoundOp) -> None:
     names = ("num_tokens", "hidden_size", "num_elements", "num_inputs", "num_bytes")
-    sizes = {name: getattr(op, name) for name in names if hasattr(op, name)}
+    sizes = {name: least(getattr(op, name)) for name in names if hasattr(op, name)}
     problems = [Problem(name, "must be positive", size, "1") for name, size in sizes.items() if not size > 0]
     if problems:
         raise InputError(problems)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from kraken_sim.program.formats import ComputeDType as ComputeDType
 from kraken_sim.program.formats import DType as DType  # noqa: TC001 - the rest of the package has it from here
+from kraken_sim.program.many import maths_for
 
 if TYPE_CHECKING:
     from kraken_sim.program.formats import Quantization
@@ -81,7 +82,10 @@ class Attention:
     @property
     def seen_len(self) -> int:
         """Keys that the new tokens of a sequence attend to together."""
-        return self.kv_len if self.window is None else min(self.kv_len, self.q_len + self.window - 1)
+        if self.window is None:
+            return self.kv_len
+        seen: int = maths_for(self.q_len, self.kv_len).minimum(self.kv_len, self.q_len + self.window - 1)
+        return seen
 
     @property
     def kv_num_bytes(self) -> int:
@@ -143,13 +147,13 @@ class Elementwise:
     @property
     def moved_bytes(self) -> float:
         """Bytes that are read and written."""
-        return float(self.num_elements) * self.num_inputs * self.dtype.num_bytes + self.written_bytes
+        return 1.0 * self.num_elements * self.num_inputs * self.dtype.num_bytes + self.written_bytes
 
     @property
     def written_bytes(self) -> float:
         """Bytes that are written."""
         converted = self.num_elements if self.converted is None else self.converted
-        kept_bytes = float(self.num_elements - converted) * self.dtype.num_bytes
+        kept_bytes = 1.0 * (self.num_elements - converted) * self.dtype.num_bytes
         written = self.dtype if self.output_dtype is None else self.output_dtype
         return self.num_outputs * (kept_bytes + converted * written.bytes_per_element)
 

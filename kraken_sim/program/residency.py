@@ -61,11 +61,10 @@ class _Walk:
         cold = self.since_residual > self.held_bytes
         self.since_residual = 0.0 if _uses_residual(op) else self.since_residual + _new_bytes(op)
         if isinstance(op, Norm):
-            inputs = op.adds if cold else 0
-            changed = replace(op, cold_parameters=self.cold_parameters, cold_inputs=inputs)
+            changed = replace(op, cold_parameters=self.cold_parameters, cold_inputs=op.adds * cold)
             return replace(step, op=changed)
-        if isinstance(op, Elementwise) and op.function == _RESIDUAL and cold:
-            return replace(step, op=replace(op, cold_inputs=op.num_inputs - 1))
+        if isinstance(op, Elementwise) and op.function == _RESIDUAL:
+            return replace(step, op=replace(op, cold_inputs=(op.num_inputs - 1) * cold))
         return step
 
 
@@ -78,13 +77,13 @@ def _new_bytes(op: Op) -> float:
     if isinstance(op, Collective):
         return 0.0
     if isinstance(op, Copy):
-        return float(op.num_bytes)
+        return 1.0 * op.num_bytes
     if isinstance(op, Gemm):
-        return op.n * op.k * op.bytes_per_weight + float(op.m * op.n) * op.dtype.num_bytes
+        return op.n * op.k * op.bytes_per_weight + 1.0 * (op.m * op.n) * op.dtype.num_bytes
     if isinstance(op, Attention):
         written_bytes = op.q_len * op.num_heads * op.dtype.num_bytes
-        cached_bytes = 2 * op.seen_len * op.num_kv_heads * op.kv_num_bytes if op.q_len < op.kv_len else 0
-        return float(op.batch * op.head_dim) * (written_bytes + cached_bytes)
+        cached_bytes = 2 * op.seen_len * op.num_kv_heads * op.kv_num_bytes * (op.q_len < op.kv_len)
+        return 1.0 * (op.batch * op.head_dim) * (written_bytes + cached_bytes)
     if isinstance(op, Elementwise):
         return op.written_bytes
-    return float(op.num_tokens * op.hidden_size) * op.dtype.num_bytes
+    return 1.0 * (op.num_tokens * op.hidden_size) * op.dtype.num_bytes

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from kraken_sim.costs.collectives.graph import nvls_ctas, search_rings
 from kraken_sim.costs.collectives.tuning import LL128, NVLS, SIMPLE, NcclChoice, channel_count, tuning_table
 from kraken_sim.errors import InputError
+from kraken_sim.program.many import same, where
 from kraken_sim.program.ops import CollectiveKind
 
 if TYPE_CHECKING:
@@ -54,16 +55,17 @@ def nccl_choice(
 def _best(
     num_bytes: int, table: Sequence[TuningEntry], algorithm: str | None, protocol: str | None
 ) -> TuningEntry | None:
-    best, best_us = None, float("inf")
-    for entry in table:
+    best, best_us = -1, float("inf")
+    for index, entry in enumerate(table):
         if (algorithm is not None and entry.algorithm != algorithm) or (
             protocol is not None and entry.protocol != protocol
         ):
             continue
         time_us = entry.time_us(num_bytes)
-        if time_us < best_us:
-            best, best_us = entry, time_us
-    return best
+        faster = time_us < best_us
+        best, best_us = where(faster, index, best), where(faster, time_us, best_us)
+    found = same(best)
+    return None if found < 0 else table[found]
 
 
 def _no_candidate(policy: CollectivePolicy, interconnect: Interconnect) -> InputError:

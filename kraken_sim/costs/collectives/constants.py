@@ -6,15 +6,19 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
 from kraken_sim.errors import InputError
 from kraken_sim.files.meaning import Meaning, Table, exactly, holds, means
 from kraken_sim.hardware.interconnect import InterconnectKind
+from kraken_sim.program.many import each, is_many, same
 from kraken_sim.program.ops import CollectiveKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from kraken_sim.files.meaning import Said
+    from kraken_sim.program.many import Sizes
 
 LINK_CLASS: Mapping[InterconnectKind, str] = {
     InterconnectKind.NVSWITCH: "nvlink",
@@ -230,8 +234,10 @@ def link_value(constants: CollectiveConstants, field: str, link_class: str, prot
         ) from None
 
 
-def interpolate_knots(knots: Mapping[str, float], x: float) -> float:
+def interpolate_knots(knots: Mapping[str, float], x: Sizes) -> Sizes:
     """Piecewise linear through `knots` (keys are numbers), constant beyond the ends; 1 without knots."""
+    if is_many(x) and knots:
+        return _interpolated(np.array([float(key) for key in knots]), np.array([*knots.values()]), x)
     low_x, low_y = -1.0, -1.0
     for key, y in knots.items():
         knot_x = float(key)
@@ -243,22 +249,32 @@ def interpolate_knots(knots: Mapping[str, float], x: float) -> float:
     return low_y if low_x >= 0.0 else 1.0
 
 
+def _interpolated(knots: Sizes, values: Sizes, x: Sizes) -> Sizes:
+    after = np.searchsorted(knots, x)
+    high = np.clip(after, 1, len(knots) - 1)
+    if len(knots) == 1:
+        return np.full(len(x), values[0])
+    low = high - 1
+    between = values[low] + (values[high] - values[low]) * (x - knots[low]) / (knots[high] - knots[low])
+    return np.where(after == 0, values[0], np.where(after == len(knots), values[-1], between))
+
+
 LEAST_MARGINAL = 0.5
 """What a further byte takes at least, of the mean of those before; a limit of ours."""
 
 
-def extended_knots(knots: Mapping[str, float], x: float) -> float:
+def extended_knots(knots: Mapping[str, float], x: Sizes) -> Sizes:
     """As `interpolate_knots`; beyond the last knot each further byte takes what one of the last octave took.
 
     For what still gains speed at the largest message that was measured: its start is a smaller share of a larger one.
     """
     last = float(max(knots, key=float, default="0"))
-    if x <= last or not knots:
+    if not knots or same(x <= last):
         return interpolate_knots(knots, x)
     mean = interpolate_knots(knots, last)
     marginal = 2.0 * mean - interpolate_knots(knots, last - 1.0)
     marginal = min(max(marginal, LEAST_MARGINAL * mean), mean)
-    return marginal + (mean - marginal) * math.exp2(last - x)
+    return marginal + (mean - marginal) * each(math.exp2, last - x)
 
 
 EAGER_CALL_S = 2.1e-6

@@ -17,6 +17,7 @@ from kraken_sim.costs.collectives.kinds import num_steps, ring_bytes
 from kraken_sim.costs.collectives.tuning import NVLS, TREE
 from kraken_sim.costs.types import CollectiveCost
 from kraken_sim.hardware.interconnect import InterconnectKind
+from kraken_sim.program.many import each, is_many, maths_for
 from kraken_sim.program.ops import CollectiveKind
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from kraken_sim.costs.collectives.constants import CollectiveConstants
     from kraken_sim.costs.collectives.tuning import NcclChoice
     from kraken_sim.hardware.interconnect import Interconnect
+    from kraken_sim.program.many import Sizes
 
 CORNER = 8.0
 """Exponent of the soft minimum between channel-bound and link-bound rates (2 is round, infinity is sharp). Assumed: the
@@ -54,11 +56,11 @@ LEAST_KEPT = 0.05
 """Share of the link rate that a ring of two keeps at least; a limit of ours, far below any fitted loss."""
 
 
-def soft_min(first: float, second: float) -> float:
+def soft_min(first: Sizes, second: Sizes) -> Sizes:
     """A smooth minimum: within 9 % of the smaller one, and monotone in both."""
-    low, high = (first, second) if first < second else (second, first)
-    ratio: float = (low / high) ** CORNER
-    return low / math.pow(1.0 + ratio, 1.0 / CORNER)
+    maths = maths_for(first, second)
+    low, high = maths.minimum(first, second), maths.maximum(first, second)
+    return low / maths.power(1.0 + maths.power(low / high, CORNER), 1.0 / CORNER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +69,8 @@ class Wire:
 
     base_s: float
     step_s: float
-    rate_bytes_per_s: float
-    line_bytes_per_s: float
+    rate_bytes_per_s: Sizes
+    line_bytes_per_s: Sizes
 
 
 def line_rate_bytes_per_s(interconnect: Interconnect, constants: CollectiveConstants) -> float:
@@ -134,11 +136,12 @@ def wire(
     knots = constants.correction(kind, protocol)
     if knots:
         alike = num_bytes * min(1.0, NVLS_FITTED_GPUS / interconnect.num_devices) if protocol == NVLS else num_bytes
-        log_size = math.log2(max(1.0, alike))
+        log_size = each(math.log2, maths_for(alike).maximum(1.0, alike))
         link /= extended_knots(knots, log_size) if protocol == NVLS else interpolate_knots(knots, log_size)
     channels = choice.parallelism * efficiency * constants.factor(kind, protocol, "channel")
     channels *= link_value(constants, "channel_bytes_per_s", link_class, protocol)
-    rate = min(soft_min(channels, link), host_memory_bytes_per_s(interconnect))
+    rate = soft_min(channels, link)
+    rate = maths_for(rate).minimum(rate, host_memory_bytes_per_s(interconnect))
     base_s = link_value(constants, "base_s", link_class, protocol) * constants.factor(kind, protocol, "base")
     step_s = link_value(constants, "step_s", link_class, protocol) * constants.factor(kind, protocol, "step")
     return Wire(
@@ -231,7 +234,7 @@ def _cost(
         channels=choice.channels,
         hbm_bytes=hbm_bytes,
         link_bytes=sent_bytes,
-        detail=f"NCCL {choice.algorithm} {choice.protocol}, {choice.channels} channels",
+        detail="" if is_many(transfer_s) else f"NCCL {choice.algorithm} {choice.protocol}, {choice.channels} channels",
         line_bytes_per_s=taken.line_bytes_per_s,
     )
 

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from kraken_sim.costs.collectives.call import CollectiveCall
     from kraken_sim.hardware.device import Device
     from kraken_sim.hardware.interconnect import Across, Interconnect
+    from kraken_sim.program.many import Sizes
 
 
 NETWORK_STEP_US: Mapping[str, Mapping[str, float]] = {
@@ -291,7 +292,7 @@ def across_of(interconnect: Interconnect) -> Across:
     return interconnect.across
 
 
-def _time_us(entry: TuningEntry, num_bytes: int, *, late: bool) -> float:
+def _time_us(entry: TuningEntry, num_bytes: Sizes, *, late: bool) -> Sizes:
     """NCCL's estimate; `late` adds the plateau of an AllReduce by Ring Simple."""
     late = late and entry.algorithm == RING and entry.protocol == SIMPLE
     return entry.time_us(num_bytes) + (entry.latency_us * (PLATEAU_FACTOR - 1.0) if late else 0.0)

@@ -22,6 +22,7 @@ from kraken_sim.costs.collectives.tuning import LL128, PROTOCOLS, SEND_RECV
 from kraken_sim.costs.types import CollectiveCost
 from kraken_sim.errors import InputError, Problem, closest
 from kraken_sim.hardware.interconnect import InterconnectKind
+from kraken_sim.program.many import least, same
 from kraken_sim.program.ops import CollectiveKind
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def collective_cost(
     if policy.library is Library.CUSTOM and not algorithms_for(kind, Library.CUSTOM, spans_nodes=False):
         message = f"custom kernels exist for {' and '.join(_custom_kinds())} only, not for {kind}"
         raise InputError.single(f"{PATH}.library", message, policy.library.value, "library: nccl")
-    if interconnect.num_devices <= 1 or num_bytes == 0:
+    if interconnect.num_devices <= 1 or same(num_bytes == 0):
         return NOTHING
     constants = of_version(constants, policy.nccl_minor_version)
     call = CollectiveCall(kind, num_bytes, staged(interconnect, policy), device, constants, policy)
@@ -143,7 +144,7 @@ def check_bytes(num_bytes: int) -> None:
     Raises:
         InputError: It is negative.
     """
-    if num_bytes < 0:
+    if least(num_bytes) < 0:
         raise InputError.single("num_bytes", "a message cannot have fewer than 0 bytes", num_bytes, "1048576")
 
 

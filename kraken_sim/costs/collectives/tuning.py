@@ -11,9 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from kraken_sim.costs.collectives.graph import nvls_channel_gbps, nvls_switch_gbps, search_rings
 from kraken_sim.costs.collectives.kinds import num_steps
 from kraken_sim.hardware.interconnect import InterconnectKind
+from kraken_sim.program.many import bit_length, is_many, maths_for
 from kraken_sim.program.ops import CollectiveKind
 
 if TYPE_CHECKING:
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from kraken_sim.costs.collectives.graph import NcclGraph
     from kraken_sim.hardware.device import Device
     from kraken_sim.hardware.interconnect import Interconnect
+    from kraken_sim.program.many import Sizes
 
 RING, TREE, NVLS, NVLS_TREE = "ring", "tree", "nvls", "nvls_tree"
 LL, LL128, SIMPLE = "ll", "ll128", "simple"
@@ -138,15 +142,20 @@ class TuningEntry:
     bandwidth_gbps: float
     corrected: bool = False
 
-    def time_us(self, num_bytes: int) -> float:
+    def time_us(self, num_bytes: Sizes) -> Sizes:
         """NCCL's estimate for a message (ncclTopoGetAlgoTime)."""
         bandwidth = self.bandwidth_gbps
         if self.algorithm == TREE or self.corrected:
-            index = (num_bytes >> 6).bit_length() - 1
-            factors = TREE_CORRECTION[self.protocol]
-            if 0 <= index < len(factors):
-                bandwidth *= factors[index]
+            bandwidth *= _tree_correction(self.protocol, bit_length(num_bytes >> 6) - 1)
         return self.latency_us + num_bytes / (1000.0 * bandwidth)
+
+
+def _tree_correction(protocol: str, index: Sizes) -> Sizes:
+    """The factor of that number; 1 where there is none."""
+    factors = TREE_CORRECTION[protocol]
+    if is_many(index):
+        return np.array((*factors, 1.0))[np.where((index >= 0) & (index < len(factors)), index, -1)]
+    return factors[index] if 0 <= index < len(factors) else 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +164,8 @@ class NcclChoice:
 
     algorithm: str
     protocol: str
-    channels: int
-    parallelism: float
+    channels: Sizes
+    parallelism: Sizes
 
 
 def generation_index(compute_capability: int) -> int:
@@ -280,7 +289,7 @@ def min_traffic_bytes(minor: int) -> int:
 
 
 def channel_count(
-    num_bytes: int,
+    num_bytes: Sizes,
     algorithm: str,
     protocol: str,
     num_devices: int,
@@ -288,7 +297,7 @@ def channel_count(
     max_channels: int,
     minor: int,
     kind: CollectiveKind = CollectiveKind.ALL_REDUCE,
-) -> tuple[int, float]:
+) -> tuple[Sizes, Sizes]:
     """Channels that NCCL gives a message, and how many times that of the busiest of them makes the message.
 
     `max_channels` is the communicator's count after NCCL_MAX_NCHANNELS (for NVLS its own), `minor` NCCL's version.
@@ -296,17 +305,17 @@ def channel_count(
     threads = MAX_THREADS[protocol]
     if protocol == SIMPLE and graph.bus_gbps <= PCI_WIDTH_GBPS:
         threads = PCI_SIMPLE_THREADS
-    count = max_channels
+    count, maths = max_channels, maths_for(num_bytes)
     if algorithm != NVLS:
         threshold = THREAD_THRESHOLD[protocol]
         if algorithm == RING and protocol == LL:
             threshold *= num_devices
-        count = max(1, min(count, num_bytes // (threads * threshold)))
+        count = maths.maximum(1, maths.minimum(count, num_bytes // (threads * threshold)))
     # NCCL counts a byte of an AllReduce twice, and a byte in LL four times.
     traffic_per_byte = (2 if kind is CollectiveKind.ALL_REDUCE else 1) * (4 if protocol == LL else 1)
     cell = min_traffic_bytes(minor) // traffic_per_byte
     if not cell:
-        return count, float(count)
+        return count, 1.0 * count
     cells = -(-num_bytes // cell)
     cells_per_channel = -(-cells // count)
-    return -(-cells // cells_per_channel), max(1.0, num_bytes / (cells_per_channel * cell))
+    return -(-cells // cells_per_channel), maths.maximum(1.0, num_bytes / (cells_per_channel * cell))
