@@ -28,11 +28,21 @@ def long_sweep(folder: Path) -> list[str]:
     return [sys.executable, "-m", "kraken_sim.cli", "sweep", str(file), "--yes", "--out", out, "--jobs", "2"]
 
 
+def started(command: list[str]) -> subprocess.Popen[str]:
+    """A command that leads a group of its own, and hears Ctrl-C even where whoever started the tests does not."""
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_parallel_sweep_leaves_no_process_and_keeps_its_work(how: signal.Signals, tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        long_sweep(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+    process = started(long_sweep(tmp_path))
     try:
         wait_for(lambda: len(list((tmp_path / "r.parquet.parts").glob("*.part"))) >= 2)
         assert len(family_of(process.pid)) >= 3
@@ -52,7 +62,8 @@ def test_a_stopped_parallel_sweep_leaves_no_process_and_keeps_its_work(how: sign
 
 
 COMMANDS = {
-    "paper": ("paper", "--grid", "paper_grid_interconnects", "--json"),
+    "serve": ("serve", "chat_service", "--json"),
+    "procure": ("procure", "chat_purchase", "--json"),
     "calibrate": ("calibrate", str(MEASURED), "--base", "h200-sxm-x2", "--out"),
 }
 STOPPED = (
@@ -70,8 +81,8 @@ STOPPED = (
 @pytest.mark.parametrize(
     ("command", "how", "word"),
     [
-        ("paper", signal.SIGTERM, "terminated"),
-        ("paper", signal.SIGINT, "interrupted"),
+        ("serve", signal.SIGTERM, "terminated"),
+        ("procure", signal.SIGINT, "interrupted"),
         ("calibrate", signal.SIGTERM, "terminated"),
         ("calibrate", signal.SIGKILL, None),
     ],
@@ -80,13 +91,7 @@ def test_any_command_that_is_stopped_says_one_line_and_leaves_nothing(
     command: str, how: signal.Signals, word: str | None, tmp_path: Path
 ) -> None:
     arguments = [str(int(how)), *COMMANDS[command], str(tmp_path / "out.yaml")]
-    process = subprocess.Popen(
-        [sys.executable, "-c", STOPPED, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    process = started([sys.executable, "-c", STOPPED, *arguments])
     _, said = process.communicate(timeout=ENOUGH_S)
     assert process.returncode == (-how if word is None else 128 + how), said
     assert said == ("" if word is None else f"{word}: no file is half written; the same command starts again\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import subprocess
@@ -154,6 +155,18 @@ def test_standard_output_may_be_closed_or_cut_off(redirect: str, tmp_path: Path)
     assert done.returncode == 0
     assert done.stderr in ("", f"report: {page}\n")
     assert page.read_text(encoding="utf-8").endswith("</html>")
+
+
+def test_a_standard_output_without_a_buffer_drops_nothing_in_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # As PYTHONUNBUFFERED has it, and a disk that has room for a part: write(2) takes that part and says so.
+    with io.TextIOWrapper((tmp_path / "out").open("wb", buffering=0), "utf-8", write_through=True) as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        with files_limited_to(4096):
+            assert main(["schema"]) == 2
+        assert "standard output: cannot be written: File too large" in capsys.readouterr().err
+        sys.stdout.close()
 
 
 def test_a_full_standard_output_is_an_error() -> None:

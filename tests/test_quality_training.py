@@ -21,6 +21,7 @@ torch = pytest.importorskip("torch")
 
 import quality_worker  # noqa: E402
 import torch.multiprocessing as mp  # noqa: E402
+from process_support import files_limited_to  # noqa: E402
 from quality_support import KRAKEN, SHAPE, TRAINING, byte_corpus, recipe  # noqa: E402
 
 from validation.models import ARCHITECTURES, build_model  # noqa: E402
@@ -36,7 +37,7 @@ from validation.quality.optimizer import Optimizer, rate_at  # noqa: E402
 from validation.quality.place import Place  # noqa: E402
 from validation.quality.recipe import Recipe, read_recipe  # noqa: E402
 from validation.quality.train import main  # noqa: E402
-from validation.quality.trainer import Trainer  # noqa: E402
+from validation.quality.trainer import Trainer, read_result  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -217,6 +218,25 @@ def test_a_killed_process_goes_on_bit_for_bit(tmp_path: Path, corpus: Corpus) ->
     Trainer(again, corpus, whole, ALONE).run()
     assert steps_of(run) == steps_of(whole)
     assert same(weights_of(run), weights_of(whole))
+
+
+def test_a_full_disk_ends_a_run_with_a_sentence_and_it_goes_on(
+    tmp_path: Path, corpus: Corpus, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, run = tmp_path / "recipe.yaml", tmp_path / "run"
+    path.write_text(json.dumps({"name": "full", "model": SHAPE, "training": TRAINING}))
+    arguments = [str(path), "--data", str(corpus.folder), "--out", str(run), "--device", "cpu"]
+    with files_limited_to(5000):
+        assert main(arguments) == 2
+    assert "cannot be written: File too large; the run is as of its last checkpoint" in capsys.readouterr().err
+    assert checkpoint.latest(run) is None
+    (run / "log.jsonl").write_text('{"step": 2}\n[]\n{"step": 3}\n')
+    assert main(arguments) == 0
+    (run / "result.json").write_text("{")
+    with pytest.raises(InputError, match="cannot be read"):
+        read_result(run)
+    assert main([*arguments, "--deadline", "nan"]) == 2
+    assert "--deadline: must be a positive number" in capsys.readouterr().err
 
 
 def test_a_checkpoint_is_the_one_before_until_all_of_the_next_is_there(

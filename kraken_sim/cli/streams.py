@@ -7,6 +7,7 @@ characters that a terminal obeys.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import signal
 import sys
@@ -37,9 +38,21 @@ def prepare() -> None:
             while (descriptor := os.open(os.devnull, os.O_RDWR)) < 3:
                 pass
             setattr(sys, name, os.fdopen(descriptor, "w", encoding="utf-8"))
+        _take_whole(name)
         reconfigure = getattr(getattr(sys, name), "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")
+
+
+def _take_whole(name: str) -> None:
+    """Give a stream a buffer that has none, as under PYTHONUNBUFFERED.
+
+    Without one, what a full disk has no room for is dropped in silence.
+    """
+    stream = getattr(sys, name)
+    raw = getattr(stream, "buffer", None)
+    if isinstance(raw, io.RawIOBase):
+        setattr(sys, name, os.fdopen(os.dup(raw.fileno()), "w", encoding=stream.encoding))
 
 
 @contextlib.contextmanager

@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kraken_sim.errors import InputError, KrakenSimError
+from kraken_sim.errors import InputError
 from kraken_sim.files.whole import write_whole
+from validation.command import check_positive, exit_code
 from validation.progress import say
 from validation.quality.tokenizer import END_OF_TEXT, ByteTokenizer, Tokenizer, read_tokenizer, train_bpe
 
@@ -274,26 +275,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--max-document-bytes", type=int, default=MAX_DOCUMENT_BYTES, help="longer ones are left out")
     parser.add_argument("--max-bytes", type=int, help="of a larger text take about so much, drawn by chance")
     given = parser.parse_args(argv)
-    try:
-        if not 0 < given.validation_share < 1:
-            raise InputError.single("--validation-share", "must lie between 0 and 1", given.validation_share, "0.02")
-        corpus = prepare(
-            given.paths,
-            given.out,
-            vocab_size=None if given.bytes else given.vocabulary,
-            suffixes=given.suffix,
-            separator=given.separator,
-            validation_share=given.validation_share,
-            max_document_bytes=given.max_document_bytes,
-            max_bytes=given.max_bytes,
-        )
-    except KrakenSimError as error:
-        say(f"error: {error}")
-        return error.exit_code
+    return exit_code(lambda: _prepare(given), given.out, "the same command begins anew")
+
+
+def _prepare(given: argparse.Namespace) -> None:
+    check_positive(given, "--vocabulary", "--max-document-bytes", "--max-bytes")
+    if not 0 < given.validation_share < 1:
+        raise InputError.single("--validation-share", "must lie between 0 and 1", given.validation_share, "0.02")
+    corpus = prepare(
+        given.paths,
+        given.out,
+        vocab_size=None if given.bytes else given.vocabulary,
+        suffixes=given.suffix,
+        separator=given.separator,
+        validation_share=given.validation_share,
+        max_document_bytes=given.max_document_bytes,
+        max_bytes=given.max_bytes,
+    )
     for split in SPLITS:
         documents, size, tokens = corpus.num_documents[split], corpus.num_bytes[split], corpus.num_tokens[split]
         say(f"{split}: {documents:,} documents, {size / 1e6:,.1f} MB, {tokens / 1e6:,.2f} M tokens")
-    return 0
 
 
 if __name__ == "__main__":

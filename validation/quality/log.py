@@ -24,6 +24,8 @@ def read_log(run: Path) -> list[dict[str, Any]]:
             line = json.loads(text)
         except ValueError:
             break
+        if not isinstance(line, dict) or not isinstance(line.get("step"), int):
+            break
         lines.append(line)
     return lines
 

@@ -17,15 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from kraken_sim.errors import InputError, KrakenSimError
 from kraken_sim.files.whole import write_whole
 from kraken_sim.report.page import PALETTE, TextTable
-from validation.progress import say
+from validation.command import exit_code
 from validation.quality.corpus import Corpus, open_corpus
 from validation.quality.curves import write_curves
 from validation.quality.experiment import Experiment, Outcome, outcome_of, perplexity_ratio, run_folder
 from validation.quality.log import read_log
-from validation.quality.runs import add_arguments, run_given
+from validation.quality.runs import GOES_ON, add_arguments, run_given
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -160,20 +159,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="validation.quality.parity", description="Trains models and compares them.")
     add_arguments(parser)
     given = parser.parse_args(argv)
-    try:
-        experiment, _ = run_given(given)
-        rows = write_results(experiment, open_corpus(given.data), given.out)
-    except OSError as error:
-        say(f"error: {InputError.single('--out', error.strerror or type(error).__name__, str(given.out))}")
-        return InputError.exit_code
-    except KrakenSimError as error:
-        say(f"error: {error}")
-        return error.exit_code
+    return exit_code(lambda: _compare(given), given.out, GOES_ON)
+
+
+def _compare(given: argparse.Namespace) -> None:
+    experiment, _ = run_given(given)
+    rows = write_results(experiment, open_corpus(given.data), given.out)
     console = Console(width=140)
     if rows:
         console.print(table_of(experiment, rows).rich())
     console.print(f"Curves: {given.out / 'parity.html'}")
-    return 0
 
 
 if __name__ == "__main__":

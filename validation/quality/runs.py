@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from kraken_sim.errors import InputError, KrakenSimError
+from kraken_sim.errors import InputError
 from kraken_sim.files.whole import write_whole
+from validation.command import check_positive, exit_code
 from validation.models import ARCHITECTURES
 from validation.models.communication import Group
 from validation.progress import duration, say
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     Map = Callable[..., Iterable[Any]]
 
 
+GOES_ON = "runs are as of their last checkpoints, the same command goes on"
 FITTED = "tokens.json"
 """What `fit` found: runs that go on keep it."""
 WARM_UP_STEPS = 10
@@ -223,13 +225,7 @@ def run_given(given: argparse.Namespace) -> tuple[Experiment, bool]:
     Raises:
         InputError: what is wrong with the arguments or the files they name.
     """
-    for name, value in (
-        ("--workers", given.workers),
-        ("--deadline", given.deadline),
-        ("--peak-flops", given.peak_flops),
-    ):
-        if value is not None and not value > 0:
-            raise InputError.single(name, "must be positive", value)
+    check_positive(given, "--workers", "--deadline", "--peak-flops")
     experiment, begun = read_experiment(given.experiment, ARCHITECTURES), time.monotonic()
     if given.fit and given.deadline is None:
         raise InputError.single("--fit", "needs a deadline to fit the runs to", example="--deadline 600")
@@ -251,12 +247,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0, or 2 where the input is wrong."""
     parser = argparse.ArgumentParser(prog="validation.quality.runs", description="Runs an experiment.")
     add_arguments(parser)
-    try:
-        run_given(parser.parse_args(argv))
-    except KrakenSimError as error:
-        say(f"error: {error}")
-        return error.exit_code
-    return 0
+    given = parser.parse_args(argv)
+    return exit_code(lambda: _run_all_given(given), given.out, GOES_ON)
+
+
+def _run_all_given(given: argparse.Namespace) -> None:
+    run_given(given)
 
 
 if __name__ == "__main__":

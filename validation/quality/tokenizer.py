@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Final
 
 from kraken_sim.errors import InputError
+from kraken_sim.files.whole import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -99,7 +100,7 @@ class BpeTokenizer(Tokenizer):
 
     def save(self, folder: Path) -> None:
         """In the format of the library."""
-        self._inner.save(str(folder / _FILE))
+        write_whole(folder / _FILE, self._inner.to_str(pretty=True).encode())
 
     def identity(self) -> str:
         """Of its whole description."""

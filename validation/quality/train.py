@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kraken_sim.errors import KrakenSimError
+from validation.command import check_positive, exit_code
 from validation.models import ARCHITECTURES
 from validation.progress import say
 from validation.quality.corpus import open_corpus
@@ -42,18 +42,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--deadline", type=float, metavar="SECONDS", help="stop before; the run can go on later")
     given = parser.parse_args(argv)
-    try:
-        stop_at_s = time.monotonic() + given.deadline if given.deadline else None
-        recipe = read_recipe(given.recipe, ARCHITECTURES)
-        with join(given.devices_per_model, given.device) as place:
-            result = Trainer(recipe, open_corpus(given.data), given.out, place, given.peak_flops).run(stop_at_s)
-            if place.leads:
-                write_curves(given.out / "curves.html", recipe.name, {recipe.name: read_log(given.out)})
-                _tell(result, given.out)
-    except KrakenSimError as error:
-        say(f"error: {error}")
-        return error.exit_code
-    return 0
+    return exit_code(lambda: _train(given), given.out, "the run is as of its last checkpoint, the same command goes on")
+
+
+def _train(given: argparse.Namespace) -> None:
+    check_positive(given, "--devices-per-model", "--deadline", "--peak-flops")
+    stop_at_s = time.monotonic() + given.deadline if given.deadline else None
+    recipe = read_recipe(given.recipe, ARCHITECTURES)
+    with join(given.devices_per_model, given.device) as place:
+        result = Trainer(recipe, open_corpus(given.data), given.out, place, given.peak_flops).run(stop_at_s)
+        if place.leads:
+            write_curves(given.out / "curves.html", recipe.name, {recipe.name: read_log(given.out)})
+            _tell(result, given.out)
 
 
 def _tell(result: Result | None, run: Path) -> None:

@@ -277,6 +277,14 @@ def _share(recipe: Recipe, place: Place) -> int:
 
 
 def read_result(run: Path) -> Result | None:
-    """What a finished run came to; None where it is not finished."""
+    """What a finished run came to; None where it is not finished.
+
+    Raises:
+        InputError: its file is damaged.
+    """
     path = run / RESULT
-    return Result(**json.loads(path.read_text())) if path.exists() else None
+    try:
+        return Result(**json.loads(path.read_text())) if path.exists() else None
+    except (ValueError, TypeError) as error:
+        message = f"cannot be read ({type(error).__name__}); without it the run is finished anew"
+        raise InputError.single("--out", message, str(path)) from None

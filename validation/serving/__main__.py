@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -15,8 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from kraken_sim.errors import InputError
+from kraken_sim.files.ours import check_replaceable
+from kraken_sim.files.whole import is_special
 from kraken_sim.models.hf import config_from_fields
 from kraken_sim.serving.arrivals import Lengths, Requests, drawn_requests
+from validation.command import check_positive, exit_code
 from validation.models import build_model
 from validation.models.communication import Group
 from validation.serving.bench import attention_lines, host_lines, launch_lines
@@ -53,6 +59,9 @@ TINY = {
     "tie_word_embeddings": False,
 }
 """A model for CPUs, where decisions count and times do not."""
+
+_BEGINS = b'{"kind": "header", "device_name": '
+"""What a file of this begins with."""
 
 PROMPT, OUTPUT = Lengths(512, 0.7, 16, 1536), Lengths(128, 0.7, 2, 500)
 TINY_PROMPT, TINY_OUTPUT = Lengths(48, 0.7, 4, 128), Lengths(12, 0.7, 1, 48)
@@ -99,8 +108,8 @@ def trace_line(fraction: float | None, requests: Requests, log: Log) -> dict[str
     }
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Measures."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code 0, or 2 where the input is wrong."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -111,7 +120,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--max-num-seqs", type=int, default=64)
     parser.add_argument("--max-num-batched-tokens", type=int, default=1024)
     parser.add_argument("--most-seconds", type=float, default=270.0, help="no further trace is begun after these")
+    parser.add_argument("--force", action="store_true", help="replace a file that this did not write")
     args = parser.parse_args(argv)
+    return exit_code(lambda: _measure(args), args.out, "what is written is kept, the same command begins anew")
+
+
+def _measure(args: argparse.Namespace) -> None:
+    check_positive(args, "--burst", "--seconds", "--max-num-seqs", "--max-num-batched-tokens", "--most-seconds")
+    for fraction in args.fractions:
+        if not 0.0 < fraction < math.inf:
+            raise InputError.single("--fractions", "must be positive numbers", fraction, "0.3 0.6 0.85")
+    check_replaceable(args.out, "--out", force=args.force, ours=_is_ours(args.out))
     begun = time.perf_counter()
     row = 192 if args.tiny else 2048
     fields = TINY if args.tiny else LLAMA_8B
@@ -144,6 +163,14 @@ def main(argv: Sequence[str] | None = None) -> None:
             log = replay(engine, requests, max_num_batched_tokens=args.max_num_batched_tokens)
             write(trace_line(fraction, requests, log))
             write({"kind": "note", "text": f"{fraction:g} of it", "elapsed_s": time.perf_counter() - begun})
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file begins as those do that this writes."""
+    if is_special(path) or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(_BEGINS)) in (_BEGINS, b"")
 
 
 def _at_once(requests: Requests) -> Requests:
@@ -193,4 +220,4 @@ def _or_without_flash(engine: ServingEngine, call: Callable[[], None]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
