@@ -7,13 +7,26 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from kraken_sim.calibration.attention import attention_periods
+from kraken_sim.costs.attention import attention_cost
 from kraken_sim.costs.collectives import all_reduce_cost
 from kraken_sim.costs.collectives.policy import CollectivePolicy, Library, Selection
 from kraken_sim.profiles.load import load_profile, profile_path
 from kraken_sim.profiles.profile import Provenance, ProvenanceKind
 from kraken_sim.profiles.write import BlockText, section
+from kraken_sim.program.formats import DType
+from kraken_sim.program.ops import Attention
 from validation import public_tables, refit
-from validation.public_tables import CARDS, HOPPER, KIB, MIB, collective_samples, custom_samples, nccl_samples
+from validation.public_tables import (
+    CARDS,
+    HOPPER,
+    KIB,
+    MIB,
+    collective_samples,
+    custom_samples,
+    flash_samples,
+    nccl_samples,
+)
 from validation.refit_carried import carried, contention_of_another_card
 from validation.refit_shipped import Shipped
 
@@ -121,6 +134,30 @@ def test_rows_of_other_machines_versions_and_sizes_are_no_samples(tmp_path: Path
     assert newest.time_s == pytest.approx(1e-5)
 
 
+def test_flash_attention_s_rows_are_prompts_of_more_than_a_token_without_rotary_embedding(tmp_path: Path) -> None:
+    rows = ["1,512,8,2,128,0.02", "4,1,8,8,128,0.01", "1,512,8,2,512,0.09"]
+    head = "batch_size,isl,num_heads,num_key_value_heads,head_dim,latency_ms"
+    write(tmp_path, "ctx_attn_bf16_h100sxm_vllm.csv", head, rows)
+    (sample,) = flash_samples(tmp_path, H100_CARD)
+    assert (sample.q_len, sample.head_dim, sample.composite, sample.rotary) == (512, 128, True, False)
+    device, constants = load_profile(H100).device, load_profile(H100).attention
+    rotating = attention_periods([replace(sample, rotary=True)], device, constants)
+    assert attention_periods([sample], device, constants)[0] < rotating[0]
+    assert not flash_samples(tmp_path, next(card for card in CARDS if card.profile == "h200-sxm-x8"))
+
+
+@pytest.mark.parametrize("name", [A100, "l40s-x8", "b200-sxm-x8"])
+def test_bare_prefill_is_flash_attention_s_and_faster_than_an_engine_s(name: str) -> None:
+    profile = load_profile(name)
+    op = Attention(4, 8192, 8192, 32, 8, 128, causal=True, dtype=DType.BFLOAT16)
+    assert "FlashAttention" in profile.provenance["attention.prefill.128.efficiency"].source
+    bare, engine = (
+        attention_cost(op, profile.device, constants).busy_s
+        for constants in (profile.attention, profile.serving_attention or profile.attention)
+    )
+    assert bare < 0.97 * engine
+
+
 def write(folder: Path, name: str, head: str, rows: list[str]) -> None:
     (folder / name).write_text("\n".join([head, *rows]), encoding="utf-8")
 
@@ -135,7 +172,7 @@ def test_a_dry_run_prints_errors_and_writes_nothing(tmp_path: Path, capsys: pyte
     before = path.stat().st_mtime_ns
     assert refit.main(["--public-data", str(tmp_path), "--only", path.stem, "--dry-run"]) == 0
     printed = capsys.readouterr().out
-    blocks = ["gemm", "attention", "collectives", "contention", "memory_bound"]
+    blocks = ["gemm", "attention", "serving_attention", "collectives", "contention", "memory_bound"]
     assert [line.split()[1] for line in printed.splitlines()] == blocks
     assert path.stat().st_mtime_ns == before
 

@@ -11,7 +11,7 @@ from math import log1p, log2, pi, sqrt
 from statistics import fmean
 from typing import TYPE_CHECKING, Final
 
-from kraken_sim.calibration.attention import attention_periods, attention_shape, phase_class
+from kraken_sim.calibration.attention import attention_periods, attention_shape, fit_attention, phase_class
 from kraken_sim.calibration.gemm import gemm_periods, gemm_shape
 from kraken_sim.hardware.device import GENERATIONS
 from kraken_sim.predict.uncertainty import NORMAL_QUANTILE
@@ -22,7 +22,7 @@ from kraken_sim.profiles.transfer import carry_over_attention
 from kraken_sim.program.formats import Quantization
 from validation.accuracy_shapes import by_name, held_out, relative_errors
 from validation.accuracy_table import NO_BAR, Bar, Line, Section, line
-from validation.public_tables import CARDS, OVER_A_BASE, attention_samples, gemm_samples
+from validation.public_tables import CARDS, OVER_A_BASE, attention_samples, flash_samples, gemm_samples
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,17 +30,32 @@ if TYPE_CHECKING:
 
     from kraken_sim.calibration.attention import AttentionSample
     from kraken_sim.calibration.gemm import GemmSample
+    from kraken_sim.calibration.split import Fit
     from kraken_sim.costs.attention_constants import AttentionConstants
     from kraken_sim.hardware.device import Device
     from kraken_sim.profiles.profile import HardwareProfile
+    from validation.public_tables import Card
 
 SAME_CHIP: Final = frozenset({"h100-sxm-x8", "h200-sxm-x8"})
 """One chip with two memories: one of them left out while the other stays is an easy case."""
 
+CUDNN: Final = "h200-sxm-x8"
+"""The profile whose bare attention was measured under torch."""
+LONG_PROMPT: Final = 4096
+"""Tokens of a prompt from which on attention is all products; a choice of ours."""
+_OF_CACHE_WRITE: Final = (
+    "launch_s", "serving_hbm_efficiency", "serving_l2_bytes_per_s", "serving_l2_share", "serving_kv_weight",
+    "serving_prefill_s",
+)  # fmt: skip
+"""What rows of an engine have beside the kernel, which is the engine's on any card."""
 LEFT_OUT_BAR: Final = Bar(mean=0.15)
 ALL: Final = (*CARDS, *OVER_A_BASE)
 _LABELS: Final = ("GPU left out", "constants of")
 _EXTRA: Final = ("within the stated error's 90 %", "mean with the shares kept")
+_BARE_NOTE: Final = (
+    "FlashAttention-2 on A100, 3 on H100, as vLLM runs them, with the write of the cache. The engine's are the context "
+    "kernels of TensorRT-LLM on the very card: a fifth slower, so bare attention is not theirs."
+)
 _NOTE: Final = (
     "Constants are fitted to the other card and moved by the two datasheets; shapes are those that no card's fit has "
     "seen. The rule has numbers of its own (work per joule by generation, a full rate of 0.95 of the peak, waves and "
@@ -52,7 +67,7 @@ _NOTE: Final = (
 
 def left_out_sections(folder: Path) -> list[Section]:
     """GEMM in bf16 and fp8, and attention, of each card with constants of another."""
-    return [gemm_left_out(folder), fp8_left_out(folder), attention_left_out(folder)]
+    return [gemm_left_out(folder), fp8_left_out(folder), attention_left_out(folder), bare_left_out(folder)]
 
 
 def gemm_left_out(folder: Path) -> Section:
@@ -76,6 +91,40 @@ def attention_left_out(folder: Path) -> Section:
             lines += _attention_lines(samples, load_profile(card.profile), load_profile(source))
     title = "Attention on a GPU left out, from its datasheet, with what serving engines add"
     return Section("left_out_attention", title, (*_LABELS, "phase"), by_name(lines), _EXTRA)
+
+
+def bare_left_out(folder: Path) -> Section:
+    """FlashAttention's prefills of each card with a table of them: its own fit, its engine's, and other cards'."""
+    cards = [card for card in CARDS if card.flash and (folder / f"ctx_attn_bf16_{card.flash_tables}.csv").is_file()]
+    fits = {card.profile: _flash_fit(folder, card) for card in cards}
+    lines = []
+    for name, own in fits.items():
+        target = load_profile(name)
+        samples = [sample for sample, _ in own.held_out]
+        others = {f"FlashAttention, {other}": (fits[other].constants, other) for other in fits if other != name}
+        bare = {f"torch's cuDNN, {CUDNN}": (load_profile(CUDNN).attention, CUDNN)}
+        engine = {f"the engine's, {name}": (target.serving_attention or target.attention, name)}
+        for label, (constants, other) in (others | bare | engine).items():
+            source = load_profile(other)
+            moved = carry_over_attention(constants, source.device, target.device, source.gemm.mma_efficiency)
+            added = {field: getattr(own.constants, field) for field in _OF_CACHE_WRITE}
+            periods_s = attention_periods(
+                samples, target.device, replace(moved, **added), target.launch.graph_node_gap_s
+            )
+            errors = relative_errors(samples, periods_s)
+            long = [error for sample, error in zip(samples, errors, strict=True) if sample.q_len >= LONG_PROMPT]
+            stated = carried_error("attention", source, target.device) if other != name else 0.0
+            inside = f"{100 * within(errors, stated or 0.0):.0f}" if other != name else ""
+            lines.append(line((name, label), errors, NO_BAR, (inside, f"{100 * fmean(long):+.1f}")))
+    extra = (_EXTRA[0], f"bias from {LONG_PROMPT} tokens on")
+    title = "Prefill of FlashAttention on a GPU left out, from its datasheet"
+    return Section("left_out_bare", title, _LABELS, by_name(lines), extra, note=_BARE_NOTE)
+
+
+def _flash_fit(folder: Path, card: Card) -> Fit[AttentionConstants, AttentionSample]:
+    profile = load_profile(card.profile)
+    gap_s = profile.launch.graph_node_gap_s
+    return fit_attention(flash_samples(folder, card), profile.device, graph_node_gap_s=gap_s)
 
 
 def left_out_sources(name: str, quantization: Quantization | None = None) -> list[str]:

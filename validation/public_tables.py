@@ -6,6 +6,7 @@ with a first line that says where they are from, they are
 - `gemm_bf16_<card>.csv`: m, n, k, latency_ms (means of CUDA-graph replays), and so fp8, fp8block, nvfp4 for bf16;
 - `ctx_attn_bf16_<card>.csv`, `gen_attn_bf16_<card>.csv`: batch_size, isl or kv_len, num_heads, num_key_value_heads,
   head_dim, latency_ms, of the whole attention of a serving engine;
+- `ctx_attn_bf16_<card>_vllm.csv`: the same of FlashAttention in vLLM, with the write of the cache, no rotary embedding;
 - `nccl_all_reduce.csv`, `nccl_other_collectives.csv`: system, nccl_version, op, num_gpus, message_bytes, latency_ms, of
   nccl-tests;
 - `custom_all_reduce.csv`: system, framework_version, num_gpus, message_bytes, latency_ms, of engines' own AllReduces.
@@ -13,7 +14,7 @@ with a first line that says where they are from, they are
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from kraken_sim.calibration.attention import AttentionSample
@@ -46,6 +47,8 @@ FORMAT_OF_TABLE: Final = {
 """Number formats in the names of tables of products."""
 
 KIB, MIB = 1 << 10, 1 << 20
+MAX_FLASH_DIM: Final = 256
+"""The widest heads of FlashAttention-2 and 3 (flash_api.cpp of both); a definition of theirs."""
 MIN_SIDE: Final = 256
 """Smaller products are all launch."""
 MIN_BYTES, MAX_BYTES = KIB, 256 * MIB
@@ -67,6 +70,8 @@ class Card:
         nccl_versions: of the AllReduces, oldest first; other collectives are fitted to the last one's.
         custom: of engines' AllReduces by version, the rule by which it picks kernels.
         box: the shipped profile of the machine whose collectives the tables have, where that is not `profile`.
+        flash: what ran FlashAttention, where there is a table of it.
+        flash_tables: its part of that table's name.
     """
 
     profile: str
@@ -77,6 +82,8 @@ class Card:
     nccl_versions: tuple[str, ...]
     custom: Mapping[str, Callable[[int, int], str]]
     box: str = ""
+    flash: str = ""
+    flash_tables: str = ""
 
     @property
     def machine(self) -> str:
@@ -138,9 +145,11 @@ CARDS: Final = (
     Card("l40s-x8", "L40S (PCIe gen4)", "l40s_pcie_trtllm", TRTLLM, "l40s", ("2.27.3",),
          {"SGLang 0.5.10": vllm_pair, "vLLM 0.14.0": vllm_pair}, "l40s-x8-slow-host"),
     Card("a100-sxm4-80gb-x8", "A100-SXM4-80GB", "a100sxm80_trtllm", "TensorRT-LLM 1.0.0", "a100_sxm", ("2.27.3",),
-         {"SGLang 0.5.10": sglang, "vLLM 0.14.0": vllm, "TRTLLM 1.0.0": trtllm_ampere}),
+         {"SGLang 0.5.10": sglang, "vLLM 0.14.0": vllm, "TRTLLM 1.0.0": trtllm_ampere},
+         flash="FlashAttention-2 of vLLM 0.14.0", flash_tables="a100sxm80_vllm"),
     Card("h200-sxm-x8", "H200-SXM", "h200sxm_trtllm", TRTLLM, "h200_sxm", ("2.26.2", "2.29.2"), HOPPER),
-    Card("h100-sxm-x8", "H100-SXM", "h100sxm_trtllm", TRTLLM, "h100_sxm", ("2.27.3", "2.29.2"), HOPPER),
+    Card("h100-sxm-x8", "H100-SXM", "h100sxm_trtllm", TRTLLM, "h100_sxm", ("2.27.3", "2.29.2"), HOPPER,
+         flash="FlashAttention-3 of vLLM 0.24.0", flash_tables="h100sxm_vllm"),
 )  # fmt: skip
 """Cards with tables, in the order in which their profiles are fitted."""
 
@@ -181,6 +190,19 @@ def attention_samples(folder: Path, card: Card) -> list[AttentionSample]:
     """Prefills and decode steps, with all that a serving engine runs around the kernel."""
     tables = {name: rows_of(folder / f"{name}_attn_bf16_{card.tables}.csv") for name in ("ctx", "gen")}
     return [_attention(row) for rows in tables.values() for row in rows]
+
+
+def flash_samples(folder: Path, card: Card) -> list[AttentionSample]:
+    """FlashAttention's prefills with the write of the cache; no samples where the card has no such table.
+
+    Left out are prompts of one token, which its decode kernel takes, and heads wider than 256, which are another
+    version's (`vllm_flash_attn_fa4` on H100).
+    """
+    if not card.flash_tables:
+        return []
+    rows = rows_of(folder / f"ctx_attn_bf16_{card.flash_tables}.csv")
+    samples = [replace(_attention(row), rotary=False) for row in rows]
+    return [sample for sample in samples if sample.q_len > 1 and sample.head_dim <= MAX_FLASH_DIM]
 
 
 def float8_cache_samples(folder: Path, card: Card) -> list[AttentionSample]:

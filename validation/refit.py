@@ -20,6 +20,7 @@ from kraken_sim.files.whole import write_whole
 from kraken_sim.profiles.load import profile_path
 from validation.public_data import add_public_data_option, folder_of_option
 from validation.public_tables import CARDS, OVER_A_BASE
+from validation.refit_attention import bare_attention, published_attention, published_float8_cache
 from validation.refit_carried import (
     OTHER_CARD,
     carried,
@@ -36,13 +37,7 @@ from validation.refit_measured import (
     measured_quantising,
     nodes_of_measured,
 )
-from validation.refit_published import (
-    prefill_of_published,
-    published_attention,
-    published_float8_cache,
-    published_gemm,
-    published_quantised_gemms,
-)
+from validation.refit_published import published_gemm, published_quantised_gemms
 from validation.refit_shipped import Shipped, said
 from validation.refit_wires import host_links, unmeasured_wires, wires_of_box
 
@@ -68,7 +63,8 @@ FROM_PAIR: Final = ("attention", "memory_bound", "contention")
 def steps(tables: Path) -> list[tuple[str, Callable[[Shipped], None]]]:
     """What makes each profile's blocks, in an order in which each finds what it starts from."""
     fits = (published_gemm, published_quantised_gemms, published_attention, published_float8_cache)
-    blocks = ("gemm", "attention", "collectives")
+    blocks = ("gemm", "attention", "serving_attention", "collectives")
+    flash = {card.profile: card for card in CARDS if card.flash}
     return [
         *((name, partial(nodes_of_measured, name=name, source=PAIR, folder=MEASUREMENTS)) for name in PUBLISHED),
         *((card.profile, partial(fit, card=card, folder=tables)) for card in CARDS for fit in fits),
@@ -78,6 +74,7 @@ def steps(tables: Path) -> list[tuple[str, Callable[[Shipped], None]]]:
             for card in OVER_A_BASE
             for fit in (*fits, published_collectives)
         ),
+        *((name, partial(bare_attention, name=name, flash=flash[A100], folder=tables)) for name in (A100, L40S)),
         (A100_40, partial(carried, name=A100_40, source=A100, blocks=blocks, how="the 80 GB card")),
         (PAIR, partial(measured, name=PAIR, public=H200, folder=MEASUREMENTS)),
         (PAIR, partial(of_same_chip, name=PAIR, source=H200, block="attention_float8", how=H200)),
@@ -95,7 +92,7 @@ def steps(tables: Path) -> list[tuple[str, Callable[[Shipped], None]]]:
         (H200, partial(carried, name=H200, source=PAIR, blocks=("power",), how="one H200")),
         (H100, partial(carried, name=H100, source=PAIR, blocks=FROM_PAIR, how=f"two {SAME_CHIP}", factor=OTHER_CARD)),
         (H100, partial(carried, name=H100, source=PAIR, blocks=("power",), how=f"one {SAME_CHIP}", factor=OTHER_CARD)),
-        *((card.profile, partial(prefill_of_published, card=card, chip=H200)) for card in OVER_A_BASE),
+        *((name, partial(bare_attention, name=name, flash=flash[H100], folder=tables, decode=H200)) for name in OTHERS),
         *((name, partial(contention_of_another_card, name=name, source=PAIR)) for name in (A100, A100_40, L40S)),
         *((name, partial(kernels_of_another_card, name=name, chip=PAIR)) for name in (A100, A100_40, L40S)),
         (BOX, partial(wires_of_box, name=BOX)),

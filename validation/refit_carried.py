@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from kraken_sim.calibration.kept import common_provenance
 from kraken_sim.profiles.carried_errors import carried_error
 from kraken_sim.profiles.profile import Provenance, ProvenanceKind
 from kraken_sim.profiles.transfer import carry_over_memory_bound
@@ -73,7 +74,8 @@ def launch_of_published(shipped: Shipped, name: str, source: str, how: str) -> N
 
 
 def _carried(target: HardwareProfile, block: str, where: Provenance, how: str, factor: float) -> Provenance:
-    return Provenance(said(target, block).kind, f"carried over from {how}", _widened(where.residual, factor))
+    known = common_provenance(target, block) or where
+    return Provenance(known.kind, f"carried over from {how}", _widened(where.residual, factor))
 
 
 def _widened(error: float | None, factor: float) -> float | None:

@@ -58,6 +58,8 @@ class AttentionSample:
     composite: bool
     kv_dtype: DType | None = None
     """The cache's format where that is not `dtype`."""
+    rotary: bool = True
+    """Whether a composite prefill has the rotary embedding in it, beside the write of the cache."""
 
     @property
     def op(self) -> Attention:
@@ -105,8 +107,10 @@ class DecodeTable:
 def prefill_columns(samples: Sequence[AttentionSample], device: Device) -> PrefillTable:
     """The tiles of prefill samples on `device`."""
     works = [prefill_work(s.op, tiling_of(device.kernel_generation, s.head_dim), device.num_sms) for s in samples]
+    work = PrefillWork(*np.array(works).T)
+    rotary = np.array([float(s.rotary) for s in samples])
     return PrefillTable(
-        work=PrefillWork(*np.array(works).T),
+        work=work._replace(serving_q_bytes=work.serving_q_bytes * rotary),
         head_dim=np.array([s.head_dim for s in samples], dtype=np.int64),
         composite=np.array([float(s.composite) for s in samples]),
         peak_flops=np.array([device.peak_flops[s.dtype] for s in samples]),

@@ -28,10 +28,11 @@ LEFT_OUT_ERRORS: Final[Mapping[str, float]] = {
 }
 """Mean relative error of a block on a GPU of another generation than the one it was fitted to. Measured, each of A100,
 H100, H200, L40S and B200 left out in turn (docs/accuracy-tables.md): GEMM 10 to 13 % in bf16 and fp8; attention of
-serving engines 10 to 15 % in prefill and 21 to 41 % in decode, of which the mean is stated; of bare attention the 17 %
-from A100 to H100; fp8_block: H200, L40S and B200 (22 to 25 %); nvfp4: the fp8 of H200 on B200 (32 %); attention_float8:
-that of H200 on B200 and L40S (40 and 51 %); collectives: the fits of A100, H100 and L40S carried over to each other.
-Memory-bound kernels: assumed. Of near relatives the errors are less (`NEAR_WIDENING`)."""
+serving engines 10 to 15 % in prefill and 21 to 41 % in decode, of which the mean is stated; of bare attention 9 to 16 %
+(FlashAttention on A100 and H100, each from the other and from cuDNN on H200), a little more is stated; fp8_block: H200,
+L40S and B200 (22 to 25 %); nvfp4: the fp8 of H200 on B200 (32 %); attention_float8: that of H200 on B200 and L40S (40
+and 51 %); collectives: the fits of A100, H100 and L40S carried over to each other. Memory-bound kernels: assumed. Of
+near relatives the errors are less (`NEAR_WIDENING`)."""
 
 CARRIED_FROM: Final = "carried over from"
 """What the source of a block begins with that is another machine's; a wording of ours."""
@@ -80,16 +81,21 @@ _OF_TENSOR_CORES: Final = ("gemm", "attention", "serving_attention")
 def carried_error(block: str, source: HardwareProfile, target: Device) -> float | None:
     """The error of a block that is another machine's: that of a GPU left out, or its own widened.
 
-    What `source` has carried over itself is no less certain on a near relative of it.
+    A block is as uncertain as the least certain of its numbers. What `source` has carried over itself is no less
+    certain on a near relative of it, and where the error of carrying over was measured, no less on any other card: the
+    rules go by datasheets, of which those in between drop out.
     """
     if target.generation in OTHER_MAKERS:
         return OTHER_MAKER_ERROR
-    own = next(iter(provenance_of(block, source).values()), None)
-    known = own.residual if own is not None else None
-    if known is None:
+    stated = [where for where in provenance_of(block, source).values() if where.residual is not None]
+    if not stated:
         return LEFT_OUT_ERRORS.get(block)
+    own = max(stated, key=lambda where: where.residual or 0.0)
+    known, carried = own.residual or 0.0, own.source.startswith(CARRIED_FROM)
+    if carried and block in LEFT_OUT_ERRORS:
+        return max(LEFT_OUT_ERRORS[block], known)
     if near(source.device, target):
-        if own is not None and own.source.startswith(CARRIED_FROM):
+        if carried:
             return known
         if block.startswith(_OF_TENSOR_CORES):
             return min(max(NEAR_WIDENING * known, NEAR_ERROR), 1.0)
