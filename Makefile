@@ -7,7 +7,7 @@ TORCH ?= torch==2.13.0
 OUT ?= out
 FUZZ_MINUTES ?= 60
 
-.PHONY: demo test test-lm-eval fuzz coverage check parity bench clean
+.PHONY: demo test test-lm-eval fuzz coverage check parity many bench clean
 
 demo: $(VENV)/.installed
 	@mkdir -p $(OUT)
@@ -41,6 +41,10 @@ parity: $(VENV)/.tested
 		--out $(OUT)/corpus
 	$(BIN)/python -m validation.quality.parity validation/quality/experiments/tiny.yaml --data $(OUT)/corpus \
 		--out $(OUT)/parity --fit --deadline 140
+
+# Ten thousand random points, each alone and all together: bit for bit the same rows. Two minutes.
+many: $(VENV)/.tested
+	KRAKEN_SIM_MANY_POINTS=10000 $(BIN)/python -m pytest -q tests/test_many_points.py
 
 bench: $(VENV)/.tested
 	$(BIN)/python -m pytest -q --benchmark-enable --benchmark-only benchmarks

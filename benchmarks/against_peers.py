@@ -77,7 +77,7 @@ class Ours:
             "num_devices": 4,
         }
         self._evaluator = Evaluator(fixed, ["context_length"])
-        self._evaluator.row((LENGTHS.start - 1,))
+        self._evaluator.rows([(LENGTHS.start - 1,)])
         self._offset = 0
 
     def round(self) -> tuple[float, float]:

@@ -214,7 +214,7 @@ def test_what_a_machine_lacks_for_a_moment_is_no_result_of_a_point(
     predict, calls = Predictor.predict, count()
 
     def short_once(self: Predictor, scenario: Scenario) -> Prediction:
-        if next(calls) == 100:
+        if next(calls) == 20:
             raise error
         return predict(self, scenario)
 

@@ -142,6 +142,11 @@ class Architecture(Generic[FieldsT, LayoutT]):
     columns: tuple[str, ...] = ()
     """The numbers of the report that have a column in tables of many answers."""
 
+    @property
+    def answers_any_step(self) -> bool:
+        """Whether no step is refused, nor made of halves, whose number depends on the step's size."""
+        return self.asks is _asks_any
+
     def own(self, **fields: Any) -> FieldsT:
         """Its part of a scenario with these fields of its own; the others have their defaults."""
         return self.fields(kind=self.kind, **fields)

@@ -131,7 +131,7 @@ class SustainedSample:
     @property
     def busy_s(self) -> float:
         """Time of a round's kernels at the boost clock."""
-        return sum(load.busy_s for load in self.loads)
+        return float(sum(load.busy_s for load in self.loads))
 
     def as_measured(self) -> SustainedSample:
         """The same with kernels as long as the chain at the boost clock says; how they share the time stays."""

@@ -95,7 +95,7 @@ def serving_attention_cost(
 def _prefill_cost(
     op: Attention, device: Device, constants: AttentionConstants, clock_ratio: float, serving: bool
 ) -> KernelCost:
-    head_dim, maths = same(op.head_dim), maths_for(op.batch, op.q_len, op.num_heads)
+    head_dim, maths = same(op.head_dim), maths_for(op.batch, op.q_len, op.kv_len, op.num_heads)
     tiling = tiling_of(device.kernel_generation, head_dim)
     work = prefill_work(op, tiling, device.num_sms)
     peak_flops = device.rate_flops(op.dtype)

@@ -241,7 +241,7 @@ def memory_bound_cost(op: MemoryBoundOp, device: Device, constants: MemoryBoundC
     kind = kind_of(op)
     stream = stream_of(op)
     rates = stream_rates(constants, kind)
-    maths = maths_for(stream.num_bytes)
+    maths = maths_for(*stream)
     times = stream_times(stream, rates, device, 1.0, maths.power)
     launch_s = rates.launch_s
     if isinstance(op, Embedding) and not op.positions:

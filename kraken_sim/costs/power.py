@@ -28,15 +28,20 @@ floor taken as exponential, N cards are expected to lose
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from math import exp
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from kraken_sim.files.meaning import Meaning, Table, holds, means
+from kraken_sim.program.many import at, each, is_many, least, power, same
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from kraken_sim.hardware.device import Device
+    from kraken_sim.program.many import Sizes
     from kraken_sim.program.ops import DType
 
 _STEPS = 60
@@ -110,14 +115,14 @@ class Load(NamedTuple):
     to 1.
     """
 
-    busy_s: float
-    tensor_s: float
-    hbm_bytes: float
-    sm_share: float = 1.0
-    clocked: float = 1.0
+    busy_s: Sizes
+    tensor_s: Sizes
+    hbm_bytes: Sizes
+    sm_share: Sizes = 1.0
+    clocked: Sizes = 1.0
 
 
-def tensor_s(flops: float, dtype: DType, device: Device, c: PowerConstants | None) -> float:
+def tensor_s(flops: Sizes, dtype: DType, device: Device, c: PowerConstants | None) -> Sizes:
     """Seconds that FLOPs take at the peak rate of their format, weighed by what it draws there over float16."""
     peak_flops = device.peak_flops.get(dtype)
     if peak_flops is None:
@@ -125,14 +130,14 @@ def tensor_s(flops: float, dtype: DType, device: Device, c: PowerConstants | Non
     return flops / peak_flops * (1.0 if c is None else c.tensor_formats.get(dtype, 1.0))
 
 
-def clock_factor(clocked: float, stretch: float) -> float:
+def clock_factor(clocked: Sizes, stretch: Sizes) -> Sizes:
     """How much longer a kernel takes where pure arithmetic takes `stretch` times as long."""
-    return stretch if clocked == 1.0 else float(stretch**clocked)
+    return power(stretch, clocked)
 
 
-def clocked_w(load: Load, c: PowerConstants) -> float:
+def clocked_w(load: Load, c: PowerConstants) -> Sizes:
     """Power above idle of the SMs while the kernel runs at the boost clock."""
-    if load.busy_s <= 0.0:
+    if least(load.busy_s) <= 0.0 and same(load.busy_s <= 0.0):
         return 0.0
     return c.active_w * load.sm_share + c.tensor_w * load.tensor_s / load.busy_s
 
@@ -140,10 +145,10 @@ def clocked_w(load: Load, c: PowerConstants) -> float:
 def settled_clock(
     loads: Sequence[Load],
     transfers: Sequence[Load],
-    other_s: float,
+    other_s: Sizes,
     hbm_bandwidth_bytes_per_s: float,
     c: PowerConstants,
-) -> float:
+) -> Sizes:
     """Clock over boost clock at which the step's average power is the limit; 1 if it never reaches it.
 
     `transfers` are collectives, which take as long at any clock, beside compute or not; `other_s` is the time
@@ -152,36 +157,70 @@ def settled_clock(
     parts = _by_clocked(loads, c)
     transfer_j = sum(load.busy_s * clocked_w(load, c) for load in transfers)
     hbm_j = c.hbm_w * sum(load.hbm_bytes for load in (*loads, *transfers)) / hbm_bandwidth_bytes_per_s
-
-    def excess_w(clock: float) -> float:
-        duration_s, sms_j, stretch = other_s, transfer_j, float(clock**-c.rate_exponent)
-        for clocked, seconds, joules in parts:
-            factor = clock_factor(clocked, stretch)
-            duration_s += factor * seconds
-            sms_j += factor * joules
-        return c.idle_w + (float(clock**c.power_exponent) * sms_j + hbm_j) / duration_s - c.limit_w
-
-    if other_s + sum(seconds for _, seconds, _ in parts) <= 0.0 or excess_w(1.0) <= 0.0:
+    step = _Step(tuple(parts), transfer_j, hbm_j, other_s)
+    if same(other_s + sum(seconds for _, seconds, _ in parts) <= 0.0):
         return 1.0
+    excess_w = step.excess_w(1.0, c)
+    if is_many(excess_w):
+        clocks, limited = np.ones(len(excess_w)), np.flatnonzero(excess_w > 0.0)
+        if len(limited):
+            clocks[limited] = _roots(step.at(limited), c)
+        return clocks
+    if excess_w <= 0.0:
+        return 1.0
+    return _root(partial(step.excess_w, c=c), c.lowest_clock, 1.0)
 
-    return _root(excess_w, c.lowest_clock, 1.0)
+
+class _Step(NamedTuple):
+    """What a step's average power follows from: kernels' `_by_clocked`, joules of transfers and of HBM, other time."""
+
+    parts: tuple[tuple[Sizes, Sizes, Sizes], ...]
+    transfer_j: Sizes
+    hbm_j: Sizes
+    other_s: Sizes
+
+    def excess_w(self, clock: Sizes, c: PowerConstants) -> Sizes:
+        """Average power above the limit at a clock over boost clock."""
+        duration_s, sms_j, stretch = self.other_s, self.transfer_j, power(clock, -c.rate_exponent)
+        for clocked, seconds, joules in self.parts:
+            factor = clock_factor(clocked, stretch)
+            duration_s = duration_s + factor * seconds
+            sms_j = sms_j + factor * joules
+        return c.idle_w + (power(clock, c.power_exponent) * sms_j + self.hbm_j) / duration_s - c.limit_w
+
+    def at(self, index: Sizes) -> _Step:
+        """Those of some points."""
+        parts = tuple(tuple(at(value, index) for value in part) for part in self.parts)
+        return _Step(parts, *(at(value, index) for value in self[1:]))
 
 
 def average_w(loads: Sequence[Load], other_s: float, hbm_bandwidth_bytes_per_s: float, c: PowerConstants) -> float:
     """Average power at the boost clock of kernels one after the other, `other_s` seconds without any."""
-    duration_s = sum(load.busy_s for load in loads) + other_s
-    sms_j = sum(load.busy_s * clocked_w(load, c) for load in loads)
-    hbm_j = c.hbm_w * sum(load.hbm_bytes for load in loads) / hbm_bandwidth_bytes_per_s
+    duration_s: float = sum(load.busy_s for load in loads) + other_s
+    sms_j: float = sum(load.busy_s * clocked_w(load, c) for load in loads)
+    hbm_j: float = c.hbm_w * sum(load.hbm_bytes for load in loads) / hbm_bandwidth_bytes_per_s
     return c.idle_w + (sms_j + hbm_j) / duration_s
 
 
-def _by_clocked(loads: Sequence[Load], c: PowerConstants) -> list[tuple[float, float, float]]:
-    """Seconds and the SMs' joules above idle at the boost clock, by how far kernels follow the clock."""
-    sums: dict[float, tuple[float, float]] = {}
+def _by_clocked(loads: Sequence[Load], c: PowerConstants) -> list[tuple[Sizes, Sizes, Sizes]]:
+    """How far kernels follow the clock, seconds and the SMs' joules above idle at the boost clock.
+
+    Those that follow it altogether are one part, the first.
+    """
+    fully_s: Sizes = 0.0
+    fully_j: Sizes = 0.0
+    parts = []
     for load in loads:
-        seconds, joules = sums.get(load.clocked, (0.0, 0.0))
-        sums[load.clocked] = (seconds + load.busy_s, joules + load.busy_s * clocked_w(load, c))
-    return [(clocked, seconds, joules) for clocked, (seconds, joules) in sums.items()]
+        seconds, joules = load.busy_s, load.busy_s * clocked_w(load, c)
+        fully = load.clocked == 1.0
+        if is_many(fully):
+            fully_s, fully_j = fully_s + np.where(fully, seconds, 0.0), fully_j + np.where(fully, joules, 0.0)
+            parts.append((load.clocked, np.where(fully, 0.0, seconds), np.where(fully, 0.0, joules)))
+        elif fully:
+            fully_s, fully_j = fully_s + seconds, fully_j + joules
+        else:
+            parts.append((load.clocked, seconds, joules))
+    return [(1.0, fully_s, fully_j), *parts]
 
 
 def _root(rising: Callable[[float], float], low: float, high: float) -> float:
@@ -211,18 +250,49 @@ def _root(rising: Callable[[float], float], low: float, high: float) -> float:
     return 0.5 * (low + high)
 
 
-def slowdown(clock: float, step_s: float, c: PowerConstants) -> float:
+def _roots(step: _Step, c: PowerConstants) -> Sizes:
+    """`_root` of the excess power of many steps, from the lowest clock to boost clock: the same search for each."""
+    num = len(step.hbm_j)
+    found = np.full(num, c.lowest_clock)
+    index = np.arange(num)
+    low, high, side = np.full(num, c.lowest_clock), np.ones(num), np.zeros(num)
+    at_low, at_high = step.excess_w(low, c), step.excess_w(high, c)
+    keep = at_low < 0.0
+    for count in range(_STEPS + 1):
+        if not keep.all():
+            index, low, high, side, at_low, at_high = (
+                values[keep] for values in (index, low, high, side, at_low, at_high)
+            )
+            step = step.at(np.flatnonzero(keep))
+        if not len(index) or count == _STEPS:
+            break
+        middle = (low * at_high - high * at_low) / (at_high - at_low)
+        at_middle = step.excess_w(middle, c)
+        ended = (at_middle == 0.0) | (high - low < _CLOCK_PRECISION)
+        above = at_middle > 0.0
+        at_low, at_high = (
+            np.where(above, np.where(side > 0, at_low / 2.0, at_low), at_middle),
+            np.where(above, at_middle, np.where(side < 0, at_high / 2.0, at_high)),
+        )
+        low, high, side = np.where(above, low, middle), np.where(above, middle, high), np.where(above, 1, -1)
+        keep = ~(ended | (np.abs(at_middle) < _POWER_PRECISION_W))
+        found[index] = middle
+    found[index] = 0.5 * (low + high)
+    return found
+
+
+def slowdown(clock: Sizes, step_s: Sizes, c: PowerConstants) -> Sizes:
     """How much longer arithmetic takes in the `repeats`-th of equal steps of `step_s` seconds, at least 1."""
     return _stretch(clock, c.repeats * step_s, c)
 
 
-def slowest_of(num_cards: int, factor: float, c: PowerConstants) -> float:
+def slowest_of(num_cards: int, factor: Sizes, c: PowerConstants) -> Sizes:
     """How much longer arithmetic is expected to take on the slowest of some cards, `factor` on one on average."""
     harmonic = sum(1.0 / number for number in range(1, num_cards + 1))
     return 1.0 + (factor - 1.0) * (1.0 + c.unevenness * (harmonic - 1.0))
 
 
-def slowdown_from_rest(clock: float, step_s: float, c: PowerConstants) -> float:
+def slowdown_from_rest(clock: Sizes, step_s: Sizes, c: PowerConstants) -> Sizes:
     """How much longer arithmetic takes on average over a lone step of `step_s` seconds on a rested card, at least 1.
 
     The rate, one over the stretch, is averaged, by the midpoint rule.
@@ -231,7 +301,7 @@ def slowdown_from_rest(clock: float, step_s: float, c: PowerConstants) -> float:
     return _PARTS / sum(1.0 / _stretch(clock, part * step_s, c) for part in parts)
 
 
-def _stretch(clock: float, load_s: float, c: PowerConstants) -> float:
+def _stretch(clock: Sizes, load_s: Sizes, c: PowerConstants) -> Sizes:
     """How much longer arithmetic takes after `load_s` seconds of a load that settles at `clock`."""
-    way_down = 1.0 - exp(-((load_s / c.settle_s) ** c.settle_shape))
-    return float((1.0 - way_down * (1.0 - clock)) ** -c.rate_exponent)
+    way_down = 1.0 - each(exp, -power(load_s / c.settle_s, c.settle_shape))
+    return power(1.0 - way_down * (1.0 - clock), -c.rate_exponent)

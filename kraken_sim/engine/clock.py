@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kraken_sim.program.many import nearest_whole
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import simpy
+
+    from kraken_sim.program.many import Sizes
 
 PS_PER_S = 1_000_000_000_000
 """Ticks of the clock in a second; a definition. A picosecond is far below anything that is modelled."""
@@ -16,6 +20,11 @@ PS_PER_S = 1_000_000_000_000
 def to_ps(seconds: float) -> int:
     """Seconds to the nearest picosecond."""
     return round(seconds * PS_PER_S)
+
+
+def each_to_ps(seconds: Sizes) -> Sizes:
+    """The same of one time or of each of an array."""
+    return nearest_whole(seconds * PS_PER_S)
 
 
 def now_ps(env: simpy.Environment) -> int:

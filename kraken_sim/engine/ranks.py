@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from kraken_sim.engine.streams import QueuedStep
     from kraken_sim.engine.timeline import Span
     from kraken_sim.hardware.device import LaunchCosts
+    from kraken_sim.program.many import Sizes
     from kraken_sim.program.ops import Collective, ComputeOp
 
 EVENTS_PER_INSTANT = 100_000
@@ -51,10 +52,10 @@ class Simulated:
     """
 
     spans: list[tuple[int, Span]]
-    asked_ps: list[int]
-    end_ps: dict[int, int]
-    ready_ps: dict[int, int]
-    num_events: int
+    asked_ps: list[Sizes]
+    end_ps: dict[int, Sizes]
+    ready_ps: dict[int, Sizes]
+    num_events: Sizes
 
 
 def simulate_ranks(

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from kraken_sim.costs.contention import fill_speed
-from kraken_sim.engine.clock import to_ps
+from kraken_sim.engine.clock import each_to_ps
+from kraken_sim.program.many import maths_for
 
 if TYPE_CHECKING:
     import simpy
@@ -35,12 +36,13 @@ class LaunchShape(NamedTuple):
 
 def launch_shape(cost: KernelCost, num_sms: int) -> LaunchShape:
     """Waves of equal lives fill the time after the kernel's start."""
-    ctas = max(1, cost.ctas)
-    full_width = min(ctas, cost.ctas_per_sm * num_sms)
+    maths = maths_for(cost.busy_s)
+    ctas = maths.maximum(1, cost.ctas)
+    full_width = maths.minimum(ctas, cost.ctas_per_sm * num_sms)
     waves, rest = divmod(ctas, full_width)
-    body_s = max(cost.busy_s - cost.fixed_s, DONE_S)
+    body_s = maths.maximum(cost.busy_s - cost.fixed_s, DONE_S)
     life_s = body_s / (waves + (rest > 0))
-    alone_ps = to_ps(cost.fixed_s + waves * life_s) + (to_ps(life_s) if rest else 0)
+    alone_ps = each_to_ps(cost.fixed_s + waves * life_s) + (rest > 0) * each_to_ps(life_s)
     return LaunchShape(ctas, full_width, body_s, life_s, alone_ps)
 
 

@@ -87,7 +87,10 @@ class Fold:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """Spans in order of their start; `folds` say which layers stand for several."""
+    """Spans in order of their start; `folds` say which layers stand for several.
+
+    Of a program of many points (`kraken_sim.program.many`) times and counts are arrays, and spans in order of launch.
+    """
 
     simulated: tuple[Span, ...]
     folds: tuple[Fold, ...]

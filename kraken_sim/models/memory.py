@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from kraken_sim.errors import InfeasibleError
 from kraken_sim.models.counts import device_matrix_parameters, device_parameter_counts
+from kraken_sim.program.many import is_many, same
 
 if TYPE_CHECKING:
     from kraken_sim.models.config import TransformerConfig
@@ -162,8 +163,10 @@ def check_memory(memory: DeviceMemory, hbm_capacity_bytes: float) -> None:
     Raises:
         InfeasibleError: it cannot; names the capacity and what takes the room.
     """
-    if memory.total_bytes <= hbm_capacity_bytes:
+    if same(memory.total_bytes <= hbm_capacity_bytes):
         return
+    if is_many(memory.total_bytes):
+        raise InfeasibleError("none of these points fits in memory", f"device memory {hbm_capacity_bytes:g} bytes")
     parts = {
         "weights": memory.weights_bytes,
         "KV cache": memory.kv_cache_bytes,

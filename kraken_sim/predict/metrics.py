@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 from kraken_sim.costs.memory_bound import kind_of
 from kraken_sim.engine.clock import PS_PER_S
 from kraken_sim.engine.timeline import SpanKind
+from kraken_sim.program.many import is_many, maths_for
 from kraken_sim.program.ops import Attention, Collective, Gemm
 from kraken_sim.program.program import MAIN_STREAM, Category
 
 if TYPE_CHECKING:
     from kraken_sim.engine.timeline import Span, Timeline
+    from kraken_sim.program.many import Maths, Sizes
     from kraken_sim.program.ops import Op
 
 BLOCKS = ("gemm", "attention", "memory_bound", "collectives", "contention", "launch")
@@ -50,6 +52,7 @@ class Totals:
     overlapped kernels lose to each other is contention's, gaps and waiting for the host are the launch's. `kernels_s`
     is by what an error of the constants is of, and by op: the kernels of the main stream alone by their block, or by
     the kind of a memory-bound one; under contention the whole time of the side stream's collectives.
+    Of a timeline of many points all are arrays, and kernels stand by the identity of their ops.
     `exposed_s` is spent in collectives or waiting for one, `beside_s` the time of the side stream's collectives,
     `alone_s` that of all collectives on an idle machine. `host_wait_s` is the main stream idle because its next
     kernel was not enqueued yet. The rest is what `OverlapCost` is made of.
@@ -74,12 +77,16 @@ class Totals:
     @property
     def hidden_s(self) -> float:
         """Time of collectives on other streams during which the main stream was not waiting for them."""
-        return max(0.0, self.beside_s - self.waiting_s)
+        hidden_s = self.beside_s - self.waiting_s
+        shown: float = maths_for(hidden_s).maximum(0.0, hidden_s)
+        return shown
 
     @property
     def overlap_cost(self) -> OverlapCost:
         """What overlapping cost both sides."""
-        return OverlapCost(self.waiting_s, max(0.0, self.compute_slowdown_s), max(0.0, self.collective_slowdown_s))
+        slowed = (self.compute_slowdown_s, self.collective_slowdown_s)
+        maximum = maths_for(*slowed).maximum
+        return OverlapCost(self.waiting_s, *(maximum(0.0, seconds) for seconds in slowed))
 
 
 def block_of_op(op: object) -> str:
@@ -98,7 +105,7 @@ def totals(timeline: Timeline) -> Totals:
     """All sums over a timeline, in one pass."""
     found = Totals()
     folds = {(fold.segment, fold.iteration): fold for fold in timeline.folds}
-    cursor_ps = 0
+    cursor_ps, maths = 0, maths_for(timeline.end_ps)
     before = ("", -1)
     for span in timeline.simulated:
         if span.rank != 0:
@@ -110,48 +117,45 @@ def totals(timeline: Timeline) -> Totals:
         if span.stream != MAIN_STREAM:
             if span.kind is SpanKind.COLLECTIVE:
                 _add(found.kernels_s, "contention", span.op, duration_s * weight)
-                found.beside_s += duration_s * weight
-                found.alone_s += span.alone_s * weight
-                found.collective_slowdown_s += (duration_s - span.alone_s) * weight
+                found.beside_s = found.beside_s + duration_s * weight
+                found.alone_s = found.alone_s + span.alone_s * weight
+                found.collective_slowdown_s = found.collective_slowdown_s + (duration_s - span.alone_s) * weight
             continue
         slice_ps = span.end_ps - cursor_ps
         if before != here and before in folds:
-            slice_ps -= folds[before].count * folds[before].period_ps
-        _charge(found, span, duration_s, slice_ps / PS_PER_S, weight)
+            slice_ps = slice_ps - folds[before].count * folds[before].period_ps
+        _charge(found, span, duration_s, slice_ps / PS_PER_S, weight, maths)
         cursor_ps, before = span.end_ps, here
     breakdown_s = found.breakdown_s
-    breakdown_s[Category.OTHER] += timeline.duration_s - sum(breakdown_s.values())
+    breakdown_s[Category.OTHER] = breakdown_s[Category.OTHER] + (timeline.duration_s - sum(breakdown_s.values()))
     return found
 
 
-def _charge(found: Totals, span: Span, duration_s: float, slice_s: float, weight: int) -> None:
+def _charge(found: Totals, span: Span, duration_s: Sizes, slice_s: Sizes, weight: int, maths: Maths) -> None:
     """Add one span of the main stream, whose slice of the time is `slice_s`, launch gap included."""
     kind, blocks_s, alone_s, weighted_s = span.kind, found.blocks_s, span.alone_s, slice_s * weight
-    found.breakdown_s[span.category] += weighted_s
+    found.breakdown_s[span.category] = found.breakdown_s[span.category] + weighted_s
     if kind is SpanKind.COMPUTE:
-        found.compute_slowdown_s += (duration_s - alone_s) * weight
+        found.compute_slowdown_s = found.compute_slowdown_s + (duration_s - alone_s) * weight
         block = block_of_op(span.op)
     else:
-        found.exposed_s += weighted_s
+        found.exposed_s = found.exposed_s + weighted_s
         if kind is SpanKind.WAIT:
-            found.waiting_s += duration_s * weight
-            blocks_s["contention"] += weighted_s
+            found.waiting_s = found.waiting_s + duration_s * weight
+            blocks_s["contention"] = blocks_s["contention"] + weighted_s
             return
-        found.alone_s += alone_s * weight
+        found.alone_s = found.alone_s + alone_s * weight
         block = "collectives"
     if span.op is not None:
-        _add(found.kernels_s, constants_of_op(span.op), span.op, min(alone_s, duration_s) * weight)
-    if span.start_ps == span.queued_ps:
-        found.host_wait_s += (slice_s - duration_s) * weight
-    if alone_s < duration_s:
-        blocks_s[block] += alone_s * weight
-        blocks_s["contention"] += (duration_s - alone_s) * weight
-    else:
-        blocks_s[block] += duration_s * weight
-    if slice_s > duration_s:
-        blocks_s["launch"] += (slice_s - duration_s) * weight
+        _add(found.kernels_s, constants_of_op(span.op), span.op, maths.minimum(alone_s, duration_s) * weight)
+    waited_s = slice_s - duration_s
+    found.host_wait_s = found.host_wait_s + waited_s * weight * (span.start_ps == span.queued_ps)
+    blocks_s[block] = blocks_s[block] + maths.minimum(alone_s, duration_s) * weight
+    blocks_s["contention"] = blocks_s["contention"] + maths.maximum(0.0, duration_s - alone_s) * weight
+    blocks_s["launch"] = blocks_s["launch"] + maths.maximum(0.0, waited_s) * weight
 
 
-def _add(kernels_s: dict[str, dict[object, float]], name: str, op: object, seconds: float) -> None:
+def _add(kernels_s: dict[str, dict[object, float]], name: str, op: object, seconds: Sizes) -> None:
     own = kernels_s.setdefault(name, {})
-    own[op] = own.get(op, 0.0) + seconds
+    key = id(op) if is_many(seconds) else op
+    own[key] = own.get(key, 0.0) + seconds

@@ -19,6 +19,7 @@ from kraken_sim.measurements.host import host_of
 from kraken_sim.models.counts import parameter_count
 from kraken_sim.predict.generation import answered
 from kraken_sim.predict.kernel_choice import all_reduce_norm_bytes
+from kraken_sim.predict.many import ManyAnswers, answers_of
 from kraken_sim.predict.memo import Memo
 from kraken_sim.predict.number_formats import check_formats, input_format
 from kraken_sim.predict.prepared import Described, Prepared
@@ -38,7 +39,9 @@ from kraken_sim.profiles.profile import QUANTISED_BLOCKS, ProvenanceKind
 from kraken_sim.profiles.what_if import on_host
 from kraken_sim.program.formats import KVCacheDType
 from kraken_sim.program.kernel_sets import RULES, CardLoad, KernelSet
+from kraken_sim.program.many import is_many
 from kraken_sim.program.ops import Collective
+from kraken_sim.program.points import with_equal_ops_shared
 from kraken_sim.program.residency import with_cold_operands
 from kraken_sim.scenario.resolve import (
     as_stored,
@@ -51,6 +54,8 @@ from kraken_sim.scenario.resolve import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from kraken_sim.costs.types import KernelCost
     from kraken_sim.errors import Problem
     from kraken_sim.hardware.host import HostTimes
@@ -94,6 +99,14 @@ class Predictor:
             InputError, InfeasibleError: see `prepare`.
         """
         return answered(self.prepare(scenario, fits=fits), exact=exact)
+
+    def predict_many(self, scenarios: Sequence[Scenario]) -> ManyAnswers:
+        """The answers to many scenarios as rows, each with the picoseconds that `predict` gives it.
+
+        Those that share a program's structure are priced and summed up together as arrays; only windows of overlap are
+        simulated one by one. What is wrong with a scenario is its answer.
+        """
+        return answers_of(self.predict, scenarios)
 
     def prepare(self, scenario: Scenario, *, fits: bool = True) -> Prepared:
         """The only way from a scenario to a placed machine, a priced program and what the engine runs it on.
@@ -242,16 +255,20 @@ class Predictor:
     def _program(self, workload: Workload, shaped: Shaped, profile: HardwareProfile) -> tuple[Program, bool]:
         resolved = shaped.resolved
         held_bytes = profile.memory_bound.held_share * profile.device.l2_capacity_bytes
+        many = is_many(workload.context_length)
 
         def build() -> tuple[Program, bool]:
             if problems := list(resolved.architecture.asks(resolved.layout, workload)):
                 raise InputError(problems)
             program = resolved.architecture.program(resolved.layout, resolved.config, workload)
             program = with_cold_operands(program, held_bytes)
+            if many:
+                program = with_equal_ops_shared(program)
             ops = (kernel.op for segment in program.segments for kernel in segment.kernels)
             return program, any(isinstance(op, Collective) for op in ops)
 
-        return shaped.programs.get((workload, held_bytes), build)
+        # A workload of many points cannot be looked up.
+        return build() if many else shaped.programs.get((workload, held_bytes), build)
 
     def _pricing(self, scenario: Scenario, profile: HardwareProfile, num_devices: int) -> Pricing:
         """One pricing for each runtime and number of devices; those of a machine share what its kernels cost."""

@@ -11,6 +11,7 @@ from kraken_sim.predict import metrics
 from kraken_sim.predict.uncertainty import interval_of
 from kraken_sim.predict.what_if import with_host_times
 from kraken_sim.program.kernel_sets import CardLoad
+from kraken_sim.program.many import maths_for, where
 from kraken_sim.program.ops import Collective, CollectiveKind
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from kraken_sim.predict.prepared import Prepared
     from kraken_sim.predict.uncertainty import Interval
     from kraken_sim.profiles.profile import HardwareProfile, Provenance
+    from kraken_sim.program.many import Sizes
     from kraken_sim.scenario.resolve import ResolvedModel
     from kraken_sim.scenario.spec import Scenario
 
@@ -71,7 +73,8 @@ class Prediction:
     @property
     def slowdown(self) -> float:
         """How much longer kernels take than at the boost clock, because the card keeps to its power limit."""
-        return self.prepared.pricing.slowdown
+        slowdown: float = self.prepared.pricing.slowdown
+        return slowdown
 
     @property
     def clock_hz(self) -> float:
@@ -141,18 +144,19 @@ class Prediction:
 
     def interval_with(self, residuals: Mapping[str, float]) -> Interval:
         """The interval for other residuals of the blocks of constants."""
-        kernels_s: dict[str, Mapping[object, float]] = {**self.totals.kernels_s}
+        kernels_s: dict[str, Mapping[object, Sizes]] = {**self.totals.kernels_s}
         if not self.prepared.eager:
             rested = self.scenario.runtime.load is CardLoad.RESTED
             first_s = self.prepared.machine.launch.graph_launch_s if rested else 0.0
-            kernels_s["launch"] = {"launch": max(0.0, self.totals.blocks_s["launch"] - first_s)}
+            launches_s = self.totals.blocks_s["launch"] - first_s
+            kernels_s["launch"] = {"launch": maths_for(launches_s).maximum(0.0, launches_s)}
         return interval_of(
             self.latency_s,
             kernels_s,
             residuals,
             hosts_s=self.hosts_s,
             slowdown=self.slowdown,
-            awaited_s=self.totals.compute_s if self.communication_alone_s > 0.0 else 0.0,
+            awaited_s=where(self.communication_alone_s > 0.0, self.totals.compute_s, 0.0),
         )
 
     @cached_property

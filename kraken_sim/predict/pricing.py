@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from kraken_sim.costs.attention import attention_cost
 from kraken_sim.costs.collectives import collective_cost
 from kraken_sim.costs.collectives.algorithms import algorithm_named
 from kraken_sim.costs.collectives.norm_fusion import norm_all_reduce_cost
 from kraken_sim.costs.collectives.policy import CollectivePolicy, Transport
-from kraken_sim.costs.collectives.selection import policy_for
+from kraken_sim.costs.collectives.selection import policy_for, takes_arrays
 from kraken_sim.costs.gemm import gemm_cost
 from kraken_sim.costs.links.sharing import interconnect_of
 from kraken_sim.costs.links.side_by_side import SideBySide
@@ -20,7 +22,9 @@ from kraken_sim.costs.types import KernelCost
 from kraken_sim.hardware.interconnect import InterconnectKind
 from kraken_sim.predict.memo import Memo
 from kraken_sim.program.kernel_sets import CardLoad
+from kraken_sim.program.many import POINTS, apart, maths_for, part_of, stacked, where
 from kraken_sim.program.ops import Attention, Collective, Gemm
+from kraken_sim.program.points import groups_alike, num_points, ops_of_points, points_of
 from kraken_sim.program.program import MAIN_STREAM
 
 if TYPE_CHECKING:
@@ -31,6 +35,7 @@ if TYPE_CHECKING:
     from kraken_sim.hardware.device import Device
     from kraken_sim.hardware.interconnect import Interconnect
     from kraken_sim.profiles.profile import HardwareProfile
+    from kraken_sim.program.many import Sizes
     from kraken_sim.program.ops import CollectiveKind, ComputeOp, DType
     from kraken_sim.program.program import Program
 
@@ -51,7 +56,7 @@ class Pricing:
     profile: HardwareProfile
     policy: CollectivePolicy = field(default_factory=CollectivePolicy)
     num_devices: int = 0
-    slowdown: float = 1.0
+    slowdown: Sizes = 1.0
     _kernels: Memo[KernelCost] = field(default_factory=lambda: Memo(MOST_PRICES))
     """By op, without the slowdown; others on the same profile may share it."""
     _collectives: Memo[CollectiveCost] = field(default_factory=lambda: Memo(MOST_PRICES))
@@ -64,6 +69,8 @@ class Pricing:
     """The program that the slowdown is of."""
     _own: dict[int, KernelCost] = field(default_factory=dict)
     """Costs of that program's ops by their identity, which is faster to look up than their value."""
+    _reduces: dict[int, CollectiveCost] = field(default_factory=dict)
+    """Costs of its collectives where it is a program of many points, alike."""
 
     def kernel(self, op: ComputeOp) -> KernelCost:
         """The cost of a compute kernel alone on the device."""
@@ -93,6 +100,8 @@ class Pricing:
 
     def collective(self, op: Collective) -> CollectiveCost:
         """The cost of a collective, alone on the machine but for the program's other groups that run it too."""
+        if self._reduces:
+            return self._reduces[id(op)]
         if not 1 < op.num_devices < self.num_devices:
             return self._alone(op)
         return self._shared.get(op, lambda: self._side_by_side().shared(op, self._alone(op)))
@@ -149,37 +158,98 @@ class Pricing:
 
         A rested card runs at its boost clock until its controller has seen enough of a long step.
         """
-        power, device, launch = self.profile.power, self.profile.device, self.profile.launch
+        device, bandwidth = self.profile.device, self.profile.device.hbm_bandwidth_bytes_per_s
+        own, reduces = self._priced(program)
+        power = self.profile.power
         if power is None:
-            return self
-        loads, transfers, compute_s, other_s = [], [], 0.0, 0.0
-        gap_s, kernels = launch.graph_node_gap_s, self._kernels.values
-        own: dict[int, KernelCost] = {}
+            return replace(self, _program=program, _own=own, _reduces=reduces) if reduces else self
+        step = _Sums(self.profile.launch.graph_node_gap_s)
         for segment in program.segments:
-            repeat = segment.repeat
             for kernel in segment.kernels:
                 op = kernel.op
                 if isinstance(op, Collective):
-                    reduce = self.collective(op)
-                    transfers.append(collective_load_of(reduce, device.num_sms, repeat))
-                    if kernel.stream == MAIN_STREAM:
-                        other_s += repeat * reduce.busy_s
-                    continue
-                cost = own[id(op)] = kernels.get(op) or self.at_boost(op)
-                loads.append(load_of(op, cost, device, power, repeat))
-                compute_s += repeat * cost.busy_s
-                other_s += repeat * gap_s
-        clock = settled_clock(loads, transfers, other_s, device.hbm_bandwidth_bytes_per_s, power)
-        step_s = compute_s + other_s
+                    step.add_collective(reduces.get(id(op)) or self.collective(op), segment.repeat, kernel.stream)
+                else:
+                    step.add(op, own[id(op)], segment.repeat)
+        loads = [load_of(op, cost, device, power, repeat) for op, cost, repeat in step.kernels.values()]
+        transfers = [collective_load_of(cost, device.num_sms, repeat) for cost, repeat in step.collectives]
+        clock = settled_clock(loads, transfers, step.other_s, bandwidth, power)
+        step_s = step.compute_s + step.other_s
         if load is CardLoad.RESTED:
             factor = slowdown_from_rest(clock, step_s, power)
         else:
             factor = slowest_of(program.num_devices, slowdown(clock, step_s, power), power)
-        if factor > 1.0:
-            bandwidth = device.hbm_bandwidth_bytes_per_s
+        maths = maths_for(factor)
+        factor = maths.maximum(1.0, factor)
+        if maths is POINTS or factor > 1.0:
             slowed = {id(cost): slower(cost, factor, bandwidth) for cost in own.values()}
             own = {number: slowed[id(cost)] for number, cost in own.items()}
-        return replace(self, slowdown=max(1.0, factor), _program=program, _own=own)
+        return replace(self, slowdown=factor, _program=program, _own=own, _reduces=reduces)
+
+    def _priced(self, program: Program) -> tuple[dict[int, KernelCost], dict[int, CollectiveCost]]:
+        """Costs of the program's kernels at the boost clock, by the identity of their ops.
+
+        And of its collectives where the program is of many points, whose ops cannot be looked up by their value.
+        """
+        ops = {id(kernel.op): kernel.op for segment in program.segments for kernel in segment.kernels}
+        computes = [op for op in ops.values() if not isinstance(op, Collective)]
+        if not points_of(program):
+            known = self._kernels.values
+            return {id(op): known.get(op) or self.at_boost(op) for op in computes}, {}
+        reduces = [op for op in ops.values() if isinstance(op, Collective)]
+        many = [op for op in computes if num_points(op)]
+        found = {id(op): self.at_boost(op) for op in computes if not num_points(op)}
+        found |= {id(op): self._kernel_of_many(op) for op in many if not isinstance(op, Gemm)}
+        for alike in groups_alike([op for op in many if isinstance(op, Gemm)]):
+            cost = self._kernel(alike.whole)
+            found |= {id(op): part_of(cost, part) for op, part in zip(alike.ops, alike.parts, strict=True)}
+        return found, {id(op): self._collective_of_many(op) for op in reduces}
+
+    def _kernel_of_many(self, op: ComputeOp) -> KernelCost:
+        """`at_boost` of an op whose sizes are arrays; of windows of attention each point apart."""
+        if isinstance(op, Attention) and op.window is not None:
+            return stacked([self.at_boost(one) for one in ops_of_points(op)])
+        return self._kernel(op)
+
+    def _collective_of_many(self, op: Collective) -> CollectiveCost:
+        """`collective` of an op whose sizes are arrays."""
+        if not num_points(op):
+            return self.collective(op)
+        group = self.profile.topology.group(op.num_devices, op.stride)
+        interconnect = interconnect_of(self.profile.topology, group, op.kind, self._p2p)
+        shared = 1 < op.num_devices < self.num_devices
+        if (
+            shared
+            or op.norm is not None
+            or not takes_arrays(op.kind, interconnect, self._policy(op.kind, interconnect))
+        ):
+            return stacked([self.collective(one) for one in ops_of_points(op)])
+        sizes, place = np.unique(op.num_bytes, return_inverse=True)
+        return part_of(apart(lambda num_bytes: self._collective(replace(op, num_bytes=num_bytes)), sizes), place)
+
+
+@dataclass(slots=True)
+class _Sums:
+    """What a step's power follows from: its kernels, equal ones once with their number, and its time without them."""
+
+    gap_s: float
+    kernels: dict[int, tuple[ComputeOp, KernelCost, int]] = field(default_factory=dict)
+    collectives: list[tuple[CollectiveCost, int]] = field(default_factory=list)
+    compute_s: Sizes = 0.0
+    other_s: Sizes = 0.0
+
+    def add(self, op: ComputeOp, cost: KernelCost, repeat: int) -> None:
+        """One kernel."""
+        _, _, before = self.kernels.get(id(cost), (op, cost, 0))
+        self.kernels[id(cost)] = (op, cost, before + repeat)
+        self.compute_s = self.compute_s + repeat * cost.busy_s
+        self.other_s = self.other_s + repeat * self.gap_s
+
+    def add_collective(self, cost: CollectiveCost, repeat: int, stream: int) -> None:
+        """One collective, which takes the time of compute if it runs on its stream."""
+        self.collectives.append((cost, repeat))
+        if stream == MAIN_STREAM:
+            self.other_s = self.other_s + repeat * cost.busy_s
 
 
 def _order(op: Collective) -> tuple[int, int, int, str, bool]:
@@ -197,24 +267,29 @@ def load_of(op: ComputeOp, cost: KernelCost, device: Device, power: PowerConstan
     """What `repeat` such kernels mean to the card's power."""
     dtype = arithmetic_format(op)
     peak_s = tensor_s(cost.flops, dtype, device, power) if dtype is not None else 0.0
-    share = min(1.0, cost.ctas / device.num_sms) * max(0.0, 1.0 - cost.fixed_s / cost.busy_s)
+    maths = maths_for(cost.busy_s)
+    share = maths.minimum(1.0, cost.ctas / device.num_sms) * maths.maximum(0.0, 1.0 - cost.fixed_s / cost.busy_s)
     clocked = clocked_share(cost, device.hbm_bandwidth_bytes_per_s)
     return Load(repeat * cost.busy_s, repeat * peak_s, repeat * cost.hbm_bytes, share, clocked)
 
 
 def collective_load_of(cost: CollectiveCost, num_sms: int, repeat: int = 1) -> Load:
     """What `repeat` such collectives mean to the card's power."""
-    return Load(repeat * cost.busy_s, 0.0, repeat * cost.hbm_bytes, min(1.0, cost.channels / num_sms))
+    share = maths_for(cost.channels).minimum(1.0, cost.channels / num_sms)
+    return Load(repeat * cost.busy_s, 0.0, repeat * cost.hbm_bytes, share)
 
 
-def clocked_share(cost: KernelCost, hbm_bandwidth_bytes_per_s: float) -> float:
+def clocked_share(cost: KernelCost, hbm_bandwidth_bytes_per_s: float) -> Sizes:
     """How far the kernel's time follows the SMs' clock: their and L2's time by itself over that and HBM's."""
-    hbm_s = min(cost.memory_s, cost.hbm_bytes / hbm_bandwidth_bytes_per_s)
-    clocked_s = max(cost.compute_s, cost.memory_s - hbm_s)
-    return clocked_s / (clocked_s + hbm_s) if clocked_s + hbm_s > 0.0 else 1.0
+    maths = maths_for(cost.memory_s)
+    hbm_s = maths.minimum(cost.memory_s, cost.hbm_bytes / hbm_bandwidth_bytes_per_s)
+    clocked_s = maths.maximum(cost.compute_s, cost.memory_s - hbm_s)
+    total_s = clocked_s + hbm_s
+    some = total_s > 0.0
+    return where(some, clocked_s, 1.0) / where(some, total_s, 1.0)
 
 
-def slower(cost: KernelCost, factor: float, hbm_bandwidth_bytes_per_s: float) -> KernelCost:
+def slower(cost: KernelCost, factor: Sizes, hbm_bandwidth_bytes_per_s: float) -> KernelCost:
     """The same kernel where arithmetic takes `factor` times as long; HBM keeps its pace."""
     own = clock_factor(clocked_share(cost, hbm_bandwidth_bytes_per_s), factor)
     return KernelCost(

@@ -25,10 +25,13 @@ from dataclasses import dataclass
 from math import exp, hypot, log, log1p, pi, sqrt
 from typing import TYPE_CHECKING, Final
 
+from kraken_sim.program.many import each, each_pair, is_many, maths_for
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from kraken_sim.profiles.profile import Provenance
+    from kraken_sim.program.many import Sizes
 
 LEVEL: Final = 0.9
 """Probability that an interval is stated for; a definition."""
@@ -107,13 +110,13 @@ class Interval:
 
 
 def interval_of(
-    latency_s: float,
-    kernels_s: Mapping[str, Mapping[object, float]],
+    latency_s: Sizes,
+    kernels_s: Mapping[str, Mapping[object, Sizes]],
     residuals: Mapping[str, float],
     *,
-    hosts_s: tuple[float, float] | None = None,
-    slowdown: float = 1.0,
-    awaited_s: float = 0.0,
+    hosts_s: tuple[Sizes, Sizes] | None = None,
+    slowdown: Sizes = 1.0,
+    awaited_s: Sizes = 0.0,
 ) -> Interval:
     """The interval of a step's latency.
 
@@ -126,21 +129,24 @@ def interval_of(
         slowdown: what kernels lost to a clock below boost, as a factor.
         awaited_s: compute of other ranks that collectives wait for.
     """
-    variance = CARD_RESIDUAL**2 + clock_residual(residuals, slowdown) ** 2
+    clock = clock_residual(residuals, slowdown)
+    variance = CARD_RESIDUAL**2 + clock * clock
     for name, own in kernels_s.items():
-        variance += (residual_of(name, residuals) / latency_s) ** 2 * shared_square(own, own)
-    half = NORMAL_QUANTILE * sqrt(pi / 2.0) * sqrt(variance)
-    below = above = log1p(half)
-    if awaited_s > 0.0:
-        above = hypot(above, log1p(RANKS_APART * awaited_s / latency_s))
+        share = residual_of(name, residuals) / latency_s
+        variance = variance + share * share * shared_square(own, own)
+    half = NORMAL_QUANTILE * sqrt(pi / 2.0) * each(sqrt, variance)
+    below = above = each(log1p, half)
+    if is_many(awaited_s) or awaited_s > 0.0:
+        above = each_pair(hypot, above, each(log1p, RANKS_APART * awaited_s / latency_s))
     if hosts_s is not None:
         below, above = (
-            hypot(log(host_s / latency_s), own) for host_s, own in zip(hosts_s, (below, above), strict=True)
+            each_pair(hypot, each(log, host_s / latency_s), own)
+            for host_s, own in zip(hosts_s, (below, above), strict=True)
         )
-    return Interval(latency_s * exp(-below), latency_s * exp(above))
+    return Interval(latency_s * each(exp, -below), latency_s * each(exp, above))
 
 
-def shared_square(first: Mapping[object, float], second: Mapping[object, float]) -> float:
+def shared_square(first: Mapping[object, Sizes], second: Mapping[object, Sizes]) -> Sizes:
     """What two times share of errors of one block, seconds squared: the common part, and that of kernels in both."""
     both = sum(seconds * second[kernel] for kernel, seconds in first.items() if kernel in second)
     return COMMON_SHARE * sum(first.values()) * sum(second.values()) + (1.0 - COMMON_SHARE) * both
@@ -154,9 +160,9 @@ def residual_of(name: str, residuals: Mapping[str, float]) -> float:
     return hypot(own, AMONG_KERNELS) if name in ("collectives", "contention") else own
 
 
-def clock_residual(residuals: Mapping[str, float], slowdown: float) -> float:
+def clock_residual(residuals: Mapping[str, float], slowdown: Sizes) -> Sizes:
     """Error of the settled clock where power limits it; no more than the clock is lowered by."""
-    return min(residuals.get("power", UNKNOWN_RESIDUAL), slowdown - 1.0)
+    return maths_for(slowdown).minimum(residuals.get("power", UNKNOWN_RESIDUAL), slowdown - 1.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,6 +91,14 @@ def each(function: Callable[[float], float], values: Sizes) -> Sizes:
     return np.array([function(value) for value in found.tolist()])[where]
 
 
+def each_pair(function: Callable[[float, float], float], first: Sizes, second: Sizes) -> Sizes:
+    """The same of two arguments."""
+    if not is_many(first) and not is_many(second):
+        return function(first, second)
+    pairs = zip(*(values.tolist() for values in np.broadcast_arrays(first, second)), strict=True)
+    return np.array([function(*pair) for pair in pairs])
+
+
 def where(condition: Sizes, yes: Sizes, no: Sizes) -> Sizes:
     """`yes` where the condition holds, else `no`."""
     return np.where(condition, yes, no) if is_many(condition) else (yes if condition else no)
@@ -128,6 +136,21 @@ def _joined(parts: list[tuple[Sizes, T]], size: int) -> T:
             column[index] = value
         columns[field.name] = column
     return replace(parts[0][1], **columns)  # type: ignore[type-var]
+
+
+def part_of(columns: T, index: Sizes) -> T:
+    """A dataclass of columns at some points."""
+    changes = {field.name: at(getattr(columns, field.name), index) for field in fields(columns)}  # type: ignore[arg-type]
+    return replace(columns, **changes)  # type: ignore[type-var]
+
+
+def stacked(rows: list[T]) -> T:
+    """Dataclasses of one point each as one of columns."""
+    first, columns = rows[0], {}
+    for field in fields(first):  # type: ignore[arg-type]
+        values = [getattr(row, field.name) for row in rows]
+        columns[field.name] = values[0] if isinstance(values[0], str) else np.array(values)
+    return replace(first, **columns)  # type: ignore[type-var]
 
 
 def bit_length(number: Sizes) -> Sizes:

@@ -11,6 +11,7 @@ from kraken_sim.architectures.workload import Phase
 from kraken_sim.errors import InputError, Problem, problems_with
 from kraken_sim.models.memory import DeviceMemory, RaggedLoad, StoredAs, TokenLoad, check_memory, device_memory
 from kraken_sim.profiles.placement import gpu_numbers
+from kraken_sim.program.many import same
 from kraken_sim.scenario.model import config_of, stored_format
 
 if TYPE_CHECKING:
@@ -178,9 +179,9 @@ def _check_tokens(scenario: Scenario, config: TransformerConfig) -> None:
 
 def _context_problems(scenario: Scenario, config: TransformerConfig) -> Iterator[Problem]:
     limit = config.max_position_embeddings
-    if config.position_embeddings and scenario.context_length > limit:
+    if config.position_embeddings and same(scenario.context_length > limit):
         message = f"the model has {limit} learned positions; set model.max_position_embeddings for more"
         yield Problem("context_length", message, scenario.context_length, str(limit))
-    elif config.position_embeddings and scenario.context_length + (scenario.output_length or 1) - 1 > limit:
+    elif config.position_embeddings and same(scenario.context_length + (scenario.output_length or 1) - 1 > limit):
         message = f"with the prompt that is more than the model's {limit} learned positions"
         yield Problem("output_length", message, scenario.output_length, str(limit - scenario.context_length + 1))

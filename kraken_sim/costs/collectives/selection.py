@@ -86,6 +86,12 @@ def collective_cost(
     return _fastest(call)
 
 
+def takes_arrays(kind: CollectiveKind, interconnect: Interconnect, policy: CollectivePolicy) -> bool:
+    """Whether `collective_cost` takes an array of sizes (in parts, `apart`): what NCCL picks within a node."""
+    within = interconnect.kind is not InterconnectKind.NETWORK and interconnect.across is None
+    return within and kind in RING_KINDS and policy.library is Library.NCCL and policy.algorithm is None
+
+
 def of_version(constants: CollectiveConstants, nccl_minor_version: int | None) -> CollectiveConstants:
     """The constants with another NCCL's choices; its speeds stay those that were fitted."""
     if nccl_minor_version in (None, constants.nccl_minor_version):

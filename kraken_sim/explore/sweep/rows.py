@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from kraken_sim.errors import InfeasibleError, InputError, KrakenSimError
-from kraken_sim.predict.columns import TEXT, prediction_columns, prediction_row
+from kraken_sim.predict.columns import TEXT, prediction_columns
 from kraken_sim.predict.memo import Memo
 from kraken_sim.predict.pipeline import Predictor
 from kraken_sim.scenario.spec import Scenario, scenario_from, with_absolute_paths
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from kraken_sim.explore.sweep.axis_rows import Row
+    from kraken_sim.predict.many import Answer
 
 _ERROR_COLUMNS = (("error_kind", TEXT), ("error", TEXT))
 _ANY = {"hardware": "any", "model": {"preset": "1.3B"}, "context_length": 1}
@@ -93,27 +94,36 @@ class Evaluator:
         found = scenario_from({**others, **with_absolute_paths(data, self.folder)}, known_machine=True)
         return getattr(found, name)
 
-    def row(self, values: Row) -> tuple[Any, ...]:
-        """Results of one point in the order of `result_columns`; an error is a result too.
+    def rows(self, points: Iterable[Row]) -> list[tuple[Any, ...]]:
+        """Values and results of several points, these in the order of `result_columns`; an error is a result too.
 
         Raises:
             MemoryError, OSError: what is short on this machine now says nothing of the point.
         """
+        values = list(points)
+        asked = [self._asked(row) for row in values]
+        answers = iter(self.predictor.predict_many([item for item in asked if isinstance(item, Scenario)]).answers)
+        results = (next(answers) if isinstance(item, Scenario) else item for item in asked)
+        return [(*row, *self._result(result)) for row, result in zip(values, results, strict=True)]
+
+    def _asked(self, row: Row) -> Scenario | Exception:
         try:
-            return (*prediction_row(self.predictor.predict(self.scenario(values))), None, None)
-        except InputError as error:
-            return (*self.no_result, "input", "; ".join(str(problem) for problem in error.problems))
-        except InfeasibleError as error:
-            return (*self.no_result, "infeasible", str(error))
+            return self.scenario(row)
         except (MemoryError, OSError):
             raise
-        except Exception as error:  # a bug of ours in one point must not cost the others
-            kind = "" if isinstance(error, KrakenSimError) else f"{type(error).__name__}: "
-            return (*self.no_result, "internal", f"{kind}{error}")
+        except Exception as error:
+            return error
 
-    def rows(self, points: Iterable[Row]) -> list[tuple[Any, ...]]:
-        """Values and results of several points."""
-        return [(*values, *self.row(values)) for values in points]
+    def _result(self, answer: Answer) -> tuple[Any, ...]:
+        if isinstance(answer, tuple):
+            return (*answer, None, None)
+        if isinstance(answer, InputError):
+            return (*self.no_result, "input", "; ".join(str(problem) for problem in answer.problems))
+        if isinstance(answer, InfeasibleError):
+            return (*self.no_result, "infeasible", str(answer))
+        # A bug of ours in one point must not cost the others.
+        kind = "" if isinstance(answer, KrakenSimError) else f"{type(answer).__name__}: "
+        return (*self.no_result, "internal", f"{kind}{answer}")
 
 
 def _with(data: Mapping[str, Any], path: Sequence[str], value: object) -> dict[str, Any]:
