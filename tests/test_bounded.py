@@ -16,7 +16,8 @@ from kraken_sim.errors import InfeasibleError, InputError
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.report import trace
 from kraken_sim.report.profiles import topology_tree
-from kraken_sim.report.topology import topology_html
+from kraken_sim.report.render import render
+from kraken_sim.report.topology import topology_page
 from kraken_sim.report.trace import write_traces
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ def test_a_large_machine_is_shown_by_its_kinds_of_nodes_and_drawn_in_part(tmp_pa
     labels = [str(branch.label) for branch in topology_tree(profile).children]
     assert "gpu0 ... gpu2047 (2048 alike)" in labels
     assert len(labels) == 5
-    page = topology_html(profile)
+    page = render(topology_page(profile))
     assert "Drawn are 16 of its 2048 GPUs" in page
     assert len(re.findall("gpu", page)) < 500
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kraken_sim.cli import main
-from kraken_sim.cli.streams import printable
+from kraken_sim.files.printable import printable
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -81,7 +81,7 @@ def test_compare_shows_it_in_table_json_and_page(tmp_path: Path, capsys: pytest.
     rows = json.loads(capsys.readouterr().out)
     assert "of standard's perplexity at" in rows[1]["quality"]
     assert "unknown at 6." in rows[1]["quality"]
-    assert "of standard&#x27;s perplexity at" in page.read_text(encoding="utf-8")
+    assert "of standard&#39;s perplexity at" in page.read_text(encoding="utf-8")
 
 
 def test_a_table_that_is_wrong_is_named(tmp_path: Path) -> None:

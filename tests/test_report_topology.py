@@ -11,7 +11,8 @@ from topology_support import MACHINES, cluster, nvswitch_box
 from kraken_sim.cli import main
 from kraken_sim.hardware.topology.graph import LinkKind, NodeKind
 from kraken_sim.profiles.load import list_profiles, load_profile
-from kraken_sim.report.topology import topology_figure, topology_html
+from kraken_sim.report.render import render
+from kraken_sim.report.topology import topology_figure, topology_page
 from kraken_sim.report.topology_layout import layout
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def test_every_link_says_its_numbers_where_one_points_at_it() -> None:
 
 
 def test_the_page_has_the_numbers_and_where_they_are_from() -> None:
-    page = topology_html(load_profile("h100-sxm-2x8"))
+    page = render(topology_page(load_profile("h100-sxm-2x8")))
     for part in ("ConnectX-7", "400 GB/s", "NCCL src/graph/tuning.cc", "rail0 ... rail7", "gpu0 ... gpu15"):
         assert part in page
 

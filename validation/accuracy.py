@@ -8,7 +8,6 @@ predicted / measured - 1. Microbenchmarks are judged on the records that a fit d
 from __future__ import annotations
 
 import argparse
-import html
 import json
 import sys
 from dataclasses import dataclass
@@ -23,6 +22,9 @@ from kraken_sim.errors import KrakenSimError
 from kraken_sim.measurements.machine import matching_profile
 from kraken_sim.measurements.schema import MeasurementFile, read_measurements
 from kraken_sim.profiles.load import load_profile
+from kraken_sim.report.page import Page, Plot
+from kraken_sim.report.page import Section as PageSection
+from kraken_sim.report.render import render
 from kraken_sim.report.validation_html import parity_figure, speedup_figure
 from kraken_sim.scenario.spec import Launch
 from kraken_sim.validate.passes import ValidationResult, validate_passes
@@ -46,7 +48,7 @@ from validation.accuracy_passes import (
     with_ideal_overlap,
 )
 from validation.accuracy_public import public_sections
-from validation.accuracy_table import Bar, Line, Report, Section, html_table, markdown_table, rich_table
+from validation.accuracy_table import Bar, Line, Report, Section, markdown_table, rich_table, text_table
 from validation.public_data import add_public_data_option, folder_of_option
 
 if TYPE_CHECKING:
@@ -154,15 +156,13 @@ def _elsewhere(passes: Path) -> list[Section]:
 
 def page(found: Accuracy) -> str:
     """The tables and the parity plots in one file that needs no network."""
-    parts = [f"<p>{html.escape(found.report.headline)}</p>"]
-    for index, (title, figure) in enumerate(figures(found.passes)):
-        body = figure.to_html(full_html=False, include_plotlyjs=index == 0, config={"displaylogo": False})
-        parts.append(f"<h2>{html.escape(title)}</h2>{body}")
-    parts += [html_table(section) for section in found.report.sections]
-    return (
-        "<!doctype html><html lang='en'><head><meta charset='utf-8'><title>Accuracy</title>"
-        f"<style>{_STYLE}</style></head><body><h1>Predicted against measured</h1>{''.join(parts)}</body></html>"
-    )
+    shown = [PageSection(title, [Plot(figure, "Predicted over measured")]) for title, figure in figures(found.passes)]
+    for section in found.report.sections:
+        unit = "per cent" if section.unit == "%" else section.unit
+        table = [text_table(section)] if section.lines else []
+        note = [section.note] if section.note else []
+        shown.append(PageSection(f"{section.title}, in {unit}", [*table, *note]))
+    return render(Page("Accuracy", "Predicted against measured", shown, sentences=[found.report.headline]))
 
 
 def figures(result: ValidationResult) -> list[tuple[str, Any]]:

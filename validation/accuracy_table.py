@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import html
 from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
+
+from kraken_sim.report.page import TextTable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -147,17 +148,11 @@ def rich_table(section: Section) -> Table:
     return table
 
 
-def html_table(section: Section) -> str:
-    """The same in HTML."""
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in section.header)
-    rows = []
-    for item in section.lines:
-        missed = " class='missed'" if item.met is False else ""
-        rows.append(f"<tr{missed}>{''.join(f'<td>{html.escape(cell)}</td>' for cell in cells(section, item))}</tr>")
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>" if rows else ""
-    unit = "per cent" if section.unit == "%" else section.unit
-    title = f"<h2 id='{html.escape(section.key)}'>{html.escape(section.title)}, in {unit}</h2>"
-    return f"{title}{table}<p>{html.escape(section.note)}</p>"
+def text_table(section: Section) -> TextTable:
+    """The same for a page, which marks what misses its bar."""
+    missed = [index for index, item in enumerate(section.lines) if item.met is False]
+    rows = [cells(section, item) for item in section.lines]
+    return TextTable("", section.header, rows, num_left=len(section.labels), missed=missed)
 
 
 def markdown_table(section: Section) -> str:

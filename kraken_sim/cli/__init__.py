@@ -6,6 +6,7 @@ what was asked. Only the module of the verb that is used is loaded, and its hand
 
 from __future__ import annotations
 
+import shlex
 import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
@@ -97,6 +98,7 @@ def _answer(arguments: Sequence[str]) -> int:
     parser = build_parser(arguments)
     try:
         args = parser.parse_args(arguments)
+        args.command_line = shlex.join([parser.prog, *arguments])
     except SystemExit:
         finish()
         raise

@@ -96,9 +96,9 @@ def _collective(args: argparse.Namespace) -> None:
     if args.json is not None:
         write_json(args, table.as_dict())
     if args.html is not None:
-        from kraken_sim.report.collective_html import collective_html
+        from kraken_sim.report.collective_html import collective_page
 
-        write_page(args, collective_html(table))
+        write_page(args, collective_page(table))
         note(f"report: {args.html}")
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from kraken_sim.cli.parser import Parser
+    from kraken_sim.report.page import Page
 
 
 def add_arguments(parser: Parser) -> None:
@@ -37,7 +38,8 @@ def _compare(args: argparse.Namespace) -> None:
     names = [] if args.kernels is None else args.kernels.split(",")
     kernels = [kernel_set_named(name.strip(), "--kernels") for name in names]
     named = () if args.architectures == "all" else architectures_named(args.architectures)
-    predictions = predictions_of(named_scenario(args.scenario), kernels=kernels, architectures=named)
+    scenario = named_scenario(args.scenario)
+    predictions = predictions_of(scenario, kernels=kernels, architectures=named)
     rivals = [
         rival for kernel_set in predictions.kernel_sets for rival in side_by_side(predictions.with_kernels(kernel_set))
     ]
@@ -47,10 +49,10 @@ def _compare(args: argparse.Namespace) -> None:
 
         return comparison_report(predictions, rivals)
 
-    def page() -> str:
-        from kraken_sim.report.html import render_html
+    def page() -> Page:
+        from kraken_sim.report.html import prediction_page
 
-        return render_html(predictions)
+        return prediction_page(predictions, rivals, asked=scenario.architecture.kind)
 
     def data() -> list[dict[str, Any]]:
         speedups = zip(predictions.speedups_percent, predictions.kernels_speedups_percent, rivals, strict=True)

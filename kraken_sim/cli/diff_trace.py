@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kraken_sim.cli.parser import Parser
+    from kraken_sim.report.page import Page
     from kraken_sim.traces.comparison import Predicted, TraceComparison
     from kraken_sim.traces.device_trace import DeviceTrace
 
@@ -59,10 +60,10 @@ def _diff_trace(args: argparse.Namespace) -> None:
 
         return diff_trace_report(comparison)
 
-    def page() -> str:
-        from kraken_sim.report.diff_trace_html import diff_trace_html
+    def page() -> Page:
+        from kraken_sim.report.diff_trace_html import diff_trace_page
 
-        return diff_trace_html(comparison)
+        return diff_trace_page(comparison)
 
     write_outputs(args, comparison.as_dict, report, page)
 

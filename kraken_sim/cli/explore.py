@@ -14,6 +14,7 @@ from kraken_sim.errors import InputError, Problem
 if TYPE_CHECKING:
     import argparse
 
+    from kraken_sim.report.page import Page
     from kraken_sim.scenario.spec import Scenario
 
 
@@ -61,10 +62,10 @@ def _explore_channels(args: argparse.Namespace) -> None:
         return
     answers = [best_channels(scenario) for scenario in _scenarios(args, overlapping()[0])]
 
-    def page() -> str:
-        from kraken_sim.report.explore_html import channels_html
+    def page() -> Page:
+        from kraken_sim.report.explore_html import channels_page
 
-        return channels_html(answers)
+        return channels_page(answers)
 
     write_outputs(args, lambda: [answer.as_dict() for answer in answers], lambda: channels_report(answers), page)
 
@@ -78,10 +79,10 @@ def _explore_measured_channels(args: argparse.Namespace) -> None:
     hardware = args.hardware[0] if args.hardware else None
     result = compare_channels(measurement_file(args.measured), hardware)
 
-    def page() -> str:
-        from kraken_sim.report.explore_html import measured_html
+    def page() -> Page:
+        from kraken_sim.report.explore_html import measured_channels_page
 
-        return measured_html(result)
+        return measured_channels_page(result)
 
     write_outputs(args, result.as_dict, lambda: measured_report(result), page)
 
@@ -95,10 +96,10 @@ def _explore_degree(args: argparse.Namespace) -> None:
     named = architectures_named(args.architectures)
     answers = [best_degree(scenario, architectures=named) for scenario in _scenarios(args, BASELINE)]
 
-    def page() -> str:
-        from kraken_sim.report.explore_machine_html import degree_html
+    def page() -> Page:
+        from kraken_sim.report.explore_machine_html import degree_page
 
-        return degree_html(answers)
+        return degree_page(answers)
 
     write_outputs(args, lambda: [answer.as_dict() for answer in answers], lambda: degree_report(answers), page)
 
@@ -112,10 +113,10 @@ def _explore_architecture(args: argparse.Namespace) -> None:
     named = () if args.architectures == "all" else architectures_named(args.architectures)
     answers = [best_architecture(scenario, architectures=named) for scenario in _scenarios(args, BASELINE)]
 
-    def page() -> str:
-        from kraken_sim.report.architectures_html import architectures_html
+    def page() -> Page:
+        from kraken_sim.report.architectures_html import architectures_page
 
-        return architectures_html(answers)
+        return architectures_page(answers)
 
     write_outputs(args, lambda: [answer.as_dict() for answer in answers], lambda: architectures_report(answers), page)
 
@@ -128,10 +129,10 @@ def _explore_interconnect(args: argparse.Namespace) -> None:
     scenarios = _scenarios(args, "kraken")
     answers = [worthwhile_bandwidth(scenario, args.worth / 100.0) for scenario in scenarios]
 
-    def page() -> str:
-        from kraken_sim.report.explore_machine_html import interconnect_html
+    def page() -> Page:
+        from kraken_sim.report.explore_machine_html import interconnect_page
 
-        return interconnect_html(answers)
+        return interconnect_page(answers)
 
     write_outputs(args, lambda: [answer.as_dict() for answer in answers], lambda: interconnect_report(answers), page)
 
@@ -151,10 +152,10 @@ def _explore_design(args: argparse.Namespace) -> None:
     if sys.stderr.isatty():
         sys.stderr.write("\r\x1b[K")
 
-    def page() -> str:
-        from kraken_sim.report.design_html import design_html
+    def page() -> Page:
+        from kraken_sim.report.design_html import design_page
 
-        return design_html(result)
+        return design_page(result)
 
     write_outputs(args, result.as_dict, lambda: design_report(result), page)
 

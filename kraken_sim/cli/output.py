@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from kraken_sim.cli.streams import printable, put, say, writing
+from kraken_sim.cli.streams import put, say, writing
 from kraken_sim.errors import InputError
 from kraken_sim.files.ours import check_replaceable, signed_json, signed_page, signed_yaml
+from kraken_sim.files.printable import printable
 from kraken_sim.files.whole import write_whole
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from rich.console import ConsoleOptions, RenderableType
+
+    from kraken_sim.report.page import Page
 
 PIPE_WIDTH = 160
 """Columns of a table in a file or a pipe."""
@@ -80,13 +83,21 @@ def write_file(path: Path, text: str, option: str, *, force: bool) -> None:
         raise InputError.single(option, f"cannot be written: {error.strerror or error}", str(path)) from None
 
 
-def write_page(args: argparse.Namespace, text: str) -> None:
-    """The HTML file of `--html`, without characters that a browser would obey.
+def write_page(args: argparse.Namespace, page: Page) -> None:
+    """The HTML file of `--html`, and where pages share the library that draws, that beside it.
 
     Raises:
         InputError: see `write_file`.
     """
-    write_file(Path(args.html), signed_page(printable(text)), "--html", force=args.force)
+    from kraken_sim.report.render import PlotlySource, library_file, render
+
+    path, library = Path(args.html), PlotlySource(args.plotly)
+    if library is PlotlySource.SHARED:
+        name, script = library_file()
+        shared = path.with_name(name)
+        if not shared.is_file() or shared.read_bytes() != script.encode():
+            write_file(shared, script, "--plotly", force=args.force)
+    write_file(path, signed_page(render(page, command=args.command_line, library=library)), "--html", force=args.force)
 
 
 def write_json(args: argparse.Namespace, data: Any) -> None:
@@ -111,7 +122,7 @@ def write_outputs(
     args: argparse.Namespace,
     data: Callable[[], Any],
     report: Callable[[], RenderableType],
-    page: Callable[[], str],
+    page: Callable[[], Page],
 ) -> None:
     """A report to the terminal, and JSON and HTML where they were asked for; each is made only if it is."""
     if args.json != "-":

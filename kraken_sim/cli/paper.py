@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import argparse
 
     from kraken_sim.cli.parser import Parser
+    from kraken_sim.report.page import Page
 
 
 def add_arguments(parser: Parser) -> None:
@@ -30,9 +31,9 @@ def _paper(args: argparse.Namespace) -> None:
 
     result = run_grid(load_grid(args.grid))
 
-    def page() -> str:
-        from kraken_sim.report.paper_html import paper_html
+    def page() -> Page:
+        from kraken_sim.report.paper_html import paper_page
 
-        return paper_html(result)
+        return paper_page(result)
 
     write_outputs(args, lambda: grid_dict(result), lambda: paper_report(result), page)

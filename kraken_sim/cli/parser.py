@@ -43,7 +43,18 @@ def add_outputs(parser: Parser) -> None:
     """`--json`, `--html` and `--force`, as most verbs have them; `output.write_outputs` serves them."""
     parser.add_argument("--json", metavar="FILE", help="write the result as JSON; - for standard output, no tables")
     parser.add_argument("--html", metavar="FILE", help="write a report that opens in any browser")
+    add_plotly(parser)
     add_force(parser)
+
+
+def add_plotly(parser: argparse.ArgumentParser) -> None:
+    """`--plotly`, for what writes HTML; `output.write_page` obeys it."""
+    parser.add_argument(
+        "--plotly",
+        choices=("embedded", "shared"),
+        default="embedded",
+        help="the library that draws a page's figures, 5 MB: in each page, or once beside all pages of a folder",
+    )
 
 
 def add_architectures(parser: argparse.ArgumentParser) -> None:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import argparse
 
     from kraken_sim.cli.parser import Parser
+    from kraken_sim.report.page import Page
 
 
 def add_arguments(parser: Parser) -> None:
@@ -29,9 +30,9 @@ def _procure(args: argparse.Namespace) -> None:
 
     result = rank(load_procure_request(shipped_path(args.request, "REQUEST")))
 
-    def page() -> str:
-        from kraken_sim.report.procure_html import procure_html
+    def page() -> Page:
+        from kraken_sim.report.procure_html import procure_page
 
-        return procure_html(result)
+        return procure_page(result)
 
     write_outputs(args, result.as_dict, lambda: procure_report(result), page)

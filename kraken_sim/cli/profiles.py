@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kraken_sim.cli.output import note, print_report, profile_target, write_page, write_profile
-from kraken_sim.cli.parser import Parser, add_force
+from kraken_sim.cli.parser import Parser, add_force, add_plotly
 from kraken_sim.cli.streams import put
 from kraken_sim.errors import InputError
 
@@ -23,6 +23,7 @@ def add_arguments(parser: Parser) -> None:
     show = verbs.add_parser("show", help="one machine, each number with its source")
     show.add_argument("profile", metavar="PROFILE", help="a profile's name, or its file")
     show.add_argument("--html", metavar="FILE", help="draw the machine: nodes, links, the best ring")
+    add_plotly(show)
     add_force(show)
     show.set_defaults(handler=_show_profile)
 
@@ -54,9 +55,9 @@ def _show_profile(args: argparse.Namespace) -> None:
 
         print_report(profile_text(profile))
         return
-    from kraken_sim.report.topology import topology_html
+    from kraken_sim.report.topology import topology_page
 
-    write_page(args, topology_html(profile))
+    write_page(args, topology_page(profile))
     note(f"drawing: {args.html}")
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from kraken_sim.cli.parser import Parser
     from kraken_sim.predict.prediction import Prediction
+    from kraken_sim.report.page import Page
 
 
 def add_arguments(parser: Parser) -> None:
@@ -43,10 +44,10 @@ def _run(args: argparse.Namespace) -> None:
 
         return prediction_report(prediction, advice)
 
-    def page() -> str:
-        from kraken_sim.report.html import render_html
+    def page() -> Page:
+        from kraken_sim.report.html import prediction_page
 
-        return render_html([prediction])
+        return prediction_page([prediction], advice=advice)
 
     explained = {} if advice is None else {"overlap": advice.as_dict()}
     write_outputs(args, lambda: {**prediction.as_dict(), **host_bound_data(prediction), **explained}, report, page)

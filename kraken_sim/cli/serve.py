@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import argparse
 
     from kraken_sim.cli.parser import Parser
+    from kraken_sim.report.page import Page
 
 
 def add_arguments(parser: Parser) -> None:
@@ -29,9 +30,9 @@ def _serve(args: argparse.Namespace) -> None:
 
     answer = serve(load_serve_request(shipped_path(args.request, "REQUEST")))
 
-    def page() -> str:
-        from kraken_sim.report.serving_html import serve_html
+    def page() -> Page:
+        from kraken_sim.report.serving_html import serve_page
 
-        return serve_html(answer)
+        return serve_page(answer)
 
     write_outputs(args, answer.as_dict, lambda: serve_report(answer), page)

@@ -12,22 +12,12 @@ import os
 import signal
 import sys
 import threading
-from typing import TYPE_CHECKING, Final, NoReturn, TextIO
+from typing import TYPE_CHECKING, NoReturn, TextIO
+
+from kraken_sim.files.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-_OBEYED: Final = {
-    code: None
-    for code in (*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
-    if chr(code) not in "\n\t"
-}
-"""Control characters, and those that change the direction of what follows."""
-
-
-def printable(text: str) -> str:
-    """The text without characters that a terminal or a browser would obey instead of showing."""
-    return text.translate(_OBEYED)
 
 
 def prepare() -> None:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import argparse
 
     from kraken_sim.cli.parser import Parser
+    from kraken_sim.report.page import Page
 
 
 def add_arguments(parser: Parser) -> None:
@@ -36,9 +37,9 @@ def _validate(args: argparse.Namespace) -> None:
     measurements = measurement_file(args.measurements)
     result = validate_passes(measurements, args.hardware, host, ProgressLines("passes"))
 
-    def page() -> str:
-        from kraken_sim.report.validation_html import validation_html
+    def page() -> Page:
+        from kraken_sim.report.validation_html import validation_page
 
-        return validation_html(result)
+        return validation_page(result)
 
     write_outputs(args, result.as_dict, lambda: validation_report(result), page)

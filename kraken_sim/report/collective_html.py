@@ -2,39 +2,44 @@
 
 from __future__ import annotations
 
-import html
 from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
 
 from kraken_sim.report.collective import collective_text
+from kraken_sim.report.figures import PALETTE
+from kraken_sim.report.page import Command, Headline, Page, Plot, Section
 from kraken_sim.units import format_seconds
 
 if TYPE_CHECKING:
     from kraken_sim.standalone.collective_table import CollectiveTable
 
-PREDICTED, MEASURED, LIKELY = "#4c72b0", "#c44e52", "rgba(76, 114, 176, 0.2)"
+PREDICTED, MEASURED, LIKELY = PALETTE[0], PALETTE[1], "rgba(0, 114, 178, 0.22)"
+"""Colours of lines and points, and of the interval; the last is the first, see-through. A choice of ours."""
 
 
-def collective_html(table: CollectiveTable) -> str:
-    """One page that needs no network: time and bus bandwidth by size, then the table."""
-    title = html.escape(f"{table.op} on {table.num_devices} GPUs of {table.hardware}")
-    figures = [time_figure(table), busbw_figure(table)]
-    parts = [
-        figure.to_html(full_html=False, include_plotlyjs=index == 0, config={"displaylogo": False})
-        for index, figure in enumerate(figures)
+def collective_page(table: CollectiveTable) -> Page:
+    """Time and bus bandwidth by size, then the table."""
+    sections = [
+        Section("Time", [Plot(time_figure(table), "Time over the size of the message, with its 90 % interval")]),
+        Section(
+            "Bus bandwidth", [Plot(busbw_figure(table), "Bus bandwidth, which compares with the links' line rate")]
+        ),
+        Section("The table", [Command(collective_text(table), keeps_lines=True)]),
     ]
-    worst, note = table.worst, ""
-    if table.mean_error is not None and worst is not None and worst.error is not None:
-        note = (
-            f"<p>Mean error {100 * table.mean_error:.1f} % of {len(table.errors)} measurements, worst "
-            f"{100 * worst.error:+.1f} % at {worst.size_bytes} bytes ({format_seconds(worst.time_s)} predicted).</p>"
-        )
-    style = "body{font-family:system-ui,sans-serif;max-width:1000px;margin:2rem auto;padding:0 1rem;color:#222}"
-    return (
-        f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>{title}</title><style>{style}</style>"
-        f"</head><body><h1>{title}</h1>{note}{''.join(parts)}"
-        f"<pre>{html.escape(collective_text(table))}</pre></body></html>"
+    title = f"{table.op} on {table.num_devices} GPUs of {table.hardware}"
+    return Page("Collective", title, sections, _error_headline(table))
+
+
+def _error_headline(table: CollectiveTable) -> Headline | None:
+    """How far predictions are off, where there are measurements."""
+    worst = table.worst
+    if table.mean_error is None or worst is None or worst.error is None:
+        return None
+    return Headline(
+        f"{100 * table.mean_error:.1f} %",
+        f"mean error of {len(table.errors)} measurements",
+        f"worst {100 * worst.error:+.1f} % at {worst.size_bytes} bytes ({format_seconds(worst.time_s)} predicted)",
     )
 
 
@@ -82,8 +87,7 @@ def _figure(
         marker = {"color": MEASURED, "size": 8, "symbol": "x"}
         figure.add_scatter(x=sizes, y=measured, name="measured", mode="markers", marker=marker)
     figure.update_layout(
-        template="plotly_white", height=360, margin={"l": 70, "r": 20, "t": 20, "b": 50}, showlegend=True,
-        legend={"x": 0.02, "y": 0.98}, yaxis={"title": label, "type": scale, "rangemode": "tozero"},
+        height=360, showlegend=True, yaxis={"title": label, "type": scale, "rangemode": "tozero"},
         xaxis={"title": "message (bytes)", "type": "log", "tickvals": _ticks(sizes), "ticktext": _tick_names(sizes)},
     )  # fmt: skip
     return figure

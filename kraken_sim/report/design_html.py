@@ -9,7 +9,8 @@ import plotly.graph_objects as go
 from kraken_sim.architectures.registry import kinds
 from kraken_sim.explore.design.request import Objective
 from kraken_sim.report.design import front_grid, search_sentences
-from kraken_sim.report.page import PALETTE, figures_html, render_page
+from kraken_sim.report.figures import INK, PALETTE, SYMBOLS, plain
+from kraken_sim.report.page import Page, Plot, Section
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,11 +32,14 @@ _AXES: Final = {
 """The title of an objective's axis, and what its SI values are multiplied by there."""
 
 
-def design_html(result: SearchResult) -> str:
+def design_page(result: SearchResult) -> Page:
     """The front as a page, with every design that was evaluated."""
-    picture = figures_html([front_figure(result)])[0]
-    sections = [("Every design that keeps the constraints", picture), ("The front", front_grid(result).html())]
-    return render_page(f"Designs: {result.request.name}", search_sentences(result), sections)
+    picture = Plot(front_figure(result), "Every design that was tried, the Pareto front ringed")
+    sections = [
+        Section("Every design that keeps the constraints", [picture]),
+        Section("The front", [front_grid(result)]),
+    ]
+    return Page("Design search", f"Designs: {result.request.name}", sections, sentences=search_sentences(result))
 
 
 def front_figure(result: SearchResult) -> Any:
@@ -44,19 +48,18 @@ def front_figure(result: SearchResult) -> Any:
     x_axis = objectives[0]
     y_axis = next(objective for objective in objectives[1:] if objective is not x_axis)
     figure = go.Figure()
-    for kind, colour in zip(kinds(), PALETTE, strict=False):
+    for index, kind in enumerate(kinds()):
         chosen = [item for item in result.evaluated if item.design.kind == kind]
         if chosen:
-            marker = {"color": colour, "size": 7, "opacity": 0.55}
+            marker = {"color": PALETTE[index % len(PALETTE)], "symbol": SYMBOLS[index % len(SYMBOLS)], "size": 8}
             _add_points(figure, kind, chosen, x_axis, y_axis, {"mode": "markers", "marker": marker})
     front = sorted(result.front, key=lambda item: item.value(x_axis))
-    ring = {"color": "rgba(0,0,0,0)", "size": 13, "line": {"color": "#222", "width": 1.5}}
-    style = {"mode": "lines+markers", "marker": ring, "line": {"color": "#222", "width": 1, "dash": "dot"}}
+    ring = {"color": "rgba(0,0,0,0)", "size": 13, "line": {"color": INK, "width": 1.5}}
+    style = {"mode": "lines+markers", "marker": ring, "line": {"color": INK, "width": 1, "dash": "dot"}}
     _add_points(figure, "front", front, x_axis, y_axis, style)
     figure.update_layout(
-        template="plotly_white",
         height=520,
-        margin={"t": 30},
+        showlegend=True,
         xaxis_title=_AXES[x_axis][0],
         yaxis_title=_AXES[y_axis][0],
     )
@@ -70,7 +73,7 @@ def _add_points(
         name=name,
         x=[item.value(x_axis) * _AXES[x_axis][1] for item in items],
         y=[item.value(y_axis) * _AXES[y_axis][1] for item in items],
-        text=[item.design.label for item in items],
+        text=[plain(item.design.label) for item in items],
         hovertemplate="%{text}<br>%{x:.4g}, %{y:.4g}",
         **style,
     )

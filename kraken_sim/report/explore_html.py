@@ -17,7 +17,8 @@ from kraken_sim.report.explore import (
     model_name,
     question,
 )
-from kraken_sim.report.page import PALETTE, figures_html, render_page
+from kraken_sim.report.figures import DASHES, PALETTE
+from kraken_sim.report.page import Page, Plot, Section
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,24 +30,27 @@ PANELS_A_ROW = 3
 """Panels beside each other in a figure."""
 
 
-def channels_html(answers: Sequence[ChannelAnswer]) -> str:
+def channels_page(answers: Sequence[ChannelAnswer]) -> Page:
     """Latency by channels as a page, with curves."""
     figure = _relative_figure("predicted, % above the best")
     for index, answer in enumerate(answers):
-        _add_curve(figure, question(answer.scenario), answer.decision.latencies_s, PALETTE[index % len(PALETTE)])
-    sections = [("Latency by channels", channels_grid(answers).html()), ("Above the best", figures_html([figure])[0])]
-    return render_page(CHANNELS_TITLE, channels_sentences(answers), sections)
+        dash = DASHES[index // len(PALETTE) % len(DASHES)]
+        name, colour = question(answer.scenario), PALETTE[index % len(PALETTE)]
+        _add_curve(figure, name, answer.decision.latencies_s, colour, dash)
+    sections = [
+        Section("Above the best", [Plot(figure, "Predicted latency by channels, each above its own best")]),
+        Section("Latency by channels", [channels_grid(answers)]),
+    ]
+    return Page("Exploration", CHANNELS_TITLE, sections, sentences=channels_sentences(answers))
 
 
 def _relative_figure(title: str) -> Any:
     figure = go.Figure()
     figure.update_layout(
-        template="plotly_white",
         height=420,
-        margin={"t": 30},
         yaxis_title=title,
         xaxis={"title": "most channels", "type": "category"},
-        legend={"orientation": "h", "y": -0.25},
+        showlegend=True,
     )
     return figure
 
@@ -66,11 +70,15 @@ def _add_curve(
     )
 
 
-def measured_html(result: ChannelValidation) -> str:
+def measured_channels_page(result: ChannelValidation) -> Page:
     """Predicted and measured best as a page, with measured and predicted curves of every case."""
-    picture = figures_html([measured_figure(result)])[0]
-    sections = [("Predicted and measured best", measured_grid(result).html()), ("Every case", picture)]
-    return render_page(f"{CHANNELS_TITLE}: predicted and measured", measured_sentences(result), sections)
+    picture = Plot(measured_figure(result), "Latency by channels, each above its own best", min_width_px=700)
+    sections = [
+        Section("Predicted and measured best", [measured_grid(result)]),
+        Section("Every case", [picture]),
+    ]
+    title = f"{CHANNELS_TITLE}: predicted and measured"
+    return Page("Exploration", title, sections, sentences=measured_sentences(result))
 
 
 def measured_figure(result: ChannelValidation) -> Any:
@@ -90,5 +98,5 @@ def measured_figure(result: ChannelValidation) -> Any:
             _add_curve(figure, name, times, colour, dash, showlegend=index == 0, **place)
     figure.update_yaxes(title="% above best", col=1)
     figure.update_xaxes(title="most channels", row=num_rows, type="category")
-    figure.update_layout(template="plotly_white", height=120 + 190 * num_rows, legend={"orientation": "h", "y": 1.06})
+    figure.update_layout(height=120 + 190 * num_rows)
     return figure

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from html import escape
 from math import log10
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,8 @@ from kraken_sim.report.explore_machine import (
     interconnect_grid,
     interconnect_sentences,
 )
-from kraken_sim.report.page import PALETTE, figures_html, render_page
+from kraken_sim.report.figures import INK, MUTED, PALETTE, series_style
+from kraken_sim.report.page import Bullets, Page, Plot, Section
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,19 +26,20 @@ if TYPE_CHECKING:
     from kraken_sim.explore.interconnect import InterconnectAnswer
 
 
-def degree_html(answers: Sequence[DegreeAnswer]) -> str:
+def degree_page(answers: Sequence[DegreeAnswer]) -> Page:
     """Every architecture on every degree as a page, with latency over GPUs by architecture."""
-    figures = figures_html([_degree_figure(answer) for answer in answers])
     sections = []
-    for answer, figure in zip(answers, figures, strict=True):
-        words = "".join(f"<li>{sentence}</li>" for sentence in map(escape, degree_sentences(answer)))
-        sections.append((question(answer.scenario), f"{degree_grid(answer).html()}<ul>{words}</ul>{figure}"))
-    return render_page(DEGREE_TITLE, [], sections)
+    for answer in answers:
+        picture = Plot(_degree_figure(answer), "Latency over GPUs, with 90 % intervals upwards")
+        sections.append(
+            Section(question(answer.scenario), [Bullets(degree_sentences(answer)), picture, degree_grid(answer)])
+        )
+    return Page("Exploration", DEGREE_TITLE, sections)
 
 
 def _degree_figure(answer: DegreeAnswer) -> Any:
     figure = go.Figure()
-    for kind, colour in zip(answer.kinds, PALETTE, strict=False):
+    for index, kind in enumerate(answer.kinds):
         rows = [row for row in answer.rows if row.kind == kind]
         latencies = [row.prediction.latency_s for row in rows]
         highs = [row.prediction.interval.high_s for row in rows]
@@ -48,25 +49,27 @@ def _degree_figure(answer: DegreeAnswer) -> Any:
             y=[1e3 * value for value in latencies],
             error_y={"type": "data", "array": [1e3 * (h - v) for h, v in zip(highs, latencies, strict=True)]},
             mode="lines+markers",
-            line={"color": colour},
+            **series_style(index),
         )
     ticks = sorted({row.num_devices for row in answer.rows})
     xaxis = {"title": "GPUs", "type": "log", "tickvals": ticks, "ticktext": [str(tick) for tick in ticks]}
-    figure.update_layout(template="plotly_white", height=420, margin={"t": 30}, xaxis=xaxis)
+    figure.update_layout(height=420, xaxis=xaxis)
     metric = "TPOT" if answer.scenario.phase.value == "decode" else "TTFT"
     figure.update_yaxes(rangemode="tozero", title=f"{metric}, ms")
     return figure
 
 
-def interconnect_html(answers: Sequence[InterconnectAnswer]) -> str:
+def interconnect_page(answers: Sequence[InterconnectAnswer]) -> Page:
     """The speed-up over bandwidth as a page, with the curve."""
-    figures = figures_html([_interconnect_figure(answer) for answer in answers])
     sections = []
-    for answer, figure in zip(answers, figures, strict=True):
-        words = "".join(f"<p>{sentence}</p>" for sentence in map(escape, interconnect_sentences(answer)))
+    for answer in answers:
+        picture = Plot(
+            _interconnect_figure(answer), "Kraken's speed-up over the links' line rate, with its 90 % interval"
+        )
         heading = f"{question(answer.scenario)}, {answer.num_devices} GPUs"
-        sections.append((heading, f"{words}{figure}{interconnect_grid(answer).html()}"))
-    return render_page(INTERCONNECT_TITLE, [], sections)
+        words = Bullets(interconnect_sentences(answer))
+        sections.append(Section(heading, [words, picture, interconnect_grid(answer)]))
+    return Page("Exploration", INTERCONNECT_TITLE, sections)
 
 
 def _interconnect_figure(answer: InterconnectAnswer) -> Any:
@@ -81,16 +84,16 @@ def _interconnect_figure(answer: InterconnectAnswer) -> Any:
             mode="lines",
             line={"width": 0},
             fill=fill,
-            fillcolor="rgba(76,114,176,0.18)",
+            fillcolor="rgba(0,114,178,0.22)",
             showlegend=fill is not None,
             hoverinfo="skip",
         )
     figure.add_scatter(name="Kraken over standard", x=x, y=speedups, mode="lines+markers", line={"color": PALETTE[0]})
-    figure.add_hline(y=100.0 * answer.worth, line_dash="dash", line_color="#999", annotation_text="worth it")
+    figure.add_hline(y=100.0 * answer.worth, line_dash="dash", line_color=MUTED, annotation_text="worth it")
     own = 1e-9 * answer.own.bandwidth_bytes_per_s
-    figure.add_vline(x=own, line_dash="dot", line_color="#999")
+    figure.add_vline(x=own, line_dash="dot", line_color=INK)
     # An annotation of add_vline would be misplaced on a logarithmic axis.
     figure.add_annotation(x=log10(own), y=1.0, yref="paper", text="as built", showarrow=False, xanchor="left")
     xaxis = {"title": "line rate a GPU and direction, GB/s", "type": "log"}
-    figure.update_layout(template="plotly_white", height=420, margin={"t": 30}, xaxis=xaxis, yaxis_title="speed-up, %")
+    figure.update_layout(height=420, xaxis=xaxis, yaxis_title="speed-up, %")
     return figure

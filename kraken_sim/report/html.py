@@ -1,167 +1,355 @@
-"""Predictions as one HTML file that needs no network: breakdowns, and the timeline of a layer."""
+"""Predictions as a page: the answer, how sure it is and why, and everything that it rests on."""
 
 from __future__ import annotations
 
-import html
-from typing import TYPE_CHECKING, Any
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING
 
-import plotly.graph_objects as go
-
-from kraken_sim.engine.timeline import SpanKind
-from kraken_sim.explore.quality import quality_of
+from kraken_sim.explore.architectures import Rival, reason, side_by_side
+from kraken_sim.explore.what_changes import BLOCK_WORDS, answer_changes
+from kraken_sim.predict.api import Predictions
+from kraken_sim.predict.explain import overlap_sentences
 from kraken_sim.predict.host_bound import host_bound
-from kraken_sim.program.program import MAIN_STREAM, Category
+from kraken_sim.report.architectures import accounts_table, gains_table
+from kraken_sim.report.figures import PART_NAMES
+from kraken_sim.report.gains_figure import gains_figure
 from kraken_sim.report.labels import prediction_labels
-from kraken_sim.report.text import load_words, metric_of
-from kraken_sim.units import format_seconds
+from kraken_sim.report.page import Bullets, Details, Facts, Headline, Page, PageBlock, Plot, Section, TextTable
+from kraken_sim.report.prediction_figures import (
+    breakdown_figure,
+    changes_figure,
+    communication_figure,
+    layers_figure,
+    memory_figure,
+    roofline_figure,
+    steady_layer,
+)
+from kraken_sim.report.question import question_facts
+from kraken_sim.report.render import render
+from kraken_sim.report.text import TOP_KERNELS, communication_lines, kernel_rows, load_words, metric_of
+from kraken_sim.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
-    from kraken_sim.engine.timeline import Span
+    from kraken_sim.predict.explain import OverlapAdvice
     from kraken_sim.predict.prediction import Prediction
 
-COLOURS = {
-    Category.NORM: "#8da0cb",
-    Category.GEMM: "#4c72b0",
-    Category.OVERLAPPED_GEMM: "#64b5cd",
-    Category.ATTENTION: "#55a868",
-    Category.LM_HEAD: "#937860",
-    Category.ALL_REDUCE: "#c44e52",
-    Category.OTHER: "#b8b8b8",
+METRIC_WORDS = {
+    "TTFT": "time to first token (TTFT)",
+    "TPOT": "time per output token (TPOT)",
+    "end to end": "for the whole answer, end to end",
 }
-WAIT_COLOUR = "#f0c27b"
-STREAM_NAMES = {0: "compute stream", 1: "communication stream"}
-"""What a stream's number stands for in a figure."""
+"""What `metric_of` names, in full."""
 
 
 def render_html(predictions: Sequence[Prediction]) -> str:
-    """The report as a string; architectures are told apart by their kernel sets where there are several."""
-    names = prediction_labels(predictions)
-    parts = [_figure(breakdown_figure(predictions), first=True)]
-    layers = [steady_layer(prediction) for prediction in predictions]
-    longest_s = max((spans[-1].end_s - spans[0].start_s for spans in layers if spans), default=0.0)
-    for name, prediction, spans in zip(names, predictions, layers, strict=True):
-        parts.append(f"<h2>One layer: {html.escape(name)}</h2>")
-        parts.append(f"<p>{html.escape(_layer_caption(prediction, spans))}</p>")
-        parts.append(_figure(layer_figure(spans, longest_s), first=False))
-    title = html.escape(predictions[0].scenario.name)
-    summary = "".join(f"<li>{html.escape(_summary(prediction, predictions[0]))}</li>" for prediction in predictions)
-    return (
-        "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
-        f"<title>{title}</title><style>{_STYLE}</style></head><body>"
-        f"<h1>{title}</h1><ul>{summary}</ul><h2>Where the time goes</h2>{''.join(parts)}</body></html>"
+    """The page of predictions of one question as HTML; see `prediction_page`."""
+    return render(prediction_page(predictions))
+
+
+def prediction_page(
+    predictions: Sequence[Prediction],
+    rivals: Sequence[Rival] | None = None,
+    advice: OverlapAdvice | None = None,
+    asked: str = "",
+) -> Page:
+    """One prediction, or several of one question, each against the first.
+
+    Args:
+        predictions: architectures, and kernel sets, of one question.
+        rivals: the same like with like; default: worked out where there are several.
+        advice: where the overlap of a single prediction is lost.
+        asked: the architecture that the headline is about; default: the fastest rival at equal parameters.
+    """
+    several = len(predictions) > 1
+    if rivals is None:
+        rivals = _rivals(predictions) if several else []
+    sections = [
+        Section("The question", [Facts(question_facts(predictions))]),
+        *_like_with_like(rivals),
+        Section("Where the time goes", list(_breakdown(predictions))),
+        Section("One layer, kernel by kernel", list(_layers(predictions))),
+        *_communication(predictions, advice),
+        Section("Memory", list(_memory(predictions))),
+        Section("Kernels", list(_kernels(predictions))),
+        Section(
+            "Roofline", [_ROOFLINE, Plot(roofline_figure(predictions), "Kernels with matrix products, each alone")]
+        ),
+        *_changes(predictions, rivals, asked),
+        Section("Where the numbers come from", list(_provenance(predictions))),
+    ]
+    return Page(
+        kind="Comparison" if several else "Prediction",
+        title=predictions[0].scenario.name,
+        headline=_comparison_headline(rivals, asked) if rivals else _headline(predictions[0]),
+        sentences=[] if rivals else [sentence for p in predictions if (sentence := _summary(p, predictions[0]))],
+        sections=sections,
+        warnings=[f"{name}: {words}" if several else words for name, words in _host_words(predictions)],
     )
 
 
-_STYLE = (
-    "body{font-family:system-ui,sans-serif;max-width:1100px;margin:2rem auto;padding:0 1rem;color:#222}"
-    "h1{font-size:1.5rem}h2{font-size:1.1rem;margin-top:2rem}p,li{line-height:1.5}"
+_ROOFLINE = (
+    "The line is what the GPU's datasheet allows: its memory's bandwidth on the slope, its arithmetic on the flat "
+    "part. A point far below the line is limited by something else, such as too little work to fill the GPU."
 )
 
 
-def _summary(prediction: Prediction, base: Prediction) -> str:
-    scenario = prediction.scenario
-    metric = metric_of(prediction)
-    text = (
-        f"{prediction.resolved.kind} on {prediction.resolved.num_devices} x {scenario.hardware}, "
-        f"{scenario.runtime.kernels} kernels: "
-        f"{metric} {format_seconds(prediction.latency_s)}, "
-        f"exposed communication {format_seconds(prediction.exposed_communication_s)}, "
-        f"hidden {format_seconds(prediction.hidden_communication_s)}"
+def _rivals(predictions: Sequence[Prediction]) -> list[Rival]:
+    found = predictions
+    if not isinstance(found, Predictions):
+        found = Predictions()
+        found.extend(predictions)
+    return [rival for kernels in found.kernel_sets for rival in side_by_side(found.with_kernels(kernels))]
+
+
+def _headline(prediction: Prediction) -> Headline:
+    interval = prediction.interval
+    low, high = format_seconds(interval.low_s, 3), format_seconds(interval.high_s, 3)
+    return Headline(
+        format_seconds(prediction.latency_s, 3),
+        METRIC_WORDS[metric_of(prediction)],
+        f"{100 * interval.level:.0f} % interval: {low} to {high}",
+        _why(prediction),
     )
-    if prediction is not base:
-        text += f", {100 * (base.latency_s / prediction.latency_s - 1):+.1f} % against {base.resolved.kind}"
-        if base.scenario.runtime.kernels is not scenario.runtime.kernels:
-            text += f" with {base.scenario.runtime.kernels} kernels"
-        if prediction.resolved.kind != base.resolved.kind:
-            text += f"; quality: {quality_of(prediction)}"
-    text += f"; {load_words(prediction)}"
-    found = host_bound(prediction)
-    return text if found is None else f"{text}; {found.sentence()}"
 
 
-def _figure(figure: Any, *, first: bool) -> str:
-    """A figure as a div; the first one brings the script library along."""
-    text: str = figure.to_html(full_html=False, include_plotlyjs=first, config={"displaylogo": False})
-    return text
-
-
-def breakdown_figure(predictions: Sequence[Prediction]) -> Any:
-    """Stacked bars, one an architecture, in milliseconds."""
-    names = prediction_labels(predictions)
-    figure = go.Figure()
-    for category, colour in COLOURS.items():
-        values = [1e3 * prediction.breakdown_s[category.value] for prediction in predictions]
-        if any(value > 0.0 for value in values):
-            label = category.value.replace("_", " ")
-            figure.add_bar(name=label, y=names, x=values, orientation="h", marker_color=colour)
-    figure.update_layout(
-        barmode="stack",
-        template="plotly_white",
-        height=140 + 60 * len(names),
-        margin={"l": 30 + 8 * max(map(len, names)), "r": 20, "t": 35, "b": 45},
-        xaxis_title="ms",
-        yaxis={"autorange": "reversed"},
-        legend={"traceorder": "normal"},
-    )
-    return figure
-
-
-def steady_layer(prediction: Prediction) -> list[Span]:
-    """Spans of rank 0 in one layer of the steady state, by start; idle time of the other streams is left out."""
-    shown = [
-        span
-        for span in prediction.timeline.simulated
-        if span.rank == 0 and (span.stream == MAIN_STREAM or span.kind is not SpanKind.WAIT)
+def _why(prediction: Prediction) -> str:
+    """In one sentence, what takes the time."""
+    ordered = sorted(prediction.breakdown_s.items(), key=lambda item: -item[1])
+    listed = [
+        f"{name.replace('_', ' ')} {100.0 * seconds / prediction.latency_s:.0f} %"
+        for name, seconds in ordered
+        if seconds >= 0.05 * prediction.latency_s
     ]
-    spans = [span for span in shown if span.segment == "layer"] or shown
-    iterations = sorted({span.iteration for span in spans})
-    folded = [fold.iteration for fold in prediction.timeline.folds if fold.segment == "layer"]
-    chosen = folded[0] if folded else iterations[len(iterations) // 2]
-    return sorted((span for span in spans if span.iteration == chosen), key=lambda span: span.start_ps)
+    text = f"Of this time {', '.join(listed)}" if listed else "No part stands out"
+    if prediction.communication_alone_s > 0.0:
+        text += (
+            f"; of its communication {format_seconds(prediction.exposed_communication_s, 3)} is exposed and "
+            f"{format_seconds(prediction.hidden_communication_s, 3)} hidden beside compute"
+        )
+    return f"{text}."
 
 
-def _layer_caption(prediction: Prediction, spans: Sequence[Span]) -> str:
+def _comparison_headline(rivals: Sequence[Rival], asked: str) -> Headline:
+    """The rival that was asked for, else the best at equal parameters, against the first."""
+    others = [rival for rival in rivals if rival.prediction is not rival.base]
+    if not others:
+        return _headline(rivals[0].prediction)
+    best = _best(others)
+    told = next((rival for rival in others if rival.kind == asked), best)
+    low, high = told.interval
+    as_built = f"as built {100.0 * told.gain:+.1f} %, 90 % interval {100.0 * low:+.0f} to {100.0 * high:+.0f} %"
+    times = f"{format_seconds(told.prediction.latency_s, 3)} instead of {format_seconds(told.base.latency_s, 3)}"
+    why = [f"{_capital(reason(told))}.", f"Quality: {told.quality}."]
+    if best is not told:
+        why.append(
+            f"Fastest of {len(others)} rivals at equal parameters: {best.kind}, "
+            f"{100.0 * best.gain_at_equal_parameters:+.1f} %."
+        )
+    return Headline(
+        f"{100.0 * told.gain_at_equal_parameters:+.1f} %",
+        f"speed-up of {told.kind} over {told.base.resolved.kind}{_at(told)}",
+        f"{as_built}; {metric_of(told.base)} {times}",
+        " ".join(why),
+    )
+
+
+def _at(rival: Rival) -> str:
+    """At how many parameters a rival is compared."""
+    if rival.equal is not None:
+        return " at equal parameters"
+    mine, other = rival.prediction.num_parameters, rival.base.num_parameters
+    return "" if mine == other else f", {mine / 1e9:.2f} against {other / 1e9:.2f} B parameters"
+
+
+def _best(rivals: Sequence[Rival]) -> Rival:
+    return max(rivals, key=lambda rival: rival.gain_at_equal_parameters)
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _summary(prediction: Prediction, base: Prediction) -> str:
+    """How a prediction that no rival stands for compares with the first; of the first nothing."""
+    return "" if prediction is base else f"{prediction.resolved.kind}: {format_seconds(prediction.latency_s)}"
+
+
+def _host_words(predictions: Sequence[Prediction]) -> Iterator[tuple[str, str]]:
+    for name, prediction in zip(prediction_labels(predictions), predictions, strict=True):
+        if (found := host_bound(prediction)) is not None:
+            yield name, found.sentence()
+
+
+def _like_with_like(rivals: Sequence[Rival]) -> Iterator[Section]:
+    """Standard against its rivals, as they are built and at equal parameters."""
+    if not rivals:
+        return
+    sets = dict.fromkeys(rival.prediction.scenario.runtime.kernels for rival in rivals)
+    blocks: list[PageBlock] = []
+    for kernels in sets:
+        chosen = [rival for rival in rivals if rival.prediction.scenario.runtime.kernels is kernels]
+        title = f"with {kernels} kernels" if len(sets) > 1 else ""
+        if len(chosen) > 1:
+            blocks.append(Plot(gains_figure(chosen), f"Faster than {chosen[0].base.resolved.kind} {title}".strip()))
+        blocks += [gains_table(chosen, title), Bullets([_capital(f"{text}.") for text in _reasons(chosen)])]
+        accounts = accounts_table(chosen)
+        blocks.append(accounts)
+    if len(sets) > 1:
+        blocks.append(_against_first_set(rivals))
+    yield Section("Like with like", blocks)
+
+
+def _reasons(rivals: Sequence[Rival]) -> list[str]:
+    return [reason(rival) for rival in rivals if rival.prediction is not rival.base]
+
+
+def _against_first_set(rivals: Sequence[Rival]) -> TextTable:
+    """What every kernel set does to each architecture, against the first set."""
+    first: dict[str, Rival] = {}
+    rows = []
+    for rival in rivals:
+        base = first.setdefault(rival.kind, rival)
+        gain = base.prediction.latency_s / rival.prediction.latency_s - 1.0
+        kernels = rival.prediction.scenario.runtime.kernels
+        rows.append([rival.kind, str(kernels), format_seconds(rival.prediction.latency_s), f"{100.0 * gain:+.1f} %"])
+    against = f"against {rivals[0].prediction.scenario.runtime.kernels}"
+    return TextTable("Kernel sets", ["architecture", "kernels", "latency", against], rows, num_left=2)
+
+
+def _breakdown(predictions: Sequence[Prediction]) -> Iterator[PageBlock]:
+    yield Plot(breakdown_figure(predictions), "The time of a step, by what the compute stream does")
+    shown = [name for name in predictions[0].breakdown_s if any(found.breakdown_s[name] for found in predictions)]
+    rows = [
+        [label, *(format_seconds(found.breakdown_s[name], 3) for name in shown), format_seconds(found.latency_s, 3)]
+        for label, found in zip(prediction_labels(predictions), predictions, strict=True)
+    ]
+    yield TextTable("", ["architecture", *(PART_NAMES[name] for name in shown), "total"], rows)
+    yield _told("What the card's load does", predictions, [f"{load_words(prediction)}." for prediction in predictions])
+
+
+def _layers(predictions: Sequence[Prediction]) -> Iterator[PageBlock]:
+    label = "A layer of each on one scale; point at a kernel for its shape and its time alone"
+    yield Plot(layers_figure(predictions), label)
+    labels = zip(prediction_labels(predictions), predictions, strict=True)
+    items = [f"One layer: {label}, {_layer_words(prediction)}" for label, prediction in labels]
+    yield Details("How long a layer takes, and how many are alike", [Bullets(items)], is_open=len(items) == 1)
+
+
+def _told(summary: str, predictions: Sequence[Prediction], words: Sequence[str]) -> PageBlock:
+    """A sentence of each: as it is for one, behind a line for several."""
+    if len(predictions) == 1:
+        return _capital(words[0])
+    named = [f"{label}: {text}" for label, text in zip(prediction_labels(predictions), words, strict=True)]
+    return Details(summary, [Bullets(named)])
+
+
+def _layer_words(prediction: Prediction) -> str:
+    spans = steady_layer(prediction)
     length = max(span.end_s for span in spans) - min(span.start_s for span in spans)
     times = 1 + sum(fold.count for fold in prediction.timeline.folds if fold.segment == spans[0].segment)
     others = f"; {times} layers run exactly like it" if times > 1 else ""
     return f"{format_seconds(length)} from its first kernel to its last{others}."
 
 
-def layer_figure(spans: Sequence[Span], longest_s: float) -> Any:
-    """One track a stream, microseconds from the layer's first kernel; all layers share `longest_s`."""
-    start_s = min(span.start_s for span in spans)
-    figure = go.Figure()
-    for label, colour in [*((c.value, COLOURS[c]) for c in Category), ("waiting", WAIT_COLOUR)]:
-        chosen = [span for span in spans if _label(span) == label]
-        if not chosen:
-            continue
-        figure.add_bar(
-            name=label.replace("_", " "),
-            y=[STREAM_NAMES[span.stream] for span in chosen],
-            x=[1e6 * span.duration_s for span in chosen],
-            base=[1e6 * (span.start_s - start_s) for span in chosen],
-            orientation="h",
-            marker={"color": colour, "line": {"color": "white", "width": 1}},
-            text=[span.name for span in chosen],
-            textposition="inside",
-            insidetextanchor="middle",
-            customdata=[[1e6 * span.alone_s, span.detail] for span in chosen],
-            hovertemplate="%{text}: %{x:.2f} us (alone %{customdata[0]:.2f} us)<br>%{customdata[1]}",
+def _communication(predictions: Sequence[Prediction], advice: OverlapAdvice | None) -> Iterator[Section]:
+    if not any(prediction.communication_alone_s > 0.0 for prediction in predictions):
+        return
+    blocks: list[PageBlock] = [Plot(communication_figure(predictions), "Communication of a step, exposed and hidden")]
+    lines = [communication_lines(prediction).plain.splitlines() for prediction in predictions]
+    words = [" ".join(f"{_capital(line)}." for line in found) or "None." for found in lines]
+    blocks.append(_told("What it costs each", predictions, words))
+    if advice is not None:
+        blocks.append(Bullets(overlap_sentences(advice)))
+    yield Section("Communication", blocks)
+
+
+def _memory(predictions: Sequence[Prediction]) -> Iterator[PageBlock]:
+    yield Plot(memory_figure(predictions), "Bytes of the fullest GPU, against what it has")
+    capacity = predictions[0].profile.device.hbm_capacity_bytes
+    rows = []
+    for label, prediction in zip(prediction_labels(predictions), predictions, strict=True):
+        memory = prediction.memory
+        parts = (memory.weights_bytes, memory.kv_cache_bytes, memory.activation_bytes, memory.total_bytes)
+        share = f"{100.0 * memory.total_bytes / capacity:.0f} %"
+        rows.append([label, *(format_bytes(value, 3) for value in parts), share])
+    yield TextTable("", ["architecture", "weights", "KV cache", "activations", "together", "of the GPU"], rows)
+
+
+def _kernels(predictions: Sequence[Prediction]) -> Iterator[PageBlock]:
+    tables = [_kernel_table(prediction) for prediction in predictions]
+    if len(tables) == 1:
+        yield tables[0]
+        return
+    for index, (label, table) in enumerate(zip(prediction_labels(predictions), tables, strict=True)):
+        yield Details(label, [table], is_open=index == 0)
+
+
+def _kernel_table(prediction: Prediction) -> TextTable:
+    columns = ["kernel", "how", "launches", "each", "each alone", "total", "share"]
+    rows = []
+    found = kernel_rows(prediction)
+    whole_s = prediction.timeline.duration_s
+    for row in found[:TOP_KERNELS]:
+        name = f"{row.name} (beside compute)" if row.overlapped else row.name
+        times = (row.total_s / row.count, row.alone_s / row.count, row.total_s)
+        share = f"{100.0 * row.total_s / whole_s:.1f} %"
+        rows.append([name, row.detail, str(row.count), *(format_seconds(value) for value in times), share])
+    if rest := found[TOP_KERNELS:]:
+        total_s = sum(row.total_s for row in rest)
+        share = f"{100.0 * total_s / whole_s:.1f} %"
+        rows.append(
+            [f"{len(rest)} more", "", str(sum(row.count for row in rest)), "", "", format_seconds(total_s), share]
         )
-    streams = [STREAM_NAMES[stream] for stream in sorted({span.stream for span in spans})]
-    figure.update_layout(
-        barmode="overlay",
-        template="plotly_white",
-        height=145 + 60 * len(streams),
-        margin={"l": 150, "r": 20, "t": 35, "b": 45},
-        xaxis={"title": "us", "range": [0, 1e6 * longest_s * 1.02]},
-        yaxis={"categoryorder": "array", "categoryarray": streams[::-1]},
-        uniformtext={"minsize": 8, "mode": "hide"},
+    return TextTable("of the prefill" if prediction.e2e_s is not None else "", columns, rows, num_left=2)
+
+
+def _changes(predictions: Sequence[Prediction], rivals: Sequence[Rival], asked: str) -> Iterator[Section]:
+    """What would change the answer: of a comparison, the gain of the rival in its headline."""
+    others = [rival for rival in rivals if rival.prediction is not rival.base]
+    best = next((rival for rival in others if rival.kind == asked), _best(others) if others else None)
+    pair = [predictions[0]] if best is None else [best.base, best.prediction]
+    changes = answer_changes(pair)
+    if not changes:
+        return
+    labels = [prediction.resolved.kind for prediction in pair]
+    columns = ["if", *labels, *([] if best is None else ["gain, as built"])]
+    rows = []
+    for change in changes:
+        cells = [f"{100.0 * (factor - 1.0):+.1f} %" for factor in change.factors]
+        if best is not None:
+            gain = (1.0 + best.gain) * change.factors[0] / change.factors[1] - 1.0
+            cells.append(f"{100.0 * gain:+.1f} %")
+        rows.append([change.what, *cells])
+    figure = changes_figure([change.what for change in changes], [100.0 * (c.factors[-1] - 1.0) for c in changes])
+    yield Section(
+        "What would change the answer",
+        [
+            f"Each by itself. The first {sum(change.is_doubt for change in changes)} are doubts: kernels take longer "
+            "by as much as their constants are known to be off. The others are another machine, or another way to run.",
+            Plot(figure, f"Change of the latency of {labels[-1]}"),
+            TextTable("", columns, rows),
+        ],
     )
-    return figure
 
 
-def _label(span: Span) -> str:
-    return "waiting" if span.kind is SpanKind.WAIT else span.category.value
+def _provenance(predictions: Sequence[Prediction]) -> Iterator[PageBlock]:
+    """By block of constants: how many numbers, how they are known and how far they are off; then every source."""
+    prediction = max(predictions, key=lambda found: len(found.provenance))
+    kinds: dict[str, Counter[str]] = defaultdict(Counter)
+    sources: Counter[tuple[str, str, str]] = Counter()
+    for path, record in prediction.provenance.items():
+        block, kind = path.split(".")[0], str(record.kind.value)
+        kinds[block][kind] += 1
+        sources[block, kind, record.source] += 1
+    residuals = prediction.prepared.described.residuals
+    rows = []
+    for block, counts in kinds.items():
+        known = ", ".join(f"{count} {kind}" for kind, count in counts.most_common())
+        residual = f"{100.0 * residuals[block]:.1f} %" if block in residuals else ""
+        rows.append([block, BLOCK_WORDS.get(block, ""), known, residual])
+    yield f"Constants of {prediction.scenario.hardware} that the answer used."
+    yield TextTable("", ["block", "prices", "numbers, and how they are known", "residual"], rows, num_left=3)
+    listed = [[*source, str(count)] for source, count in sources.items()]
+    yield Details("Every source", [TextTable("", ["block", "known", "from", "numbers"], listed, num_left=3)])

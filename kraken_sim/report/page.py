@@ -1,54 +1,18 @@
-"""One HTML file that needs no network: a title, sentences, tables and plotly figures."""
+"""What a page of HTML is made of: a headline, and sections of sentences, facts, tables, plots and commands.
+
+These are plain values; `kraken_sim.report.render` makes HTML of them with one template. All text in them is text:
+markup in it is shown, not obeyed.
+"""
 
 from __future__ import annotations
 
-import html
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from kraken_sim.report.terminal import Fitted, TableText
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-PALETTE: Final = (
-    "#4c72b0",
-    "#dd8452",
-    "#55a868",
-    "#c44e52",
-    "#8172b3",
-    "#937860",
-    "#da8bc3",
-    "#64b5cd",
-    "#ccb974",
-    "#8c8c8c",
-    "#2f2f2f",
-)
-
-_STYLE: Final = (
-    "body{font-family:system-ui,sans-serif;max-width:1100px;margin:2rem auto;padding:0 1rem;color:#222}"
-    "h1{font-size:1.5rem}h2{font-size:1.1rem;margin-top:2rem}p,li{line-height:1.5}"
-    "table{border-collapse:collapse;font-size:.9rem}td,th{padding:.25rem .7rem;border-bottom:1px solid #ddd;"
-    "text-align:right}.left{text-align:left}"
-)
-
-
-def render_page(title: str, sentences: Sequence[str], sections: Sequence[tuple[str, str]]) -> str:
-    """A page: title, sentences as paragraphs, then sections of a heading and ready HTML."""
-    text = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in sentences)
-    body = "".join(f"<h2>{html.escape(heading)}</h2>{content}" for heading, content in sections)
-    return (
-        "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
-        f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body>"
-        f"<h1>{html.escape(title)}</h1>{text}{body}</body></html>"
-    )
-
-
-def figures_html(figures: Sequence[Any]) -> list[str]:
-    """Plotly figures as divs; the first one brings the script library along."""
-    return [
-        figure.to_html(full_html=False, include_plotlyjs=index == 0, config={"displaylogo": False})
-        for index, figure in enumerate(figures)
-    ]
+    from collections.abc import Mapping, Sequence
 
 
 class TextTable(TableText):
@@ -60,14 +24,96 @@ class TextTable(TableText):
         """For the terminal, in whatever width it has."""
         return Fitted(self)
 
-    def html(self) -> str:
-        """For a page."""
-        return f"<table><thead>{self._row(self.columns, 'th')}</thead><tbody>{self._body()}</tbody></table>"
 
-    def _body(self) -> str:
-        return "".join(self._row(row, "td") for row in self.rows)
+@dataclass(frozen=True, slots=True)
+class Bullets:
+    """Sentences, one below the other."""
 
-    def _row(self, cells: Sequence[str], tag: str) -> str:
-        styles = [' class="left"' if index < self.num_left else "" for index in range(len(cells))]
-        inner = "".join(f"<{tag}{style}>{html.escape(cell)}</{tag}>" for style, cell in zip(styles, cells, strict=True))
-        return f"<tr>{inner}</tr>"
+    items: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Names and what they are, in pairs; what takes `sentences` to say has a line to itself."""
+
+    pairs: Sequence[tuple[str, str]]
+    sentences: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """Something to type, or a text whose lines have columns and must not wrap."""
+
+    text: str
+    keeps_lines: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """A plotly figure; `label` says what it shows to those who do not see it.
+
+    On screens narrower than `min_width_px` the figure is scrolled sideways within its frame; 0: it shrinks with the
+    screen.
+    """
+
+    figure: Any
+    label: str
+    min_width_px: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Details:
+    """Blocks behind a line that one opens."""
+
+    summary: str
+    blocks: Sequence[PageBlock]
+    is_open: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Explorer:
+    """Rows to filter, to draw any two columns of against each other, to map, and to find the Pareto front of.
+
+    `columns` has every column's values by its name, all of one length; `inputs` names those that were asked, `outputs`
+    those that are answers, and `smaller_is_better` those of them that one wants small. `left_out` rows are not here.
+    """
+
+    columns: Mapping[str, Sequence[str | float | None]]
+    inputs: Sequence[str]
+    outputs: Sequence[str]
+    smaller_is_better: Sequence[str]
+    left_out: int = 0
+
+
+PageBlock = str | TextTable | Bullets | Facts | Command | Plot | Details | Explorer
+"""What a section holds; a string is a paragraph."""
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A heading and what stands below it."""
+
+    title: str
+    blocks: Sequence[PageBlock]
+
+
+@dataclass(frozen=True, slots=True)
+class Headline:
+    """The answer in a figure: `9.6 ms`, what that is, how sure it is, and in one sentence why."""
+
+    figure: str
+    what: str
+    interval: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A whole page. `kind` says in a word or two what it is, as a line above the title."""
+
+    kind: str
+    title: str
+    sections: Sequence[Section]
+    headline: Headline | None = None
+    sentences: Sequence[str] = ()
+    warnings: Sequence[str] = field(default=())

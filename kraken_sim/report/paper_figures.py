@@ -12,7 +12,7 @@ from kraken_sim.paper.experiment import geomean_percent
 from kraken_sim.paper.grid import KINDS, KRAKEN, PARALLEL, STANDARD, LinkClass
 from kraken_sim.paper.summary import speedups_percent
 from kraken_sim.program.program import Category
-from kraken_sim.report.html import COLOURS
+from kraken_sim.report.figures import COLOURS, INK, MUTED, PALETTE, PART_NAMES, WAITING, row_figure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,13 +22,8 @@ if TYPE_CHECKING:
     from kraken_sim.paper.summary import Effect
     from kraken_sim.predict.prediction import Prediction
 
-KIND_COLOURS = {PARALLEL: "#dd8452", KRAKEN: "#4c72b0"}
-MODEL_COLOURS = ("#4c72b0", "#55a868", "#c44e52", "#8172b3", "#937860", "#64b5cd")
-ABOVE = {"orientation": "h", "x": 0.0, "y": 1.02, "yanchor": "bottom"}
-"""Where a legend stands: above its figure, to the left."""
-
-MARGIN = {"l": 60, "r": 20, "t": 40, "b": 50}
-"""Pixels around a figure."""
+KIND_COLOURS = {PARALLEL: PALETTE[1], KRAKEN: PALETTE[0]}
+"""Of the bars of architectures; a choice of ours."""
 
 DEVICE_RATES = "GB/s a GPU, one way"
 
@@ -66,7 +61,7 @@ def grid_speedup_figure(result: GridResult, num_devices: int) -> Any:
         figure.add_hrect(
             y0=reported.min_speedup_percent,
             y1=reported.max_speedup_percent,
-            fillcolor="#999",
+            fillcolor=MUTED,
             opacity=0.12,
             layer="below",
             line_width=0,
@@ -79,10 +74,10 @@ def grid_speedup_figure(result: GridResult, num_devices: int) -> Any:
             x=[names[0], names[-1]],
             y=[mean, mean],
             mode="lines",
-            line={"color": "#555", "dash": "dash"},
+            line={"color": INK, "dash": "dash"},
         )
     figure.update_yaxes(title_text="speed-up over standard, %")
-    return _styled(figure, 460, barmode="group", legend=ABOVE, margin=MARGIN | {"t": 60})
+    return _styled(figure, 460, barmode="group")
 
 
 def grid_breakdown_figure(cells: Sequence[Cell], num_devices: int) -> Any:
@@ -92,8 +87,10 @@ def grid_breakdown_figure(cells: Sequence[Cell], num_devices: int) -> Any:
     kinds = [kind for _, kind in chosen]
     figure = go.Figure()
     for category, colour in COLOURS.items():
+        if category == WAITING:
+            continue
         values = [100.0 * cell.breakdown_s[kind][category] / cell.ttft_s[STANDARD] for cell, kind in chosen]
-        figure.add_bar(name=category.value.replace("_", " "), x=[groups, kinds], y=values, marker_color=colour)
+        figure.add_bar(name=PART_NAMES[category], x=[groups, kinds], y=values, marker_color=colour)
     figure.update_yaxes(title_text="% of the standard model's TTFT")
     figure.update_xaxes(tickangle=-90, tickfont_size=10)
     return _styled(figure, 520, barmode="stack")
@@ -104,35 +101,36 @@ def effects_figure(result: GridResult, found: Sequence[Effect]) -> Any:
     each = speedups_percent(result.cells)
     rows = [("main prediction", min(each), result.geomean_kraken_speedup_percent, max(each))]
     rows += [(_named(effect), effect.min_percent, effect.mean_percent, effect.max_percent) for effect in found]
-    names = [row[0] for row in rows]
     means = [row[2] for row in rows]
-    figure = go.Figure()
+    figure = row_figure([row[0] for row in rows], xaxis={"title": {"text": "Kraken over standard, %"}})
+    heights = list(range(len(rows)))
     figure.add_bar(
         name="range of the cells",
-        y=names,
+        y=heights,
         x=[row[3] - row[1] for row in rows],
         base=[row[1] for row in rows],
         orientation="h",
-        marker_color="#c6d2e8",
-        width=0.45,
-        hovertemplate="%{base:.1f} to %{x:.1f} %",
+        marker_color="#9fc3dc",
+        width=0.35,
+        customdata=[[row[1], row[3]] for row in rows],
+        hovertemplate="%{customdata[0]:.1f} to %{customdata[1]:.1f} %<extra></extra>",
     )
     figure.add_scatter(
         name="geometric mean",
-        y=names,
+        y=heights,
         x=means,
         mode="markers+text",
         text=[f"{mean:.1f}" for mean in means],
-        textposition="top center",
-        marker={"size": 10, "color": [MODEL_COLOURS[2], *[MODEL_COLOURS[0]] * (len(rows) - 1)]},
+        textposition="middle right",
+        textfont={"color": "#10151a"},
+        marker={"size": 10, "color": [PALETTE[1], *[PALETTE[0]] * (len(rows) - 1)]},
+        hovertemplate="mean %{x:.1f} %<extra></extra>",
     )
     if (reported := result.grid.reported) is not None:
         figure.add_vline(
-            x=reported.geomean_speedup_percent, line_dash="dash", line_color="#555", annotation_text="reported mean"
+            x=reported.geomean_speedup_percent, line_dash="dash", line_color=INK, annotation_text="reported mean"
         )
-    figure.update_xaxes(title_text="Kraken over standard, %")
-    figure.update_yaxes(autorange="reversed")
-    return _styled(figure, 130 + 36 * len(rows), margin={"l": 270, "r": 20, "t": 40, "b": 50})
+    return figure
 
 
 def cells_figure(result: GridResult, found: Sequence[Effect]) -> Any:
@@ -158,7 +156,7 @@ def cells_figure(result: GridResult, found: Sequence[Effect]) -> Any:
     )
     figure.update_yaxes(autorange="reversed")
     figure.update_xaxes(side="top", tickfont_size=10)
-    return _styled(figure, 130 + 30 * len(rows), margin={"l": 270, "r": 20, "t": 80, "b": 20})
+    return _styled(figure, 150 + 30 * len(rows))
 
 
 def _named(effect: Effect) -> str:
@@ -181,7 +179,7 @@ def interconnect_figure(result: GridResult) -> Any:
     )
     models = [model.preset for model in result.grid.models]
     for (index, panel), (colour, model), link in product(
-        enumerate(panels), zip(MODEL_COLOURS, models, strict=False), LinkClass
+        enumerate(panels), zip(PALETTE, models, strict=False), LinkClass
     ):
         points = _points(result.interconnects, link, model, *panel)
         figure.add_scatter(
@@ -198,7 +196,7 @@ def interconnect_figure(result: GridResult) -> Any:
             row=index // columns + 1,
             col=index % columns + 1,
         )
-    figure.add_hline(y=0.0, line_color="#555", line_width=1)
+    figure.add_hline(y=0.0, line_color=INK, line_width=1)
     rates = sorted({spec.device_bytes_per_s * 1e-9 for spec, _ in result.interconnects})
     figure.update_xaxes(type="log", tickvals=rates, ticktext=[f"{rate:.4g}" for rate in rates], tickangle=-45)
     figure.update_xaxes(title_text=DEVICE_RATES, row=len(result.grid.num_devices))
@@ -224,5 +222,5 @@ def _points(
 
 
 def _styled(figure: Any, height: int, **layout: Any) -> Any:
-    figure.update_layout(**{"template": "plotly_white", "height": height, "margin": MARGIN, **layout})
+    figure.update_layout(height=height, **layout)
     return figure

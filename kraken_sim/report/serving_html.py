@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import plotly.graph_objects as go
 
-from kraken_sim.report.page import PALETTE, figures_html, render_page
+from kraken_sim.report.figures import PALETTE
+from kraken_sim.report.page import Bullets, Page, Plot, Section
 from kraken_sim.report.serving import NAMES, serve_caveats, serve_grids, serve_sentences
 
 if TYPE_CHECKING:
@@ -17,12 +18,18 @@ _POINTS = 400
 """Points of a drawn distribution; a choice of ours."""
 
 
-def serve_html(answer: ServeAnswer) -> str:
+def serve_page(answer: ServeAnswer) -> Page:
     """The whole answer as a page."""
-    shares, queue = figures_html([share_figure(answer), queue_figure(answer)])
-    sections = [("Share of requests by time", shares), ("The queue over time", queue)]
-    sections += [(grid.title, grid.html()) for grid in serve_grids(answer)]
-    return render_page(f"Service: {answer.request.name}", [*serve_sentences(answer), *serve_caveats(answer)], sections)
+    shares = Plot(share_figure(answer), "Requests that are no slower than a time; dotted: the limits")
+    queue = Plot(queue_figure(answer), "Waiting and running sequences of each replica")
+    grids = [Section(grid.title, [grid._replace(title="")]) for grid in serve_grids(answer)]
+    sections = [
+        Section("Share of requests by time", [shares]),
+        *grids,
+        Section("The queue over time", [queue]),
+        Section("What this does not know", [Bullets(serve_caveats(answer))]),
+    ]
+    return Page("Service", f"Service: {answer.request.name}", sections, sentences=serve_sentences(answer))
 
 
 def share_figure(answer: ServeAnswer) -> Any:
@@ -36,14 +43,16 @@ def share_figure(answer: ServeAnswer) -> Any:
         if not len(known):
             continue
         figure.add_scatter(
-            name=NAMES[name], x=np.percentile(known, shares).tolist(), y=shares.tolist(), line={"color": colour}
+            name=NAMES[name],
+            x=np.percentile(known, shares).tolist(),
+            y=shares.tolist(),
+            mode="lines",
+            line={"color": colour},
         )
         if limit is not None:
             figure.add_vline(x=limit, line={"color": colour, "dash": "dot"})
     figure.update_layout(
-        template="plotly_white",
         height=380,
-        margin={"t": 30},
         xaxis={"title": "seconds", "type": "log"},
         yaxis={"title": "% of requests"},
     )
@@ -58,11 +67,11 @@ def queue_figure(answer: ServeAnswer) -> Any:
         for name, place, dash in (("waiting", 0, "dot"), ("running", 1, "solid")):
             values = [state[place] for state in samples.states]
             line = {"color": colour, "dash": dash, "shape": "hv"}
-            figure.add_scatter(name=f"{name}, replica {index + 1}", x=samples.times_s, y=values, line=line)
+            figure.add_scatter(
+                name=f"{name}, replica {index + 1}", mode="lines", x=samples.times_s, y=values, line=line
+            )
     figure.update_layout(
-        template="plotly_white",
         height=380,
-        margin={"t": 30},
         xaxis={"title": "seconds"},
         yaxis={"title": "sequences"},
     )

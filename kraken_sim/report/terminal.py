@@ -42,6 +42,8 @@ class TableText(NamedTuple):
     """The last row sums up the others."""
     groups: Collection[int] = ()
     """Rows that begin a group."""
+    missed: Collection[int] = ()
+    """Rows that a page marks because they miss their bar."""
 
 
 @dataclass(frozen=True, slots=True)

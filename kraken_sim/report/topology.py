@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import re
 from collections import defaultdict
 from math import cos, pi, sin
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 import plotly.graph_objects as go
 
 from kraken_sim.hardware.topology.graph import Link, LinkKind, NodeKind
-from kraken_sim.report.page import TextTable, figures_html, render_page
+from kraken_sim.report.figures import PALETTE
+from kraken_sim.report.page import Facts, Page, PageBlock, Plot, Section, TextTable
 from kraken_sim.report.profiles import GROUP_COLUMNS, group_rows, order_text
 from kraken_sim.report.topology_layout import MachinePlan, arc_height, gpu_pairs, layout
 from kraken_sim.report.topology_part import drawn_part
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
     from kraken_sim.profiles.profile import HardwareProfile
 
 LINK_COLOURS: Final[Mapping[LinkKind, str]] = {
-    LinkKind.NVLINK: "#3f8f53",
-    LinkKind.PCIE: "#4c72b0",
-    LinkKind.SOCKET: "#8172b3",
-    LinkKind.C2C: "#2a9d8f",
-    LinkKind.NETWORK: "#c44e52",
+    LinkKind.NVLINK: "#009e73",
+    LinkKind.PCIE: "#56b4e9",
+    LinkKind.SOCKET: "#8c6bb1",
+    LinkKind.C2C: "#cc79a7",
+    LinkKind.NETWORK: "#d55e00",
 }
 NODE_COLOURS: Final[Mapping[NodeKind, str]] = {
-    NodeKind.GPU: "#33415c",
-    NodeKind.NVSWITCH: "#3f8f53",
-    NodeKind.PCIE_SWITCH: "#8fabd1",
-    NodeKind.HOST: "#7d7d7d",
-    NodeKind.NIC: "#c44e52",
-    NodeKind.NETWORK_SWITCH: "#dd8452",
+    NodeKind.GPU: "#0072b2",
+    NodeKind.NVSWITCH: "#00785a",
+    NodeKind.PCIE_SWITCH: "#3d7ea6",
+    NodeKind.HOST: "#767676",
+    NodeKind.NIC: "#b34700",
+    NodeKind.NETWORK_SWITCH: "#a05a1a",
 }
 LABELS: Final[Mapping[str, str]] = {
     "gpu": "GPU",
@@ -52,22 +52,20 @@ LABELS: Final[Mapping[str, str]] = {
     "c2c": "NVLink-C2C",
     "network": "network",
 }
-RING_COLOUR: Final = "#f2b134"
+RING_COLOUR: Final = PALETTE[4]
+"""Of the best ring; a choice of ours."""
 
 _ROW_PX: Final = 52
 """Height of a row of the drawing."""
 
-_SLOT_PX: Final = (22.0, 84.0)
-"""Least and greatest width of a slot."""
+_MOST_SLOT_PX: Final = 84.0
+"""Greatest width of a slot."""
 
 _PAGE_PX: Final = 950.0
-"""Width that a drawing fills before its slots shrink."""
+"""Width of a drawing on a wide screen; the page's script shrinks its marks on others."""
 
-_LEAST_PX: Final = 700
-"""Least width of a drawing."""
-
-_MARGIN_PX: Final = {"l": 120, "r": 30, "t": 30, "b": 20}
-"""Pixels around a drawing."""
+_NAMES_PX: Final = 120
+"""Left of the drawing, where a wide screen has the names of its rows."""
 
 _BAR: Final = 0.17
 """Half the height of a bar, in rows."""
@@ -75,13 +73,13 @@ _BAR: Final = 0.17
 _ARC_POINTS: Final = 24
 """Points of an arc."""
 
-_MOST_NAMED: Final = 128
+_MOST_NAMED: Final = 16
 """Most GPUs of a ring that are named one by one; a limit of ours."""
 
 _SWITCHES: Final = (NodeKind.NVSWITCH, NodeKind.NETWORK_SWITCH)
 
 
-def topology_html(profile: HardwareProfile) -> str:
+def topology_page(profile: HardwareProfile) -> Page:
     """A page with the machine's picture, its links with their sources, and what groups of GPUs communicate over."""
     topology = profile.topology
     part = drawn_part(topology)
@@ -91,13 +89,13 @@ def topology_html(profile: HardwareProfile) -> str:
         sentences.append(
             f"Drawn are {some} of its {everything} GPUs, what they hang on, and the best ring through them."
         )
-    drawing = f"<div style='overflow-x:auto'>{figures_html([topology_figure(part)])[0]}</div>"
+    drawing = Plot(topology_figure(part), "Lines are as wide as their bandwidth; point at one for its numbers")
     sections = [
-        ("The machine", drawing),
-        ("Links, bandwidth in one direction", _links_section(profile)),
-        ("Groups of GPUs", TextTable("", GROUP_COLUMNS, list(group_rows(profile)), num_left=3).html()),
+        Section("The machine", [drawing]),
+        Section("Links, bandwidth in one direction", _links_blocks(profile)),
+        Section("Groups of GPUs", [TextTable("", GROUP_COLUMNS, list(group_rows(profile)), num_left=3)]),
     ]
-    return render_page(profile.name, sentences, sections)
+    return Page("Machine", profile.name, sections, sentences=sentences)
 
 
 def _ring_sentences(topology: Topology) -> list[str]:
@@ -117,7 +115,7 @@ def _order(order: Sequence[str]) -> str:
     return " ".join(order) if len(order) <= _MOST_NAMED else order_text(order)
 
 
-def _links_section(profile: HardwareProfile) -> str:
+def _links_blocks(profile: HardwareProfile) -> list[PageBlock]:
     """A table with a row for all links of one entry of the file that are alike, and where its numbers are from."""
     alike: dict[tuple[object, ...], list[Link]] = defaultdict(list)
     for link in profile.topology.links:
@@ -133,8 +131,8 @@ def _links_section(profile: HardwareProfile) -> str:
         (*_links_row(links), number(links[0], "bandwidth"), number(links[0], "latency")) for links in alike.values()
     ]
     columns = ("from", "to", "kind", "pairs", "links", "one link", "together", "latency", "bandwidth is", "latency is")
-    listed = "".join(f"<li value='{index}'>{html.escape(text)}</li>" for text, index in sources.items())
-    return TextTable("", columns, rows, num_left=3).html() + f"<ol>{listed}</ol>"
+    listed = [(f"[{index}]", text) for text, index in sources.items()]
+    return [TextTable("", columns, rows, num_left=3), Facts(listed, sentences=True)]
 
 
 def _links_row(links: Sequence[Link]) -> tuple[str, ...]:
@@ -159,7 +157,8 @@ def _span(names: Sequence[str]) -> str:
 def topology_figure(topology: Topology) -> Any:
     """The picture: bars for what joins others, lines as wide as their bandwidth, the best ring behind them."""
     plan = layout(topology)
-    slot_px = min(max(_PAGE_PX / plan.width, _SLOT_PX[0]), _SLOT_PX[1])
+    slots = max(plan.width, _PAGE_PX / _MOST_SLOT_PX) + 0.8
+    slot_px = _PAGE_PX / slots
     figure = go.Figure()
     _add_links(figure, topology, plan)
     _add_bars(figure, topology, plan, slot_px)
@@ -171,14 +170,10 @@ def topology_figure(topology: Topology) -> Any:
         label = LABELS[kind].removesuffix(" (a socket)")
         figure.add_annotation(x=0, xref="paper", xanchor="right", xshift=-8, y=y, text=label, showarrow=False)
     figure.update_layout(
-        template="plotly_white",
-        width=max(round(plan.width * slot_px + _MARGIN_PX["l"] + _MARGIN_PX["r"]), _LEAST_PX),
-        height=round((top - min(heights) + 1.2) * _ROW_PX) + 110,
-        margin=_MARGIN_PX,
-        xaxis={"visible": False, "range": [-0.9, max(plan.width, _LEAST_PX / slot_px - 1.0) - 0.1]},
+        height=round((top - min(heights) + 1.2) * _ROW_PX) + 60,
+        meta={"slots": slots, "names_px": _NAMES_PX},
+        xaxis={"visible": False, "range": [-0.9, slots - 0.9]},
         yaxis={"visible": False, "range": [min(heights) - 0.6, top + 0.6]},
-        legend={"orientation": "h", "yanchor": "top", "y": -0.02, "x": 0, "itemsizing": "constant"},
-        hovermode="closest",
     )
     return figure
 
@@ -287,7 +282,8 @@ def _add_bars(figure: Any, topology: Topology, plan: MachinePlan, slot_px: float
         if bars:
             middles = [plan.places[node.name] for node in bars]
             texts = [_fitting(node.name, (p.right - p.left) * slot_px) for node, p in zip(bars, middles, strict=True)]
-            _add_nodes(figure, [n.name for n in bars], middles, texts, kind, {"size": 9, "symbol": "square"}, 11)
+            spans = {"spans": [place.right - place.left for place in middles]}
+            _add_nodes(figure, [n.name for n in bars], middles, texts, kind, {"size": 9, "symbol": "square"}, 11, spans)
 
 
 def _fitting(name: str, width_px: float) -> str:
@@ -303,9 +299,8 @@ def _add_points(figure: Any, topology: Topology, plan: MachinePlan, slot_px: flo
         if names:
             texts = [re.sub(r"^\D*", "", name) if kind is NodeKind.GPU else "" for name in names]
             marker = {"size": scale * size, "symbol": symbol}
-            _add_nodes(
-                figure, names, [plan.places[n] for n in names], texts, kind, marker, round(min(13.0, size / 1.9))
-            )
+            places, font = [plan.places[name] for name in names], round(min(13.0, size / 1.9))
+            _add_nodes(figure, names, places, texts, kind, marker, font, {"size": 0.8 * scale})
 
 
 def _add_nodes(
@@ -316,7 +311,9 @@ def _add_nodes(
     kind: NodeKind,
     marker: Any,
     font: int,
+    meta: Mapping[str, Any],
 ) -> None:
+    """Nodes of a kind; of `meta` the page's script takes how large they are in slots."""
     figure.add_scatter(
         x=[place.x for place in places],
         y=[place.y for place in places],
@@ -325,6 +322,7 @@ def _add_nodes(
         text=texts,
         textfont={"color": "white", "size": font},
         customdata=names,
+        meta=meta,
         hovertemplate=f"%{{customdata}}<extra>{LABELS[kind]}</extra>",
         name=LABELS[kind],
     )

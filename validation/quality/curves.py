@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 import plotly.graph_objects as go
 
 from kraken_sim.files.whole import write_whole
-from kraken_sim.report.page import PALETTE, figures_html, render_page
+from kraken_sim.report.figures import DASHES, PALETTE
+from kraken_sim.report.page import Page, Plot, Section
+from kraken_sim.report.render import render
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,10 +26,11 @@ def curves(logs: Mapping[str, Log], key: str, title: str, colours: Mapping[str, 
     for index, (name, log) in enumerate(logs.items()):
         lines = [line for line in log if line.get(key) is not None]
         colour = (colours or {}).get(name, PALETTE[index % len(PALETTE)])
+        dash = DASHES[index // len(PALETTE) % len(DASHES)]
         x, y = [line["tokens"] for line in lines], [line[key] for line in lines]
         mode = "lines" if len(x) > 1 else "markers"
-        figure.add_scatter(x=x, y=y, name=name, mode=mode, line={"color": colour})
-    figure.update_layout(template="plotly_white", height=420, margin={"t": 30}, xaxis_title="tokens", yaxis_title=title)
+        figure.add_scatter(x=x, y=y, name=name, mode=mode, line={"color": colour, "dash": dash})
+    figure.update_layout(height=420, showlegend=True, xaxis_title="tokens", yaxis_title=title)
     return figure
 
 
@@ -47,7 +50,7 @@ def write_curves(
         ("Learning rate", "learning_rate", "rate"),
         ("Speed", "tokens_per_s", "tokens a second"),
     ]
-    figures = figures_html([curves(logs, key, unit, colours) for _, key, unit in shown])
-    sections = [(table.title, table.html()) for table in tables]
-    sections += [(heading, figure) for (heading, _, _), figure in zip(shown, figures, strict=True)]
-    write_whole(path, render_page(title, sentences, sections).encode())
+    sections = [Section(table.title, [table._replace(title="")]) for table in tables]
+    for heading, key, unit in shown:
+        sections.append(Section(heading, [Plot(curves(logs, key, unit, colours), f"{heading} over tokens seen")]))
+    write_whole(path, render(Page("Training", title, sections, sentences=sentences)).encode())

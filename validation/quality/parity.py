@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from kraken_sim.files.whole import write_whole
-from kraken_sim.report.page import PALETTE, TextTable
+from kraken_sim.report.figures import PALETTE
+from kraken_sim.report.page import TextTable
 from validation.command import exit_code
 from validation.quality.corpus import Corpus, open_corpus
 from validation.quality.curves import write_curves
