@@ -16,19 +16,29 @@ from kraken_sim.cli import VERBS, build_parser, main
 
 ROOT = Path(__file__).parent.parent
 
+QUESTION = [
+    *("--architecture", "--batch-size", "--context-length", "--dtype", "--hardware", "--kernels", "--kv-cache-dtype"),
+    *("--launch", "--load", "--model", "--num-devices", "--output-length", "--phase", "--placement"),
+    *("--prefix-length", "--quantization", "--set", "SCENARIO"),
+]
+"""Of every verb that asks about a scenario."""
+
+OUTPUTS = ["--force", "--html", "--json", "--plotly"]
+"""Of every verb that answers with tables."""
+
 OPTIONS = {
     "": ["--version"],
-    "run": ["--exact", "--force", "--html", "--json", "--plotly", "--trace", "SCENARIO"],
-    "compare": ["--architectures", "--force", "--html", "--json", "--kernels", "--plotly", "SCENARIO"],
-    "paper": ["--force", "--grid", "--html", "--json", "--plotly"],
+    "run": sorted(["--exact", *OUTPUTS, "--trace", *QUESTION]),
+    "compare": sorted(["--architectures", *OUTPUTS, *QUESTION]),
+    "paper": sorted(["--grid", *OUTPUTS]),
     "profiles": ["VERB"],
     "profiles list": [],
     "profiles show": ["--force", "--html", "--plotly", "PROFILE"],
     "profiles check": ["PROFILE"],
     "profiles new": ["--force", "--from", "--out"],
     "calibrate": ["--base", "--force", "--name", "--out", "--write-dry-run", "MEASUREMENTS"],
-    "validate": ["--force", "--hardware", "--host", "--html", "--json", "--plotly", "MEASUREMENTS"],
-    "diff-trace": ["--force", "--html", "--json", "--plotly", "--rank", "--step", "OURS", "THEIRS"],
+    "validate": sorted(["--hardware", "--host", *OUTPUTS, "MEASUREMENTS"]),
+    "diff-trace": sorted([*OUTPUTS, "--rank", "--step", "OURS", "THEIRS"]),
     "collective": [
         "--against",
         "--algorithm",
@@ -52,60 +62,24 @@ OPTIONS = {
         "--where",
         "OP",
     ],
-    "sweep": ["--cluster", "--force", "--jobs", "--out", "--yes", "SCENARIO"],
+    "sweep": sorted(["--cluster", "--force", "--jobs", "--out", "--yes", *QUESTION]),
     "explore": ["QUESTION"],
-    "explore channels": [
-        "--context-length",
-        "--force",
-        "--hardware",
-        "--html",
-        "--json",
-        "--measured",
-        "--model",
-        "--num-devices",
-        "--plotly",
-        "SCENARIO",
-    ],
-    "explore design": ["--force", "--html", "--json", "--max-evaluations", "--plotly", "REQUEST"],
-    "explore architecture": [
-        "--architectures",
-        "--context-length",
-        "--force",
-        "--hardware",
-        "--html",
-        "--json",
-        "--model",
-        "--num-devices",
-        "--plotly",
-        "SCENARIO",
-    ],
-    "explore degree": [
-        "--architectures",
-        "--context-length",
-        "--force",
-        "--hardware",
-        "--html",
-        "--json",
-        "--model",
-        "--num-devices",
-        "--plotly",
-        "SCENARIO",
-    ],
-    "explore interconnect": [
-        "--context-length",
-        "--force",
-        "--hardware",
-        "--html",
-        "--json",
-        "--model",
-        "--num-devices",
-        "--plotly",
-        "--worth",
-        "SCENARIO",
-    ],
-    "serve": ["--force", "--html", "--json", "--plotly", "REQUEST"],
-    "procure": ["--force", "--html", "--json", "--plotly", "REQUEST"],
+    "explore channels": sorted(["--measured", *OUTPUTS, *QUESTION]),
+    "explore design": sorted([*OUTPUTS, "--max-evaluations", "--set", "REQUEST"]),
+    "explore architecture": sorted(["--architectures", *OUTPUTS, *QUESTION]),
+    "explore degree": sorted(["--architectures", *OUTPUTS, *QUESTION]),
+    "explore interconnect": sorted(["--worth", *OUTPUTS, *QUESTION]),
+    "serve": sorted([*OUTPUTS, "--set", "REQUEST"]),
+    "procure": sorted([*OUTPUTS, "--set", "REQUEST"]),
     "schema": ["kind"],
+    "scenarios": ["VERB"],
+    "scenarios list": [],
+    "scenarios show": ["NAME"],
+    "scenarios copy": ["--force", "FOLDER", "NAME"],
+    "scenarios check": ["--set", "SCENARIO"],
+    "models": ["VERB"],
+    "models list": [],
+    "completion": ["SHELL"],
 }
 
 
@@ -176,7 +150,8 @@ def test_a_run_without_a_page_loads_neither_plotly_nor_what_sweeps_need() -> Non
 
 def test_every_module_of_a_verb_is_one_that_the_command_line_lists() -> None:
     folder = ROOT / "kraken_sim" / "cli"
-    helpers = {"__init__", "__main__", "inputs", "output", "parser", "progress", "streams"}
+    helpers = {"__init__", "__main__", "completers", "inputs", "output", "parser", "progress", "question"}
+    helpers |= {"settings", "streams"}
     modules = {path.stem.replace("_", "-") for path in folder.glob("*.py") if path.stem not in helpers}
     assert modules == VERBS.keys() == {name for name in OPTIONS if name and " " not in name}
 

@@ -57,7 +57,9 @@ def test_a_stopped_parallel_sweep_leaves_no_process_and_keeps_its_work(how: sign
     assert "Traceback" not in said, said
     if how != signal.SIGKILL:
         assert process.returncode == 128 + how
-        (line,) = said.splitlines()
+        # A machine that is slow today has said how far it is.
+        *progress, line = said.splitlines()
+        assert all(" points, " in text for text in progress)
         assert line.endswith("what is done is kept, and the same command goes on")
 
 

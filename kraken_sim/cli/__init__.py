@@ -6,6 +6,7 @@ what was asked. Only the module of the verb that is used is loaded, and its hand
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from importlib import import_module
@@ -32,6 +33,9 @@ VERBS: Final[Mapping[str, str]] = {
     "serve": "requests over time on replicas with continuous batching: TTFT and TPOT at percentiles, goodput, energy",
     "procure": "which machines meet an SLA, how many, and what they cost",
     "schema": "JSON schema of a scenario, a profile, a datasheet or a request",
+    "scenarios": "the questions that ship: list, show, copy",
+    "models": "the presets: list",
+    "completion": "completion of commands, options and names for bash, zsh and fish",
 }
 """Modules of this package, in the order of `--help`, each with its line there."""
 
@@ -87,15 +91,32 @@ def _run(arguments: Sequence[str]) -> int:
 
 def _do(args: argparse.Namespace) -> None:
     from kraken_sim.cli.output import check_targets
+    from kraken_sim.errors import InputError
     from kraken_sim.files.bounded import noting_reads
 
     with noting_reads():
         check_targets(args)
-        args.handler(args)
+        try:
+            args.handler(args)
+        except InputError as error:
+            from kraken_sim.cli.question import under_their_options
+
+            raise under_their_options(error, args) from None
+
+
+def _complete() -> None:
+    """Answers a shell that asks for completions, and ends the process."""
+    from argcomplete import autocomplete
+    from argcomplete.completers import SuppressCompleter
+
+    words = os.environ.get("COMP_LINE", "").split()
+    autocomplete(build_parser(words[1:2]), default_completer=SuppressCompleter())
 
 
 def _answer(arguments: Sequence[str]) -> int:
     parser = build_parser(arguments)
+    if "_ARGCOMPLETE" in os.environ:
+        _complete()
     try:
         args = parser.parse_args(arguments)
         args.command_line = shlex.join([parser.prog, *arguments])

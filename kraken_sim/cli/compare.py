@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kraken_sim.cli.inputs import architectures_named, named_scenario
+from kraken_sim.cli.inputs import architectures_named
 from kraken_sim.cli.output import write_outputs
 from kraken_sim.cli.parser import add_architectures, add_outputs
+from kraken_sim.cli.question import asked_scenario
+from kraken_sim.cli.settings import add_question
 
 if TYPE_CHECKING:
     import argparse
@@ -19,7 +21,8 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: Parser) -> None:
     """What may be given."""
-    parser.add_argument("scenario", metavar="SCENARIO", help="a scenario; its architecture is replaced in turn")
+    what = "a scenario's file, a name, or - for standard input; its architecture is replaced in turn"
+    add_question(parser, without=("--kernels",), file=what)
     parser.add_argument(
         "--kernels", metavar="SETS", help="kernel sets to compare, such as pytorch,serving; default: the scenario's"
     )
@@ -38,7 +41,7 @@ def _compare(args: argparse.Namespace) -> None:
     names = [] if args.kernels is None else args.kernels.split(",")
     kernels = [kernel_set_named(name.strip(), "--kernels") for name in names]
     named = () if args.architectures == "all" else architectures_named(args.architectures)
-    scenario = named_scenario(args.scenario)
+    scenario = asked_scenario(args)
     predictions = predictions_of(scenario, kernels=kernels, architectures=named)
     rivals = [
         rival for kernel_set in predictions.kernel_sets for rival in side_by_side(predictions.with_kernels(kernel_set))

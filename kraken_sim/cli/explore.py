@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from kraken_sim.cli.inputs import architectures_named, measurement_file, named_scenario, shipped_path
+from kraken_sim.cli.inputs import architectures_named, measurement_file
 from kraken_sim.cli.output import write_outputs
 from kraken_sim.cli.parser import Parser, add_architectures, add_outputs
+from kraken_sim.cli.question import asked_request, asked_scenarios
+from kraken_sim.cli.settings import SETTINGS, add_question, add_request
 from kraken_sim.errors import InputError, Problem
 
 if TYPE_CHECKING:
@@ -34,15 +35,11 @@ def add_arguments(parser: Parser) -> None:
         "--worth", metavar="PERCENT", type=float, default=10.0, help="the speed-up asked of Kraken (default: 10)"
     )
     design = verbs.add_parser("design", help="the best shapes, wirings and channels for a parameter budget")
-    design.add_argument("request", metavar="REQUEST", help="base, search, constraints, objectives: a file, or a name")
+    add_request(design, "base, search, constraints, objectives")
     design.add_argument("--max-evaluations", metavar="N", type=int, help="simulate no more designs than this")
     add_outputs(design)
     for verb in (channels, degree, wirings, interconnect):
-        verb.add_argument("scenario", metavar="SCENARIO", nargs="?", help="a scenario that the options below change")
-        verb.add_argument("--hardware", metavar="PROFILE", nargs="+", help="machines: profiles' names or files")
-        verb.add_argument("--model", metavar="MODEL", nargs="+", help="presets, or paths of config.json")
-        verb.add_argument("--context-length", metavar="TOKENS", type=int, nargs="+", help="tokens of a prompt")
-        verb.add_argument("--num-devices", metavar="N", type=int, help="devices used (degree: the most)")
+        add_question(verb, several=("--hardware", "--model", "--context-length", "--batch-size"))
         add_outputs(verb)
     channels.set_defaults(handler=_explore_channels)
     degree.set_defaults(handler=_explore_degree)
@@ -143,7 +140,7 @@ def _explore_design(args: argparse.Namespace) -> None:
     from kraken_sim.explore.design.search import search_designs
     from kraken_sim.report.design import design_report
 
-    request = load_design_request(shipped_path(args.request, "REQUEST"))
+    request = load_design_request(asked_request(args))
     if args.max_evaluations is not None:
         if args.max_evaluations < 1:
             raise InputError.single("--max-evaluations", "must be at least 1", args.max_evaluations, "2000")
@@ -168,63 +165,21 @@ def _progress(count: int) -> None:
 
 
 def _scenarios(args: argparse.Namespace, kind: str) -> list[Scenario]:
-    """The file's scenario, or one from options alone, for every machine, model and context length named.
+    """The file's scenario, or one from options alone, for every machine, model and length named.
 
     Raises:
         InputError: neither the file nor the options say what is needed, or anything of it is wrong.
     """
-    base: dict[str, Any] = {"name": "explore", "architecture": {"kind": kind}}
-    if args.scenario is not None:
-        base = named_scenario(args.scenario).model_dump(mode="json", exclude_none=True)
-    else:
-        _check_options(args)
-    if args.num_devices is not None:
-        base["num_devices"] = args.num_devices
-    return [
-        _one_scenario(base, hardware, model, tokens)
-        for hardware, model, tokens in product(
-            args.hardware or [None], args.model or [None], args.context_length or [None]
-        )
-    ]
+    return asked_scenarios(args, {"name": "explore", "architecture": {"kind": kind}})
 
 
 def _check_measured(args: argparse.Namespace) -> None:
     """Measured passes say themselves what was asked; only the profile may be chosen."""
     message = "does not go with --measured, whose passes say it"
-    given = {"SCENARIO": args.scenario, "--model": args.model, "--context-length": args.context_length}
-    given["--num-devices"] = args.num_devices
+    given = {"SCENARIO": args.scenario, "--set": args.changes or None}
+    given |= {setting.option: getattr(args, setting.name) for setting in SETTINGS if setting.name != "hardware"}
     problems = [Problem(name, message) for name, value in given.items() if value is not None]
     if args.hardware is not None and len(args.hardware) > 1:
         problems.append(Problem("--hardware", "one profile for --measured", " ".join(args.hardware), args.hardware[0]))
     if problems:
         raise InputError(problems)
-
-
-def _check_options(args: argparse.Namespace) -> None:
-    """Without a file the options must say it all."""
-    examples = {"hardware": "h200-sxm-x2", "model": "6.7B", "context_length": "2048"}
-    message = "is required without a SCENARIO"
-    missing = [
-        Problem(f"--{name.replace('_', '-')}", message, example=example)
-        for name, example in examples.items()
-        if getattr(args, name) is None
-    ]
-    if missing:
-        raise InputError(missing)
-
-
-def _one_scenario(
-    base: dict[str, Any], hardware: str | None, model: str | None, context_length: int | None
-) -> Scenario:
-    from kraken_sim.scenario.spec import scenario_from
-
-    data = dict(base)
-    if hardware is not None:
-        data["hardware"] = hardware
-    if model is not None:
-        # Widths of the file's Kraken belong to the file's model.
-        data["architecture"] = {"kind": base["architecture"]["kind"]}
-        data["model"] = {"config" if model.endswith(".json") else "preset": model}
-    if context_length is not None:
-        data["context_length"] = context_length
-    return scenario_from(data)

@@ -41,31 +41,11 @@ def named_scenario(name_or_path: str) -> Scenario:
     """A scenario's file, or one that ships, by its name.
 
     Raises:
-        InputError: there is none, or it is wrong; of a sweep, that it is one.
+        InputError: there is none, or it is wrong.
     """
     from kraken_sim.scenario.spec import load_scenario
 
-    path = shipped_path(name_or_path, "SCENARIO")
-    try:
-        return load_scenario(path)
-    except InputError as error:
-        if (points := _points_of_a_sweep(path)) is not None:
-            message = (
-                f"is a sweep of {points:,} points, not one scenario; run kraken-sim sweep {name_or_path} --out FILE"
-            )
-            raise InputError.single("SCENARIO", message, name_or_path) from None
-        raise error from None
-
-
-def _points_of_a_sweep(path: Path) -> int | None:
-    """How many points a sweep's file has; None where it is none, or wrong."""
-    from kraken_sim.explore.sweep.plan import load_plan
-
-    try:
-        plan = load_plan(path)
-    except InputError:
-        return None
-    return plan.num_points if plan.paths else None
+    return load_scenario(shipped_path(name_or_path, "SCENARIO"))
 
 
 def measurement_file(path: str) -> MeasurementFile:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kraken_sim.cli.inputs import shipped_path
 from kraken_sim.cli.output import write_outputs
 from kraken_sim.cli.parser import add_outputs
+from kraken_sim.cli.question import asked_request
+from kraken_sim.cli.settings import add_request
 
 if TYPE_CHECKING:
     import argparse
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: Parser) -> None:
     """What may be given."""
-    parser.add_argument("request", metavar="REQUEST", help="workloads, SLA and priced candidates: a file, or a name")
+    add_request(parser, "workloads, SLA and priced candidates")
     add_outputs(parser)
     parser.set_defaults(handler=_procure)
 
@@ -28,7 +29,7 @@ def _procure(args: argparse.Namespace) -> None:
     from kraken_sim.explore.procure.request import load_procure_request
     from kraken_sim.report.procure import procure_report
 
-    result = rank(load_procure_request(shipped_path(args.request, "REQUEST")))
+    result = rank(load_procure_request(asked_request(args)))
 
     def page() -> Page:
         from kraken_sim.report.procure_html import procure_page

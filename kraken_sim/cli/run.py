@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kraken_sim.cli.inputs import named_scenario
 from kraken_sim.cli.output import note, write_outputs
 from kraken_sim.cli.parser import add_outputs
+from kraken_sim.cli.question import asked_scenario
+from kraken_sim.cli.settings import add_question
 from kraken_sim.errors import InputError
 from kraken_sim.files.ours import check_replaceable
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: Parser) -> None:
     """What may be given."""
-    parser.add_argument("scenario", metavar="SCENARIO", help="a scenario's file, or the name of one that ships")
+    add_question(parser)
     parser.add_argument("--trace", metavar="DIR", help="write torch.profiler traces, one file a rank")
     parser.add_argument("--exact", action="store_true", help="simulate every rank and layer, fold nothing")
     add_outputs(parser)
@@ -36,7 +37,7 @@ def _run(args: argparse.Namespace) -> None:
     from kraken_sim.predict.explain import explain_overlap, overlaps
     from kraken_sim.predict.host_bound import host_bound_data
 
-    prediction = simulate(named_scenario(args.scenario), exact=args.exact)
+    prediction = simulate(asked_scenario(args), exact=args.exact)
     advice = explain_overlap(prediction) if overlaps(prediction) else None
 
     def report() -> RenderableType:

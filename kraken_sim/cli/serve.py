@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kraken_sim.cli.inputs import shipped_path
 from kraken_sim.cli.output import write_outputs
 from kraken_sim.cli.parser import add_outputs
+from kraken_sim.cli.question import asked_request
+from kraken_sim.cli.settings import add_request
 
 if TYPE_CHECKING:
     import argparse
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: Parser) -> None:
     """What may be given."""
-    parser.add_argument("request", metavar="REQUEST", help="replicas, traffic and limits: a file, or a name")
+    add_request(parser, "replicas, traffic and limits")
     add_outputs(parser)
     parser.set_defaults(handler=_serve)
 
@@ -28,7 +29,7 @@ def _serve(args: argparse.Namespace) -> None:
     from kraken_sim.serving.answer import serve
     from kraken_sim.serving.request import load_serve_request
 
-    answer = serve(load_serve_request(shipped_path(args.request, "REQUEST")))
+    answer = serve(load_serve_request(asked_request(args)))
 
     def page() -> Page:
         from kraken_sim.report.serving_html import serve_page

@@ -8,10 +8,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kraken_sim.cli.inputs import shipped_path
 from kraken_sim.cli.output import print_report
 from kraken_sim.cli.parser import add_force
 from kraken_sim.cli.progress import ProgressLines
+from kraken_sim.cli.question import STDIN, asked_document
+from kraken_sim.cli.settings import SETTINGS, add_question
 from kraken_sim.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,7 +24,10 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: Parser) -> None:
     """What may be given."""
-    parser.add_argument("scenario", metavar="SCENARIO", help="a scenario's file, or the name of one that ships")
+    what = (
+        "a scenario's file, the name of one that ships, or - for standard input; several values of an option are swept"
+    )
+    add_question(parser, several=[setting.option for setting in SETTINGS], file=what)
     kept = "Parquet file, an unfinished one is gone on with (default: the scenario's file name, .parquet)"
     parser.add_argument("--out", metavar="FILE", help=kept)
     parser.add_argument("--jobs", metavar="N", type=int, help="processes (default: as many as cores)")
@@ -41,9 +45,10 @@ def _sweep(args: argparse.Namespace) -> None:
 
     if args.jobs is not None and args.jobs < 1:
         raise InputError.single("--jobs", "must be at least 1", args.jobs)
-    file = shipped_path(args.scenario, "SCENARIO")
-    out = Path(file.stem + ".parquet" if args.out is None else args.out)
-    plan = load_plan(file)
+    document = asked_document(args)
+    plan = load_plan(document)
+    stem = plan.name if args.scenario in (None, STDIN) else Path(document.source).stem
+    out = Path(f"{stem}.parquet" if args.out is None else args.out)
     check(plan, yes=args.yes)
     began = time.monotonic()
     with _progress(plan.num_points) as progress:

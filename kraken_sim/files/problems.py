@@ -169,6 +169,11 @@ def _choices(field: FieldInfo | None) -> list[str]:
     return []
 
 
+def choices_at(model: type[BaseModel], location: Sequence[str]) -> list[str]:
+    """Values of the enumeration that the field at a path takes; none for other fields."""
+    return _choices(_fields_at(model, location[:-1]).get(location[-1]))
+
+
 def form_of(field: FieldInfo | None) -> type[BaseModel] | None:
     """The model whose fields a file may have under a field; None for a field without fields of its own."""
     return None if field is None else _model_in(_annotation_of(field))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import yaml
@@ -19,7 +20,6 @@ from kraken_sim.files.bounded import MAX_DEPTH, MAX_DIGITS, YAML_FILE, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from pathlib import Path
 
 _MAX_NODES: Final = 200_000
 """More nodes than any file of ours, fewer than nested aliases can expand to (the billion-laughs attack)."""
@@ -61,6 +61,11 @@ class YamlDocument:
     lines: Mapping[str, int]
     source: str
 
+    @property
+    def folder(self) -> Path:
+        """Where the file lies, or where the process runs for what is no file."""
+        return Path(self.source).parent
+
     def line_of(self, path: str) -> int | None:
         """The line, counted from 1, of a dotted path or of its nearest parent that the file has."""
         while path:
@@ -80,12 +85,14 @@ class YamlDocument:
         return replace(problem, message=f"line {line}: {problem.message}")
 
 
-def read_yaml(path: Path | str) -> YamlDocument:
-    """Reads one strict YAML file.
+def read_yaml(path: Path | str | YamlDocument) -> YamlDocument:
+    """Reads one strict YAML file; of a document that was read already gives itself.
 
     Raises:
         InputError: The file cannot be read (see `bounded.reading`), is not UTF-8 text, or is not strict YAML.
     """
+    if isinstance(path, YamlDocument):
+        return path
     return parse_yaml(read_text(path, YAML_FILE), str(path))
 
 

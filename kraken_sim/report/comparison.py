@@ -56,10 +56,12 @@ def winner(rivals: Sequence[Rival]) -> str:
     best = min(rivals, key=lambda rival: rival.prediction.latency_s)
     scenario = best.prediction.scenario
     text = f"{scenario.name}: {best.kind} is fastest"
+    of_all = "of all"
     if len({rival.prediction.scenario.runtime.kernels for rival in rivals}) > 1:
         text += f" with {scenario.runtime.kernels} kernels"
+        of_all = "with them"
     text += f", {metric_of(best.prediction)} {format_seconds(best.prediction.latency_s)}"
-    text += f" (90 % interval {interval_text(best.prediction)}), the fastest of all with a probability of "
+    text += f" (90 % interval {interval_text(best.prediction)}), the fastest {of_all} with a probability of "
     text += percent(best.probability, 0)
     return text if best.prediction is best.base else f"{text}; against {best.base.resolved.kind} {reason(best)}"
 

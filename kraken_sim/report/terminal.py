@@ -183,7 +183,8 @@ def _close(table: TableText, widths: Sequence[int], room: int) -> Table:
 
 def _filled(table: TableText, grid: Table, widths: Sequence[int] | None = None) -> Table:
     for index, column in enumerate(table.columns):
-        justify = "left" if index < table.num_left else "right"
+        is_prose = max((cell_len(row[index]) for row in table.rows), default=0) > PROSE
+        justify = "left" if index < table.num_left or is_prose else "right"
         width = None if widths is None else max(1, widths[index])
         grid.add_column(Text(column), justify=justify, width=width, overflow="fold")  # type: ignore[arg-type]
     last = len(table.rows) - 1

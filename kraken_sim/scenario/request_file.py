@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import date
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from pydantic import BeforeValidator, Field, ValidationError
@@ -18,7 +17,9 @@ from kraken_sim.units import Dimension
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from pathlib import Path
 
+    from kraken_sim.files.strict_yaml import YamlDocument
     from kraken_sim.scenario.spec import ModelSpec
 
 
@@ -42,7 +43,7 @@ Source = Annotated[str, Field(strict=True, min_length=3, max_length=500)]
 
 
 def read_request(
-    path: str | Path,
+    path: str | Path | YamlDocument,
     model: type[Request],
     placed: Callable[[Request, Path], Request],
     problems: Callable[[Request], Iterable[Problem]],
@@ -50,7 +51,7 @@ def read_request(
     """Reads a request file strictly.
 
     Args:
-        path: the file.
+        path: the file, or what was read of it.
         model: what it is to hold.
         placed: makes the paths in a request absolute, given the file's folder.
         problems: what is wrong with a request beyond single fields.
@@ -63,7 +64,7 @@ def read_request(
         request = model.model_validate(document.data)
     except ValidationError as error:
         raise document.error(problems_of(error, model)) from None
-    request = placed(request, Path(path).parent)
+    request = placed(request, document.folder)
     if found := list(problems(request)):
         raise document.error(found)
     return request

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from kraken_sim.errors import Problem
+    from kraken_sim.files.strict_yaml import YamlDocument
 
 __all__ = [
     "ArchitectureSpec",
@@ -276,8 +277,8 @@ def as_scenario(question: Scenario | Mapping[str, object], *, known_machine: boo
     return question if isinstance(question, Scenario) else scenario_from(question, known_machine=known_machine)
 
 
-def load_scenario(path: str | Path) -> Scenario:
-    """Reads a scenario file; paths in it are relative to the file's folder (`with_absolute_paths`).
+def load_scenario(path: str | Path | YamlDocument) -> Scenario:
+    """Reads a scenario file, or takes what was read of one; paths are relative to its folder (`with_absolute_paths`).
 
     Raises:
         InputError: the file cannot be read or is not strict YAML, or any field is wrong; with line numbers.
@@ -285,7 +286,7 @@ def load_scenario(path: str | Path) -> Scenario:
     document = read_yaml(path)
     try:
         data = document.data
-        return scenario_from(with_absolute_paths(data, Path(path).parent) if isinstance(data, dict) else data)
+        return scenario_from(with_absolute_paths(data, document.folder) if isinstance(data, dict) else data)
     except InputError as error:
         raise document.error(error.problems) from None
 

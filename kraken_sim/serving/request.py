@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from kraken_sim.files.strict_yaml import YamlDocument
+
 SEQUENCES_LIMIT = 4096
 """Most sequences of a step; a limit of ours, above what engines take."""
 
@@ -174,7 +176,7 @@ class ServeRequest(FileModel):
         return None if self.sla is None else self.sla.resolve()
 
 
-def load_serve_request(path: str | Path) -> ServeRequest:
+def load_serve_request(path: str | Path | YamlDocument) -> ServeRequest:
     """Reads a request; paths of profiles, configs and traces are relative to the file's folder.
 
     Raises:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from kraken_sim.files.strict_yaml import YamlDocument
     from kraken_sim.models.config import TransformerConfig
 
 Channels = Annotated[int, Field(strict=True, ge=1, le=64)]
@@ -140,7 +141,7 @@ class DesignRequest(FileModel):
     )
 
 
-def load_design_request(path: str | Path) -> DesignRequest:
+def load_design_request(path: str | Path | YamlDocument) -> DesignRequest:
     """Reads a search; paths of profiles and configs are relative to the file's folder.
 
     Raises:

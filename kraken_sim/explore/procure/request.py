@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from kraken_sim.files.strict_yaml import YamlDocument
+
 SHARE_TOLERANCE = 1e-6
 """How far the shares of a mix may miss 1 by rounding."""
 
@@ -211,7 +213,7 @@ class ProcureRequest(FileModel):
     what_if: tuple[WhatIfSpec, ...] = ()
 
 
-def load_procure_request(path: str | Path) -> ProcureRequest:
+def load_procure_request(path: str | Path | YamlDocument) -> ProcureRequest:
     """Reads a request; paths of profiles and configs are relative to the file's folder.
 
     Raises:

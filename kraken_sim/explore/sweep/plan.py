@@ -169,15 +169,15 @@ def plan_of(data: object, folder: Path | None = None) -> Plan:
     return Plan(str(fixed.get("name", "sweep")), fixed, tuple(axes), None if folder is None else str(folder.resolve()))
 
 
-def load_plan(path: Path) -> Plan:
-    """The plan in a file; see `plan_of`.
+def load_plan(path: Path | YamlDocument) -> Plan:
+    """The plan in a file, or in one that is open already; see `plan_of`.
 
     Raises:
         InputError: the file can't be read or any field is wrong, with line numbers.
     """
     document = read_yaml(path)
     try:
-        return replace(plan_of(document.data, path.parent), document=document)
+        return replace(plan_of(document.data, document.folder), document=document)
     except InputError as error:
         raise (document.error(error.problems) if error.source is None else error) from None
 

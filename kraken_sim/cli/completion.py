@@ -1,0 +1,31 @@
+"""`kraken-sim completion`: the lines that teach a shell to complete commands, options and names."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from kraken_sim.cli.streams import put
+
+if TYPE_CHECKING:
+    import argparse
+
+    from kraken_sim.cli.parser import Parser
+
+SHELLS: Final = ("bash", "zsh", "fish")
+
+
+def add_arguments(parser: Parser) -> None:
+    """What may be given."""
+    parser.add_argument("shell", metavar="SHELL", choices=SHELLS, help="bash, zsh or fish")
+    parser.epilog = (
+        'bash: eval "$(kraken-sim completion bash)" in ~/.bashrc; zsh: the same with zsh in ~/.zshrc; '
+        "fish: kraken-sim completion fish > ~/.config/fish/completions/kraken-sim.fish"
+    )
+    parser.set_defaults(handler=_completion)
+
+
+def _completion(args: argparse.Namespace) -> None:
+    """Prints the lines of one shell."""
+    from argcomplete.shell_integration import shellcode
+
+    put(shellcode(["kraken-sim"], shell=args.shell))
