@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from kraken_sim.architectures.wiring import Wiring
     from kraken_sim.architectures.workload import Workload
     from kraken_sim.models.config import TransformerConfig
+    from kraken_sim.program.many import Sizes
     from kraken_sim.program.program import Program
 
 DEVICE_LIMIT = 4096
@@ -49,6 +50,16 @@ class Question(Generic[FieldsT]):
     fields: FieldsT
 
 
+def heads_split(number: Sizes, group: int) -> Sizes:
+    """Whether so many heads, or columns of an FFN, are spread evenly over the devices of a group."""
+    return number % group == 0
+
+
+def kv_heads_split(number: Sizes, group: int) -> Sizes:
+    """Whether so many key/value heads are, or are replicated evenly."""
+    return (number % group == 0) | (group % number == 0)
+
+
 def split_problems(layout: Layout, path: str = "num_devices") -> Iterator[Problem]:
     """What keeps the devices of a group from sharing one block; key/value heads may be replicated instead.
 
@@ -59,13 +70,13 @@ def split_problems(layout: Layout, path: str = "num_devices") -> Iterator[Proble
     block, group = layout.block, layout.group
     heads, kv_heads, ffn = block.num_attention_heads, block.num_key_value_heads, block.intermediate_size
     devices = f"the {group} devices that share a layer"
-    if heads % group:
+    if not heads_split(heads, group):
         message = f"{heads} attention heads do not divide by {devices}"
         yield Problem(path, message, example=_device_example(heads, group))
-    elif kv_heads % group and group % kv_heads:
+    elif not kv_heads_split(kv_heads, group):
         message = f"{kv_heads} key/value heads can neither be split over nor replicated on {devices}"
         yield Problem(path, message, example=_device_example(kv_heads, group))
-    if ffn % group:
+    if not heads_split(ffn, group):
         message = f"an FFN of width {ffn} does not divide by {devices}"
         yield Problem(path, message, example=_device_example(ffn, group))
 

@@ -14,6 +14,7 @@ from kraken_sim.architectures import wiring as wired
 from kraken_sim.architectures.builder import ProgramBuilder
 from kraken_sim.architectures.wiring import Steps
 from kraken_sim.architectures.workload import halves_of
+from kraken_sim.program.many import same
 from kraken_sim.program.ops import CollectiveKind, Elementwise
 from kraken_sim.program.program import COMM_STREAM, MAIN_STREAM, Category, Program, Segment
 
@@ -72,25 +73,26 @@ class _Lowering:
         first = 0
         for period, number in wiring.runs(depth):
             found += self._repeated(self._windowed(period, first), number)
-            first += number
+            first = first + number
         return [Segment(name, *run) for name, run in zip(_segment_names(len(found)), found, strict=True)]
 
     def _windowed(self, period: tuple[Steps, ...], first: int) -> tuple[_Layer, ...]:
         """The layers of a period from layer `first` on, each with the window of its attention."""
         windows = self.build.config.attention_windows or (None,)
         number = lcm(len(period), len(windows))
-        return tuple((period[index % len(period)], windows[(first + index) % len(windows)]) for index in range(number))
+        place = same(first % len(windows))
+        return tuple((period[index % len(period)], windows[(place + index) % len(windows)]) for index in range(number))
 
     def _repeated(self, period: tuple[_Layer, ...], number: int) -> Iterator[tuple[tuple[Step, ...], int]]:
         """So many layers, as the steps of a period and how often they repeat."""
         left, rest = divmod(number, len(period))
-        while left > 0:
+        while same(left > 0):
             before = self._state()
             layer = self._layer(*period)
             count = left if self._state() == before else 1
             yield layer, count
-            left -= count
-        if rest:
+            left = left - count
+        if rest := same(rest):
             yield self._layer(*period[:rest]), 1
 
     def _layer(self, *layers: _Layer) -> tuple[Step, ...]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from kraken_sim.program.many import maths_for
 from kraken_sim.program.ops import CollectiveKind
 
 if TYPE_CHECKING:
@@ -192,9 +193,9 @@ class Wiring:
         """The periods of a model of `depth` layers, each with how many layers follow it."""
         left = depth
         for layers in self.layers:
-            number = left if layers.number is None else min(left, layers.number)
+            number = left if layers.number is None else maths_for(left).minimum(left, layers.number)
             yield layers.period, number
-            left -= number
+            left = left - number
 
 
 def equal_layers(name: str, *steps: WiringStep) -> Wiring:

@@ -36,7 +36,7 @@ def add_arguments(parser: Parser) -> None:
     )
     design = verbs.add_parser("design", help="the best shapes, wirings and channels for a parameter budget")
     add_request(design, "base, search, constraints, objectives")
-    design.add_argument("--max-evaluations", metavar="N", type=int, help="simulate no more designs than this")
+    design.add_argument("--max-evaluations", metavar="N", type=int, help="try no more designs than this one by one")
     add_outputs(design)
     for verb in (channels, degree, wirings, interconnect):
         add_question(verb, several=("--hardware", "--model", "--context-length", "--batch-size"))

@@ -9,6 +9,8 @@ from kraken_sim.engine.ranks import Machine, simulate_ranks
 from kraken_sim.engine.streams import launches_of
 from kraken_sim.engine.timeline import Timeline
 from kraken_sim.errors import InfeasibleError
+from kraken_sim.program.many import OneByOneError
+from kraken_sim.program.points import points_of
 
 if TYPE_CHECKING:
     from kraken_sim.program.program import Program
@@ -24,12 +26,16 @@ def run(program: Program, machine: Machine, *, eager: bool, exact: bool = False)
 
     Raises:
         InfeasibleError: more steps than `MOST_STEPS` would be simulated one by one.
+        OneByOneError: the program is of many points, and has to be simulated step by step.
         SimulationError: some operations wait for each other; names them.
     """
     if not exact:
         timeline = fold(program, machine, eager=eager)
         if timeline is not None:
             return timeline
+    if points_of(program):
+        message = f"streams of {program.name} are never idle together, so points of it go one by one"
+        raise OneByOneError(message)
     num_ranks = program.num_devices if exact else 1
     num_steps = num_ranks * sum(segment.repeat * len(segment.steps) for segment in program.segments)
     if num_steps > MOST_STEPS:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil
 from typing import TYPE_CHECKING
 
 from kraken_sim.errors import InfeasibleError
 from kraken_sim.models.counts import device_matrix_parameters, device_parameter_counts
-from kraken_sim.program.many import is_many, same
+from kraken_sim.program.many import is_many, maths_for, same, whole_part
 
 if TYPE_CHECKING:
     from kraken_sim.models.config import TransformerConfig
@@ -122,7 +121,8 @@ def weight_bytes_per_device(
     if quantization is None:
         return total * dtype.num_bytes
     matrices = device_matrix_parameters(config, layout)
-    return (total - matrices) * dtype.num_bytes + ceil(matrices * quantization.bytes_per_weight)
+    stored: int = whole_part(maths_for(matrices).ceil(matrices * quantization.bytes_per_weight))
+    return (total - matrices) * dtype.num_bytes + stored
 
 
 def kv_cache_bytes_per_device(config: TransformerConfig, layout: Layout, load: StepLoad, dtype: DType) -> int:
@@ -152,7 +152,8 @@ def activation_bytes_per_device(config: TransformerConfig, layout: Layout, load:
     query_width = share.num_attention_heads * share.head_dim
     attention_width = 2 * query_width + 2 * share.num_key_value_heads * share.head_dim
     ffn_width = (2 if config.gated_ffn else 1) * share.intermediate_size
-    elements = load.num_tokens * (layout.live_streams * share.hidden_size + max(attention_width, ffn_width))
+    wider: int = maths_for(attention_width, ffn_width).maximum(attention_width, ffn_width)
+    elements = load.num_tokens * (layout.live_streams * share.hidden_size + wider)
     logits = load.batch_size * layout.vocabulary_share(config.vocab_size)
     return (elements + logits) * dtype.num_bytes
 

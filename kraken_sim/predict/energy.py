@@ -15,6 +15,8 @@ from kraken_sim.costs.power import clocked_w
 from kraken_sim.engine.timeline import SpanKind
 from kraken_sim.predict.pricing import collective_load_of, load_of
 from kraken_sim.program.kernel_sets import CardLoad
+from kraken_sim.program.many import maths_for
+from kraken_sim.program.many import power as raised
 from kraken_sim.program.ops import Collective
 
 if TYPE_CHECKING:
@@ -54,7 +56,7 @@ def step_energy(prediction: Prediction) -> StepEnergy:
         dynamic_j = sum(weight * _dynamic_j(step, power) for weight, step in prediction.steps)
         device_w = power.idle_w + dynamic_j / latency_s
         if prediction.scenario.runtime.load is not CardLoad.RESTED:
-            device_w = min(power.limit_w, device_w)
+            device_w = maths_for(device_w).minimum(power.limit_w, device_w)
         idle_w, basis = power.idle_w, MODEL
     return StepEnergy(device_w * latency_s * num_devices, device_w, idle_w, basis)
 
@@ -62,14 +64,14 @@ def step_energy(prediction: Prediction) -> StepEnergy:
 def _dynamic_j(prediction: Prediction, power: PowerConstants) -> float:
     """Energy above idle of rank 0."""
     device, pricing = prediction.profile.device, prediction.prepared.pricing
-    scale = float(prediction.slowdown ** (-power.power_exponent / power.rate_exponent))
+    scale = raised(prediction.slowdown, -power.power_exponent / power.rate_exponent)
     energy_j = 0.0
     for span in prediction.timeline.simulated:
         if span.rank != 0 or span.kind is SpanKind.WAIT or span.op is None:
             continue
         load, weight = _load(pricing, span.op), prediction.timeline.weight(span)
-        energy_j += weight * span.alone_s * scale * clocked_w(load, power)
-        energy_j += weight * power.hbm_w * load.hbm_bytes / device.hbm_bandwidth_bytes_per_s
+        energy_j = energy_j + weight * span.alone_s * scale * clocked_w(load, power)
+        energy_j = energy_j + weight * power.hbm_w * load.hbm_bytes / device.hbm_bandwidth_bytes_per_s
     return energy_j
 
 

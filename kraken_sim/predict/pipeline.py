@@ -75,6 +75,11 @@ class Shaped:
     programs: Memo[tuple[Program, bool]] = field(default_factory=lambda: Memo(500))
 
 
+def shaped_as(found: ResolvedModel) -> Shaped:
+    """A model of those shapes."""
+    return Shaped(found, parameter_count(found.config, found.layout))
+
+
 @dataclass(slots=True)
 class Predictor:
     """Predicts scenarios one after the other; `profile` replaces the machine that they name.
@@ -108,16 +113,23 @@ class Predictor:
         """
         return answers_of(self.predict, scenarios)
 
-    def prepare(self, scenario: Scenario, *, fits: bool = True) -> Prepared:
+    def prepare(self, scenario: Scenario, *, fits: bool = True, shapes: ResolvedModel | None = None) -> Prepared:
         """The only way from a scenario to a placed machine, a priced program and what the engine runs it on.
 
         The program of a generation is the prefill of its whole prompt, its memory what the whole answer needs.
+
+        Args:
+            scenario: the question.
+            fits: whether it must be one that fits in the machine's memory.
+            shapes: instead of the scenario's own: those of many designs of its structure, whose sizes are arrays.
 
         Raises:
             InputError: the scenario does not fit its machine's profile.
             InfeasibleError: the model does not fit in the machine's memory.
         """
         shaped = self._checked(scenario)
+        if shapes is not None:
+            shaped = shaped_as(shapes)
         resolved = shaped.resolved
         scenario = as_stored(scenario, resolved)
         host = self._host(scenario)
@@ -244,8 +256,7 @@ class Predictor:
         devices = len(self._profile(scenario.hardware).topology.gpus)
 
         def build() -> Shaped:
-            found = resolve_model(scenario, devices)
-            return Shaped(found, parameter_count(found.config, found.layout))
+            return shaped_as(resolve_model(scenario, devices))
 
         key = (scenario.model, scenario.architecture, scenario.num_devices, scenario.placement, devices)
         shaped = self._models.get(key, build)
@@ -255,7 +266,7 @@ class Predictor:
     def _program(self, workload: Workload, shaped: Shaped, profile: HardwareProfile) -> tuple[Program, bool]:
         resolved = shaped.resolved
         held_bytes = profile.memory_bound.held_share * profile.device.l2_capacity_bytes
-        many = is_many(workload.context_length)
+        many = is_many(workload.context_length) or is_many(resolved.layout.block.hidden_size)
 
         def build() -> tuple[Program, bool]:
             if problems := list(resolved.architecture.asks(resolved.layout, workload)):

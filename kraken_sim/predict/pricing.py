@@ -69,6 +69,8 @@ class Pricing:
     """The program that the slowdown is of."""
     _own: dict[int, KernelCost] = field(default_factory=dict)
     """Costs of that program's ops by their identity, which is faster to look up than their value."""
+    _boost: dict[int, KernelCost] = field(default_factory=dict)
+    """The same at the boost clock."""
     _reduces: dict[int, CollectiveCost] = field(default_factory=dict)
     """Costs of its collectives where it is a program of many points, alike."""
 
@@ -77,7 +79,7 @@ class Pricing:
         cost = self._own.get(id(op))
         if cost is not None:
             return cost
-        cost = self.at_boost(op)
+        cost = self._kernels.get(op, lambda: self._kernel(op))
         return cost if self.slowdown == 1.0 else self._slower(cost)
 
     def _slower(self, cost: KernelCost) -> KernelCost:
@@ -85,7 +87,8 @@ class Pricing:
 
     def at_boost(self, op: ComputeOp) -> KernelCost:
         """The cost of a compute kernel alone on the device at the clock that kernels were measured at."""
-        return self._kernels.get(op, lambda: self._kernel(op))
+        cost = self._boost.get(id(op))
+        return self._kernels.get(op, lambda: self._kernel(op)) if cost is None else cost
 
     def _kernel(self, op: ComputeOp) -> KernelCost:
         profile = self.profile
@@ -160,9 +163,9 @@ class Pricing:
         """
         device, bandwidth = self.profile.device, self.profile.device.hbm_bandwidth_bytes_per_s
         own, reduces = self._priced(program)
-        power = self.profile.power
+        boost, power = own, self.profile.power
         if power is None:
-            return replace(self, _program=program, _own=own, _reduces=reduces) if reduces else self
+            return replace(self, _program=program, _own=own, _boost=boost, _reduces=reduces)
         step = _Sums(self.profile.launch.graph_node_gap_s)
         for segment in program.segments:
             for kernel in segment.kernels:
@@ -184,7 +187,7 @@ class Pricing:
         if maths is POINTS or factor > 1.0:
             slowed = {id(cost): slower(cost, factor, bandwidth) for cost in own.values()}
             own = {number: slowed[id(cost)] for number, cost in own.items()}
-        return replace(self, slowdown=factor, _program=program, _own=own, _reduces=reduces)
+        return replace(self, slowdown=factor, _program=program, _own=own, _boost=boost, _reduces=reduces)
 
     def _priced(self, program: Program) -> tuple[dict[int, KernelCost], dict[int, CollectiveCost]]:
         """Costs of the program's kernels at the boost clock, by the identity of their ops.

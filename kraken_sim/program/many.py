@@ -31,6 +31,10 @@ class DividedError(Exception):
         self.labels = labels
 
 
+class OneByOneError(Exception):
+    """Points that nobody can answer together."""
+
+
 class Maths(NamedTuple):
     """The functions that differ between one number and arrays."""
 

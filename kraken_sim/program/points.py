@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from kraken_sim.program.many import is_many, same
-from kraken_sim.program.program import Kernel, Program
+from kraken_sim.program.program import MAIN_STREAM, Kernel, Program
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -31,6 +31,18 @@ def num_points(op: Op) -> int:
 
 def _arrays(op: Any) -> dict[str, Any]:
     return {field.name: value for field in fields(op) if is_many(value := getattr(op, field.name))}
+
+
+def without_side_stream(program: Program) -> Program:
+    """What its stream of compute does, waiting for nothing.
+
+    Alone its kernels end no later than among the others, so it is a lower bound of the whole.
+    """
+    segments = (
+        replace(segment, steps=tuple(step for step in segment.kernels if step.stream == MAIN_STREAM))
+        for segment in program.segments
+    )
+    return replace(program, segments=tuple(segments))
 
 
 def with_equal_ops_shared(program: Program) -> Program:

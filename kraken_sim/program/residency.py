@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from kraken_sim.program.many import same
 from kraken_sim.program.ops import Attention, Collective, Copy, Elementwise, Embedding, Gemm, Norm
 from kraken_sim.program.program import Kernel, Program, Segment
 
@@ -31,7 +32,7 @@ def with_cold_operands(program: Program, held_bytes: float) -> Program:
     segments = []
     for segment in program.segments:
         steps = walk.steps(segment)
-        if segment.repeat > 1:
+        if same(segment.repeat > 1):
             # Once more behind itself: what all but the first repetition find.
             steps = walk.steps(segment)
         segments.append(replace(segment, steps=steps))

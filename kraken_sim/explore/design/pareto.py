@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from kraken_sim.program.many import Sizes
 
 
 def dominates(first: Sequence[float], second: Sequence[float]) -> bool:
@@ -27,3 +31,35 @@ def pareto_front(points: Sequence[Sequence[float]]) -> list[int]:
         if not any(all(a <= b for a, b in zip(points[kept], point, strict=True)) for kept in front):
             front.append(index)
     return sorted(front)
+
+
+def beaten(points: Sizes, ranks: Sizes, front: Sizes, front_ranks: Sizes) -> Sizes:
+    """Which of many points [num_points] can not be on a front, whose points are known, if they are lower bounds.
+
+    Args:
+        points: their objective values, all to be minimised [num_points, num_objectives].
+        ranks: where each stands in the order in which the first of equal points counts.
+        front: the values of points that are known [num_known, num_objectives].
+        front_ranks: where these stand.
+    """
+    found = np.zeros(len(points), dtype=bool)
+    left = np.arange(len(points))
+    for value, rank in zip(front, front_ranks, strict=True):
+        own = points[left]
+        worse = (own >= value).all(axis=1) & ((own > value).any(axis=1) | (ranks[left] > rank))
+        if worse.any():
+            found[left[worse]] = True
+            left = left[~worse]
+    return found
+
+
+def front_of_many(points: Sizes, ranks: Sizes) -> Sizes:
+    """Indices of the points on their front, of equal ones that of the lowest rank; as `pareto_front` of arrays."""
+    order = np.lexsort((ranks, *points.T[::-1]))
+    kept: list[int] = []
+    while len(order):
+        # The first in lexicographic order is beaten by none behind it.
+        index, order = order[0], order[1:]
+        kept.append(int(index))
+        order = order[~(points[order] >= points[index]).all(axis=1)]
+    return np.array(sorted(kept), dtype=np.int64)

@@ -57,8 +57,19 @@ class Objective(StrEnum):
     DEPTH = "depth"
 
 
+class SearchMethod(StrEnum):
+    """How a space is searched: every design simulated, those whose bounds leave a chance, or some that Optuna picks."""
+
+    ALL = "all"
+    BOUNDS = "bounds"
+    OPTUNA = "optuna"
+
+
 MOST_DESIGNS: Final = 200_000
-"""Combinations that a search lists before it tries or samples them."""
+"""Combinations that a search lists before it tries or samples them, or solves for widths; a limit of ours."""
+
+MOST_BOUNDED: Final = 20_000_000
+"""Combinations of given widths that are searched by bounds; a limit of ours, some minutes of one core."""
 
 MAXIMISED: Final = frozenset({Objective.GOODPUT, Objective.PARAMETERS, Objective.WIDTH, Objective.DEPTH})
 """The others are minimised."""
@@ -136,8 +147,14 @@ class DesignRequest(FileModel):
         description="How a replica batches, for goodput.",
         examples=[{"max_num_seqs": 256}],
     )
+    method: SearchMethod | None = Field(
+        default=None,
+        description="How to search: all, bounds or optuna; default: all up to max_evaluations designs, of more bounds "
+        "where every objective has one (single steps, all but goodput), else optuna.",
+        examples=["bounds"],
+    )
     max_evaluations: Annotated[int, Field(strict=True, ge=1, le=1_000_000)] = Field(
-        default=2000, description="Designs to simulate; a larger space is sampled with Optuna.", examples=[2000]
+        default=2000, description="Designs to simulate one by one; see method.", examples=[2000]
     )
 
 
@@ -202,8 +219,22 @@ def _size_problems(request: DesignRequest) -> Iterator[Problem]:
     size = 1
     for values in given:
         size *= len(values) if values is not None else 1
-    if size > MOST_DESIGNS:
-        yield Problem("search", f"spans {size:.3g} combinations; {MOST_DESIGNS:,} are the most that can be listed")
+    by_bounds = request.search.hidden_size is not None and may_use_bounds(request)
+    most = MOST_BOUNDED if by_bounds else MOST_DESIGNS
+    if size > most:
+        advice = "" if by_bounds else f", {MOST_BOUNDED:,} where search.hidden_size is given and bounds do"
+        yield Problem("search", f"spans {size:.3g} combinations; {most:,} are the most that can be listed{advice}")
+
+
+def has_bounds(request: DesignRequest) -> bool:
+    """Whether all that is minimised has a bound: of single steps all but goodput."""
+    single = request.base.phase is not Phase.GENERATE and request.base.sequences is None
+    return single and Objective.GOODPUT not in request.objectives
+
+
+def may_use_bounds(request: DesignRequest) -> bool:
+    """Whether a large space of the request is searched by bounds."""
+    return has_bounds(request) and request.method in (None, SearchMethod.BOUNDS)
 
 
 def _contradictions(request: DesignRequest) -> Iterator[Problem]:
@@ -235,6 +266,9 @@ def _sla_problems(sla: SlaSpec) -> Iterator[Problem]:
 
 
 def _objective_problems(request: DesignRequest) -> Iterator[Problem]:
+    if request.method is SearchMethod.BOUNDS and not has_bounds(request):
+        message = "whole answers and goodput have no bounds"
+        yield Problem("method", message, request.method.value, SearchMethod.OPTUNA.value)
     decode, whole = request.base.phase is Phase.DECODE, request.base.phase is Phase.GENERATE
     wrong = Objective.TTFT if decode else Objective.TPOT
     if Objective.GOODPUT in request.objectives:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kraken_sim.errors import InfeasibleError, InputError, check_is
+from kraken_sim.explore.design.bounded import BoundedSearch
 from kraken_sim.explore.design.goodput import goodput_per_gpu
 from kraken_sim.explore.design.optuna_search import sample
 from kraken_sim.explore.design.pareto import pareto_front
@@ -14,11 +15,14 @@ from kraken_sim.explore.design.request import (
     MAXIMISED,
     DesignRequest,
     Objective,
+    SearchMethod,
     base_config,
     budget_of,
     check_design_request,
     designs,
+    may_use_bounds,
 )
+from kraken_sim.explore.design.space import candidates
 from kraken_sim.explore.procure.economics import cost_per_million_tokens
 from kraken_sim.explore.sensitivity import Alternative, decide
 from kraken_sim.predict.energy import step_energy
@@ -101,9 +105,9 @@ class Rejections:
     nearest: dict[str, tuple[float, str]] = field(default_factory=dict)
     """By constraint: relative miss of the nearest design, and the limiting number in words."""
 
-    def add(self, constraint: str, miss: float, words: str) -> None:
-        """Notes one rejected design."""
-        self.counts[constraint] += 1
+    def add(self, constraint: str, miss: float, words: str, number: int = 1) -> None:
+        """Notes one rejected design, or the nearest miss of several."""
+        self.counts[constraint] += number
         if constraint not in self.nearest or miss < self.nearest[constraint][0]:
             self.nearest[constraint] = (miss, words)
 
@@ -271,9 +275,11 @@ def search_designs(request: DesignRequest, progress: Callable[[int], None] | Non
     """
     check_is(request, DesignRequest, "request", 'load_design_request("request.yaml")')
     check_design_request(request)
+    if _by_bounds(request):
+        return _bounded(request, progress)
     space = list(designs(request))
     evaluator = DesignEvaluator(request)
-    exhaustive, complete = len(space) <= request.max_evaluations, True
+    exhaustive, complete = _tries_all(request, len(space)), True
     try:
         if exhaustive:
             for count, design in enumerate(space, start=1):
@@ -292,6 +298,35 @@ def search_designs(request: DesignRequest, progress: Callable[[int], None] | Non
     return SearchResult(
         request, tuple(found), front, evaluator.rejections, len(space), method, complete, _sureness(request, found)
     )
+
+
+def _tries_all(request: DesignRequest, num_designs: int) -> bool:
+    return request.method is SearchMethod.ALL or (request.method is None and num_designs <= request.max_evaluations)
+
+
+def _by_bounds(request: DesignRequest) -> bool:
+    """Whether the space is searched by bounds: as it is asked for, or as it is large and every objective has one."""
+    if not may_use_bounds(request):
+        return False
+    return request.method is SearchMethod.BOUNDS or not _tries_all(request, sum(map(len, candidates(request))))
+
+
+def _bounded(request: DesignRequest, progress: Callable[[int], None] | None) -> SearchResult:
+    """The front of all designs, of which those are simulated that their bounds leave a chance."""
+    evaluator, complete = DesignEvaluator(request), True
+    search = BoundedSearch(request, evaluator.rejections.add, progress)
+    try:
+        search.run()
+    except KeyboardInterrupt:
+        complete = False
+    for design in dict.fromkeys((*search.best, *search.next_best)):
+        evaluator(design)
+    found, rejections = list(evaluator.evaluated.values()), evaluator.rejections
+    if not found:
+        raise _nothing_found(rejections, search.num_designs)
+    method = f"{search.num_designs:,} designs by bounds, {search.num_simulated:,} of them simulated"
+    front, sure = front_of(found, request.objectives), _sureness(request, found)
+    return SearchResult(request, tuple(found), front, rejections, search.num_designs, method, complete, sure)
 
 
 def front_of(found: Sequence[Evaluated], objectives: Sequence[Objective]) -> tuple[Evaluated, ...]:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from math import lcm
 from typing import TYPE_CHECKING, Any, Final
 
-from kraken_sim.architectures.architecture import Question, split_problems
+from kraken_sim.architectures.architecture import Question, heads_split, kv_heads_split
 from kraken_sim.architectures.registry import architecture
 from kraken_sim.models.counts import parameter_count
 from kraken_sim.models.layout import Block, Layout
@@ -14,6 +14,7 @@ from kraken_sim.models.layout import Block, Layout
 if TYPE_CHECKING:
     from kraken_sim.architectures.architecture import Architecture, ArchitectureFields
     from kraken_sim.models.config import TransformerConfig
+    from kraken_sim.program.many import Sizes
     from kraken_sim.scenario.spec import Scenario
 
 ALIGNMENTS: Final = (64, 256)
@@ -143,11 +144,25 @@ def default_ffn_expansion(config: TransformerConfig, kind: str) -> float:
 
 def divides(design: Design) -> bool:
     """Whether blocks, heads, key/value heads (split or replicated) and FFN can be spread over the devices."""
-    heads, groups = design.num_attention_heads, design.num_key_value_groups
-    if heads < groups or heads % groups or design.hidden_size % design.head_dim:
+    if not heads_divide(design.hidden_size, design.head_dim, design.num_key_value_groups):
         return False
     unfit = design.architecture.fits(design.fields(), design.num_devices)
-    return not any(unfit) and not any(split_problems(design.layout))
+    return not any(unfit) and bool(block_splits(design.layout.block, design.layout.group))
+
+
+def heads_divide(hidden_size: Sizes, head_dim: int, groups: Sizes) -> Sizes:
+    """Whether a width is made of heads, and these of groups that share a key/value head."""
+    heads = hidden_size // head_dim
+    return (heads >= groups) & (heads % groups == 0) & (hidden_size % head_dim == 0)
+
+
+def block_splits(block: Block, group: int) -> Sizes:
+    """Whether the devices of a group can share a block, or each of many."""
+    return (
+        heads_split(block.num_attention_heads, group)
+        & kv_heads_split(block.num_key_value_heads, group)
+        & heads_split(block.intermediate_size, group)
+    )
 
 
 def widths_for_budget(design: Design, config: TransformerConfig, budget: int) -> list[int]:
