@@ -13,7 +13,7 @@ from kraken_sim.errors import InputError
 from kraken_sim.hardware.device import Device
 from kraken_sim.profiles.gemm_transfer import carry_over_gemm
 from kraken_sim.profiles.held_rate import MAX_MMA_EFFICIENCY, held_share
-from kraken_sim.program.ops import DType, Gemm
+from kraken_sim.program.ops import DType
 from validation.public_data import rows_of
 
 if TYPE_CHECKING:
@@ -80,12 +80,15 @@ def test_many_products_at_once_cost_what_each_costs_alone(device: Any) -> None:
         for m in (1, 256, 4096)
         for n in (64, 4096)
     }
-    constants = replace(TRUTH, correction=grid)
-    samples = random_shapes(150, seed=3, odd=True)
+    constants = replace(TRUTH, correction=grid, float16_rate=0.9)
+    device = replace(device, peak_flops={BF16: device.peak_flops[BF16], DType.FLOAT16: device.peak_flops[BF16]})
+    samples = [
+        replace(sample, dtype=DType.FLOAT16 if index % 3 else BF16)
+        for index, sample in enumerate(random_shapes(150, seed=3, odd=True))
+    ]
     together = gemm_periods(samples, device, constants, graph_node_gap_s=0.0)
     for sample, together_s in zip(samples, together, strict=True):
-        op = Gemm(sample.m, sample.n, sample.k, BF16)
-        alone = gemm_cost(op, device, constants, weights_warm=sample.weights_warm)
+        alone = gemm_cost(sample.op, device, constants, weights_warm=sample.weights_warm)
         assert alone.busy_s == pytest.approx(together_s, rel=1e-12)
 
 
@@ -99,6 +102,18 @@ def test_a_fit_finds_the_model_behind_noisy_measurements_with_wild_ones_among_th
     assert result.constants.hbm_efficiency == pytest.approx(0.78, rel=0.06)
     assert result.constants.mma_efficiency == pytest.approx(0.7, rel=0.06)
     assert len(result.fitted) + len(result.held_out) == 500
+
+
+def test_a_fit_to_both_half_formats_tells_their_rates_apart_and_one_to_a_single_format_says_that_it_cannot() -> None:
+    both = replace(A100, peak_flops={BF16: 312e12, DType.FLOAT16: 312e12})
+    shapes = random_shapes(300, seed=4)
+    mixed = [replace(s, dtype=DType.FLOAT16) if i % 2 else s for i, s in enumerate(shapes)]
+    found = fit_gemm(measured(mixed, both, replace(TRUTH, float16_rate=0.93), noise=0.01), both)
+    assert found.constants.float16_rate == pytest.approx(0.93, abs=0.01)
+    assert "float16_rate" not in found.kept
+    alone = fit_gemm(measured(shapes[:60], both, TRUTH, noise=0.01), both)
+    assert alone.constants.float16_rate == 1.0
+    assert "float16" in alone.kept["float16_rate"]
 
 
 def test_the_same_records_give_the_same_constants() -> None:

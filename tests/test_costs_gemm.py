@@ -137,6 +137,21 @@ def test_many_rows_take_the_time_of_the_tensor_cores() -> None:
     assert 0.6 < op.flops / cost.busy_s / 312e12 < 0.85
 
 
+def test_float16_is_slower_where_the_tensor_cores_limit_and_as_fast_where_memory_does() -> None:
+    gpu = replace(PERSISTENT_GPU, peak_flops={HALF: 1070e12, DType.BFLOAT16: 1070e12})
+    hot = replace(CONSTANTS, float16_rate=0.9)
+
+    def ratio(m: int) -> float:
+        float16_s, bfloat16_s = (
+            gemm_cost(Gemm(m, 4096, 4096, dtype), gpu, hot).busy_s for dtype in (HALF, DType.BFLOAT16)
+        )
+        return float16_s / bfloat16_s
+
+    assert ratio(8192) == pytest.approx(1.0 / 0.9, rel=0.02)
+    assert ratio(1) == pytest.approx(1.0, abs=1e-3)
+    assert ratio(16) == pytest.approx(1.0, abs=1e-3)
+
+
 def test_a_small_output_with_a_long_inner_dimension_is_split_along_k() -> None:
     cost = gemm_cost(Gemm(64, 256, 16384, HALF), PLAIN_GPU, CONSTANTS)
     assert "split-K 1," not in cost.detail

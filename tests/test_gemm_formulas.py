@@ -36,7 +36,7 @@ SMS = PLAIN_GPU.num_sms
 
 
 def demand(m: int, n: int, k: int, *, warm: bool = False, accumulate: bool = False) -> Demand:
-    return Demand(m, n, k, 2, 2, 2, int(accumulate), 0, float(warm), 1.0, 1.0)
+    return Demand(m, n, k, 2, 2, 2, int(accumulate), 0, float(warm), 0.0, 1.0, 1.0)
 
 
 def work_s(tiles: int, *, k: int = 4096, split: int = 1, tile: Tile = REFERENCE_TILE, **changes: Any) -> float:

@@ -25,6 +25,7 @@ from validation.refit_carried import (
     OTHER_CARD,
     carried,
     contention_of_another_card,
+    float16_of_same_chip,
     kernels_of_another_card,
     launch_of_published,
     of_same_chip,
@@ -81,6 +82,7 @@ def steps(tables: Path) -> list[tuple[str, Callable[[Shipped], None]]]:
         (PAIR, partial(measured_quantised, name=PAIR, folder=MEASUREMENTS)),
         (PAIR, partial(measured_quantising, name=PAIR, folder=MEASUREMENTS)),
         (PAIR, partial(measured_composed, name=PAIR, folder=MEASUREMENTS)),
+        *((name, partial(float16_of_same_chip, name=name, source=PAIR)) for name in (H200, H100)),
         (H200, partial(of_same_chip, name=H200, source=PAIR, block=FP8_ROWS, how="one H200")),
         (
             H100,

@@ -48,6 +48,16 @@ def of_same_chip(shipped: Shipped, name: str, source: str, block: str, how: str,
     shipped.put(name, block, BlockText(getattr(base, block), provenance))
 
 
+def float16_of_same_chip(shipped: Shipped, name: str, source: str) -> None:
+    """The rate in float16 as on a machine with the same chip, where products of one format alone were published."""
+    base, profile = shipped.profiles[source], shipped.profiles[name]
+    constants = replace(profile.gemm, float16_rate=base.gemm.float16_rate)
+    where = said(base, "gemm")
+    own = replace(where, source=f"carried over from {source}: {where.source}")
+    sources = sources_of(profile, "gemm") | {"float16_rate": own}
+    shipped.put(name, "gemm", BlockText(constants, said(profile, "gemm"), sources))
+
+
 def contention_of_another_card(shipped: Shipped, name: str, source: str) -> None:
     """Contention of two H200 on cards that no pair was measured on; nothing of it is measured there."""
     base = shipped.profiles[source]

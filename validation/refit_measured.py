@@ -41,7 +41,10 @@ RESTS: Final = "h200-sxm-x1-power-2.jsonl"
 GIVEN_POWER: Final = ("lowest_clock", "repeats")
 """Constants that fits take as given: they are as the profile has them."""
 MULTIMEM: Final = "multimem"
-ONE_CARD: Final = ("h200-sxm-x1-llama-microbench.jsonl", "h200-sxm-x1-chains.jsonl", "h200-sxm-x1-gaps.jsonl")
+ONE_CARD: Final = tuple(
+    f"h200-sxm-x1-{name}.jsonl"
+    for name in ("llama-microbench", "chains", "gaps", "bursts", "llama-microbench-2", "chains-2")
+)
 WITHOUT_GEMMS: Final = "h200-sxm-x1-kernels.jsonl"
 """Files of one H200 whose kernels are fitted: fp16 and bf16, with bias and without, of GPT-2- and Llama-like layers,
 grouped and wide heads, operands fresh and kept."""

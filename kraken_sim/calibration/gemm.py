@@ -22,6 +22,7 @@ from kraken_sim.calibration.gemm_correction import CorrectionKnots, fit_correcti
 from kraken_sim.calibration.split import Fit, shape_of, split, split_again
 from kraken_sim.costs.gemm_constants import GemmConstants
 from kraken_sim.errors import InputError, Problem
+from kraken_sim.program.formats import DType
 from kraken_sim.program.ops import Gemm
 
 __all__ = ["DEFAULT_START", "GemmSample", "fit_gemm", "gemm_periods", "gemm_shape", "rows_class"]
@@ -106,6 +107,12 @@ _BIAS_BOUNDS: dict[str, tuple[float, float]] = {"bias_s": (1e-8, 5e-6), "bias_ti
 
 _BIAS_START: dict[str, Any] = {"bias_s": 0.5e-6, "bias_tile_s": 0.1e-6}
 """Where a fit of these starts; assumed."""
+
+_FLOAT16_BOUNDS = (0.8, 1.1)
+"""The same of the rate in float16, which only products of both formats tell."""
+
+MIN_OF_FORMAT = 20
+"""Fewest samples of each of the two formats for that; a limit of ours."""
 
 _ALIGNMENT_BOUNDS = (0.05, 1.0)
 """Bounds of what misaligned rows leave of the rates; assumed."""
@@ -195,6 +202,8 @@ def _fit_plain(train: Batch, device: Device, initial: GemmConstants) -> tuple[Ge
         for key, count in counts.items()
         if key not in keys
     }
+    if "float16_rate" not in own_bounds and train.op.input_dtype in (DType.FLOAT16, DType.BFLOAT16):
+        kept["float16_rate"] = f"fewer than {MIN_OF_FORMAT} fitted GEMMs of one of float16 and bfloat16"
     bounds = [own_bounds[name] for name in names] + [_ALIGNMENT_BOUNDS] * len(keys)
     low, high = np.log(np.array(bounds)).T
     measured = np.log(train.busy_s + train.gap_s)
@@ -233,6 +242,8 @@ def _fit_plain(train: Batch, device: Device, initial: GemmConstants) -> tuple[Ge
 def _bounds_of(train: Batch) -> dict[str, tuple[float, float]]:
     """Bounds of the fields that the samples tell."""
     bounds = _BOUNDS | (_BIAS_BOUNDS if 0 < train.bias.sum() < len(train.bias) else {})
+    if MIN_OF_FORMAT <= train.float16.sum() <= len(train.float16) - MIN_OF_FORMAT:
+        bounds = bounds | {"float16_rate": _FLOAT16_BOUNDS}
     if not train.composite.any():
         return bounds
     return {name: own for name, own in bounds.items() if name not in _STARTS_OF_KERNELS} | _QUANTIZE_BOUNDS

@@ -21,6 +21,7 @@ from kraken_sim.costs.gemm_model import (
     split_cost_s,
 )
 from kraken_sim.costs.gemm_shapes import offered_tiles, row_alignment_bytes
+from kraken_sim.program.formats import DType
 from kraken_sim.program.many import Maths
 from kraken_sim.program.ops import Gemm
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from kraken_sim.costs.gemm_constants import GemmConstants
     from kraken_sim.costs.gemm_shapes import Tile
     from kraken_sim.hardware.device import Device
-    from kraken_sim.program.formats import DType, Quantization
+    from kraken_sim.program.formats import Quantization
 
     Floats = NDArray[np.float64]
 
@@ -82,6 +83,7 @@ class Batch:
     warm: Floats
     reads_output: Floats
     bias: Floats
+    float16: Floats
     alignment: NDArray[np.int64]
     busy_s: Floats
     composite: Floats
@@ -121,7 +123,7 @@ def _busy_and_roofline_s(t: Batch, device: Device, c: GemmConstants) -> tuple[Fl
         efficiency[t.alignment == int(key)] = c.misaligned_efficiency[key]
     op, peak_flops = t.op, device.peak_flops[t.op.input_dtype]
     element_bytes = (op.bytes_per_input, op.bytes_per_weight, op.dtype.num_bytes)
-    demand = Demand(t.m, t.n, t.k, *element_bytes, t.reads_output, t.bias, t.warm, efficiency, 1.0)
+    demand = Demand(t.m, t.n, t.k, *element_bytes, t.reads_output, t.bias, t.warm, t.float16, efficiency, 1.0)
     offered = rates(demand, device, peak_flops, c, ARRAYS)
     chooses = not c.only_tile_rows
     best = np.where((t.m == 1) & chooses, gemv_s(demand, offered, device, c), np.inf)
@@ -175,6 +177,7 @@ def batch_of(samples: Sequence[GemmSample], gap_s: float) -> Batch:
         warm=np.array([1.0 if s.weights_warm else 0.0 for s in samples]),
         reads_output=np.array([1.0 if s.accumulate else 0.0 for s in samples]),
         bias=np.array([1.0 if s.bias else 0.0 for s in samples]),
+        float16=np.array([1.0 if s.op.input_dtype is DType.FLOAT16 else 0.0 for s in samples]),
         alignment=np.array(alignment, dtype=np.int64),
         busy_s=np.array([s.period_s for s in samples]) - gap_s,
         gap_s=gap_s,

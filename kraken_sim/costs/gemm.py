@@ -35,6 +35,7 @@ from kraken_sim.costs.gemm_shapes import (
 )
 from kraken_sim.costs.types import KernelCost
 from kraken_sim.errors import InputError, Problem
+from kraken_sim.program.formats import DType
 from kraken_sim.program.many import POINT, POINTS, at, is_many, least
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ def gemm_cost(
         reads_output=1 * op.accumulate,
         bias=1 * op.bias,
         replayed=1.0 if weights_warm else 0.0,
+        float16=1.0 if op.input_dtype is DType.FLOAT16 else 0.0,
         efficiency=_aligned_efficiency(alignment, constants),
         clock_ratio=clock_ratio,
     )

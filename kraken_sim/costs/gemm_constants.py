@@ -26,6 +26,7 @@ class GemmConstants:
     their footprint stays below `l2_resident_share` of its capacity. A kernel of ideal duration t loses
     `throttle_depth` * t / (t + `throttle_onset_s`) of its clock. Matrix-vector (m = 1) kernels have `gemv_*`.
     Published rows of quantised products have kernels in them that quantise x: `serving_quantize_*`.
+    `mma_efficiency` is that of bfloat16; float16 reaches `float16_rate` of it, as it draws more power.
     """
 
     launch_s: float = field(metadata=means("Before the first CTA.", 0.0, 1e-6, 1e-3))
@@ -107,3 +108,7 @@ class GemmConstants:
     )
     bias_s: float = field(default=0.0, metadata=means("What a bias costs, which comes out of HBM.", 0.0, 0.5e-6, 1e-3))
     bias_tile_s: float = field(default=0.0, metadata=means("What adding it costs a tile.", 0.0, 0.2e-6, 1e-3))
+    float16_rate: float = field(
+        default=1.0,
+        metadata=means("Rate of tensor cores in float16 over bfloat16's.", 0.5, 0.96, 1.5, "ratio"),
+    )
