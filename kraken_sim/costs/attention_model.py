@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from kraken_sim.program.many import is_many
+from kraken_sim.program.many import each, is_many
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -237,12 +237,27 @@ def attention_correction_factor(
     if not lengths:
         return 1.0
     if is_many(kv_len) or is_many(ctas):
-        pairs = zip(*(values.tolist() for values in np.broadcast_arrays(kv_len, ctas)), strict=True)
-        return np.array([attention_correction_factor(correction, kernel, *pair) for pair in pairs])
+        return _correction_factors(
+            {length: correction[f"{prefix}{length}"] for length in sorted(lengths)}, kv_len, ctas
+        )
     low, high, share = _bracket(lengths, kv_len)
     lower = _row_log(correction[f"{prefix}{low}"], ctas)
     upper = lower if high == low else _row_log(correction[f"{prefix}{high}"], ctas)
     return exp(lower + share * (upper - lower))
+
+
+def _correction_factors(rows: Mapping[int, Mapping[str, float]], kv_len: Sizes, ctas: Sizes) -> Sizes:
+    """The same at many points: the logarithms of all rows at every number of CTAs, then between two of them."""
+    kv_len, ctas = np.broadcast_arrays(kv_len, ctas)
+    logs = np.stack([each(lambda at, row=row: _row_log(row, int(at)), ctas) for row in rows.values()])  # type: ignore[misc]
+    places = {length: place for place, length in enumerate(rows)}
+    found, back = np.unique(kv_len, return_inverse=True)
+    brackets = [_bracket([*rows], int(length)) for length in found.tolist()]
+    low, high, share = (np.array(column)[back] for column in zip(*brackets, strict=True))
+    points = np.arange(len(ctas))
+    lower = logs[[places[length] for length in low.tolist()], points]
+    upper = logs[[places[length] for length in high.tolist()], points]
+    return each(exp, lower + share * (upper - lower))
 
 
 def _row_log(row: Mapping[str, float], ctas: int) -> float:

@@ -69,7 +69,7 @@ def fill_speed(fill: float, compute_fraction: float, memory_fraction: float) -> 
     """
     if fill >= 1.0:
         return 1.0
-    limits = [1.0 / compute_fraction] if compute_fraction > 0.0 else []
-    if memory_fraction > 0.0 and fill > 0.0:
-        limits.append(1.0 / (memory_fraction * fill))
-    return min(limits, default=1.0)
+    if memory_fraction <= 0.0 or fill <= 0.0:
+        return 1.0 / compute_fraction if compute_fraction > 0.0 else 1.0
+    by_memory = 1.0 / (memory_fraction * fill)
+    return min(1.0 / compute_fraction, by_memory) if compute_fraction > 0.0 else by_memory

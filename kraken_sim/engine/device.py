@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from kraken_sim.costs.contention import hbm_share
 from kraken_sim.engine.clock import now_ps, set_timer, to_ps, to_s
 from kraken_sim.engine.collective import CollectiveKernel
-from kraken_sim.engine.resident import DONE_S, ComputeKernel
+from kraken_sim.engine.resident import ComputeKernel
 
 if TYPE_CHECKING:
     import simpy
@@ -96,8 +96,7 @@ class DeviceState:
     def _retire(self) -> None:
         """A nearly empty last wave that had the bandwidth to itself may end too early: its kernel then waits."""
         for kernel in [kernel for kernel in self.compute if kernel.wave_is_over]:
-            kernel.waves = [wave for wave in kernel.waves if wave.remaining_s > DONE_S]
-            if not kernel.waves and not kernel.pending:
+            if kernel.retire():
                 self.compute.remove(kernel)
                 early_ps = kernel.earliest_ps - self._updated_ps
                 if early_ps > 0:
@@ -107,16 +106,20 @@ class DeviceState:
 
     def free_sms(self, kernel: ComputeKernel | CollectiveKernel) -> int:
         """SMs that `kernel` could use now: a collective's CTA needs an empty one, compute fills up others."""
-        left = self.num_sms - sum([other.sms_held for other in self.collectives])
+        left = self.num_sms
+        for holder in self.collectives:
+            left -= holder.sms_held
         if isinstance(kernel, CollectiveKernel):
             return left - sum([other.sms_touched for other in self.compute])
-        return left - sum([other.sms_filled for other in self.compute])
+        for other in self.compute:
+            left -= other.sms_filled
+        return left
 
     def _dispatch(self) -> list[CollectiveKernel]:
         """Place waiting CTAs and return the collectives that became fully resident."""
         joined: list[CollectiveKernel] = []
-        waiting: list[ComputeKernel | CollectiveKernel] = [kernel for kernel in self.compute if kernel.waits]
-        waiting += [kernel for kernel in self.collectives if kernel.waits]
+        waiting: list[ComputeKernel | CollectiveKernel] = [kernel for kernel in self.compute if kernel.pending]
+        waiting += [reduce for reduce in self.collectives if reduce.sms_held < reduce.sms_wanted]
         if len(waiting) > 1:
             waiting.sort(key=lambda kernel: kernel.order)
         for kernel in waiting:

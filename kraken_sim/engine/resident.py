@@ -73,6 +73,10 @@ class ComputeKernel:
     starting_s: float
     """What is left of the launch latency, which no other kernel prolongs."""
     waves: list[Wave] = field(default_factory=list)
+    active_ctas: int = 0
+    """CTAs that are running now."""
+    sms_filled: int = 0
+    """SMs that its running CTAs would fill if they were packed: what other compute cannot have."""
     speed: float = 1.0
     earliest_ps: int = -1
     """When it would end with the device to itself; -1 before its first CTA has started."""
@@ -91,16 +95,6 @@ class ComputeKernel:
             cost, shape, finished, order, num_sms, compute_fraction, min(1.0, cost.memory_s / body_s),
             pending=ctas, short=ctas - cost.tiles % ctas if uneven else 0, starting_s=cost.fixed_s,
         )  # fmt: skip
-
-    @property
-    def active_ctas(self) -> int:
-        """CTAs that are running now."""
-        return sum([wave.ctas for wave in self.waves])
-
-    @property
-    def sms_filled(self) -> int:
-        """SMs that its running CTAs would fill if they were packed: what other compute cannot have."""
-        return sum([-(-wave.ctas // self.cost.ctas_per_sm) for wave in self.waves])
 
     @property
     def sms_touched(self) -> int:
@@ -135,26 +129,50 @@ class ComputeKernel:
     def _place(self, ctas: int, waves: int, life_s: float) -> None:
         self.waves.append(Wave(ctas, waves * life_s))
         self.pending -= waves * ctas
+        self.active_ctas += ctas
+        self.sms_filled += -(-ctas // self.cost.ctas_per_sm)
+
+    def retire(self) -> bool:
+        """End the waves that are over; whether none is left, nor to come."""
+        left = []
+        for wave in self.waves:
+            if wave.remaining_s > DONE_S:
+                left.append(wave)
+            else:
+                self.active_ctas -= wave.ctas
+                self.sms_filled -= -(-wave.ctas // self.cost.ctas_per_sm)
+        self.waves = left
+        return not left and not self.pending
 
     def set_own_speed(self) -> float:
         """Take the speed that the CTAs running now have without others; returns the share of HBM that they ask for."""
         fill = self.active_ctas / self.shape.full_width
-        self.speed = fill_speed(fill, self.compute_fraction, self.memory_fraction)
-        return self.memory_fraction * fill * self.speed
+        self.speed = speed = fill_speed(fill, self.compute_fraction, self.memory_fraction)
+        return self.memory_fraction * fill * speed
 
     def advance(self, elapsed_s: float) -> None:
         """Let time pass: launch latency first, at its own pace, then CTA life at `speed`."""
-        waited_s = min(elapsed_s, self.starting_s)
-        self.starting_s -= waited_s
+        if self.starting_s > 0.0:
+            waited_s = min(elapsed_s, self.starting_s)
+            self.starting_s -= waited_s
+            elapsed_s -= waited_s
+        done_s = elapsed_s * self.speed
         for wave in self.waves:
-            wave.remaining_s -= (elapsed_s - waited_s) * self.speed
+            wave.remaining_s -= done_s
 
     @property
     def wave_is_over(self) -> bool:
         """The CTAs of some wave have ended."""
-        return self.starting_s <= DONE_S and min([wave.remaining_s for wave in self.waves], default=1.0) <= DONE_S
+        if self.starting_s > DONE_S:
+            return False
+        for wave in self.waves:  # noqa: SIM110 - a loop is faster than a generator, and this runs at every event
+            if wave.remaining_s <= DONE_S:
+                return True
+        return False
 
     @property
     def time_left_s(self) -> float:
         """Seconds until its next wave ends, if the speed stays."""
-        return self.starting_s + max(0.0, min([wave.remaining_s for wave in self.waves])) / self.speed
+        waves = self.waves
+        least_s = waves[0].remaining_s if len(waves) == 1 else min([wave.remaining_s for wave in waves])
+        return self.starting_s + max(0.0, least_s) / self.speed

@@ -38,6 +38,9 @@ def profile_path(name_or_path: str | Path) -> Path:
     text = str(name_or_path)
     if isinstance(name_or_path, Path) or is_path(text):
         return Path(name_or_path)
+    shipped = data_dir(_PROFILES) / f"{text}.yaml"
+    if shipped.is_file():
+        return shipped
     known = list_profiles()
     if text not in known:
         message = f"unknown hardware profile; known are {', '.join(known)}, or give a path to a .yaml file"

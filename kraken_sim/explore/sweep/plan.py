@@ -28,10 +28,11 @@ if TYPE_CHECKING:
     from kraken_sim.files.strict_yaml import YamlDocument
 
 COMBINATIONS: Final = ("product", "zip")
-CHUNK_LEAST, CHUNKS, CHUNK_OFTEN, CHUNKS_OFTEN, CHUNK_MOST = 4, 64, 250, 2_000, 2_000
+CHUNK_LEAST, CHUNKS, CHUNK_OFTEN, CHUNKS_OFTEN, CHUNK_MOST = 4, 64, 4_000, 2_000, 10_000
 """Points of a chunk, which is what one task runs and what a killed sweep may have to run again: so many that there are
 `CHUNKS`, at most `CHUNK_OFTEN`; of so many points that there would be more than `CHUNKS_OFTEN` files, up to
-`CHUNK_MOST`, about a second of one core. Choices of ours."""
+`CHUNK_MOST`, some seconds of one core at most. Points of one structure are answered together, so that many are faster.
+Choices of ours."""
 
 MOST_POINTS: Final = 100_000_000
 """Points of a sweep: a limit of ours, half a day of one core and some GB of results."""

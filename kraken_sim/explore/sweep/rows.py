@@ -45,6 +45,8 @@ class Evaluator:
     """The other fields of the scenario, checked."""
     no_result: tuple[None, ...] = ()
     """All columns of a point without an answer but the last two."""
+    _template: Scenario = field(init=False)
+    """A scenario of the constant fields alone."""
     _parts: dict[str, Memo[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -61,6 +63,7 @@ class Evaluator:
         given = {**{name: _ANY[name] for name in self.swept if name in _ANY}, **data}
         scenario = scenario_from(given, known_machine="hardware" in self.swept)
         self.constant = {name: getattr(scenario, name) for name in Scenario.model_fields if name not in self.swept}
+        self._template = Scenario.model_construct(**self.constant)
 
     def scenario(self, row: Row) -> Scenario:
         """The scenario of a point.
@@ -68,7 +71,7 @@ class Evaluator:
         Raises:
             InputError: what is wrong with its fields.
         """
-        parts = dict(self.constant)
+        parts: dict[str, Any] = {}
         problems: list[Any] = []
         for name, columns in self.swept.items():
             values = tuple([row[index] for index in columns])
@@ -78,7 +81,7 @@ class Evaluator:
                 problems += error.problems
         if problems:
             raise InputError(problems)
-        return Scenario.model_construct(**parts)
+        return self._template.model_copy(update=parts)
 
     def part(self, name: str, values: Row) -> Any:
         """A swept field of the scenario, checked, for the values of the swept fields inside it.
