@@ -7,7 +7,7 @@ TORCH ?= torch==2.13.0
 OUT ?= out
 FUZZ_MINUTES ?= 60
 
-.PHONY: demo test test-lm-eval fuzz coverage check parity many bench clean
+.PHONY: demo test browser test-lm-eval fuzz coverage check parity many bench clean
 
 demo: $(VENV)/.installed
 	@mkdir -p $(OUT)
@@ -18,6 +18,15 @@ demo: $(VENV)/.installed
 # Each process takes whole files, so that what a file sets up is set up once.
 test: $(VENV)/.tested
 	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
+
+# For the tests of pages: playwright, and a Chromium, the machine's own or one that is installed. Without, they are skipped.
+BROWSER_THERE := for name in chromium chromium-browser google-chrome google-chrome-stable; do \
+	command -v $$name > /dev/null && exit 0; done; exit 1
+browser: $(VENV)/.tested
+	@$(BIN)/python -m pip install --quiet --editable '.[browser]' && { \
+		sh -c '$(BROWSER_THERE)' || timeout 300 $(BIN)/python -m playwright install --with-deps chromium || \
+		{ apt-get -qq update && apt-get -qq install --yes chromium; }; } || \
+		echo "no browser could be installed: the tests of pages in one are skipped"
 
 # Apart, because lm-eval brings some sixty packages.
 test-lm-eval: $(VENV)/.tested

@@ -62,7 +62,7 @@ OPTIONS = {
         "--where",
         "OP",
     ],
-    "sweep": sorted(["--cluster", "--force", "--jobs", "--out", "--yes", *QUESTION]),
+    "sweep": sorted(["--cluster", "--force", "--html", "--jobs", "--out", "--plotly", "--yes", *QUESTION]),
     "explore": ["QUESTION"],
     "explore channels": sorted(["--measured", *OUTPUTS, *QUESTION]),
     "explore design": sorted([*OUTPUTS, "--max-evaluations", "--set", "REQUEST"]),

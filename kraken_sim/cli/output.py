@@ -66,7 +66,7 @@ def check_targets(args: argparse.Namespace) -> None:
     for name in TARGETS:
         path = getattr(args, name, None)
         # A sweep says of its own file whose it is.
-        if path not in (None, "-") and args.command != "sweep":
+        if path not in (None, "-") and (args.command, name) != ("sweep", "out"):
             check_replaceable(Path(path), f"--{name}", force=args.force)
 
 

@@ -35,13 +35,14 @@ def prepare() -> None:
 
 
 def _take_whole(name: str) -> None:
-    """Give a stream a buffer that has none, as under PYTHONUNBUFFERED.
+    """Give the process's own stream a buffer where it has none, as under PYTHONUNBUFFERED.
 
-    Without one, what a full disk has no room for is dropped in silence.
+    Without one, what a full disk has no room for is dropped in silence. A stream that somebody put in its place is
+    theirs to buffer, and to close.
     """
     stream = getattr(sys, name)
     raw = getattr(stream, "buffer", None)
-    if isinstance(raw, io.RawIOBase):
+    if stream is getattr(sys, f"__{name}__") and isinstance(raw, io.RawIOBase):
         setattr(sys, name, os.fdopen(os.dup(raw.fileno()), "w", encoding=stream.encoding))
 
 

@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kraken_sim.cli.output import print_report
-from kraken_sim.cli.parser import add_force
+from kraken_sim.cli.output import note, print_report, write_page
+from kraken_sim.cli.parser import add_force, add_plotly
 from kraken_sim.cli.progress import ProgressLines
 from kraken_sim.cli.question import STDIN, asked_document
 from kraken_sim.cli.settings import SETTINGS, add_question
@@ -33,6 +33,8 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--jobs", metavar="N", type=int, help="processes (default: as many as cores)")
     parser.add_argument("--cluster", metavar="URL", help="run on dask://host:port or ray://host:port instead")
     parser.add_argument("--yes", action="store_true", help="run however many points there are")
+    parser.add_argument("--html", metavar="FILE", help="write a page to filter, draw, map and sort the points")
+    add_plotly(parser)
     add_force(parser)
     parser.set_defaults(handler=_sweep)
 
@@ -54,6 +56,11 @@ def _sweep(args: argparse.Namespace) -> None:
     with _progress(plan.num_points) as progress:
         done = run_to_file(plan, out, jobs=args.jobs, cluster=args.cluster, progress=progress, force=args.force)
     print_report(sweep_report(plan, done, out, time.monotonic() - began))
+    if args.html is not None:
+        from kraken_sim.report.sweep_html import sweep_page
+
+        write_page(args, sweep_page(plan, out))
+        note(f"report: {args.html}")
 
 
 @contextlib.contextmanager

@@ -26,7 +26,7 @@ CLASS_COLOURS: Final[Mapping[KernelClass, str]] = {
     KernelClass.NORM: COLOURS[Category.NORM],
     KernelClass.ROPE: "#f0c95a",
     KernelClass.ACTIVATION: COLOURS[Category.LM_HEAD],
-    KernelClass.ADD: "#cc79a7",
+    KernelClass.ADD: "#7d5a3c",
     KernelClass.COPY: COLOURS[WAITING],
     KernelClass.COLLECTIVE: COLOURS[Category.ALL_REDUCE],
     KernelClass.EMBEDDING: COLOURS[Category.OVERLAPPED_GEMM],

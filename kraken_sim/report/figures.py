@@ -30,9 +30,9 @@ MUTED: Final = "#7f7f80"
 PAPER: Final = "#fdfdfe"
 """Stands for the colour of the background."""
 
-PALETTE: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", INK)
+PALETTE: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7d5a3c", INK)
 """Colours of series that stay apart for colour-blind readers: those of Okabe and Ito (jfly.uni-koeln.de/color, 2008)
-but their yellow, which nobody sees on white; in its place a violet."""
+but their yellow, which nobody sees on white; in its place a brown."""
 
 DASHES: Final = ("solid", "dash", "dot")
 """How lines of the first, second and third round of `PALETTE` are drawn."""
@@ -46,11 +46,11 @@ WAITING: Final = "waiting"
 COLOURS: Final[Mapping[str, str]] = {
     Category.NORM: "#56b4e9",
     Category.GEMM: "#0072b2",
-    Category.OVERLAPPED_GEMM: "#8c6bb1",
+    Category.OVERLAPPED_GEMM: "#cc79a7",
     Category.ATTENTION: "#009e73",
     Category.LM_HEAD: "#e69f00",
     Category.ALL_REDUCE: "#d55e00",
-    Category.OTHER: "#9a9a9a",
+    Category.OTHER: "#b5b5b5",
     WAITING: "#f0d9a8",
 }
 """Of the breakdown's categories in every figure."""
@@ -116,12 +116,12 @@ def figure_json(figure: Any) -> str:
     """A figure as JSON that may stand inside a script element, without plotly's own theme."""
     data = json.loads(figure.to_json())
     data["layout"].pop("template", None)
-    return script_json(_shown(data))
+    return script_json(data)
 
 
 def script_json(data: Any) -> str:
-    """JSON that may stand inside a script element: no character in it can end that."""
-    text = json.dumps(data, allow_nan=False, separators=(",", ":"))
+    """JSON that may stand inside a script element: no character in it can end that, or is obeyed by a browser."""
+    text = json.dumps(_shown(data), allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
@@ -129,6 +129,6 @@ def _shown(value: Any) -> Any:
     """The same with strings that a browser shows and does not obey."""
     if isinstance(value, str):
         return printable(value)
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_shown(item) for item in value]
-    return {key: _shown(item) for key, item in value.items()} if isinstance(value, dict) else value
+    return {_shown(key): _shown(item) for key, item in value.items()} if isinstance(value, dict) else value

@@ -75,14 +75,13 @@ class Explorer:
     """Rows to filter, to draw any two columns of against each other, to map, and to find the Pareto front of.
 
     `columns` has every column's values by its name, all of one length; `inputs` names those that were asked, `outputs`
-    those that are answers, and `smaller_is_better` those of them that one wants small. `left_out` rows are not here.
+    those that are answers, and `smaller_is_better` those of them that one wants small.
     """
 
     columns: Mapping[str, Sequence[str | float | None]]
     inputs: Sequence[str]
     outputs: Sequence[str]
     smaller_is_better: Sequence[str]
-    left_out: int = 0
 
 
 PageBlock = str | TextTable | Bullets | Facts | Command | Plot | Details | Explorer

@@ -13,7 +13,7 @@ from plotly.offline import get_plotlyjs, get_plotlyjs_version
 
 from kraken_sim.files.ours import signature
 from kraken_sim.files.printable import printable
-from kraken_sim.report.figures import figure_json, script_json
+from kraken_sim.report.figures import PALETTE, SYMBOLS, figure_json, script_json
 from kraken_sim.report.glossary import terms_in
 from kraken_sim.report.page import Command, Details, Explorer, Facts, Page, PageBlock, Plot, Section, TextTable
 
@@ -103,10 +103,12 @@ def _asset(name: str) -> Markup:
 
 def _explorer_data(block: Explorer) -> dict[str, Any]:
     return {
-        "columns": {printable(name): list(values) for name, values in block.columns.items()},
+        "columns": {name: list(values) for name, values in block.columns.items()},
         "inputs": list(block.inputs),
         "outputs": list(block.outputs),
         "smaller": list(block.smaller_is_better),
+        "palette": PALETTE,
+        "symbols": SYMBOLS,
     }
 
 

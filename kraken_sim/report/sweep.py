@@ -15,6 +15,7 @@ from kraken_sim.units import format_seconds
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import pyarrow as pa
     from rich.console import RenderableType
 
     from kraken_sim.explore.sweep.plan import Plan
@@ -41,19 +42,30 @@ def sweep_report(plan: Plan, run: SweepRun, out: Path, elapsed_s: float) -> Rend
         Text(f"{run.num_run:,} points run in {elapsed_s:.1f} s{rate}"),
     ]
     if answered.num_rows:
-        rows = []
-        order = pc.select_k_unstable(answered, k=min(SHOWN, answered.num_rows), sort_keys=[("latency_s", "ascending")])
-        for record in answered.take(order).to_pylist():
-            swept = [str(record[path]) if record[path] is not None else "default" for path in plan.paths]
-            low, high = (format_seconds(record[f"interval_s.{end}"], 3) for end in ("low", "high"))
-            rows.append([str(record["point"]), *swept, format_seconds(record["latency_s"]), f"{low} to {high}"])
-        columns = ["point", *plan.paths, "latency", "90 % interval"]
-        lines.append(TextTable(f"The {len(rows)} fastest points", columns, rows).rich())
+        lines.append(fastest_table(plan, answered).rich())
+    return Group(*lines, *(Text(sentence) for sentence in error_sentences(failed)))
+
+
+def fastest_table(plan: Plan, answered: pa.Table) -> TextTable:
+    """The fastest of the points that have an answer."""
+    rows = []
+    order = pc.select_k_unstable(answered, k=min(SHOWN, answered.num_rows), sort_keys=[("latency_s", "ascending")])
+    for record in answered.take(order).to_pylist():
+        swept = [str(record[path]) if record[path] is not None else "default" for path in plan.paths]
+        low, high = (format_seconds(record[f"interval_s.{end}"], 3) for end in ("low", "high"))
+        rows.append([str(record["point"]), *swept, format_seconds(record["latency_s"]), f"{low} to {high}"])
+    columns = ["point", *plan.paths, "latency", "90 % interval"]
+    return TextTable(f"The {len(rows)} fastest points", columns, rows)
+
+
+def error_sentences(failed: pa.Table) -> list[str]:
+    """Why points have no answer, the most frequent reason first."""
     counts = failed.group_by(["error_kind", "error"]).aggregate([("point", "count"), ("point", "min")])
     ordered = sorted(counts.to_pylist(), key=lambda row: (-row["point_count"], row["point_min"]))
+    sentences = []
     for row in ordered[:ERRORS_SHOWN]:
         where = f"{row['point_count']:,} points, first {row['point_min']}"
-        lines.append(Text(f"{row['error_kind']} ({where}): {row['error']}"))
+        sentences.append(f"{row['error_kind']} ({where}): {row['error']}")
     if len(ordered) > ERRORS_SHOWN:
-        lines.append(Text(f"and {len(ordered) - ERRORS_SHOWN} other errors: column error of the file"))
-    return Group(*lines)
+        sentences.append(f"and {len(ordered) - ERRORS_SHOWN} other errors: column error of the file")
+    return sentences

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 LINK_COLOURS: Final[Mapping[LinkKind, str]] = {
     LinkKind.NVLINK: "#009e73",
     LinkKind.PCIE: "#56b4e9",
-    LinkKind.SOCKET: "#8c6bb1",
+    LinkKind.SOCKET: "#7d5a3c",
     LinkKind.C2C: "#cc79a7",
     LinkKind.NETWORK: "#d55e00",
 }
