@@ -57,6 +57,7 @@ REFINEMENTS: Final = frozenset(
         "positions",
         "strided",
         "converted",
+        "window",
     }
 )
 """Fields of an op that count where they are not at their default: a plain kernel's shape stays on its side of the split
