@@ -11,7 +11,7 @@ import pytest
 from kraken_sim import simulate
 from kraken_sim.cli import main
 from kraken_sim.errors import InputError
-from kraken_sim.explore.quality import QualityTable, quality_of, read_quality
+from kraken_sim.explore.quality import QualityTable, measured_words, quality_of, read_quality
 
 if TYPE_CHECKING:
     from kraken_sim.predict.prediction import Prediction
@@ -59,6 +59,13 @@ def test_the_largest_experiment_speaks_and_only_of_its_architecture_and_ways() -
     assert quality_of(prediction_of("standard"), table) == "the reference"
 
 
+def test_one_seed_tells_no_error() -> None:
+    table = table_of((1.1e9, 300_000_000, 1.01))
+    one = table.experiments[0].ratios[0].model_copy(update={"standard_error": None, "seeds": 1})
+    words = measured_words(table.experiments[0], one, 1_100_000_000)
+    assert words == "measured 1.01 of standard's perplexity at 1.1B on 300M tokens"
+
+
 def test_the_figures_that_ship_are_those_of_the_committed_results() -> None:
     for experiment in read_quality().experiments:
         folder = RESULTS.parent.parent.parent / experiment.source.split(" ")[0]
@@ -68,7 +75,10 @@ def test_the_figures_that_ship_are_those_of_the_committed_results() -> None:
         for one in experiment.ratios:
             row = rows[one.architecture, one.ways]
             assert one.perplexity_ratio == pytest.approx(row["perplexity_ratio"], abs=5e-4)
-            assert one.standard_error == pytest.approx(row["perplexity_ratio_error"], abs=5e-4)
+            if len(row["validation_losses"]) == 1:
+                assert one.standard_error is None
+            else:
+                assert one.standard_error == pytest.approx(row["perplexity_ratio_error"], abs=5e-4)
             assert one.seeds == len(row["validation_losses"])
             assert row["tokens"] == experiment.tokens
             assert row["parameters"] == pytest.approx(experiment.num_parameters, rel=0.01)

@@ -28,7 +28,8 @@ class MeasuredRatio(FileModel):
     architecture: Name
     ways: Count | None = None
     perplexity_ratio: Ratio
-    standard_error: Ratio
+    standard_error: Ratio | None = None
+    """None: of one seed, which tells no error."""
     seeds: Count
 
 
@@ -86,8 +87,9 @@ def quality_of(prediction: Prediction, table: QualityTable | None = None) -> str
 def measured_words(experiment: QualityExperiment, ratio: MeasuredRatio, num_parameters: int) -> str:
     """As `measured 0.98 ± 0.01 of standard's perplexity at 10M on 300M tokens; unknown at 6.7B`."""
     size, remark = experiment.num_parameters, f", {experiment.remark}" if experiment.remark else ""
+    error = "" if ratio.standard_error is None else f" ± {ratio.standard_error:.2f}"
     text = (
-        f"measured {ratio.perplexity_ratio:.2f} ± {ratio.standard_error:.2f} of standard's perplexity "
+        f"measured {ratio.perplexity_ratio:.2f}{error} of standard's perplexity "
         f"at {_amount(size)} on {_amount(experiment.tokens)} tokens{remark}"
     )
     alike = size / SAME_SIZE <= num_parameters <= size * SAME_SIZE
