@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from kraken_sim.costs.collectives import CollectiveConstants
+from kraken_sim.costs.collectives.policy import CollectivePolicy, Library, Selection
 from kraken_sim.hardware.device import Device
 from kraken_sim.hardware.interconnect import Interconnect, InterconnectKind
 from kraken_sim.hardware.topology.graph import Link, LinkKind, Node, NodeKind
 from kraken_sim.hardware.topology.topology import Topology
 from kraken_sim.program.ops import DType
 
+KIB, MIB = 1024, 1024 * 1024
+NCCL = CollectivePolicy()
+LEGACY = CollectivePolicy(library=Library.CUSTOM, selection=Selection.TENSORRT_LLM_LEGACY)
+VLLM = CollectivePolicy(library=Library.CUSTOM, selection=Selection.VLLM)
+FASTEST = CollectivePolicy(library=Library.CUSTOM)
 LINE_RATE = {"ampere": 300e9, "hopper": 450e9}
 NUM_LINKS = {"ampere": 12, "hopper": 18}
 GAP_S = {"ampere": 1.2e-6, "hopper": 1.0e-6, "ada": 1.2e-6}
@@ -86,3 +92,7 @@ def cluster(num_nodes: int = 2, num_local: int = 8, num_rails: int = 8) -> Topol
             links.append(Link(gpu_name, f"switch{k}.{i * num_rails // num_local}", LinkKind.PCIE, 63e9, 5e-7, 1, 5))
     nodes.append(Node("network", NodeKind.NETWORK_SWITCH))
     return Topology(tuple(nodes), tuple(links))
+
+
+def forced(algorithm: str, protocol: str | None = None, library: Library = Library.NCCL) -> CollectivePolicy:
+    return CollectivePolicy(library=library, algorithm=algorithm, protocol=protocol)
