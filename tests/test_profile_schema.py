@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections import defaultdict
-from functools import lru_cache, partial
-from itertools import product
+from functools import cache, lru_cache, partial
+from itertools import product, takewhile
 from math import inf, isfinite
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -264,17 +264,25 @@ def of_each_kind(names: Sequence[str]) -> list[str]:
     return list(kinds.values())
 
 
+@cache
+def new_block_keys(name: str, every: int) -> list[tuple[str, Any, tuple[Any, ...]]]:
+    """Those of `block_keys` that no calibrated profile before this one has: a constant is read alike in all of them."""
+    others = list(takewhile(lambda other: other != name, of_each_kind(calibrated_profiles())))
+    seen = {(block, path) for other in others for block, _, path in block_keys(other, every)}
+    return [key for key in block_keys(name, every) if (key[0], key[2]) not in seen]
+
+
 @pytest.mark.parametrize("name", of_each_kind(calibrated_profiles()))
 def test_a_constant_that_is_missing_is_named_or_not_needed(name: str) -> None:
     accepted = 0
-    for block, values, path in block_keys(name, every=19):
+    for block, values, path in new_block_keys(name, every=19):
         without = partial(with_block, name, block, changed(values, path))
         said = refusal(without)
         if not said:
             accepted += 1
-            said = refusal(without, block, ask=accepted % 6 == 0)
+            said = refusal(without, block, ask=True) if accepted % 6 == 0 else ""
         assert not said or str(path[-1]) in said, (block, path)
-    assert accepted > 6
+    assert accepted > 2
 
 
 def wrong_sizes(value: Any) -> list[Any]:
@@ -296,20 +304,20 @@ def at(data: Any, path: tuple[Any, ...]) -> Any:
 @pytest.mark.parametrize("name", of_each_kind(calibrated_profiles()))
 def test_a_constant_of_a_wrong_size_is_refused_with_its_range_or_gives_an_answer(name: str) -> None:
     accepted = 0
-    for block, values, path in block_keys(name, every=59):
+    for block, values, path in new_block_keys(name, every=59):
         for size in wrong_sizes(at(values, path)):
             wrong = partial(with_block, name, block, changed(values, path, size))
             said = refusal(wrong)
             if not said:
                 accepted += 1
-                assert refusal(wrong, block, ask=accepted % 8 == 0) == "", (block, path, size)
+                assert accepted % 8 or refusal(wrong, block, ask=True) == "", (block, path, size)
                 continue
             where = ".".join(str(key) for key in path if key != "value")
             assert f"{block}.values.{where}: " in said, (path, size)
             ranges = ("plausible is", "must not be negative", "must be a relative error")
             assert any(words in said for words in ranges), (block, path, size)
             assert "for example" in said, (block, path, size)
-    assert accepted > 8
+    assert accepted > 2
 
 
 @pytest.mark.parametrize("block", sorted(OPTIONAL_BLOCKS))
@@ -320,13 +328,25 @@ def test_an_optional_block_given_as_null_is_one_that_is_left_out(block: str) -> 
     assert block not in {path.partition(".")[0] for path in profile.provenance}
 
 
-@pytest.mark.parametrize("name", of_each_kind(list_profiles()))
-def test_a_file_without_one_of_its_keys_is_refused_or_answers(name: str) -> None:
-    data = {
+def small_data_of(name: str) -> dict[str, Any]:
+    return {
         key: part | {"values": without_grids(part["values"])} if key in BLOCKS else part
         for key, part in data_of(name).items()
     }
-    for path in [path for path in keys_in(data) if "values" not in path[:-1]]:
+
+
+def keys_but_of_blocks(name: str) -> set[tuple[Any, ...]]:
+    return {path for path in keys_in(small_data_of(name)) if "values" not in path[:-1]}
+
+
+@pytest.mark.parametrize("name", of_each_kind(list_profiles()))
+def test_a_file_without_one_of_its_keys_is_refused_or_answers(name: str) -> None:
+    data = small_data_of(name)
+    # A key is read alike in all files that are calibrated, and in all that have a base, and in all that have none.
+    kind = (name in calibrated_profiles(), "base" in data)
+    before = takewhile(lambda other: other != name, of_each_kind(list_profiles()))
+    alike = [other for other in before if (other in calibrated_profiles(), "base" in data_of(other)) == kind]
+    for path in sorted(keys_but_of_blocks(name).difference(*map(keys_but_of_blocks, alike)), key=str):
         ask = path[0] == "device" and not calibrated_profiles().count(name)
         said = refusal(partial(loaded, changed(data, path)), "contention", ask=ask)
         # What a graph lacks is named by what it then is not, and a base by what it gave.
