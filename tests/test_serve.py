@@ -10,6 +10,7 @@ import pytest
 
 from kraken_sim import InfeasibleError, InputError, ServeRequest, load_serve_request, serve
 from kraken_sim.cli import main
+from kraken_sim.serving import service
 from kraken_sim.serving.service import ServiceSimulator
 from kraken_sim.serving.trace_file import read_trace_file
 
@@ -72,10 +73,12 @@ def test_more_load_waits_longer_and_uses_less_energy_a_token() -> None:
     assert many.energy_j / tokens < 0.5 * few.energy_j / tokens
 
 
-def test_two_replicas_take_twice_as_much() -> None:
+def test_two_replicas_take_twice_as_much(monkeypatch: pytest.MonkeyPatch) -> None:
     requests = request().traffic.requests()
     one, two = (ServiceSimulator(request(replicas=count)).capacity_per_s(requests) for count in (1, 2))
     assert two == pytest.approx(2.0 * one, rel=0.1)
+    monkeypatch.setattr(service, "MOST_AT_ONCE", 1)
+    assert ServiceSimulator(request(replicas=4096)).capacity_per_s(requests) == pytest.approx(4096 * one)
 
 
 def test_a_rate_that_nobody_can_sustain_is_refused_with_the_stable_limit() -> None:
@@ -166,6 +169,13 @@ def test_traces_are_read_as_they_are_published(
         ("arrival_s,prompt_tokens,output_tokens\n0,1\n", "line 2: has 2 cells"),
         ("arrival_s,prompt_tokens,output_tokens\n", "has no requests"),
         ("when,what\n1,2\n", "line 1: columns must be"),
+        (
+            "arrival_s,arrival_s,prompt_tokens,output_tokens\n0,1,2,3\n",
+            "line 1: the column arrival_s stands there twice",
+        ),
+        (f"arrival_s,prompt_tokens,output_tokens\n0,{'9' * 200_000},1\n", "is no CSV: field larger than"),
+        ("arrival_s,prompt_tokens,output_tokens\n1_0,1,1\n", "line 2: the arrival"),
+        ("arrival_s,prompt_tokens,output_tokens\n0,٣,1\n", "line 2: prompt_tokens"),
         ('{"timestamp": 1}\n', "line 1: must have"),
         ('{"timestamp": 1, "input_length": true, "output_length": 5}\n', "line 1: input_length"),
         ("{not json\n", "line 1: is no JSON"),
@@ -185,6 +195,10 @@ def test_a_trace_stands_beside_its_request_and_is_replayed_faster(tmp_path: Path
     data = {**BASE, "traffic": {"trace": "trace.csv", "speed": 2.0}}
     (tmp_path / "service.yaml").write_text(json.dumps(data))
     assert load_serve_request(tmp_path / "service.yaml").traffic.requests().arrival_s.tolist() == [0.0, 0.25]
+    data["traffic"]["speed"] = 1e-12
+    (tmp_path / "service.yaml").write_text(json.dumps(data))
+    with pytest.raises(InputError, match="more than thirty years"):
+        load_serve_request(tmp_path / "service.yaml").traffic.requests()
 
 
 def test_the_parts_of_a_device_add_up_to_what_the_engine_uses() -> None:

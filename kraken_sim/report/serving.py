@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from math import isnan
 from typing import TYPE_CHECKING
 
@@ -76,9 +77,11 @@ def _replicas(answer: ServeAnswer) -> TextTable:
 def serve_sentences(answer: ServeAnswer) -> list[str]:
     """What is answered at which rate, whether the limits are kept, and what there is room for."""
     served, sla, memory = answer.served, answer.sla, answer.memory
-    number = answer.request.replicas + served.num_prefill
+    number, count = answer.request.replicas + served.num_prefill, len(served.requests)
+    rate_per_s = served.requests.rate_per_s
+    often = "at once" if math.isinf(rate_per_s) else f"at {rate_per_s:.3g} a second"
     sentences = [
-        f"{answer.request.name}: {len(served.requests):,} requests at {served.requests.rate_per_s:.3g} a second on "
+        f"{answer.request.name}: {count:,} request{'s' if count != 1 else ''} {often} on "
         f"{number} replica{'s' if number != 1 else ''} of {answer.num_devices} x {answer.request.hardware}, which can "
         f"take {answer.capacity_per_s:.3g} a second. {answer.output_tokens_per_s:,.0f} tokens a second are answered, "
         f"{answer.mean_batch:.3g} a step on average; {served.preemptions:,} preemptions."

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from itertools import cycle
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from kraken_sim.serving.plan import SchedulerRules
     from kraken_sim.serving.replica import Account, Samples
     from kraken_sim.serving.steps import StepTimes
+
+
+Done = Callable[[Sequence, float], None]
+"""Who is told of a sequence that finishes, and when."""
 
 
 class Routing(StrEnum):
@@ -103,6 +107,38 @@ def serve_requests(
 
 
 @dataclass(slots=True)
+class _Group:
+    """Replicas alike, and how many requests each of them has not finished."""
+
+    routing: Routing
+    unfinished: list[int]
+    replicas: list[Replica] = field(default_factory=list)
+    turn: int = 0
+
+    def from_the_first(self) -> _Group:
+        """The same replicas and their counts, with turns of one's own."""
+        return replace(self, turn=0)
+
+    def submit(self, sequence: Sequence) -> None:
+        """To the replica whose turn it is, or to the first of those with the fewest unfinished requests."""
+        if self.routing is Routing.ROUND_ROBIN:
+            at, self.turn = self.turn, (self.turn + 1) % len(self.replicas)
+        else:
+            at = self.unfinished.index(min(self.unfinished))
+        self.unfinished[at] += 1
+        self.replicas[at].submit(sequence)
+
+    def counting(self, index: int, tell: Done) -> Done:
+        """What a replica tells of a sequence that finishes there."""
+
+        def done(sequence: Sequence, now: float) -> None:
+            self.unfinished[index] -= 1
+            tell(sequence, now)
+
+        return done
+
+
+@dataclass(slots=True)
 class _Fleet:
     requests: Requests
     pool: ReplicaPool
@@ -111,8 +147,8 @@ class _Fleet:
     handover: Handover | None
     record: bool
     env: Environment = field(default_factory=Environment)
-    front: list[Replica] = field(default_factory=list)
-    back: list[Replica] = field(default_factory=list)
+    front: _Group = field(init=False)
+    back: _Group = field(init=False)
 
     def run(self) -> Served:
         number = len(self.requests.arrival_s)
@@ -124,14 +160,15 @@ class _Fleet:
             first[sequence.index], finish[sequence.index] = sequence.first_token_s, now
             preemptions += sequence.preemptions
 
-        self.back = self._replicas(self.pool, finished)
+        self.back = self.front = self._group(self.pool, [finished] * self.pool.count)
         if self.prefill is not None:
             links = [Resource(self.env) for _ in range(self.prefill.count)]
-            self.front = [self._replica(self.prefill, self._hand_over(link, finished)) for link in links]
-        replicas = [*self.front, *self.back]
+            self.front = self._group(self.prefill, [self._hand_over(link, finished) for link in links])
+        before = self.front.replicas if self.prefill is not None else []
+        replicas = [*before, *self.back.replicas]
         for replica in replicas:
             replica.start()
-        self.env.process(self._arrive(self.front or self.back))
+        self.env.process(self._arrive(self.front))
         self.env.run()
         for replica in replicas:
             if replica.failure is not None:
@@ -143,35 +180,30 @@ class _Fleet:
             preemptions,
             tuple(replica.account for replica in replicas),
             tuple(replica.samples for replica in replicas),
-            len(self.front),
+            len(before),
             tuple(tuple(replica.record or ()) for replica in replicas),
         )
 
-    def _replicas(self, pool: ReplicaPool, done: Any) -> list[Replica]:
-        return [self._replica(pool, done) for _ in range(pool.count)]
+    def _group(self, pool: ReplicaPool, done: Many[Done]) -> _Group:
+        group = _Group(self.routing, [0] * pool.count)
+        group.replicas = [self._replica(pool, group.counting(index, tell)) for index, tell in enumerate(done)]
+        return group
 
-    def _replica(self, pool: ReplicaPool, done: Any) -> Replica:
+    def _replica(self, pool: ReplicaPool, done: Done) -> Replica:
         record: list[StepRecord] | None = [] if self.record else None
         return Replica(self.env, Scheduler(pool.rules), pool.times, done, pool.swap_s_per_token, record)
 
-    def _arrive(self, replicas: Many[Replica]) -> Generator[Event, Any, None]:
+    def _arrive(self, group: _Group) -> Generator[Event, Any, None]:
         env, requests = self.env, self.requests
         prompts, outputs = requests.prompt_tokens.tolist(), requests.output_tokens.tolist()
-        turn = cycle(replicas)
         for index, arrival_s in enumerate(requests.arrival_s.tolist()):
             if arrival_s > env.now:
                 yield env.timeout(arrival_s - env.now)
             sequence = Sequence(index, prompts[index], outputs[index], arrival_s)
-            self._least(replicas, turn).submit(sequence)
+            group.submit(sequence)
 
-    def _least(self, replicas: Many[Replica], turn: Any) -> Replica:
-        if self.routing is Routing.ROUND_ROBIN or len(replicas) == 1:
-            chosen: Replica = next(turn)
-            return chosen
-        return min(replicas, key=lambda replica: replica.scheduler.num_unfinished)
-
-    def _hand_over(self, link: Resource, finished: Any) -> Any:
-        turn = cycle(self.back)
+    def _hand_over(self, link: Resource, finished: Done) -> Done:
+        turns = self.back.from_the_first()
 
         def send(sequence: Sequence) -> Generator[Event, Any, None]:
             assert self.handover is not None
@@ -179,7 +211,7 @@ class _Fleet:
                 yield turn_on_link
                 yield self.env.timeout(self.handover.latency_s + sequence.prompt * self.handover.token_s)
             sequence.cached, sequence.to_compute = True, sequence.prompt
-            self._least(self.back, turn).submit(sequence)
+            turns.submit(sequence)
 
         def done(sequence: Sequence, now: float) -> None:
             if sequence.generated >= sequence.output:

@@ -52,11 +52,6 @@ class Scheduler:
         return len(self.decoding) + len(self.prefilling)
 
     @property
-    def num_unfinished(self) -> int:
-        """Sequences that wait or run."""
-        return len(self.waiting) + self.num_running
-
-    @property
     def unused_blocks(self) -> int:
         """Blocks that nobody holds."""
         return self.rules.free_blocks - self.used_blocks

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 BURST: Final = 1500
 """Requests at once that say what a service can take; a choice of ours."""
 
+MOST_AT_ONCE: Final = 64
+"""Replicas that are simulated to say what a service can take; a choice of ours."""
+
 ROUNDS: Final = 6
 """The same as a multiple of the sequences of a step, at least; a choice of ours, as the first and last are left out."""
 
@@ -87,30 +90,46 @@ class ServiceSimulator:
         )
 
     def serve(
-        self, requests: Requests, end: End = End.MIDDLE, replicas: int | None = None, *, record: bool = False
+        self,
+        requests: Requests,
+        end: End = End.MIDDLE,
+        replicas: int | None = None,
+        prefill: int | None = None,
+        *,
+        record: bool = False,
     ) -> Served:
-        """Simulates requests that `check` has let pass; `replicas` instead of the request's."""
+        """Simulates requests that `check` has let pass; `replicas` and those of `prefill` instead of the request's."""
         request, steps = self.request, self.steps(end)
         swap_s = self.memory.token_bytes / request.scheduler.host_link
         pool = ReplicaPool(steps, self.rules(), replicas or request.replicas, swap_s)
         if request.prefill is None:
             return serve_requests(requests, pool, request.routing, record=record)
         apart = request.prefill
-        before = ReplicaPool(steps, self.rules(prefill_only=True), apart.replicas)
+        before = ReplicaPool(steps, self.rules(prefill_only=True), prefill or apart.replicas)
         link = Handover(apart.latency, self.memory.token_bytes / apart.link)
         return serve_requests(requests, pool, request.routing, before, link, record=record)
 
     def capacity_per_s(self, requests: Requests, end: End = End.MIDDLE) -> float:
-        """What the service takes of such requests a second where there are always more: its stable limit."""
-        replicas = self.request.replicas + (self.request.prefill.replicas if self.request.prefill else 0)
-        count = replicas * max(BURST, ROUNDS * self.request.scheduler.max_num_seqs)
+        """What the service takes of such requests a second where there are always more: its stable limit.
+
+        Of many replicas alike `MOST_AT_ONCE` are simulated, the others take as much.
+        """
+        apart = self.request.prefill
+        total = self.request.replicas + (apart.replicas if apart else 0)
+        simulated = min(1.0, MOST_AT_ONCE / total)
+        replicas = max(1, round(simulated * self.request.replicas))
+        times = self.request.replicas / replicas
+        front = None if apart is None else max(1, round(simulated * apart.replicas))
+        if apart is not None and front is not None:
+            times = min(times, apart.replicas / front)
+        count = (replicas + (front or 0)) * max(BURST, ROUNDS * self.request.scheduler.max_num_seqs)
         lengths = (np.resize(values, count) for values in (requests.prompt_tokens, requests.output_tokens))
         burst = Requests(np.zeros(count), *lengths)
-        ends = np.sort(self.serve(burst, end).finish_s)
+        ends = np.sort(self.serve(burst, end, replicas, front).finish_s)
         first, last = len(ends) // 5, len(ends) - 1 - len(ends) // 5
         if last <= first or ends[last] <= ends[first]:
-            return len(ends) / float(ends[-1])
-        return (last - first) / float(ends[last] - ends[first])
+            return times * len(ends) / float(ends[-1])
+        return times * (last - first) / float(ends[last] - ends[first])
 
     def check(self, requests: Requests, *, limits: bool = True) -> None:
         """Nothing, if every request could be answered alone, within the limits where these count too.

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,7 +25,7 @@ from kraken_sim.files.strict_json import parse_json
 from kraken_sim.serving.arrivals import Requests
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
 REQUESTS_FILE: Final = Limit("a trace of requests", 256)
@@ -38,6 +39,11 @@ EXAMPLE: Final = "arrival_s,prompt_tokens,output_tokens"
 _OWN: Final = ("arrival_s", "prompt_tokens", "output_tokens")
 _AZURE: Final = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
 _MOONCAKE: Final = ("timestamp", "input_length", "output_length")
+
+
+_NUMBER: Final = re.compile(r"[0-9]*[.]?[0-9]+(?:[.]|[eE][+-]?[0-9]+)?")
+_WHOLE: Final = re.compile(r"[0-9]{1,20}")
+"""Digits as files have them; Python's own readers take underscores and the digits of all scripts too."""
 
 
 def read_trace_file(path: str | Path, most: int | None = None) -> Requests:
@@ -88,14 +94,25 @@ def _csv_rows(text: str) -> Iterator[TraceRow]:
     else:
         known = f"columns must be {', '.join(_OWN)}, or Azure's {', '.join(_AZURE)}"
         raise _error(1, known, ", ".join(header)[:100])
+    for name in names:
+        if header.count(name) > 1:
+            raise _error(1, f"the column {name} stands there twice")
     columns = [header.index(name) for name in names]
-    for line, cells in enumerate(reader, start=2):
+    for line, cells in enumerate(_lines_of(reader), start=2):
         if not cells:
             continue
         if len(cells) <= max(columns):
             raise _error(line, f"has {len(cells)} cells, where the header has {len(header)}")
         when, prompt, output = (cells[column] for column in columns)
         yield line, (arrival(when, line), _tokens(prompt, line, names[1], 1), _tokens(output, line, names[2], least))
+
+
+def _lines_of(reader: Iterable[list[str]]) -> Iterator[list[str]]:
+    """The rows of a CSV file; a cell beyond what csv takes is an error of ours."""
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise InputError.single("traffic.trace", f"is no CSV: {error}", example=EXAMPLE) from None
 
 
 def _json_rows(text: str) -> Iterator[TraceRow]:
@@ -115,10 +132,8 @@ def _json_rows(text: str) -> Iterator[TraceRow]:
 
 
 def _seconds(value: object, line: int) -> float:
-    try:
-        found = float(str(value)) if not isinstance(value, bool) else float("nan")
-    except ValueError:
-        found = float("nan")
+    text = str(value).strip()
+    found = float(text) if _NUMBER.fullmatch(text) else float("nan")
     if not 0.0 <= found < float("inf"):
         raise _error(line, "the arrival must be a number of at least 0", str(value)[:60])
     return found
@@ -135,10 +150,8 @@ def _timestamp(value: str, line: int) -> float:
 
 
 def _tokens(value: object, line: int, name: str, least: int) -> int:
-    try:
-        found = int(str(value).strip()) if not isinstance(value, bool) else -1
-    except ValueError:
-        found = -1
+    text = str(value).strip()
+    found = int(text) if _WHOLE.fullmatch(text) else -1
     if not least <= found <= LONGEST:
         raise _error(line, f"{name} must be a whole number from {least} to {LONGEST:,}", str(value)[:60])
     return max(1, found)

@@ -6,6 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, StrictStr, model_validator
 
+from kraken_sim.errors import InputError
 from kraken_sim.files.model import FileModel
 from kraken_sim.files.problems import fields_error
 from kraken_sim.scenario.request_file import Amount, Duration
@@ -118,6 +119,9 @@ class TrafficSpec(FileModel):
         """
         if self.trace is not None:
             found = read_trace_file(self.trace, self.num_requests)
+            if found.arrival_s[-1] / self.speed > LONGEST_S:
+                message = "its requests come in more than thirty years"
+                raise InputError.single("traffic.trace", message, self.trace, example="speed: 1000")
             return Requests(found.arrival_s / self.speed, found.prompt_tokens, found.output_tokens)
         assert self.requests_per_s is not None  # checked above
         assert self.prompt_tokens is not None
