@@ -178,6 +178,14 @@ def test_a_scenario_without_the_path_or_with_a_wrong_one_is_refused(tmp_path: Pa
         simulate(asked(wrong))
 
 
+@pytest.mark.parametrize("number", [3, 5])
+def test_layers_of_a_number_are_as_many_as_the_model_has(tmp_path: Path, number: int) -> None:
+    file = write(tmp_path, LADDER.replace("  - period:", f"  - number: {number}\n    period:"))
+    with pytest.raises(InputError, match=f"{number} layers are described, the model has 4"):
+        simulate(asked(file) | {"model": {"preset": "1.3B", "num_hidden_layers": 4}})
+    assert simulate(asked(file) | {"model": {"preset": "1.3B", "num_hidden_layers": number}}).latency_s > 0.0
+
+
 TAKE_FFN: Final = "{of: all_reduce_ffn, name: residual_ffn, layers_back: 1}"
 
 
@@ -200,6 +208,7 @@ TAKE_FFN: Final = "{of: all_reduce_ffn, name: residual_ffn, layers_back: 1}"
         ("  - period:", "  - period: [[{norm: a}, attention, {residual: b}, ffn]]\n  - period:", "goes on to the last"),
         ("end:\n", "end:\n  - attention\n", "line 14: stands behind the last layer"),
         ("name: my-ladder", "nam: my-ladder", "line 1: unknown field.*did you mean 'name'"),
+        ("name: my-ladder", "name: my-ladder\nprivate_norms: 3", "line 2: a layer has 2 norms .got 3"),
     ],
 )
 def test_what_is_wrong_is_named_at_its_line(tmp_path: Path, before: str, after: str, words: str) -> None:

@@ -21,7 +21,7 @@ from pydantic import Field, StrictBool, StrictStr, ValidationError
 
 from kraken_sim.architectures import wiring as wired
 from kraken_sim.architectures.architecture import Size
-from kraken_sim.architectures.wiring_check import wiring_problems
+from kraken_sim.architectures.wiring_check import num_norms, wiring_problems
 from kraken_sim.errors import Problem, closest
 from kraken_sim.files.model import FileModel, Name, NotEmpty
 from kraken_sim.files.problems import as_printed, problems_of
@@ -29,7 +29,7 @@ from kraken_sim.files.strict_yaml import read_yaml
 from kraken_sim.program.ops import CollectiveKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from kraken_sim.architectures.wiring import Steps, Wiring, WiringStep
 
@@ -159,10 +159,26 @@ def read_description(path: str) -> Description:
         problems = problems_of(error, Description)
     if description is not None:
         wiring = _wiring(description, 1 << 10, problems)
-        problems += [] if problems else wiring_problems(wiring)
+        problems += [] if problems else [*wiring_problems(wiring), *_norm_problems(description, wiring)]
     if problems or description is None:
         raise document.error(problems)
     return description
+
+
+def _norm_problems(description: Description, wiring: Wiring) -> Iterator[Problem]:
+    norms = num_norms(wiring)
+    if description.private_norms > norms:
+        message = f"a layer has {norms} norm{'s' if norms != 1 else ''}"
+        yield Problem("private_norms", message, description.private_norms, str(norms))
+
+
+def depth_problem(description: Description, num_layers: int) -> str | None:
+    """Why a model of so many layers has not those of a description; None where it has."""
+    numbers = [part.number for part in description.layers]
+    given = sum(number for number in numbers if number is not None)
+    if given > num_layers or (None not in numbers and given < num_layers):
+        return f"layers: {given} layers are described, the model has {num_layers}"
+    return None
 
 
 def described_wiring(description: Description, width: int) -> Wiring:

@@ -11,7 +11,7 @@ from pydantic import Field, StrictStr
 
 from kraken_sim.architectures import wiring as wired
 from kraken_sim.architectures.architecture import Architecture, ArchitectureFields
-from kraken_sim.architectures.description import described_wiring, read_description
+from kraken_sim.architectures.description import depth_problem, described_wiring, read_description
 from kraken_sim.architectures.lowering import lowered_by
 from kraken_sim.errors import InputError, Problem
 from kraken_sim.models.layout import Layout, whole_layer
@@ -81,8 +81,13 @@ def _layout(question: Question[FileFields]) -> DescribedLayout:
         description = read_description(path)
     except InputError as error:
         file = Path(path).name
-        found = [replace(p, path="architecture.path", message=f"{file}: {p.path}: {p.message}") for p in error.problems]
+        found = [
+            replace(p, path="architecture.path", message=": ".join(filter(None, (file, p.path, p.message))))
+            for p in error.problems
+        ]
         raise InputError(found) from None
+    if (other := depth_problem(description, question.config.num_hidden_layers)) is not None:
+        raise InputError.single("architecture.path", f"{Path(path).name}: {other}", example="no number for the last")
     return described_layout(description, question.config, question.num_devices)
 
 

@@ -46,6 +46,11 @@ def wiring_problems(wiring: Wiring) -> Iterator[Problem]:
             yield Problem(place, "stands behind the last layer, where only what was sent may be taken or gathered")
 
 
+def num_norms(wiring: Wiring) -> int:
+    """Norms of a layer, which all layers of a right wiring have alike."""
+    return _counts(wiring.layers[0].period[0])[0]
+
+
 def _layer_problems(path: str, steps: Steps, later: Iterable[str]) -> Iterator[Problem]:
     begun = [step.by.name for step in _plain(steps) if isinstance(step, wired.Begin)]
     for part in dict.fromkeys(_parts(steps)):
