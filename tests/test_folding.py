@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import pytest
 from engine_support import (
@@ -26,6 +28,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kraken_sim import simulate
+from kraken_sim.engine.device import DeviceState
 from kraken_sim.engine.pieces import Window, pieces_of
 from kraken_sim.engine.simulation import run
 from kraken_sim.program.program import COMM_STREAM, MAIN_STREAM, Program, RecordEvent, Segment, WaitEvent
@@ -101,6 +104,36 @@ def test_any_program_folds_to_the_timeline_of_the_full_simulation(
     folded, exact = both(program, machine(prices, all_reduce, launch, contention), eager=eager)
     assert folded.end_ps == exact.end_ps
     assert sorted(spans_of(folded)) == sorted(spans_of(exact))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(segments("layer"), st.lists(any_cost, min_size=6, max_size=6), collectives, contentions, st.booleans())
+def test_waves_that_follow_each_other_end_when_they_would_one_by_one(
+    segment: Segment, costs: list[KernelCost], all_reduce: CollectiveCost, contention: ContentionConstants, eager: bool
+) -> None:
+    prices = {op(number): cost for number, cost in enumerate(costs)}
+    program = Program("test", 2, (replace(segment, repeat=2),))
+    given_machine = machine(prices, all_reduce, LAUNCH, contention)
+    together = run(program, given_machine, eager=eager)
+    with patch.object(DeviceState, "_cycle_of", lambda *_: None):
+        one_by_one = run(program, given_machine, eager=eager)
+    assert spans_of(together) == spans_of(one_by_one)
+
+
+def test_waves_beside_a_collective_are_few_events() -> None:
+    """24 SMs are a collective's while a grid of 40 waves runs on the others, which it then takes up as well."""
+    steps = (*FORK, collective(COMM_STREAM), compute(0), compute(1), *JOIN)
+    program = Program("test", 2, (Segment("layer", steps),))
+    costs = {op(0): kernel_cost(20 * US, ctas=8), op(1): kernel_cost(400 * US, ctas=40 * NUM_SMS + 7)}
+    timelines = []
+    for cycles in (True, False):
+        given_machine = machine(costs, collective_cost(150 * US, channels=24), LAUNCH)
+        with nullcontext() if cycles else patch.object(DeviceState, "_cycle_of", lambda *_: None):
+            timelines.append(run(program, given_machine, eager=False))
+    few, many = timelines
+    assert spans_of(few) == spans_of(many)
+    assert many.num_events > 60
+    assert few.num_events < many.num_events / 2
 
 
 def test_a_program_is_cut_where_the_device_is_idle() -> None:

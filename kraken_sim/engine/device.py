@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from kraken_sim.costs.contention import hbm_share
 from kraken_sim.engine.clock import now_ps, set_timer, to_ps, to_s
 from kraken_sim.engine.collective import CollectiveKernel
-from kraken_sim.engine.resident import ComputeKernel
+from kraken_sim.engine.resident import ComputeKernel, WaveCycle
 
 if TYPE_CHECKING:
     import simpy
@@ -43,6 +43,8 @@ class DeviceState:
     _num_launched: int = 0
     _updated_ps: int = 0
     _timer: int = 0
+    _cycle: WaveCycle | None = None
+    """What the timer skips."""
 
     def launch(self, cost: KernelCost) -> simpy.Event:
         """Dispatch a compute kernel; the event succeeds when its last CTA has ended."""
@@ -79,9 +81,14 @@ class DeviceState:
 
     def _advance(self) -> None:
         now = now_ps(self.env)
+        cycle, self._cycle = self._cycle, None
         if now > self._updated_ps:
-            for kernel in self.compute:
-                kernel.advance(to_s(now - self._updated_ps))
+            elapsed_s = to_s(now - self._updated_ps)
+            if cycle is not None:
+                cycle.advance(elapsed_s, now)
+            else:
+                for kernel in self.compute:
+                    kernel.advance(elapsed_s)
             self._updated_ps = now
 
     def _settle(self) -> None:
@@ -160,7 +167,22 @@ class DeviceState:
             delay_ps = to_ps(min([kernel.time_left_s for kernel in running]))
             if delay_ps == 0 and not any(kernel.wave_is_over for kernel in running):
                 delay_ps = 1
+            if len(self.compute) == 1:
+                self._cycle = self._cycle_of(self.compute[0])
+                delay_ps += 0 if self._cycle is None else self._cycle.skipped_ps
             set_timer(self.env, delay_ps, partial(self._expire, self._timer))
+
+    def _cycle_of(self, kernel: ComputeKernel) -> WaveCycle | None:
+        """The waves that follow those of a kernel on the same SMs; None where something may come between.
+
+        That is so alone among compute on a full device, beside collectives that have all of their SMs.
+        """
+        if kernel.pending < kernel.active_ctas or kernel.short:
+            return None
+        held = sum([other.sms_held for other in self.collectives])
+        if held + kernel.sms_filled != self.num_sms or any(other.waits for other in self.collectives):
+            return None
+        return WaveCycle.of(kernel, self._updated_ps)
 
     def _expire(self, timer: int, _: simpy.Event) -> None:
         if timer == self._timer:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from kraken_sim.costs.contention import fill_speed
-from kraken_sim.engine.clock import each_to_ps
+from kraken_sim.engine.clock import each_to_ps, to_ps, to_s
 from kraken_sim.program.many import maths_for
 
 if TYPE_CHECKING:
@@ -176,3 +176,48 @@ class ComputeKernel:
         waves = self.waves
         least_s = waves[0].remaining_s if len(waves) == 1 else min([wave.remaining_s for wave in waves])
         return self.starting_s + max(0.0, least_s) / self.speed
+
+
+@dataclass(slots=True)
+class WaveCycle:
+    """Waves of one kernel that follow each other on the same SMs, all of one life, until something else happens.
+
+    Each of its running waves ends at one of `ends_ps` and is followed by one as wide every `period_ps`: the same
+    moments that the waves would end at one by one, as all are whole picoseconds.
+    """
+
+    kernel: ComputeKernel
+    ends_ps: list[int]
+    period_ps: int
+    skipped_ps: int
+    """So many periods that the CTAs that wait are enough for all of them."""
+
+    @classmethod
+    def of(cls, kernel: ComputeKernel, now_ps: int) -> WaveCycle | None:
+        """The cycle that begins now; None where waves stand for several, or end together and become one."""
+        period_ps = to_ps(kernel.shape.life_s / kernel.speed)
+        widths = [wave.ctas for wave in kernel.waves]
+        if period_ps <= 0 or kernel.shape.full_width in widths:
+            return None
+        if any(width % kernel.cost.ctas_per_sm for width in widths):
+            return None
+        ends_ps = [
+            now_ps + to_ps(kernel.starting_s + max(0.0, wave.remaining_s) / kernel.speed) for wave in kernel.waves
+        ]
+        if len({end % period_ps for end in ends_ps}) < len(ends_ps):
+            return None
+        return cls(kernel, ends_ps, period_ps, kernel.pending // kernel.active_ctas * period_ps)
+
+    def advance(self, elapsed_s: float, now_ps: int) -> None:
+        """Let time pass until a moment; waves that end then have not ended."""
+        kernel = self.kernel
+        waited_s = min(elapsed_s, kernel.starting_s)
+        kernel.starting_s -= waited_s
+        for wave, end_ps in zip(kernel.waves, self.ends_ps, strict=True):
+            if now_ps <= end_ps:
+                wave.remaining_s -= (elapsed_s - waited_s) * kernel.speed
+                continue
+            ended = (now_ps - end_ps - 1) // self.period_ps + 1
+            kernel.pending -= ended * wave.ctas
+            begin_ps = end_ps + (ended - 1) * self.period_ps
+            wave.remaining_s = kernel.shape.life_s - to_s(now_ps - begin_ps) * kernel.speed
