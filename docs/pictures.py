@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from kraken_sim.cli import main as command_line
+from validation import accuracy
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 DOCS: Final = Path(__file__).parent
 PASSES: Final = "validation/measurements/h200-sxm-x2-passes.jsonl"
@@ -29,16 +30,18 @@ class Picture:
     index: int = 0
     width: int = 900
     height: int | None = None
+    maker: Callable[[Sequence[str]], int] = command_line
 
 
 PICTURES: Final[Mapping[str, Picture]] = {
     "report": Picture("compare kraken-13b-decode-on-eight-h100", "body", height=1150),
-    "report-phone": Picture("compare kraken-13b-decode-on-eight-h100", "body", width=380, height=1150),
     "exploring-channels": Picture(f"explore channels --measured {PASSES}"),
     "exploring-interconnect": Picture("explore interconnect --hardware h100-sxm-x8 --model 13B --context-length 2048"),
     "exploring-front": Picture("explore design 13b-on-h100_design"),
     "exploring-purchase": Picture("procure assistant_purchase"),
     "machines-two-nodes": Picture("profiles show h100-sxm-2x8"),
+    "accuracy-parity": Picture("", maker=accuracy.main),
+    "accuracy-speedup": Picture("", index=1, maker=accuracy.main),
     "sweep": Picture("sweep architectures-sweep --out {folder}/sweep.parquet --yes", ".explorer", height=900),
 }
 """By file name, what each shows."""
@@ -55,10 +58,12 @@ def main(names: Sequence[str]) -> int:
         if browser is None:
             sys.stderr.write("no Chromium: make browser\n")
             return 1
+        pages: dict[str, Path] = {}
         for name in names or PICTURES:
-            picture, page = PICTURES[name], Path(folder, "page.html")
-            asked = [*picture.command.format(folder=folder).split(), "--html", str(page), "--plotly", "shared"]
-            if command_line(asked) != 0:
+            picture = PICTURES[name]
+            page = pages.setdefault(picture.command, Path(folder, f"{name}.html"))
+            asked = [*picture.command.format(folder=folder).split(), "--html", str(page)]
+            if not page.exists() and picture.maker(asked) != 0:
                 return 1
             taken(browser, page, picture, DOCS / f"{name}.png")
         browser.close()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
 import pyarrow as pa
 import pytest
 
+from docs.pictures import PICTURES
 from kraken_sim import compare, simulate
 from kraken_sim.cli import main
 from kraken_sim.explore.what_changes import answer_changes
@@ -34,7 +36,6 @@ from kraken_sim.report.sweep_html import KEPT_FASTEST, MOST_ROWS, drawn_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\u202e&"
 QUESTION = {
@@ -132,6 +133,16 @@ def test_of_a_long_sweep_a_page_has_the_fastest_and_an_even_draw_of_the_others()
     assert shown["point"].to_pylist() == sorted(set(shown["point"].to_pylist()))
     assert set(range(KEPT_FASTEST)) <= set(shown["latency_s"].to_pylist())
     assert drawn_rows(table.slice(0, 10)).num_rows == 10
+
+
+def test_the_pictures_of_the_guides_are_made_by_the_product() -> None:
+    docs = Path(__file__).parent.parent / "docs"
+    shown = {
+        match for page in docs.glob("*.md") for match in re.findall(r"\]\(([\w-]+)\.png\)", page.read_text("utf-8"))
+    }
+    assert len(shown) >= 8
+    assert shown <= PICTURES.keys()
+    assert {path.stem for path in docs.glob("*.png")} == PICTURES.keys()
 
 
 # Colours -----------------------------------------------------------------------------------------------------

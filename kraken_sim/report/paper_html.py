@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kraken_sim.paper.experiment import tensor_parallel_predictions
-from kraken_sim.paper.summary import effects
-from kraken_sim.report.page import Bullets, Page, Plot, Section
+from kraken_sim.paper.summary import effects, speedups_percent
+from kraken_sim.report.page import Bullets, Headline, Page, Plot, Section
 from kraken_sim.report.paper import grid_headline, in_order, what_it_rests_on, where_it_pays
 from kraken_sim.report.paper_figures import (
     cells_figure,
@@ -41,7 +41,19 @@ def paper_page(result: GridResult) -> Page:
         "Experiment",
         f"{result.grid.name} on {result.grid.hardware}",
         list(_sections(result)),
-        sentences=[*grid_headline(result), *note],
+        _headline(result),
+        [*grid_headline(result), *note],
+    )
+
+
+def _headline(result: GridResult) -> Headline:
+    each = speedups_percent(result.cells)
+    reported = result.grid.reported
+    return Headline(
+        f"{result.geomean_kraken_speedup_percent:+.1f} %",
+        f"Kraken over standard, geometric mean of {len(each)} cells",
+        f"from {min(each):+.1f} to {max(each):+.1f} %"
+        + ("" if reported is None else f"; reported: {reported.geomean_speedup_percent:+.1f} %"),
     )
 
 

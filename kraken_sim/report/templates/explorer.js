@@ -27,7 +27,8 @@
       return list;
     };
     const several = (name) => different(name).length > 1;
-    const first = inputs.find((name) => several(name) && numeric[name]) || inputs.find(several) || names[0];
+    const longest = (found) => found.reduce((most, name) => (most && different(most).length >= different(name).length ? most : name), "");
+    const first = longest(inputs.filter((name) => several(name) && numeric[name])) || inputs.find(several) || names[0];
     const others = inputs.filter((name) => name !== first && several(name));
     const second = others.find((name) => !numeric[name]) || others[0] || first;
     const view = select("Draw", [["points", "points"], ["front", "points with their Pareto front"], ["map", "a heat map"]], "points");
@@ -105,19 +106,20 @@
     });
 
     function points(rows) {
+      const many = rows.length > 500, size = many ? 5 : 8, opacity = many ? 0.6 : 1;
       const by = colour.value, values = by ? sorted(different(by, rows).filter((value) => value !== null)) : [];
       let traces;
-      if (!by) traces = [scatter(rows, { name: "rows", marker: { color: palette[0], size: 8 } })];
+      if (!by) traces = [scatter(rows, { name: "rows", marker: { color: palette[0], size, opacity } })];
       else if (values.length <= FEW) {
         traces = values.map((value, index) => scatter(rows.filter((row) => columns[by][row] === value), {
-          name: escaped(number(value)), marker: { color: palette[index % palette.length], symbol: symbols[index % symbols.length], size: 9 },
+          name: escaped(number(value)), marker: { color: palette[index % palette.length], symbol: symbols[index % symbols.length], size, opacity },
         }));
       } else if (numeric[by]) {
         traces = [scatter(rows, { name: "rows", marker: {
-          color: rows.map((row) => columns[by][row]), colorscale: "Cividis", showscale: true, size: 8, line: { width: 0.5, color: "#7f7f80" },
+          color: rows.map((row) => columns[by][row]), colorscale: "Cividis", showscale: true, size, opacity, line: { width: 0.5, color: "#7f7f80" },
           colorbar: { title: { text: escaped(by), side: "right" }, thickness: 12 },
         } })];
-      } else traces = [scatter(rows, { name: "rows", marker: { color: palette[0], size: 8 } })];
+      } else traces = [scatter(rows, { name: "rows", marker: { color: palette[0], size, opacity } })];
       if (view.value === "front") {
         traces.push(scatter(front(rows), { name: "Pareto front", mode: "lines+markers", line: { color: "#010203", dash: "dot", shape: "linear" }, marker: { symbol: "circle-open", size: 14, color: "#010203", line: { width: 2 } } }));
       }

@@ -27,6 +27,7 @@
     return { layout: {
       font: { family: getComputedStyle(document.body).fontFamily, size: narrow ? 11 : 13, color: variable("--text") },
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", hovermode: "closest",
+      autotypenumbers: "strict", // "8" beside "default" is a name
       margin: { l: narrow ? 6 : 12, r: narrow ? 8 : 16, t: 26, b: 12 },
       hoverlabel: { bgcolor: variable("--card"), bordercolor: variable("--muted"), font: { color: variable("--text") }, align: "left" },
       modebar: { bgcolor: "rgba(0,0,0,0)", color: variable("--muted"), activecolor: variable("--accent") },
@@ -49,7 +50,7 @@
     for (const name of Object.keys(layout)) {
       if (!/^[xy]axis/.test(name)) continue;
       const axis = layout[name], title = axis.title;
-      if (axis.type === "log" && width < NARROW_PX && !axis.dtick && !axis.tickvals) axis.dtick = "D2";
+      if (axis.type === "log" && !axis.dtick && !axis.tickvals) axis.dtick = "D2"; // 1, 2 and 5
       if (title && title.text && !title.text.includes("<")) {
         const along = name[0] === "x" ? width : layout.height || 400;
         title.text = wrapped(title.text, Math.max(18, along / 8));
