@@ -23,8 +23,11 @@ QUESTION = [
 ]
 """Of every verb that asks about a scenario."""
 
-OUTPUTS = ["--force", "--html", "--json", "--plotly"]
+OUTPUTS = ["--csv", "--force", "--html", "--json", "--plotly", "--quiet"]
 """Of every verb that answers with tables."""
+
+ROWS = ["--sort", "--top", "--where"]
+"""Of every verb whose answer has many rows."""
 
 OPTIONS = {
     "": ["--version"],
@@ -39,36 +42,32 @@ OPTIONS = {
     "calibrate": ["--base", "--force", "--name", "--out", "--write-dry-run", "MEASUREMENTS"],
     "validate": sorted(["--hardware", "--host", *OUTPUTS, "MEASUREMENTS"]),
     "diff-trace": sorted([*OUTPUTS, "--rank", "--step", "OURS", "THEIRS"]),
-    "collective": [
-        "--against",
-        "--algorithm",
-        "--begin",
-        "--channels",
-        "--dtype",
-        "--end",
-        "--factor",
-        "--force",
-        "--hardware",
-        "--html",
-        "--json",
-        "--library",
-        "--nccl-version",
-        "--num-devices",
-        "--plotly",
-        "--protocol",
-        "--selection",
-        "--step",
-        "--transport",
-        "--where",
-        "OP",
-    ],
-    "sweep": sorted(["--cluster", "--force", "--html", "--jobs", "--out", "--plotly", "--yes", *QUESTION]),
+    "collective": sorted(
+        [
+            *(
+                "--against",
+                "--algorithm",
+                "--begin",
+                "--channels",
+                "--dtype",
+                "--end",
+                "--factor",
+                "--hardware",
+                "--library",
+            ),
+            *("--nccl-version", "--num-devices", "--protocol", "--selection", "--step", "--transport", "--where", "OP"),
+            *OUTPUTS,
+        ]
+    ),
+    "sweep": sorted(
+        ["--cluster", "--jobs", "--out", "--yes", *(name for name in OUTPUTS if name != "--json"), *ROWS, *QUESTION]
+    ),
     "explore": ["QUESTION"],
-    "explore channels": sorted(["--measured", *OUTPUTS, *QUESTION]),
-    "explore design": sorted([*OUTPUTS, "--max-evaluations", "--set", "REQUEST"]),
-    "explore architecture": sorted(["--architectures", *OUTPUTS, *QUESTION]),
-    "explore degree": sorted(["--architectures", *OUTPUTS, *QUESTION]),
-    "explore interconnect": sorted(["--worth", *OUTPUTS, *QUESTION]),
+    "explore channels": sorted(["--measured", *OUTPUTS, *ROWS, *QUESTION]),
+    "explore design": sorted([*OUTPUTS, *ROWS, "--max-evaluations", "--set", "REQUEST"]),
+    "explore architecture": sorted(["--architectures", *OUTPUTS, *ROWS, *QUESTION]),
+    "explore degree": sorted(["--architectures", *OUTPUTS, *ROWS, *QUESTION]),
+    "explore interconnect": sorted(["--worth", *OUTPUTS, *ROWS, *QUESTION]),
     "serve": sorted([*OUTPUTS, "--set", "REQUEST"]),
     "procure": sorted([*OUTPUTS, "--set", "REQUEST"]),
     "schema": ["kind"],

@@ -6,10 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kraken_sim.cli.output import note, write_json, write_page
+from kraken_sim.cli.output import say_written, shows_tables, write_csv, write_json, write_page
 from kraken_sim.cli.parser import add_outputs
 from kraken_sim.cli.streams import put
 from kraken_sim.errors import InputError
+from kraken_sim.predict.records import csv_text
 
 if TYPE_CHECKING:
     import argparse
@@ -89,17 +90,19 @@ def _collective(args: argparse.Namespace) -> None:
             table = sweep_collective(profile, spec, [], dtype, rows, found.warnings)
     except InputError as error:
         raise _as_options(error) from None
-    if args.json != "-":
+    if shows_tables(args):
         from kraken_sim.report.collective import collective_text
 
         put(collective_text(table))
     if args.json is not None:
         write_json(args, table.as_dict())
+    if args.csv is not None:
+        write_csv(args, [csv_text(table.as_dict()["rows"]).encode()])
     if args.html is not None:
         from kraken_sim.report.collective_html import collective_page
 
         write_page(args, collective_page(table))
-        note(f"report: {args.html}")
+        say_written(args, "report", args.html)
 
 
 def _sizes(args: argparse.Namespace, begin: int, end: int) -> list[int]:

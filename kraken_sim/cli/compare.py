@@ -70,4 +70,11 @@ def _compare(args: argparse.Namespace) -> None:
             for prediction, (speedup, by_kernels, rival) in zip(predictions, speedups, strict=True)
         ]
 
-    write_outputs(args, data, report, page)
+    def rows() -> list[dict[str, Any]]:
+        found = []
+        for record, rival in zip(predictions.records, rivals, strict=True):
+            low, high = (100.0 * end for end in rival.interval)
+            found.append(record | {"speedup_interval_percent.low": low, "speedup_interval_percent.high": high})
+        return found
+
+    write_outputs(args, data, report, page, rows)

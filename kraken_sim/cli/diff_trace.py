@@ -65,7 +65,7 @@ def _diff_trace(args: argparse.Namespace) -> None:
 
         return diff_trace_page(comparison)
 
-    write_outputs(args, comparison.as_dict, report, page)
+    write_outputs(args, comparison.as_dict, report, page, lambda: comparison.as_dict()["nodes"])
 
 
 def _rank(text: str) -> int | None:

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kraken_sim.cli.inputs import architectures_named, measurement_file
 from kraken_sim.cli.output import write_outputs
-from kraken_sim.cli.parser import Parser, add_architectures, add_outputs
-from kraken_sim.cli.question import asked_request, asked_scenarios
+from kraken_sim.cli.parser import Parser, add_architectures, add_outputs, add_selection
+from kraken_sim.cli.question import asked_request, asked_scenarios, selected
 from kraken_sim.cli.settings import SETTINGS, add_question, add_request
 from kraken_sim.errors import InputError, Problem
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator, Sequence
 
+    from rich.console import RenderableType
+
+    from kraken_sim.explore.architectures import ArchitectureAnswer
+    from kraken_sim.explore.channels import ChannelAnswer
+    from kraken_sim.explore.degree import DegreeAnswer
+    from kraken_sim.explore.interconnect import InterconnectAnswer
+    from kraken_sim.explore.selection import RowChoice
     from kraken_sim.report.page import Page
     from kraken_sim.scenario.spec import Scenario
+
+    Answer = ArchitectureAnswer | ChannelAnswer | DegreeAnswer | InterconnectAnswer
 
 
 def add_arguments(parser: Parser) -> None:
@@ -38,9 +48,11 @@ def add_arguments(parser: Parser) -> None:
     add_request(design, "base, search, constraints, objectives")
     design.add_argument("--max-evaluations", metavar="N", type=int, help="try no more designs than this one by one")
     add_outputs(design)
+    add_selection(design)
     for verb in (channels, degree, wirings, interconnect):
         add_question(verb, several=("--hardware", "--model", "--context-length", "--batch-size"))
         add_outputs(verb)
+        add_selection(verb)
     channels.set_defaults(handler=_explore_channels)
     degree.set_defaults(handler=_explore_degree)
     wirings.set_defaults(handler=_explore_architecture)
@@ -54,6 +66,7 @@ def _explore_channels(args: argparse.Namespace) -> None:
     from kraken_sim.explore.channels import best_channels
     from kraken_sim.report.explore import channels_report
 
+    chosen = selected(args)
     if args.measured is not None:
         _explore_measured_channels(args)
         return
@@ -64,7 +77,10 @@ def _explore_channels(args: argparse.Namespace) -> None:
 
         return channels_page(answers)
 
-    write_outputs(args, lambda: [answer.as_dict() for answer in answers], lambda: channels_report(answers), page)
+    def report() -> RenderableType:
+        return channels_report(answers)
+
+    write_outputs(args, lambda: [answer.as_dict() for answer in answers], report, page, lambda: _rows(answers, chosen))
 
 
 def _explore_measured_channels(args: argparse.Namespace) -> None:
@@ -81,7 +97,7 @@ def _explore_measured_channels(args: argparse.Namespace) -> None:
 
         return measured_channels_page(result)
 
-    write_outputs(args, result.as_dict, lambda: measured_report(result), page)
+    write_outputs(args, result.as_dict, lambda: measured_report(result), page, lambda: result.as_dict()["rows"])
 
 
 def _explore_degree(args: argparse.Namespace) -> None:
@@ -90,6 +106,7 @@ def _explore_degree(args: argparse.Namespace) -> None:
     from kraken_sim.explore.degree import best_degree
     from kraken_sim.report.explore_machine import degree_report
 
+    chosen = selected(args)
     named = architectures_named(args.architectures)
     answers = [best_degree(scenario, architectures=named) for scenario in _scenarios(args, BASELINE)]
 
@@ -98,7 +115,10 @@ def _explore_degree(args: argparse.Namespace) -> None:
 
         return degree_page(answers)
 
-    write_outputs(args, lambda: [answer.as_dict() for answer in answers], lambda: degree_report(answers), page)
+    def report() -> RenderableType:
+        return degree_report(answers, [chosen.of_records(answer.records) for answer in answers])
+
+    write_outputs(args, lambda: [answer.as_dict() for answer in answers], report, page, lambda: _rows(answers, chosen))
 
 
 def _explore_architecture(args: argparse.Namespace) -> None:
@@ -107,6 +127,7 @@ def _explore_architecture(args: argparse.Namespace) -> None:
     from kraken_sim.explore.architectures import best_architecture
     from kraken_sim.report.architectures import architectures_report
 
+    chosen = selected(args)
     named = () if args.architectures == "all" else architectures_named(args.architectures)
     answers = [best_architecture(scenario, architectures=named) for scenario in _scenarios(args, BASELINE)]
 
@@ -115,7 +136,10 @@ def _explore_architecture(args: argparse.Namespace) -> None:
 
         return architectures_page(answers)
 
-    write_outputs(args, lambda: [answer.as_dict() for answer in answers], lambda: architectures_report(answers), page)
+    def report() -> RenderableType:
+        return architectures_report(answers, [chosen.of_records(answer.records) for answer in answers])
+
+    write_outputs(args, lambda: [answer.as_dict() for answer in answers], report, page, lambda: _rows(answers, chosen))
 
 
 def _explore_interconnect(args: argparse.Namespace) -> None:
@@ -123,6 +147,7 @@ def _explore_interconnect(args: argparse.Namespace) -> None:
     from kraken_sim.explore.interconnect import worthwhile_bandwidth
     from kraken_sim.report.explore_machine import interconnect_report
 
+    chosen = selected(args)
     scenarios = _scenarios(args, "kraken")
     answers = [worthwhile_bandwidth(scenario, args.worth / 100.0) for scenario in scenarios]
 
@@ -131,7 +156,10 @@ def _explore_interconnect(args: argparse.Namespace) -> None:
 
         return interconnect_page(answers)
 
-    write_outputs(args, lambda: [answer.as_dict() for answer in answers], lambda: interconnect_report(answers), page)
+    def report() -> RenderableType:
+        return interconnect_report(answers, [chosen.of_records(answer.records) for answer in answers])
+
+    write_outputs(args, lambda: [answer.as_dict() for answer in answers], report, page, lambda: _rows(answers, chosen))
 
 
 def _explore_design(args: argparse.Namespace) -> None:
@@ -140,6 +168,7 @@ def _explore_design(args: argparse.Namespace) -> None:
     from kraken_sim.explore.design.search import search_designs
     from kraken_sim.report.design import design_report
 
+    chosen = selected(args)
     request = load_design_request(asked_request(args))
     if args.max_evaluations is not None:
         if args.max_evaluations < 1:
@@ -154,7 +183,31 @@ def _explore_design(args: argparse.Namespace) -> None:
 
         return design_page(result)
 
-    write_outputs(args, result.as_dict, lambda: design_report(result), page)
+    def report() -> RenderableType:
+        if chosen.is_whole:
+            return design_report(result)
+        return design_report(result, [result.evaluated[row] for row in chosen.of_records(result.records)])
+
+    def rows() -> list[dict[str, Any]]:
+        return [result.records[row] for row in chosen.of_records(result.records)]
+
+    write_outputs(args, result.as_dict, report, page, rows)
+
+
+def _rows(answers: Sequence[Answer], chosen: RowChoice) -> Iterator[dict[str, Any]]:
+    """The rows of all answers, each with its question."""
+    from kraken_sim.report.explore import model_name
+
+    for answer in answers:
+        scenario, records = answer.scenario, answer.records
+        asked = {
+            "hardware": scenario.hardware,
+            "model": model_name(scenario),
+            "batch_size": scenario.batch_size,
+            "context_length": scenario.context_length,
+        }
+        for row in chosen.of_records(records):
+            yield asked | records[row]
 
 
 def _progress(count: int) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import sys
+from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,10 +15,11 @@ from kraken_sim.errors import InputError
 from kraken_sim.files.ours import check_replaceable, signed_json, signed_page, signed_yaml
 from kraken_sim.files.printable import printable
 from kraken_sim.files.whole import write_whole
+from kraken_sim.predict.records import csv_text
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from rich.console import ConsoleOptions, RenderableType
 
@@ -53,7 +56,7 @@ def note(text: str) -> None:
     say(text)
 
 
-TARGETS: Final = ("json", "html", "out")
+TARGETS: Final = ("json", "csv", "html", "out")
 """Options that name a file to write."""
 
 
@@ -63,11 +66,13 @@ def check_targets(args: argparse.Namespace) -> None:
     Raises:
         InputError: see `check_replaceable`.
     """
+    if getattr(args, "csv", None) == getattr(args, "json", None) == "-":
+        raise InputError.single("--csv", "standard output is --json's already", "-", "--csv rows.csv")
     for name in TARGETS:
         path = getattr(args, name, None)
-        # A sweep says of its own file whose it is.
+        # A sweep says of its own file whose it is, and rows of theirs when their columns are known.
         if path not in (None, "-") and (args.command, name) != ("sweep", "out"):
-            check_replaceable(Path(path), f"--{name}", force=args.force)
+            check_replaceable(Path(path), f"--{name}", force=args.force, ours=True if name == "csv" else None)
 
 
 def write_file(path: Path, text: str, option: str, *, force: bool) -> None:
@@ -113,6 +118,56 @@ def write_json(args: argparse.Namespace, data: Any) -> None:
         write_file(Path(args.json), text, "--json", force=args.force)
 
 
+def write_csv(args: argparse.Namespace, parts: Iterable[bytes]) -> None:
+    """The CSV file of `--csv`, or to standard output for `-`; it replaces one of the same columns.
+
+    Args:
+        args: of the verb.
+        parts: the file's bytes one after the other, the first with the whole header.
+
+    Raises:
+        InputError: see `write_file`.
+    """
+    iterator = iter(parts)
+    first = next(iterator, b"")
+    if args.csv == "-":
+        put(first.decode())
+        for part in iterator:
+            put(part.decode())
+        return
+    path = Path(args.csv)
+    check_rows_file(args, first)
+    try:
+        write_whole(path, chain([first], iterator))
+    except OSError as error:
+        raise InputError.single("--csv", f"cannot be written: {error.strerror or error}", str(path)) from None
+    say_written(args, "rows", args.csv)
+
+
+def check_rows_file(args: argparse.Namespace, header: bytes) -> None:
+    """What `--csv` names is no file, or holds rows with the columns of `header`, the first line.
+
+    Raises:
+        InputError: it is a file of others, and `--force` is not given.
+    """
+    if args.csv not in (None, "-"):
+        path = Path(args.csv)
+        ours = _begins_with(path, header.partition(b"\n")[0])
+        check_replaceable(path, "--csv", force=args.force, ours=ours)
+
+
+def _begins_with(path: Path, header: bytes) -> bool:
+    with suppress(OSError, ValueError), path.open("rb") as file:
+        return file.read(len(header) + 1) in (b"", header + b"\n")
+    return False
+
+
+def say_written(args: argparse.Namespace, what: str, where: str) -> None:
+    """A line that says which file was written, unless nobody wants to know."""
+    if not args.quiet:
+        note(f"{what}: {where}")
+
+
 def as_json(data: Any) -> str:
     """The text of a JSON file."""
     return json.dumps(data, indent=2) + "\n"
@@ -123,15 +178,23 @@ def write_outputs(
     data: Callable[[], Any],
     report: Callable[[], RenderableType],
     page: Callable[[], Page],
+    rows: Callable[[], Iterable[Mapping[str, Any]]],
 ) -> None:
-    """A report to the terminal, and JSON and HTML where they were asked for; each is made only if it is."""
-    if args.json != "-":
+    """A report to the terminal, and JSON, CSV and HTML where they were asked for; each is made only if it is."""
+    if shows_tables(args):
         print_report(report())
     if args.json is not None:
         write_json(args, data())
+    if args.csv is not None:
+        write_csv(args, [csv_text(rows()).encode()])
     if args.html is not None:
         write_page(args, page())
-        note(f"report: {args.html}")
+        say_written(args, "report", args.html)
+
+
+def shows_tables(args: argparse.Namespace) -> bool:
+    """Whether standard output is for tables."""
+    return not args.quiet and "-" not in (args.json, args.csv)
 
 
 def profile_target(path: str) -> Path:

@@ -36,4 +36,10 @@ def _paper(args: argparse.Namespace) -> None:
 
         return paper_page(result)
 
-    write_outputs(args, lambda: grid_dict(result), lambda: paper_report(result), page)
+    write_outputs(
+        args,
+        lambda: grid_dict(result),
+        lambda: paper_report(result),
+        page,
+        lambda: [cell.as_dict() for cell in result.cells],
+    )

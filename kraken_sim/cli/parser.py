@@ -40,11 +40,19 @@ def add_force(parser: Parser) -> None:
 
 
 def add_outputs(parser: Parser) -> None:
-    """`--json`, `--html` and `--force`, as most verbs have them; `output.write_outputs` serves them."""
+    """`--json`, `--csv`, `--html`, `--quiet`, `--force`, as most verbs have them; see `output.write_outputs`."""
     parser.add_argument("--json", metavar="FILE", help="write the result as JSON; - for standard output, no tables")
+    parser.add_argument("--csv", metavar="FILE", help="write the rows of the answer as CSV; - for standard output")
     parser.add_argument("--html", metavar="FILE", help="write a report that opens in any browser")
     add_plotly(parser)
+    add_quiet(parser)
     add_force(parser)
+
+
+def add_quiet(parser: argparse.ArgumentParser) -> None:
+    """`--quiet`, for what prints."""
+    text = "print no tables, and of what was written no line; only warnings and errors"
+    parser.add_argument("-q", "--quiet", action="store_true", help=text)
 
 
 def add_plotly(parser: argparse.ArgumentParser) -> None:
@@ -55,6 +63,14 @@ def add_plotly(parser: argparse.ArgumentParser) -> None:
         default="embedded",
         help="the library that draws a page's figures, 5 MB: in each page, or once beside all pages of a folder",
     )
+
+
+def add_selection(parser: argparse.ArgumentParser) -> None:
+    """`--where`, `--sort` and `--top`, for what has many rows; `explore.selection` reads them."""
+    text = "only rows like this, in the table and in --csv, such as 'batch_size>=8'; may be repeated"
+    parser.add_argument("--where", metavar="COLUMN=VALUE", action="append", default=[], help=text)
+    parser.add_argument("--sort", metavar="COLUMN", help="by this column, upwards; COLUMN:desc downwards")
+    parser.add_argument("--top", metavar="N", type=int, help="the first N rows")
 
 
 def add_architectures(parser: argparse.ArgumentParser) -> None:

@@ -36,4 +36,4 @@ def _procure(args: argparse.Namespace) -> None:
 
         return procure_page(result)
 
-    write_outputs(args, result.as_dict, lambda: procure_report(result), page)
+    write_outputs(args, result.as_dict, lambda: procure_report(result), page, lambda: result.records)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from kraken_sim.cli.settings import Setting
+    from kraken_sim.explore.selection import RowChoice
     from kraken_sim.files.strict_yaml import YamlDocument
     from kraken_sim.scenario.changes import FieldChange
     from kraken_sim.scenario.spec import Scenario
@@ -74,6 +75,17 @@ def _standard_input(argument: str) -> str:
         message = f"standard input is larger than {YAML_FILE.max_mib} MiB, the most of {YAML_FILE.kind}"
         raise InputError.single(argument, message)
     return text
+
+
+def selected(args: argparse.Namespace) -> RowChoice:
+    """The rows that `--where`, `--sort` and `--top` ask for.
+
+    Raises:
+        InputError: anything of it is wrong.
+    """
+    from kraken_sim.explore.selection import selection_of
+
+    return selection_of(args.where, args.sort, args.top)
 
 
 def asked_document(args: argparse.Namespace, defaults: Mapping[str, object] | None = None) -> YamlDocument:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from kraken_sim.cli.output import note, write_outputs
+from kraken_sim.cli.output import say_written, write_outputs
 from kraken_sim.cli.parser import add_outputs
 from kraken_sim.cli.question import asked_scenario
 from kraken_sim.cli.settings import add_question
@@ -50,19 +50,27 @@ def _run(args: argparse.Namespace) -> None:
 
         return prediction_page([prediction], advice=advice)
 
+    def rows() -> list[dict[str, Any]]:
+        from kraken_sim.predict.columns import prediction_record
+
+        return [prediction_record(prediction)]
+
     explained = {} if advice is None else {"overlap": advice.as_dict()}
-    write_outputs(args, lambda: {**prediction.as_dict(), **host_bound_data(prediction), **explained}, report, page)
+    write_outputs(
+        args, lambda: {**prediction.as_dict(), **host_bound_data(prediction), **explained}, report, page, rows
+    )
     if args.trace is not None:
-        _write_traces(prediction, Path(args.trace), force=args.force)
+        _write_traces(prediction, args)
 
 
-def _write_traces(prediction: Prediction, folder: Path, *, force: bool) -> None:
+def _write_traces(prediction: Prediction, args: argparse.Namespace) -> None:
     from kraken_sim.report.trace import trace_files, write_traces
 
+    folder = Path(args.trace)
     for path in trace_files(prediction, folder):
-        check_replaceable(path, "--trace", force=force)
+        check_replaceable(path, "--trace", force=args.force)
     try:
         files = write_traces(prediction, folder)
     except OSError as error:
         raise InputError.single("--trace", f"cannot be written: {error.strerror}", str(folder)) from None
-    note(f"traces: {', '.join(str(file) for file in files)}")
+    say_written(args, "traces", ", ".join(str(file) for file in files))

@@ -36,4 +36,4 @@ def _serve(args: argparse.Namespace) -> None:
 
         return serve_page(answer)
 
-    write_outputs(args, answer.as_dict, lambda: serve_report(answer), page)
+    write_outputs(args, answer.as_dict, lambda: serve_report(answer), page, lambda: answer.records)

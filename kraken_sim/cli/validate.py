@@ -42,4 +42,4 @@ def _validate(args: argparse.Namespace) -> None:
 
         return validation_page(result)
 
-    write_outputs(args, result.as_dict, lambda: validation_report(result), page)
+    write_outputs(args, result.as_dict, lambda: validation_report(result), page, lambda: result.as_dict()["passes"])

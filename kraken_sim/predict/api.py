@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from kraken_sim.architectures.registry import BASELINE, complete_kinds, kinds_named
 from kraken_sim.errors import InfeasibleError, InputError, check_is, closest, one_line_of
-from kraken_sim.predict.columns import prediction_columns, prediction_row
+from kraken_sim.predict.columns import prediction_record
 from kraken_sim.predict.pipeline import Predictor
 from kraken_sim.predict.records import Records
 from kraken_sim.profiles.profile import HardwareProfile
@@ -88,15 +88,8 @@ class Predictions(list["Prediction"]):
     @property
     def records(self) -> Records:
         """One flat row for each: architecture, kernel set, the columns of a sweep, the speed-ups."""
-        names = [name for name, _ in prediction_columns()]
         return Records(
-            {
-                "architecture": prediction.resolved.kind,
-                "kernels": prediction.scenario.runtime.kernels.value,
-                **dict(zip(names, prediction_row(prediction), strict=True)),
-                "speedup_percent": speedup,
-                "kernels_speedup_percent": by_kernels,
-            }
+            prediction_record(prediction) | {"speedup_percent": speedup, "kernels_speedup_percent": by_kernels}
             for prediction, speedup, by_kernels in zip(
                 self, self.speedups_percent, self.kernels_speedups_percent, strict=True
             )

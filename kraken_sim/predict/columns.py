@@ -40,6 +40,13 @@ def prediction_columns() -> tuple[tuple[str, str], ...]:
     return (*_NUMBERS, *own, ("num_events", INT))
 
 
+def prediction_record(prediction: Prediction) -> dict[str, Any]:
+    """A prediction as a flat row with the names of its columns: architecture, kernel set, then those of a sweep."""
+    names = [name for name, _ in prediction_columns()]
+    asked = {"architecture": prediction.resolved.kind, "kernels": prediction.scenario.runtime.kernels.value}
+    return asked | dict(zip(names, prediction_row(prediction), strict=True))
+
+
 def prediction_row(prediction: Prediction) -> tuple[Any, ...]:
     """A prediction in the order of `prediction_columns`."""
     totals, memory, reports = prediction.totals, prediction.memory, prediction.resolved.reports()

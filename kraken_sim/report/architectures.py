@@ -99,13 +99,22 @@ def architecture_sentences(answer: ArchitectureAnswer) -> list[str]:
     return sentences + [f"{kind} is not possible: {why}" for kind, why in answer.impossible.items()]
 
 
-def architectures_report(answers: Sequence[ArchitectureAnswer]) -> RenderableType:
-    """For each question the architectures, the fastest first, with what they cost and why."""
+def architectures_report(
+    answers: Sequence[ArchitectureAnswer], rows: Sequence[Sequence[int]] | None = None
+) -> RenderableType:
+    """For each question the architectures, the fastest first, with what they cost and why.
+
+    Args:
+        answers: one a question.
+        rows: of each answer the architectures that its tables show, in order; default: all.
+    """
     parts: list[RenderableType] = []
-    for answer in answers:
+    for index, answer in enumerate(answers):
+        shown = range(len(answer.rivals)) if rows is None else rows[index]
+        gains = gains_table(answer.rivals, f"{ARCHITECTURE_TITLE}: {question(answer.scenario)}")
         parts += [
-            gains_table(answer.rivals, f"{ARCHITECTURE_TITLE}: {question(answer.scenario)}").rich(),
-            accounts_table(answer.rivals).rich(),
+            gains.with_rows(shown).rich(),
+            accounts_table(answer.rivals).with_rows(shown).rich(),
             *architecture_sentences(answer),
         ]
     return Group(*parts)

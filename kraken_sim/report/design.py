@@ -8,26 +8,29 @@ from rich.console import Group
 
 from kraken_sim.report.explore import percent, sureness
 from kraken_sim.report.page import TextTable
-from kraken_sim.units import format_seconds
+from kraken_sim.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import RenderableType
 
-    from kraken_sim.explore.design.search import SearchResult
+    from kraken_sim.explore.design.search import Evaluated, SearchResult
 
 MOST_ROWS: Final = 20
 """Designs that a table shows at most."""
 
 
-def design_report(result: SearchResult) -> RenderableType:
-    """How it was searched, the front, and how sure its fastest is."""
-    return Group(front_grid(result).rich(), *search_sentences(result))
+def design_report(result: SearchResult, chosen: Sequence[Evaluated] | None = None) -> RenderableType:
+    """How it was searched, the front or the designs chosen of all, and how sure its fastest is."""
+    return Group(front_grid(result, chosen).rich(), *search_sentences(result))
 
 
-def front_grid(result: SearchResult) -> TextTable:
-    """The front, at most `MOST_ROWS` of it."""
+def front_grid(result: SearchResult, chosen: Sequence[Evaluated] | None = None) -> TextTable:
+    """The front, at most `MOST_ROWS` of it; or designs chosen of all."""
+    items = result.front[:MOST_ROWS] if chosen is None else chosen
     columns = ["architecture", "machine", "layers", "width", "heads (q/kv x dim)", "FFN", "channels"]
-    columns += ["TPOT" if _decodes(result) else "TTFT", "90 % interval", "parameters", "GB/GPU", "J/step"]
+    columns += ["TPOT" if _decodes(result) else "TTFT", "90 % interval", "parameters", "memory a GPU", "J a step"]
     whole = any(item.tpot_s is not None for item in result.front)
     good = any(item.goodput_per_s is not None for item in result.front)
     columns += ["TPOT"] if whole else []
@@ -36,7 +39,7 @@ def front_grid(result: SearchResult) -> TextTable:
     if priced:
         columns.append(f"{result.request.currency}/M tokens")
     rows = []
-    for item in result.front[:MOST_ROWS]:
+    for item in items:
         design = item.design
         row = [
             design.kind,
@@ -49,14 +52,15 @@ def front_grid(result: SearchResult) -> TextTable:
             format_seconds(item.latency_s),
             f"{format_seconds(item.low_s, 3)} to {format_seconds(item.high_s, 3)}",
             f"{item.num_parameters / 1e9:.2f} B",
-            f"{1e-9 * item.memory_bytes:.3g}",
+            format_bytes(item.memory_bytes, 3),
             f"{item.energy_j:.3g}",
             *([format_seconds(item.tpot_s, 3)] if item.tpot_s is not None else []),
             *([f"{item.goodput_per_s:.3g}"] if item.goodput_per_s is not None else []),
         ]
         rows.append([*row, f"{item.cost:.3g}"] if priced and item.cost is not None else row)
     listed = ", ".join(objective.value for objective in result.request.objectives)
-    return TextTable(f"{result.request.name}: nothing else is better in all of {listed}", columns, rows, num_left=2)
+    title = f"nothing else is better in all of {listed}" if chosen is None else f"{len(rows)} designs chosen of all"
+    return TextTable(f"{result.request.name}: {title}", columns, rows, num_left=2)
 
 
 def _decodes(result: SearchResult) -> bool:

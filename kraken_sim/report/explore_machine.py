@@ -65,11 +65,17 @@ def degree_sentences(answer: DegreeAnswer) -> list[str]:
     return sentences
 
 
-def degree_report(answers: Sequence[DegreeAnswer]) -> RenderableType:
-    """Every architecture on every degree, and the best by latency and by throughput."""
+def degree_report(answers: Sequence[DegreeAnswer], rows: Sequence[Sequence[int]] | None = None) -> RenderableType:
+    """Every architecture on every degree, and the best by latency and by throughput.
+
+    Args:
+        answers: one a question.
+        rows: of each answer those that its table shows, in order; default: all.
+    """
     parts: list[RenderableType] = []
-    for answer in answers:
-        parts += [degree_grid(answer).rich(), *degree_sentences(answer)]
+    for index, answer in enumerate(answers):
+        grid = degree_grid(answer)
+        parts += [(grid if rows is None else grid.with_rows(rows[index])).rich(), *degree_sentences(answer)]
     return Group(*parts)
 
 
@@ -126,9 +132,12 @@ def _ending(bandwidth_bytes_per_s: float | None, fastest: float) -> str:
     return text if bandwidth_bytes_per_s < fastest else f"{text} or more"
 
 
-def interconnect_report(answers: Sequence[InterconnectAnswer]) -> RenderableType:
-    """The speed-up over bandwidth and where it meets the threshold."""
+def interconnect_report(
+    answers: Sequence[InterconnectAnswer], rows: Sequence[Sequence[int]] | None = None
+) -> RenderableType:
+    """The speed-up over bandwidth and where it meets the threshold; `rows` as of `degree_report`."""
     parts: list[RenderableType] = []
-    for answer in answers:
-        parts += [interconnect_grid(answer).rich(), *interconnect_sentences(answer)]
+    for index, answer in enumerate(answers):
+        grid = interconnect_grid(answer)
+        parts += [(grid if rows is None else grid.with_rows(rows[index])).rich(), *interconnect_sentences(answer)]
     return Group(*parts)

@@ -24,6 +24,10 @@ class TextTable(TableText):
         """For the terminal, in whatever width it has."""
         return Fitted(self)
 
+    def with_rows(self, numbers: Sequence[int]) -> TextTable:
+        """The table with some of its rows, in this order."""
+        return self._replace(rows=[self.rows[number] for number in numbers], total=False, groups=())
+
 
 @dataclass(frozen=True, slots=True)
 class Bullets:

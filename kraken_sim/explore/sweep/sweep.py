@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from kraken_sim.errors import SHOWN, InputError
+from kraken_sim.explore.selection import RowChoice
 from kraken_sim.explore.sweep.plan import MOST_POINTS, Plan, load_plan, plan_of
 from kraken_sim.explore.sweep.rows import Evaluator
 from kraken_sim.explore.sweep.runners import run_chunks
 from kraken_sim.explore.sweep.store import decode, opened, read_results
+from kraken_sim.explore.sweep.table import csv_of
+from kraken_sim.files.whole import write_whole
 from kraken_sim.predict.records import Records
 from kraken_sim.profiles.load import load_profile
 
@@ -76,7 +79,8 @@ def sweep(
 
     Args:
         scenario: a mapping of a scenario's shape, or the path of a file.
-        out: a Parquet file to stream the results to, and to go on with after an interruption; default: none.
+        out: a Parquet file to stream the results to, and to go on with after an interruption; of a name in `.csv` that
+            file lies beside the CSV; default: none.
         jobs: processes; default: as many as cores.
         cluster: `dask://host:port` or `ray://host:port` to run on instead.
         yes: run however many points there are.
@@ -94,8 +98,11 @@ def sweep(
     if out is None:
         found = sorted(run_chunks(plan, range(plan.num_chunks), jobs=jobs, cluster=cluster))
         return SweepResult(pa.concat_tables(decode(data) for _, _, data in found))
-    run_to_file(plan, Path(out), jobs=jobs, cluster=cluster)
-    return SweepResult(read_results(Path(out)))
+    file = Path(out).with_suffix(".parquet") if Path(out).suffix == ".csv" else Path(out)
+    run_to_file(plan, file, jobs=jobs, cluster=cluster)
+    if file != Path(out):
+        write_whole(Path(out), csv_of(file, RowChoice()))
+    return SweepResult(read_results(file))
 
 
 def run_to_file(
