@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import sys
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from kraken_sim.cli import main
 from kraken_sim.explore.architectures import side_by_side
 from kraken_sim.predict.api import compare
 from kraken_sim.predict.api import simulate as predict
@@ -70,11 +72,33 @@ def test_a_table_of_few_rows_and_many_columns_is_turned() -> None:
     assert ["a", "12.34", "ms", "56.78", "us"] in lines
 
 
+def test_a_table_without_rows_says_so() -> None:
+    assert drawn(TextTable("What there is", ["a", "b"], []).rich(), 80).split() == ["What", "there", "is:", "none"]
+
+
 def test_markup_in_cells_is_text() -> None:
     table = TextTable("[bold]", ["[red]name"], [["[link=x]y[/link]"]])
     assert {"[bold]", "[red]name", "[link=x]y[/link]"} <= set(
         drawn(table.rich(), 80).replace("┃", " ").replace("│", " ").split()
     )
+
+
+def test_a_collective_in_a_narrow_terminal_has_its_intervals_and_in_a_pipe_the_columns_of_nccl_tests(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["collective", "all_reduce", "--hardware", "h100-sxm-x8", "-b", "1M", "-e", "2M"]
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "dumb")  # no styles
+    assert main(asked) == 0
+    piped = capsys.readouterr().out
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert main(asked) == 0
+    narrow = capsys.readouterr().out
+    assert piped.startswith("# all_reduce on 8 GPUs")
+    assert max(map(len, narrow.splitlines())) <= 80 < max(map(len, piped.splitlines()))
+    [first] = [line.split() for line in piped.splitlines() if line.split()[:1] == ["1048576"]]
+    assert f"1.049 MB  {float(first[5]):.4g} us" in narrow
+    assert f"{float(first[-2]):.3g} us to {float(first[-1]):.3g} us" in narrow
 
 
 @pytest.fixture(scope="module")

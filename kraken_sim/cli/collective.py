@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING
 
-from kraken_sim.cli.output import say_written, shows_tables, write_csv, write_json, write_page
+from kraken_sim.cli.output import print_report, say_written, shows_tables, write_csv, write_json, write_page
 from kraken_sim.cli.parser import add_outputs
 from kraken_sim.cli.streams import put
 from kraken_sim.errors import InputError
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from kraken_sim.cli.parser import Parser
     from kraken_sim.measurements.nccl_tests import MeasuredCollective
     from kraken_sim.profiles.profile import HardwareProfile
+    from kraken_sim.standalone.collective_table import CollectiveTable
     from kraken_sim.standalone.one_op import CollectiveOpSpec
     from kraken_sim.standalone.same_question import Comparable
 
@@ -91,9 +94,7 @@ def _collective(args: argparse.Namespace) -> None:
     except InputError as error:
         raise _as_options(error) from None
     if shows_tables(args):
-        from kraken_sim.report.collective import collective_text
-
-        put(collective_text(table))
+        _show(table)
     if args.json is not None:
         write_json(args, table.as_dict())
     if args.csv is not None:
@@ -103,6 +104,18 @@ def _collective(args: argparse.Namespace) -> None:
 
         write_page(args, collective_page(table))
         say_written(args, "report", args.html)
+
+
+def _show(table: CollectiveTable) -> None:
+    """nccl-tests' columns, for files and pipes always; a narrower terminal gets what it has room for."""
+    from kraken_sim.report.collective import NCCL_TESTS_WIDTH, collective_grid, collective_sentences, collective_text
+
+    if not sys.stdout.isatty() or get_terminal_size().columns >= NCCL_TESTS_WIDTH:
+        put(collective_text(table))
+        return
+    from rich.console import Group
+
+    print_report(Group(collective_grid(table).rich(), *collective_sentences(table)))
 
 
 def _sizes(args: argparse.Namespace, begin: int, end: int) -> list[int]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from kraken_sim.report.page import TextTable
+from kraken_sim.units import format_bandwidth, format_bytes, format_seconds
 
 if TYPE_CHECKING:
     from kraken_sim.standalone.collective_table import CollectiveRow, CollectiveTable
@@ -14,6 +17,12 @@ _HEAD = (
 _UNITS = f"#{'(B)':>11}{'(elements)':>14}{'':>26}{'(us)':>9}{'(GB/s)':>8}{'(GB/s)':>8}"
 _INTERVAL = f"{'from':>10}{'to':>9}"
 _INTERVAL_UNITS = f"{'(us)':>10}{'(us)':>9}"
+_GB: Final = 1e9
+"""Bytes of a gigabyte; a definition."""
+
+NCCL_TESTS_WIDTH: Final = 129
+"""Characters of a line of nccl-tests' columns with an interval; one beside measurements is longer."""
+
 _LONGEST = 160
 """Characters of a note; a choice of ours."""
 
@@ -43,6 +52,43 @@ def collective_text(table: CollectiveTable) -> str:
     lines += [_note("Never measured", text) for text in table.unmeasured]
     lines += [_note("Warning", text) for text in table.warnings]
     return "\n".join(lines) + "\n"
+
+
+def collective_grid(table: CollectiveTable) -> TextTable:
+    """The same for a terminal that has no room for nccl-tests' columns."""
+    measured = bool(table.errors)
+    columns = ["size", "time", "90 % interval", "algbw", "busbw", "algorithm, protocol, channels"]
+    columns += ["measured", "error"] if measured else []
+    rows = []
+    for row in table.rows:
+        cells = [
+            format_bytes(row.size_bytes),
+            format_seconds(row.time_s),
+            f"{format_seconds(row.low_s, 3)} to {format_seconds(row.high_s, 3)}",
+            format_bandwidth(row.algbw_gb_per_s * _GB),
+            format_bandwidth(row.busbw_gb_per_s * _GB),
+            f"{row.algorithm} {row.protocol} {row.channels}",
+        ]
+        if measured:
+            known = row.measured_s is not None and row.error is not None
+            cells += (
+                [format_seconds(row.measured_s or 0.0), f"{100.0 * (row.error or 0.0):+.1f} %"] if known else ["", ""]
+            )
+        rows.append(cells)
+    return TextTable(f"{table.op} on {table.num_devices} GPUs of {table.hardware}, {table.library}", columns, rows)
+
+
+def collective_sentences(table: CollectiveTable) -> list[str]:
+    """What stands below the table."""
+    lines = [f"Average bus bandwidth: {format_bandwidth(table.average_busbw_gb_per_s * _GB)}."]
+    worst = table.worst
+    if table.mean_error is not None and worst is not None and worst.error is not None:
+        lines.append(
+            f"Mean error: {100.0 * table.mean_error:.1f} % of {len(table.errors)} measurements, worst "
+            f"{100.0 * worst.error:+.1f} % at {format_bytes(worst.size_bytes)}."
+        )
+    lines += [f"Never measured: {text}" for text in table.unmeasured]
+    return lines + [f"Warning: {text}" for text in table.warnings]
 
 
 def _line(row: CollectiveRow) -> str:

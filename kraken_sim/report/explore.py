@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rich.console import Group
 
 from kraken_sim.explore.channels import DEFAULT
+from kraken_sim.explore.sensitivity import speedup_interval
 from kraken_sim.report.page import TextTable
 from kraken_sim.units import format_seconds
 
@@ -64,14 +65,16 @@ def _channel_names(answers: Sequence[ChannelAnswer]) -> list[str]:
 def channels_grid(answers: Sequence[ChannelAnswer]) -> TextTable:
     """Latency by channels, a row an answer."""
     names = _channel_names(answers)
-    columns = ["machine", "model", "tokens", *names, "best", "gain over default", "probability"]
+    columns = ["machine", "model", "tokens", *names, "best", "gain over default", "its 90 % interval", "probability"]
     rows = []
     for answer in answers:
         latencies = answer.decision.latencies_s
         times = [format_seconds(latencies[name]) if name in latencies else "" for name in names]
         head = [answer.scenario.hardware, model_name(answer.scenario), str(answer.scenario.context_length)]
         probability = percent(answer.decision.probability[answer.best], 0)
-        rows.append([*head, *times, answer.best, percent(answer.gain), probability])
+        default, best = (answer.decision.predictions[name] for name in (DEFAULT, answer.best))
+        span = "" if best is default else span_percent(speedup_interval(default, best))
+        rows.append([*head, *times, answer.best, percent(answer.gain), span, probability])
     return TextTable(f"{CHANNELS_TITLE}: latency by most channels", columns, rows, num_left=3)
 
 

@@ -47,7 +47,7 @@ def paper_report(result: GridResult) -> RenderableType:
 def _cells_table(result: GridResult) -> Fitted:
     columns = ["model", "devices", "tokens", "width a sub-layer", *(f"{kind} TTFT" for kind in KINDS)]
     for kind in (PARALLEL, KRAKEN):
-        columns += [f"{kind} speed-up", "its 90 % interval"]
+        columns += [f"{kind} speed-up", f"{kind}, 90 % interval"]
     columns += ["AllReduce of standard", *(f"{name} speed-up" for name in result.cells[0].others)]
     rows = []
     for cell in result.cells:

@@ -55,6 +55,9 @@ class Fitted:
     def __rich_console__(self, _: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         """Title, table or tables, prose that had no room; between blank lines."""
         yield Text()
+        if not self.table.rows:
+            yield Text(f"{self.table.title}: none" if self.table.title else "none")
+            return
         if self.table.title:
             yield Text(self.table.title, style="italic")
         yield from _layout(self.table, options.max_width)
