@@ -25,7 +25,7 @@ ARCHITECTURE_TITLE: Final = "Which architecture"
 def gains_table(rivals: Sequence[Rival], title: str) -> TextTable:
     """A row for each: latency, gain with its interval, at equal parameters, and the probability that it is fastest."""
     columns = ["architecture", "parameters", "width", metric_of(rivals[0].prediction), "90 % interval", "speed-up"]
-    columns += ["its 90 % interval", "at equal parameters", "fastest: probability", "quality"]
+    columns += ["speed-up, 90 % interval", "at equal parameters", "fastest: probability", "quality"]
     return TextTable(title, columns, [_gain_row(rival) for rival in rivals])
 
 

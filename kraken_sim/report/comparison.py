@@ -91,7 +91,7 @@ def _sets_table(predictions: Predictions, rivals: Sequence[Rival]) -> TextTable:
     sets = predictions.kernel_sets
     against = f"against {sets[0]}"
     columns = ["architecture", "parameters", "width", metric_of(predictions[0]), "90 % interval"]
-    columns += ["speed-up", "its 90 % interval", against, f"90 %, {against}"]
+    columns += ["speed-up", "speed-up, 90 % interval", against, f"90 %, {against}"]
     first = {rival.kind: rival.prediction for rival in reversed(rivals)}
     rows: list[list[str]] = []
     groups = []

@@ -65,7 +65,7 @@ def _channel_names(answers: Sequence[ChannelAnswer]) -> list[str]:
 def channels_grid(answers: Sequence[ChannelAnswer]) -> TextTable:
     """Latency by channels, a row an answer."""
     names = _channel_names(answers)
-    columns = ["machine", "model", "tokens", *names, "best", "gain over default", "its 90 % interval", "probability"]
+    columns = ["machine", "model", "tokens", *names, "best", "gain over default", "gain, 90 % interval", "probability"]
     rows = []
     for answer in answers:
         latencies = answer.decision.latencies_s
