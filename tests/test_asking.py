@@ -158,6 +158,18 @@ def test_explore_asks_every_combination_of_options_on_top_of_a_file(
     assert [(item["batch_size"], item["context_length"]) for item in answers] == [(1, 32), (1, 64), (2, 32), (2, 64)]
 
 
+def test_standard_input_answers_every_combination_of_options(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(FILE.encode())))
+    asked = ("explore", "architecture", "-", "--architectures", "kraken", "--context-length", "32", "64")
+    assert [item["context_length"] for item in answer(capsys, *asked)] == [32, 64]
+
+
+def test_a_list_makes_a_sweep_which_is_no_one_scenario(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "is a sweep of 2 points" in problems(capsys, "run", *SHORT, "--set", "batch_size=[1, 2]")
+
+
 def test_several_values_of_an_option_are_swept(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     out = tmp_path / "out.parquet"
     lengths = ["--context-length", "32", "64", "--architecture", "standard", "kraken"]

@@ -88,40 +88,44 @@ def selected(args: argparse.Namespace) -> RowChoice:
     return selection_of(args.where, args.sort, args.top)
 
 
-def asked_document(args: argparse.Namespace, defaults: Mapping[str, object] | None = None) -> YamlDocument:
+def asked_document(
+    args: argparse.Namespace, defaults: Mapping[str, object] | None = None, base: YamlDocument | None = None
+) -> YamlDocument:
     """The scenario's document with what options and `--set` change; several values of an option as a list.
 
     Args:
         args: those of `add_question`.
         defaults: fields where there is no file.
+        base: what was read of SCENARIO; default: it is read.
 
     Raises:
         InputError: the file can't be read, or a change is none.
     """
     from kraken_sim.scenario.changes import with_changes
 
-    document = document_of(args.scenario, "SCENARIO")
+    document = document_of(args.scenario, "SCENARIO") if base is None else base
     if args.scenario is None:
         document = replace(document, data={"name": _name(args), **(defaults or {})})
     return with_changes(document, given_changes(args, document))
 
 
-def asked_scenario(args: argparse.Namespace) -> Scenario:
-    """The one scenario that is asked about.
+def asked_scenario(
+    args: argparse.Namespace, defaults: Mapping[str, object] | None = None, base: YamlDocument | None = None
+) -> Scenario:
+    """The one scenario that is asked about; arguments as of `asked_document`.
 
     Raises:
         InputError: all that is wrong with the file and the options; of a sweep, that it is one.
     """
     from kraken_sim.scenario.spec import load_scenario
 
-    document = asked_document(args)
+    document = asked_document(args, defaults, base)
     try:
         return load_scenario(document)
     except InputError as error:
         if (points := _points_of_a_sweep(document)) is not None:
-            message = (
-                f"is a sweep of {points:,} points, not one scenario; run kraken-sim sweep {args.scenario} --out FILE"
-            )
+            what, name = f"is a sweep of {points:,} points, not one scenario", args.scenario or "..."
+            message = f"{what}; run kraken-sim sweep {name} --out FILE"
             raise InputError.single("SCENARIO", message, args.scenario) from None
         raise error from None
 
@@ -133,20 +137,9 @@ def asked_scenarios(args: argparse.Namespace, defaults: Mapping[str, object]) ->
         InputError: see `asked_scenario`.
     """
     given = {setting.name: value for setting, value in _given(args) if isinstance(value, list)}
-    found = []
-    for values in product(*given.values()):
-        one = vars(args) | dict(zip(given, values, strict=True))
-        found.append(_one_of(args, one, defaults))
-    return found
-
-
-def _one_of(args: argparse.Namespace, values: Mapping[str, Any], defaults: Mapping[str, object]) -> Scenario:
-    one = type(args)(**values)
-    if one.scenario is not None:
-        return asked_scenario(one)
-    from kraken_sim.scenario.spec import load_scenario
-
-    return load_scenario(asked_document(one, defaults))
+    base = document_of(args.scenario, "SCENARIO")
+    each = (vars(args) | dict(zip(given, values, strict=True)) for values in product(*given.values()))
+    return [asked_scenario(type(args)(**one), defaults, base) for one in each]
 
 
 def _given(args: argparse.Namespace) -> Iterator[tuple[Setting, Any]]:
