@@ -38,6 +38,15 @@ def scenario(folder: Path, name: str = "small") -> str:
     return str(file)
 
 
+def part_of(measured: Path, folder: Path, *kinds: str) -> str:
+    """The header of a measurement file and its first records of these kinds: enough for an output to be written."""
+    header, *lines = measured.read_text(encoding="utf-8").splitlines(keepends=True)
+    wanted = [line for line in lines if line.startswith(tuple(f'{{"kind":"{kind}"' for kind in kinds))]
+    file = folder / "measured.jsonl"
+    file.write_text("".join([header, *wanted[:50]]), encoding="utf-8")
+    return str(file)
+
+
 def datasheet(folder: Path) -> str:
     file = folder / "sheet.yaml"
     file.write_text(f"description: the same again\nbase: {BASE}\n", encoding="utf-8")
@@ -60,10 +69,16 @@ COMMANDS = {
     "profiles show": lambda folder: ["profiles", "show", BASE, "--html", str(folder / "out" / "p.html")],
     "paper": lambda folder: ["paper", "--json", str(folder / "out" / "p.json")],
     "procure": lambda folder: ["procure", "assistant_purchase", "--json", str(folder / "out" / "p.json")],
-    "design": lambda folder: ["explore", "design", "13b-on-h100_design", "--json", str(folder / "out" / "d.json")],
-    "validate": lambda folder: ["validate", str(PASSES), "--json", str(folder / "out" / "v.json")],
+    "design": lambda folder: [
+        *("explore", "design", "13b-on-h100_design", "--max-evaluations", "3"),
+        *("--json", str(folder / "out" / "d.json")),
+    ],
+    "validate": lambda folder: [
+        *("validate", part_of(PASSES, folder, "pass"), "--json", str(folder / "out" / "v.json")),
+    ],
     "calibrate": lambda folder: [
-        *("calibrate", str(MEASURED), "--base", "h200-sxm-x2", "--out", str(folder / "out" / "c.yaml")),
+        *("calibrate", part_of(MEASURED, folder, "memory_bound"), "--base", "h200-sxm-x2"),
+        *("--out", str(folder / "out" / "c.yaml")),
     ],
     "collective": lambda folder: [
         *("collective", "all_reduce", "--hardware", BASE, "--html", str(folder / "out" / "c.html")),

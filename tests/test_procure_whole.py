@@ -113,6 +113,7 @@ def test_nothing_that_keeps_the_limits_names_the_nearest_that_would_be_kept() ->
         ({"load": {"requests_per_s": 5, "prompts_per_s": 5}}, "prompts_per_s"),
         ({"load": {"prompts_per_s": 5, "growth": 0.5}}, "growth"),
         ({"load": {"requests_per_s": 5, "growth": -1}}, "growth"),
+        ({"load": {"requests_per_s": 1e300}}, "load.requests_per_s: line 1"),
         ({"workloads": [{**CHAT, "output_tokens": None}]}, "workloads.0.output_tokens"),
         ({"load": {"prompts_per_s": 5}, "what_if": [{"name": "x", "disaggregated": "1 GB/s"}]}, "what_if.0.disaggreg"),
         ({"what_if": [{"name": "x"}]}, "what_if.0.name"),

@@ -49,13 +49,17 @@ def _standard() -> ArchitectureSpec:
     return standard
 
 
+Rate = Annotated[float, Field(ge=1e-6, le=1e9)]
+"""Requests a second: from one in twelve days to more than all of mankind asks; a limit of ours."""
+
+
 class LoadSpec(FileModel):
     """How many prompts come, and how full replicas may be."""
 
-    prompts_per_s: Amount | None = Field(
+    prompts_per_s: Rate | None = Field(
         default=None, description="Prompts alone, of all workloads together, at the busiest time.", examples=[50]
     )
-    requests_per_s: Amount | None = Field(
+    requests_per_s: Rate | None = Field(
         default=None, description="Whole answers instead, which are simulated with their output_tokens.", examples=[20]
     )
     growth: Annotated[float, Field(ge=0.0, le=1000.0)] = Field(
