@@ -153,6 +153,25 @@ def test_what_differs_within_the_question_is_a_warning(
     assert f"# Warning              : {warning}"[:100] in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("header", "row", "words"),
+    [
+        ("size,time_us", f"{'9' * 5000},5", "line 2: needs a size"),
+        ("size,time_us", f"{'9' * 200_000},5", "line 2: is no line of CSV"),
+        ("size,time_us", "1_0,5", "line 2: size and time must be numbers"),
+        ("size,time_us", "8,٥", "line 2: size and time must be numbers"),
+        ("size,time_us,time_us", "8,5,6", "line 1: the column time_us stands there twice"),
+        ("size,time_us", "8,5\n" * 10_001, "has 10,001 measurements; 10,000 are the most"),
+    ],
+)
+def test_tables_that_cannot_be_are_refused_with_the_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], header: str, row: str, words: str
+) -> None:
+    file = write(tmp_path / "t.csv", f"{header}\n{row}\n")
+    assert main(["collective", "all_reduce", "--hardware", "h200-sxm-x8", "--against", file]) == 2
+    assert words in capsys.readouterr().err
+
+
 def test_the_version_that_was_measured_may_be_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = write(tmp_path / "a.txt", output(["a"] * 8, version="2.27.7"))
     assert compared(capsys, *H100, "--against", file, "--nccl-version", "2.27")["warnings"] == []

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 DEFAULT_BEGIN, DEFAULT_END, DEFAULT_FACTOR = "8", "512M", 2.0
 """The range of sizes without options: from 8 bytes, doubling, as in nccl-tests' examples."""
 
+MOST_MEASURED = 10_000
+"""Measurements that a table compares, which takes half a millisecond each; a limit of ours."""
+
 DEFAULT_DTYPE = "float"
 """The type of elements without an option, as in nccl-tests."""
 
@@ -148,6 +151,9 @@ def _between(
     if not chosen:
         files = ", ".join(args.against)
         raise InputError.single("--against", f"has no size between {low} and {high} bytes", files, "-b 8 -e 1G")
+    if len(chosen) > MOST_MEASURED:
+        message = f"has {len(chosen):,} measurements; {MOST_MEASURED:,} are the most"
+        raise InputError.single("--against", message, ", ".join(args.against), "-b 1M -e 1G, or --where COLUMN=VALUE")
     return chosen
 
 

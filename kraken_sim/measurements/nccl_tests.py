@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from kraken_sim.costs.collectives.kinds import collective_kind
 from kraken_sim.errors import InputError, closest
 from kraken_sim.files.bounded import TIMES_FILE, read_text
+from kraken_sim.files.digits import plain_count, plain_number
 from kraken_sim.measurements.nccl_tests_header import RunSaid, starts_run, untagged, with_line
 
 if TYPE_CHECKING:
@@ -150,8 +151,8 @@ class _Columns:
     def rest(self, words: Sequence[str]) -> dict[str, Any]:
         """What else a row says, where it does."""
         found: dict[str, Any] = {"type": words[2], "redop": words[3] if self._has("redop") else None}
-        if words[1].isdigit():
-            found["count"] = int(words[1])
+        if (count := plain_count(words[1])) is not None:
+            found["count"] = count
         again = self.time(words) + 4
         if again < len(words) and (not self.names or self.names[again : again + 1] == ("time",)):
             found["in_place_s"] = _seconds(words[again])
@@ -163,21 +164,17 @@ class _Columns:
 
 def _seconds(text: str) -> float | None:
     """A time in us; None where nothing was measured, as in place of a collective that cannot be."""
-    try:
-        seconds = float(text) * 1e-6
-    except ValueError:
-        return None
-    return seconds if 0.0 < seconds < math.inf else None
+    micros = plain_number(text)
+    return micros * 1e-6 if micros is not None and 0.0 < micros < math.inf else None
 
 
 def _measurement(size: str, time: str, unit: float, number: int, line: str, source: str) -> MeasuredCollective:
-    try:
-        size_bytes, time_s = float(size), float(time) * unit
-    except ValueError:
-        raise _bad_line(number, "size and time must be numbers", line, source) from None
-    if not (size_bytes >= 1.0 and size_bytes == int(size_bytes) and time_s > 0.0 and math.isfinite(time_s)):
+    size_bytes, found = plain_number(size), plain_number(time)
+    if size_bytes is None or found is None:
+        raise _bad_line(number, "size and time must be numbers", line, source)
+    if not (1.0 <= size_bytes < math.inf and size_bytes.is_integer() and 0.0 < found * unit < math.inf):
         raise _bad_line(number, "needs a size of at least one byte and a time above zero", line, source)
-    return MeasuredCollective(int(size_bytes), time_s)
+    return MeasuredCollective(int(size_bytes), found * unit)
 
 
 def _read_csv(
@@ -185,7 +182,7 @@ def _read_csv(
 ) -> list[MeasuredCollective]:
     numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip() and not line.startswith("#")]
     header_number, header_line = numbered[0]
-    header = [name.strip() for name in next(csv.reader([header_line]))]
+    header = _cells(header_number, header_line, source)
     size, time = _column(header, SIZE_COLUMNS), _column(header, tuple(TIME_COLUMNS))
     if size is None or time is None:
         missing = "size" if size is None else "time"
@@ -196,9 +193,12 @@ def _read_csv(
         if name not in header:
             raise InputError.single("--where", f"no column {name}", name, header[0], closest(name, header), source)
     devices, op = _column(header, DEVICE_COLUMNS), _column(header, OP_COLUMNS)
+    for name in [*where, *(header[column] for column in (size, time, devices, op) if column is not None)]:
+        if header.count(name) > 1:
+            raise _bad_line(header_number, f"the column {name} stands there twice", header_line, source)
     found = []
     for number, line in numbered[1:]:
-        cells = [cell.strip() for cell in next(csv.reader([line]))]
+        cells = _cells(number, line, source)
         if len(cells) != len(header):
             raise _bad_line(number, f"has {len(cells)} cells, the header {len(header)}", line, source, header_line)
         if any(cells[header.index(name)] != value for name, value in where.items()):
@@ -210,6 +210,13 @@ def _read_csv(
         unit = TIME_COLUMNS[header[time].lower()]
         found.append(_measurement(cells[size], cells[time], unit, number, line, source))
     return found
+
+
+def _cells(number: int, line: str, source: str) -> list[str]:
+    try:
+        return [cell.strip() for cell in next(csv.reader([line]))]
+    except csv.Error as error:
+        raise _bad_line(number, f"is no line of CSV: {error}", line, source) from None
 
 
 def _column(header: Sequence[str], names: Sequence[str]) -> int | None:

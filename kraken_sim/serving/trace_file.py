@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import csv
 import json
-import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,6 +20,7 @@ import numpy as np
 
 from kraken_sim.errors import InputError
 from kraken_sim.files.bounded import Limit, read_text
+from kraken_sim.files.digits import plain_count, plain_number
 from kraken_sim.files.strict_json import parse_json
 from kraken_sim.serving.arrivals import Requests
 
@@ -39,11 +39,6 @@ EXAMPLE: Final = "arrival_s,prompt_tokens,output_tokens"
 _OWN: Final = ("arrival_s", "prompt_tokens", "output_tokens")
 _AZURE: Final = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
 _MOONCAKE: Final = ("timestamp", "input_length", "output_length")
-
-
-_NUMBER: Final = re.compile(r"[0-9]*[.]?[0-9]+(?:[.]|[eE][+-]?[0-9]+)?")
-_WHOLE: Final = re.compile(r"[0-9]{1,20}")
-"""Digits as files have them; Python's own readers take underscores and the digits of all scripts too."""
 
 
 def read_trace_file(path: str | Path, most: int | None = None) -> Requests:
@@ -132,9 +127,8 @@ def _json_rows(text: str) -> Iterator[TraceRow]:
 
 
 def _seconds(value: object, line: int) -> float:
-    text = str(value).strip()
-    found = float(text) if _NUMBER.fullmatch(text) else float("nan")
-    if not 0.0 <= found < float("inf"):
+    found = plain_number(str(value).strip())
+    if found is None or not 0.0 <= found < float("inf"):
         raise _error(line, "the arrival must be a number of at least 0", str(value)[:60])
     return found
 
@@ -150,8 +144,7 @@ def _timestamp(value: str, line: int) -> float:
 
 
 def _tokens(value: object, line: int, name: str, least: int) -> int:
-    text = str(value).strip()
-    found = int(text) if _WHOLE.fullmatch(text) else -1
-    if not least <= found <= LONGEST:
+    found = plain_count(str(value).strip())
+    if found is None or not least <= found <= LONGEST:
         raise _error(line, f"{name} must be a whole number from {least} to {LONGEST:,}", str(value)[:60])
     return max(1, found)
