@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from itertools import product
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -15,6 +17,11 @@ from kraken_sim.explore.design.search import search_designs
 from kraken_sim.explore.design.space import candidates
 from kraken_sim.predict.pipeline import Predictor
 from kraken_sim.profiles.load import load_profile
+from kraken_sim.program.formats import Quantization
+from kraken_sim.program.kernel_sets import KernelSet
+
+if TYPE_CHECKING:
+    from kraken_sim.scenario.spec import Scenario
 
 BASE = {"hardware": "h200-sxm-x2", "model": {"preset": "1.3B"}, "num_devices": 2, "context_length": 128}
 VARIED: dict[str, Any] = {
@@ -98,6 +105,33 @@ def test_an_interrupted_search_has_the_front_of_what_it_knows() -> None:
     result = search_designs(request(method="bounds"), interrupt)
     assert not result.complete
     assert result.front
+
+
+def test_number_formats_and_kernel_sets_are_searched_too() -> None:
+    llama = {"model_type": "llama", "num_hidden_layers": 8, "hidden_size": 2048, "num_attention_heads": 16}
+    llama |= {"num_key_value_heads": 4, "intermediate_size": 5632, "vocab_size": 32000}
+    search = {"kind": ["standard"], "quantization": [None, "fp8"], "kernels": ["pytorch", "serving"]}
+    asked = request(base={"model": llama, "phase": "decode"}, search=search, objectives=["tpot", "memory"])
+    assert [part.template for part in candidates(asked)] == [
+        replace(part.template, quantization=quantization, kernels=kernels)
+        for part, (quantization, kernels) in zip(
+            candidates(asked), product((None, Quantization.FP8), (KernelSet.PYTORCH, KernelSet.SERVING)), strict=True
+        )
+    ]
+    whole, bounded = (search_designs(asked.model_copy(update={"method": method})) for method in ("all", "bounds"))
+    assert [item.as_dict() for item in bounded.front] == [item.as_dict() for item in whole.front]
+    # Quantising costs kernels, which so small a model notices; it always needs less memory.
+    assert {(item.design.quantization, item.design.kernels) for item in whole.front} == {
+        (None, KernelSet.SERVING),
+        (Quantization.FP8, KernelSet.SERVING),
+    }
+    smallest = whole.front[-1]
+    assert smallest.design.label.endswith("2 x h200-sxm-x2, fp8, serving kernels")
+    assert smallest.latency_s == predict_one(smallest.design.scenario(asked.base))
+
+
+def predict_one(scenario: Scenario) -> float:
+    return Predictor().predict(scenario).latency_s
 
 
 def test_what_has_no_bound_is_not_searched_by_bounds() -> None:

@@ -99,6 +99,15 @@ def test_a_row_holds_plain_numbers() -> None:
         assert {type(value) for value in row} <= {int, float, type(None)}
 
 
+def test_equal_kernels_are_one_however_many_layers_are_simulated() -> None:
+    """Their errors are common, so the interval depends on it: some are in a layer that repeats, some before it."""
+    asked = {"hardware": "a100-sxm4-80gb-x8", "model": LLAMA, "num_devices": 2, "phase": "decode", "dtype": "float32"}
+    asked["runtime"] = {"launch": "eager", "kernels": "pytorch_composed"}
+    scenarios = [scenario_from({**asked, "context_length": length}) for length in range(100, 104)]
+    found = Predictor().predict_many(scenarios).answers
+    assert found == [prediction_row(Predictor().predict(scenario)) for scenario in scenarios]
+
+
 def test_points_of_one_structure_are_simulated_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """What pays: none of them is predicted by itself."""
     predict, sizes = Predictor.predict, []

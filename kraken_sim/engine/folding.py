@@ -32,7 +32,6 @@ from kraken_sim.engine.timeline import Fold, Span, SpanKind, Timeline
 from kraken_sim.engine.windows import PointsWindow, simulate_window, timed
 from kraken_sim.program.many import POINT, POINTS, where
 from kraken_sim.program.ops import Collective
-from kraken_sim.program.points import points_of
 from kraken_sim.program.program import COMM_STREAM, MAIN_STREAM
 
 if TYPE_CHECKING:
@@ -61,7 +60,7 @@ def fold(program: Program, machine: Machine, *, eager: bool) -> Timeline | None:
         SimulationError: see `simulate_ranks`.
     """
     cut = [pieces_of(segment.steps) for segment in program.segments]
-    num = points_of(program)
+    num = program.num_points
     walk = _Walk(machine, eager, POINTS if num else POINT, num)
     for segment, pieces in zip(program.segments, cut, strict=True):
         if pieces is None:

@@ -10,7 +10,6 @@ from kraken_sim.engine.streams import launches_of
 from kraken_sim.engine.timeline import Timeline
 from kraken_sim.errors import InfeasibleError
 from kraken_sim.program.many import OneByOneError
-from kraken_sim.program.points import points_of
 
 if TYPE_CHECKING:
     from kraken_sim.program.program import Program
@@ -33,7 +32,7 @@ def run(program: Program, machine: Machine, *, eager: bool, exact: bool = False)
         timeline = fold(program, machine, eager=eager)
         if timeline is not None:
             return timeline
-    if points_of(program):
+    if program.num_points:
         message = f"streams of {program.name} are never idle together, so points of it go one by one"
         raise OneByOneError(message)
     num_ranks = program.num_devices if exact else 1

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from kraken_sim.costs.memory_bound import kind_of
 from kraken_sim.engine.clock import PS_PER_S
 from kraken_sim.engine.timeline import SpanKind
-from kraken_sim.program.many import is_many, maths_for
+from kraken_sim.program.many import POINTS, maths_for
 from kraken_sim.program.ops import Attention, Collective, Gemm
 from kraken_sim.program.program import MAIN_STREAM, Category
 
@@ -116,7 +116,7 @@ def totals(timeline: Timeline) -> Totals:
         duration_s = (span.end_ps - span.start_ps) / PS_PER_S
         if span.stream != MAIN_STREAM:
             if span.kind is SpanKind.COLLECTIVE:
-                _add(found.kernels_s, "contention", span.op, duration_s * weight)
+                _add(found.kernels_s, "contention", span.op, duration_s * weight, maths)
                 found.beside_s = found.beside_s + duration_s * weight
                 found.alone_s = found.alone_s + span.alone_s * weight
                 found.collective_slowdown_s = found.collective_slowdown_s + (duration_s - span.alone_s) * weight
@@ -147,7 +147,7 @@ def _charge(found: Totals, span: Span, duration_s: Sizes, slice_s: Sizes, weight
         found.alone_s = found.alone_s + alone_s * weight
         block = "collectives"
     if span.op is not None:
-        _add(found.kernels_s, constants_of_op(span.op), span.op, maths.minimum(alone_s, duration_s) * weight)
+        _add(found.kernels_s, constants_of_op(span.op), span.op, maths.minimum(alone_s, duration_s) * weight, maths)
     waited_s = slice_s - duration_s
     found.host_wait_s = found.host_wait_s + waited_s * weight * (span.start_ps == span.queued_ps)
     blocks_s[block] = blocks_s[block] + maths.minimum(alone_s, duration_s) * weight
@@ -155,7 +155,7 @@ def _charge(found: Totals, span: Span, duration_s: Sizes, slice_s: Sizes, weight
     blocks_s["launch"] = blocks_s["launch"] + maths.maximum(0.0, waited_s) * weight
 
 
-def _add(kernels_s: dict[str, dict[object, float]], name: str, op: object, seconds: Sizes) -> None:
+def _add(kernels_s: dict[str, dict[object, float]], name: str, op: object, seconds: Sizes, maths: Maths) -> None:
     own = kernels_s.setdefault(name, {})
-    key = id(op) if is_many(seconds) else op
+    key = id(op) if maths is POINTS else op
     own[key] = own.get(key, 0.0) + seconds

@@ -24,7 +24,7 @@ from kraken_sim.predict.memo import Memo
 from kraken_sim.program.kernel_sets import CardLoad
 from kraken_sim.program.many import POINTS, apart, maths_for, part_of, stacked, where
 from kraken_sim.program.ops import Attention, Collective, Gemm
-from kraken_sim.program.points import groups_alike, num_points, ops_of_points, points_of
+from kraken_sim.program.points import groups_alike, num_points, ops_of_points
 from kraken_sim.program.program import MAIN_STREAM
 
 if TYPE_CHECKING:
@@ -196,7 +196,7 @@ class Pricing:
         """
         ops = {id(kernel.op): kernel.op for segment in program.segments for kernel in segment.kernels}
         computes = [op for op in ops.values() if not isinstance(op, Collective)]
-        if not points_of(program):
+        if not program.num_points:
             known = self._kernels.values
             return {id(op): known.get(op) or self.at_boost(op) for op in computes}, {}
         reduces = [op for op in ops.values() if isinstance(op, Collective)]

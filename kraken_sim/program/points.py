@@ -18,12 +18,6 @@ if TYPE_CHECKING:
 OpT = TypeVar("OpT", bound="Op")
 
 
-def points_of(program: Program) -> int:
-    """How many points a program is of; 0 where its sizes are plain numbers."""
-    ops = (kernel.op for segment in program.segments for kernel in segment.kernels)
-    return next((num for op in ops if (num := num_points(op))), 0)
-
-
 def num_points(op: Op) -> int:
     """Points that an op is of; 0 where its sizes are plain numbers."""
     return next((len(value) for value in _arrays(op).values()), 0)
@@ -46,7 +40,7 @@ def without_side_stream(program: Program) -> Program:
 
 
 def with_equal_ops_shared(program: Program) -> Program:
-    """The program with equal ops as one object, as they can't be looked up by their value.
+    """The program of many points with equal ops as one object, as they can't be looked up by their value.
 
     Raises:
         DividedError: two ops are equal at some of the points only.
@@ -64,7 +58,7 @@ def with_equal_ops_shared(program: Program) -> Program:
     for segment in program.segments:
         steps = tuple(replace(step, op=shared(step.op)) if isinstance(step, Kernel) else step for step in segment.steps)
         segments.append(replace(segment, steps=steps))
-    return replace(program, segments=tuple(segments))
+    return replace(program, segments=tuple(segments), num_points=max(map(num_points, found), default=0))
 
 
 def _equal(first: Any, second: Any) -> Any:

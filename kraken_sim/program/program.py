@@ -92,6 +92,8 @@ class Program:
     name: str
     num_devices: int
     segments: tuple[Segment, ...]
+    num_points: int = 0
+    """Points whose sizes its ops have as arrays (`kraken_sim.program.many`); 0 where they are plain numbers."""
 
     def steps(self) -> Iterator[tuple[str, int, Step]]:
         """Every step in host order with the name of its segment and the number of the repetition."""

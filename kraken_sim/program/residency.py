@@ -64,7 +64,7 @@ class _Walk:
         if isinstance(op, Norm):
             changed = replace(op, cold_parameters=self.cold_parameters, cold_inputs=op.adds * cold)
             return replace(step, op=changed)
-        if isinstance(op, Elementwise) and op.function == _RESIDUAL:
+        if isinstance(op, Elementwise) and op.function == _RESIDUAL and cold is not False:
             return replace(step, op=replace(op, cold_inputs=(op.num_inputs - 1) * cold))
         return step
 

@@ -16,6 +16,8 @@ from kraken_sim.files.model import FileModel, NotEmpty
 from kraken_sim.models.counts import parameter_count
 from kraken_sim.models.kraken_width import SUPPORTED_HEAD_DIMS
 from kraken_sim.profiles.load import load_profile
+from kraken_sim.program.formats import Quantization
+from kraken_sim.program.kernel_sets import KernelSet
 from kraken_sim.scenario.request_file import (
     Amount,
     Duration,
@@ -33,7 +35,7 @@ from kraken_sim.serving.request import SchedulerSpec
 from kraken_sim.serving.sla import SlaSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from kraken_sim.files.strict_yaml import YamlDocument
@@ -99,6 +101,12 @@ class SearchSpec(FileModel):
     )
     channels: Annotated[tuple[Channels | None, ...], NotEmpty] | None = Field(
         default=None, description="NCCL's most channels; null is its own choice.", examples=["[null, 4, 8]"]
+    )
+    quantization: Annotated[tuple[Quantization | None, ...], NotEmpty] | None = Field(
+        default=None, description="Of weights and inputs of the layers' GEMMs.", examples=["[null, fp8]"]
+    )
+    kernels: Annotated[tuple[KernelSet, ...], NotEmpty] | None = Field(
+        default=None, description="Which kernels an engine runs for a layer.", examples=["[pytorch, serving]"]
     )
 
 
@@ -309,6 +317,13 @@ def budget_of(request: DesignRequest, config: TransformerConfig) -> int:
     return round(request.budget) if request.budget is not None else parameter_count(config)
 
 
+def run_axes(request: DesignRequest) -> tuple[Sequence[int | None], Sequence[Quantization | None], Sequence[KernelSet]]:
+    """How a design may run, whatever its shape: channels, number formats, kernel sets."""
+    search, base = request.search, request.base
+    channels = search.channels or (base.runtime.collective.channels,)
+    return channels, search.quantization or (base.quantization,), search.kernels or (base.runtime.kernels,)
+
+
 def designs(request: DesignRequest) -> Iterator[Design]:
     """Every design of the space, each once."""
     config, search = base_config(request), request.search
@@ -345,8 +360,9 @@ def _shapes(
         search.ffn_expansion or (default_ffn_expansion(config, kind),),
     ):
         shape = Design(hardware, num_devices, kind, ways, layers, head_dim, head_dim, groups, float(expansion), None)
+        runs = tuple(product(*run_axes(request)))
         widths = search.hidden_size or widths_for_budget(shape, config, budget)
-        for width, channels in product(widths, search.channels or (request.base.runtime.collective.channels,)):
-            found = replace(shape, hidden_size=width, channels=channels)
+        for width, (channels, quantization, kernels) in product(widths, runs):
+            found = replace(shape, hidden_size=width, channels=channels, quantization=quantization, kernels=kernels)
             if divides(found):
                 yield found

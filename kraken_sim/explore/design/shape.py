@@ -10,10 +10,12 @@ from kraken_sim.architectures.architecture import Question, heads_split, kv_head
 from kraken_sim.architectures.registry import architecture
 from kraken_sim.models.counts import parameter_count
 from kraken_sim.models.layout import Block, Layout
+from kraken_sim.program.kernel_sets import KernelSet
 
 if TYPE_CHECKING:
     from kraken_sim.architectures.architecture import Architecture, ArchitectureFields
     from kraken_sim.models.config import TransformerConfig
+    from kraken_sim.program.formats import Quantization
     from kraken_sim.program.many import Sizes
     from kraken_sim.scenario.spec import Scenario
 
@@ -40,6 +42,8 @@ class Design:
     """Query heads a key/value head, as Hugging Face calls it."""
     ffn_expansion: float
     channels: int | None
+    quantization: Quantization | None = None
+    kernels: KernelSet = KernelSet.PYTORCH
 
     @property
     def num_attention_heads(self) -> int:
@@ -90,13 +94,16 @@ class Design:
         """The design in a line."""
         heads = f"{self.num_attention_heads}/{self.num_key_value_heads} heads of {self.head_dim}"
         channels = "default" if self.channels is None else str(self.channels)
+        format_words = "" if self.quantization is None else f", {self.quantization}"
+        kernels_words = "" if self.kernels is KernelSet.PYTORCH else f", {self.kernels} kernels"
         return (
             f"{self.kind}, {self.num_hidden_layers} layers, width {self.width}, {heads}, "
             f"FFN x {self.ffn_expansion:g}, {channels} channels, {self.num_devices} x {self.hardware}"
+            f"{format_words}{kernels_words}"
         )
 
     def scenario(self, base: Scenario) -> Scenario:
-        """The base scenario with this design's machine, shapes and channels."""
+        """The base scenario with this design's machine, shapes, channels, number format and kernels."""
         model = base.model.model_copy(update={"num_hidden_layers": self.num_hidden_layers})
         if self.architecture.written is None:
             model = model.model_copy(update=asdict(self.layout.block))
@@ -108,7 +115,8 @@ class Design:
                 "num_devices": self.num_devices,
                 "model": model,
                 "architecture": self.fields(base.architecture),
-                "runtime": base.runtime.model_copy(update={"collective": collective}),
+                "quantization": self.quantization,
+                "runtime": base.runtime.model_copy(update={"collective": collective, "kernels": self.kernels}),
             }
         )
 
@@ -133,6 +141,8 @@ class Design:
             "head_dim": self.head_dim,
             "intermediate_size": self.intermediate_size,
             "channels": self.channels,
+            "quantization": None if self.quantization is None else self.quantization.value,
+            "kernels": self.kernels.value,
         }
 
 

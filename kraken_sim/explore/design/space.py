@@ -10,7 +10,7 @@ import numpy as np
 
 from kraken_sim.architectures.architecture import Question
 from kraken_sim.architectures.registry import architecture, searched
-from kraken_sim.explore.design.request import base_config, budget_of
+from kraken_sim.explore.design.request import base_config, budget_of, run_axes
 from kraken_sim.explore.design.shape import (
     ALIGNMENTS,
     Design,
@@ -26,10 +26,11 @@ from kraken_sim.profiles.load import load_profile
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from kraken_sim.architectures.architecture import Architecture
     from kraken_sim.explore.design.request import DesignRequest
     from kraken_sim.models.config import TransformerConfig
     from kraken_sim.models.layout import Layout
+    from kraken_sim.program.formats import Quantization
+    from kraken_sim.program.kernel_sets import KernelSet
     from kraken_sim.program.many import Sizes
 
 
@@ -105,81 +106,103 @@ def candidates(request: DesignRequest) -> Iterator[Candidates]:
     config, search = base_config(request), request.search
     budget = budget_of(request, config)
     place = 0
-    for hardware in dict.fromkeys(search.hardware or (request.base.hardware,)):
+    for hardware in _distinct(search.hardware or (request.base.hardware,)):
         available = len(load_profile(hardware).topology.gpus)
-        counts = search.num_devices or (request.base.num_devices or available,)
-        for num_devices, kind in product(dict.fromkeys(counts), dict.fromkeys(search.kind or searched())):
+        counts = _distinct(search.num_devices or (request.base.num_devices or available,))
+        for num_devices, kind in product(counts, _distinct(search.kind or searched())):
             record = architecture(kind)
             if num_devices > available or record.degenerate(record.own(), num_devices):
                 continue
             template = Design(hardware, num_devices, kind, 1, 1, 1, 1, 1, 1.0, None)
-            for found in _of_machine(request, config, budget, template):
+            axes = _Axes.of(request, config, template)
+            for found in axes.candidates(template, config, budget):
                 yield replace(found, rank=found.rank + place)
-            place += 1 << 40
-
-
-def _of_machine(
-    request: DesignRequest, config: TransformerConfig, budget: int, template: Design
-) -> Iterator[Candidates]:
-    """Those of one machine, number of devices and wiring."""
-    search, record = request.search, architecture(template.kind)
-    own_dim = config.head_dim if config.head_dim in SUPPORTED_HEAD_DIMS else 128
-    ways = (1,) if record.written is None else search.ways or (template.num_devices,)
-    head_dims = _distinct(search.head_dim or (own_dim,))
-    channels = _distinct(search.channels or (request.base.runtime.collective.channels,))
-    for (way, ways_of), (dim, head_dim) in product(enumerate(_distinct(ways)), enumerate(head_dims)):
-        shape = replace(template, ways=ways_of, head_dim=head_dim, hidden_size=head_dim)
-        if any(record.fits(shape.fields(), shape.num_devices)):
-            continue
-        axes = _axes(request, config, record, shape, budget)
-        # Places in nested loops over ways, layers, head dimension, the other axes and channels.
-        layers, inner = axes.pop("layers_place"), axes.pop("place")
-        size = int(inner.max(initial=0)) + 1
-        number = (way * (int(layers.max(initial=0)) + 1) + layers) * len(head_dims) + dim
-        rank = (number * size + inner) * len(channels)
-        found = Candidates(shape, rank, **axes)
-        divide = heads_divide(found.hidden_size, head_dim, found.num_key_value_groups)
-        found = found.at(np.flatnonzero(divide))
-        found = found.at(np.flatnonzero(block_splits(found.block, shape.layout.group)))
-        for index, channel in enumerate(channels):
-            if len(found):
-                yield replace(found, template=replace(shape, channels=channel), rank=found.rank + index)
+            place += axes.size
 
 
 def _distinct(values: Sequence[Any]) -> list[Any]:
     return list(dict.fromkeys(values))
 
 
-def _axes(
-    request: DesignRequest, config: TransformerConfig, record: Architecture[Any, Any], shape: Design, budget: int
-) -> dict[str, Sizes]:
-    """Columns of every combination of depth, groups, FFN and width, and where each stands in its loop."""
-    search = request.search
-    layers = _distinct(search.num_hidden_layers or (config.num_hidden_layers,))
-    groups = _distinct(search.num_key_value_groups or (config.num_attention_heads // config.num_key_value_heads,))
-    ffn = _distinct([float(x) for x in search.ffn_expansion or (default_ffn_expansion(config, record.kind),)])
-    if search.hidden_size:
-        widths = _distinct(search.hidden_size)
-        grid = np.meshgrid(*(np.arange(len(axis)) for axis in (layers, groups, ffn, widths)), indexing="ij")
-        places = [axis.ravel() for axis in grid]
-        width = np.array(widths)[places[3]]
-    else:
+@dataclass(frozen=True, slots=True)
+class _Axes:
+    """What varies on one machine with one wiring, each in the order of nested loops; no `widths`: the budget's."""
+
+    ways: list[int]
+    layers: list[int]
+    head_dims: list[int]
+    groups: list[int]
+    ffn: list[float]
+    widths: list[int]
+    runs: list[tuple[int | None, Quantization | None, KernelSet]]
+
+    @classmethod
+    def of(cls, request: DesignRequest, config: TransformerConfig, template: Design) -> _Axes:
+        """Those of a request."""
+        search, record = request.search, template.architecture
+        own_dim = config.head_dim if config.head_dim in SUPPORTED_HEAD_DIMS else 128
+        own_groups = config.num_attention_heads // config.num_key_value_heads
+        own_ffn = default_ffn_expansion(config, record.kind)
+        return cls(
+            _distinct((1,) if record.written is None else search.ways or (template.num_devices,)),
+            _distinct(search.num_hidden_layers or (config.num_hidden_layers,)),
+            _distinct(search.head_dim or (own_dim,)),
+            _distinct(search.num_key_value_groups or (own_groups,)),
+            _distinct([float(expansion) for expansion in search.ffn_expansion or (own_ffn,)]),
+            _distinct(search.hidden_size or ()),
+            list(product(*map(_distinct, run_axes(request)))),
+        )
+
+    @property
+    def inner_size(self) -> int:
+        """Places of a depth and a head dimension."""
+        return len(self.groups) * len(self.ffn) * (len(self.widths) or len(ALIGNMENTS)) * len(self.runs)
+
+    @property
+    def size(self) -> int:
+        """Places of all."""
+        return len(self.ways) * len(self.layers) * len(self.head_dims) * self.inner_size
+
+    def candidates(self, template: Design, config: TransformerConfig, budget: int) -> Iterator[Candidates]:
+        """Those that divide."""
+        for (way, ways), (dim, head_dim) in product(enumerate(self.ways), enumerate(self.head_dims)):
+            shape = replace(template, ways=ways, head_dim=head_dim, hidden_size=head_dim)
+            if any(shape.architecture.fits(shape.fields(), shape.num_devices)):
+                continue
+            layers, groups, ffn, width, hidden_size = self._shapes(shape, config, budget)
+            outer = (way * len(self.layers) + layers) * len(self.head_dims) + dim
+            widths = len(self.widths) or len(ALIGNMENTS)
+            inner = ((groups * len(self.ffn) + ffn) * widths + width) * len(self.runs)
+            found = Candidates(
+                shape,
+                outer * self.inner_size + inner,
+                np.array(self.layers)[layers],
+                hidden_size,
+                np.array(self.groups)[groups],
+                np.array(self.ffn)[ffn],
+            )
+            found = found.at(np.flatnonzero(heads_divide(hidden_size, head_dim, found.num_key_value_groups)))
+            found = found.at(np.flatnonzero(block_splits(found.block, shape.layout.group)))
+            for index, (channels, quantization, kernels) in enumerate(self.runs):
+                if len(found):
+                    run = replace(shape, channels=channels, quantization=quantization, kernels=kernels)
+                    yield replace(found, template=run, rank=found.rank + index)
+
+    def _shapes(self, shape: Design, config: TransformerConfig, budget: int) -> tuple[Sizes, ...]:
+        """Places of depth, groups, FFN and width in their axes for every combination, and the width itself."""
+        if self.widths:
+            lengths = (len(axis) for axis in (self.layers, self.groups, self.ffn, self.widths))
+            layers, groups, ffn, width = (axis.ravel() for axis in np.indices(tuple(lengths)))
+            return layers, groups, ffn, width, np.array(self.widths)[width]
         rows = []
-        for place in product(range(len(layers)), range(len(groups)), range(len(ffn))):
+        for layer, group, expansion in np.ndindex(len(self.layers), len(self.groups), len(self.ffn)):
             one = replace(
                 shape,
-                num_hidden_layers=layers[place[0]],
-                num_key_value_groups=groups[place[1]],
-                ffn_expansion=ffn[place[2]],
+                num_hidden_layers=self.layers[layer],
+                num_key_value_groups=self.groups[group],
+                ffn_expansion=self.ffn[expansion],
             )
-            rows += [(*place, index, found) for index, found in enumerate(widths_for_budget(one, config, budget))]
-        widths = list(ALIGNMENTS)
-        *places, width = np.array(rows, dtype=np.int64).reshape(-1, 5).T
-    return {
-        "layers_place": places[0],
-        "place": (places[1] * len(ffn) + places[2]) * len(widths) + places[3],
-        "num_hidden_layers": np.array(layers)[places[0]],
-        "num_key_value_groups": np.array(groups)[places[1]],
-        "ffn_expansion": np.array(ffn)[places[2]],
-        "hidden_size": width,
-    }
+            widths = enumerate(widths_for_budget(one, config, budget))
+            rows += [(layer, group, expansion, place, found) for place, found in widths]
+        layers, groups, ffn, width, hidden_size = np.array(rows, dtype=np.int64).reshape(-1, 5).T
+        return layers, groups, ffn, width, hidden_size
