@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from kraken_sim.profiles.carried_errors import LEFT_OUT_ERRORS, carried_error
 from kraken_sim.profiles.gemm_transfer import carry_over_gemm
 from kraken_sim.profiles.held_rate import MAX_MMA_EFFICIENCY, held_clock
 from kraken_sim.profiles.load import load_profile
@@ -127,3 +128,14 @@ def test_long_products_lose_no_clock_on_a_card_with_watts_to_spare() -> None:
     frugal = replace(SOURCE, name="cut", peak_flops={d: rate / 8 for d, rate in SOURCE.peak_flops.items()})
     assert PROFILE.gemm.throttle_depth > 0.0
     assert carry_over_gemm(PROFILE.gemm, SOURCE, frugal).throttle_depth == 0.0
+
+
+def test_what_is_carried_over_twice_is_as_sure_as_once_and_as_its_least_sure_number() -> None:
+    l40s, l20 = load_profile("l40s-x8"), load_profile("l20-x8").device
+    # L40S's prefill is A100's, its decode steps are fitted
+    assert l40s.provenance["attention.decode.packed.token_s"].residual == pytest.approx(0.0608, rel=0.01)
+    once = l40s.provenance["attention.prefill.128.efficiency"].residual
+    assert carried_error("attention", l40s, l20) == once == LEFT_OUT_ERRORS["attention"]
+    # of what was measured on the card itself the error grows
+    own = l40s.provenance["gemm.mma_efficiency"].residual
+    assert carried_error("gemm", l40s, l20) == pytest.approx(3.0 * (own or 0.0))
