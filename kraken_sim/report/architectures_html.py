@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from kraken_sim.report.architectures import ARCHITECTURE_TITLE, accounts_table, architecture_sentences, gains_table
 from kraken_sim.report.explore import question
 from kraken_sim.report.gains_figure import gains_figure
-from kraken_sim.report.page import Bullets, Headline, Page, Plot, Section
+from kraken_sim.report.page import Bullets, Details, Headline, Page, Plot, Section, TextTable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kraken_sim.explore.architectures import ArchitectureAnswer
+    from kraken_sim.explore.architectures import ArchitectureAnswer, Rival
 
 
 def architectures_page(answers: Sequence[ArchitectureAnswer]) -> Page:
@@ -21,11 +21,26 @@ def architectures_page(answers: Sequence[ArchitectureAnswer]) -> Page:
     for answer in answers:
         label = f"Faster than {answer.rivals[0].base.resolved.kind}, as built and at equal parameters"
         pictures = [Plot(gains_figure(answer.rivals), label)] if len(answer.rivals) > 1 else []
-        tables = [gains_table(answer.rivals, ""), accounts_table(answer.rivals)]
+        tables = [gains_without_quality(answer.rivals, ""), accounts_table(answer.rivals)]
         sections.append(
-            Section(question(answer.scenario), [*pictures, Bullets(architecture_sentences(answer)), *tables])
+            Section(
+                question(answer.scenario),
+                [*pictures, Bullets(architecture_sentences(answer)), *tables, quality_of_rivals(answer.rivals)],
+            )
         )
     return Page("Exploration", ARCHITECTURE_TITLE, sections, _headline(answers) if len(answers) == 1 else None)
+
+
+def gains_without_quality(rivals: Sequence[Rival], title: str) -> TextTable:
+    """The table of gains, without its last column, whose prose has no room beside the others."""
+    table = gains_table(rivals, title)
+    return table._replace(columns=table.columns[:-1], rows=[row[:-1] for row in table.rows])
+
+
+def quality_of_rivals(rivals: Sequence[Rival]) -> Details:
+    """What is known of each architecture's quality."""
+    known = dict.fromkeys(f"{rival.kind}: {rival.quality}." for rival in rivals)
+    return Details("What is known of their quality", [Bullets(list(known))])
 
 
 def _headline(answers: Sequence[ArchitectureAnswer]) -> Headline:

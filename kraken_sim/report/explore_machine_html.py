@@ -30,9 +30,12 @@ def degree_page(answers: Sequence[DegreeAnswer]) -> Page:
     """Every architecture on every degree as a page, with latency over GPUs by architecture."""
     sections = []
     for answer in answers:
-        picture = Plot(_degree_figure(answer), "Latency over GPUs, with 90 % intervals upwards")
+        picture = Plot(_degree_figure(answer), "Latency over GPUs, with 90 % intervals")
         sections.append(
-            Section(question(answer.scenario), [Bullets(degree_sentences(answer)), picture, degree_grid(answer)])
+            Section(
+                question(answer.scenario),
+                [Bullets(degree_sentences(answer)), picture, degree_grid(answer)._replace(title="")],
+            )
         )
     return Page("Exploration", DEGREE_TITLE, sections)
 
@@ -42,12 +45,13 @@ def _degree_figure(answer: DegreeAnswer) -> Any:
     for index, kind in enumerate(answer.kinds):
         rows = [row for row in answer.rows if row.kind == kind]
         latencies = [row.prediction.latency_s for row in rows]
-        highs = [row.prediction.interval.high_s for row in rows]
+        ups = [1e3 * (row.prediction.interval.high_s - row.prediction.latency_s) for row in rows]
+        downs = [1e3 * (row.prediction.latency_s - row.prediction.interval.low_s) for row in rows]
         figure.add_scatter(
             name=kind,
             x=[row.num_devices for row in rows],
             y=[1e3 * value for value in latencies],
-            error_y={"type": "data", "array": [1e3 * (h - v) for h, v in zip(highs, latencies, strict=True)]},
+            error_y={"type": "data", "symmetric": False, "array": ups, "arrayminus": downs},
             mode="lines+markers",
             **series_style(index),
         )
@@ -68,7 +72,7 @@ def interconnect_page(answers: Sequence[InterconnectAnswer]) -> Page:
         )
         heading = f"{question(answer.scenario)}, {answer.num_devices} GPUs"
         words = Bullets(interconnect_sentences(answer))
-        sections.append(Section(heading, [words, picture, interconnect_grid(answer)]))
+        sections.append(Section(heading, [words, picture, interconnect_grid(answer)._replace(title="")]))
     return Page("Exploration", INTERCONNECT_TITLE, sections)
 
 

@@ -17,7 +17,11 @@ def gains_figure(rivals: Sequence[Rival]) -> Any:
     shown = [rival for rival in rivals if rival.prediction is not rival.base]
     gains = [100.0 * rival.gain for rival in shown]
     base = shown[0].base.resolved.kind if shown else "standard"
-    names = [f"{rival.kind}: {100.0 * rival.gain_at_equal_parameters:+.1f} %" for rival in shown]
+    names = [
+        f"{rival.kind}: {100.0 * rival.gain_at_equal_parameters:+.1f} %"
+        + ("" if rival.equal is None else " at equal parameters")
+        for rival in shown
+    ]
     figure = row_figure(names, xaxis={"title": {"text": f"faster than {base}, %"}})
     figure.add_bar(
         name="as built, with its 90 % interval",

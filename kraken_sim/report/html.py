@@ -10,7 +10,8 @@ from kraken_sim.explore.what_changes import BLOCK_WORDS, answer_changes
 from kraken_sim.predict.api import Predictions
 from kraken_sim.predict.explain import overlap_sentences
 from kraken_sim.predict.host_bound import host_bound
-from kraken_sim.report.architectures import accounts_table, gains_table
+from kraken_sim.report.architectures import accounts_table
+from kraken_sim.report.architectures_html import gains_without_quality, quality_of_rivals
 from kraken_sim.report.figures import PART_NAMES
 from kraken_sim.report.gains_figure import gains_figure
 from kraken_sim.report.labels import prediction_labels
@@ -193,11 +194,12 @@ def _like_with_like(rivals: Sequence[Rival]) -> Iterator[Section]:
         title = f"with {kernels} kernels" if len(sets) > 1 else ""
         if len(chosen) > 1:
             blocks.append(Plot(gains_figure(chosen), f"Faster than {chosen[0].base.resolved.kind} {title}".strip()))
-        blocks += [gains_table(chosen, title), Bullets([_capital(f"{text}.") for text in _reasons(chosen)])]
+        blocks += [gains_without_quality(chosen, title), Bullets([_capital(f"{text}.") for text in _reasons(chosen)])]
         accounts = accounts_table(chosen)
         blocks.append(accounts)
     if len(sets) > 1:
         blocks.append(_against_first_set(rivals))
+    blocks.append(quality_of_rivals(rivals))
     yield Section("Like with like", blocks)
 
 
