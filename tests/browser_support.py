@@ -15,4 +15,4 @@ def launched(playwright: Any) -> Any:
     path = next((path for path in found if path), None)
     if path is None and not os.path.exists(playwright.chromium.executable_path):
         return None
-    return playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+    return playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])

@@ -27,7 +27,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: make browser")
 
 ROOT = Path(__file__).parent.parent
-WIDTHS = (360, 900, 1400)
+SCREENS = ((1400, "light"), (900, "dark"), (360, "dark"), (360, "light"))
+"""Every width, and light and dark where there is least room: colours and widths do not depend on each other."""
 SMALL: dict[str, Any] = {
     "hardware": "h200-sxm-x2",
     "model": {"preset": "125M"},
@@ -61,12 +62,12 @@ FILES = {"kraken": KRAKEN, "small": SMALL, "sweep": SWEEP, "service": SERVICE, "
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
+def reader() -> Iterator[Reader]:
     with sync_api.sync_playwright() as playwright:
         found = launched(playwright)
         if found is None:
             pytest.skip("needs Chromium: make browser")
-        yield found
+        yield Reader(found)
         found.close()
     with warnings.catch_warnings():
         # Playwright leaves the pipes of its driver to the garbage collector, which otherwise fails a later test.
@@ -113,23 +114,34 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def opened(browser: Any, file: Path, **options: Any) -> tuple[Any, list[str]]:
-    """A tab with the page drawn, and what went wrong in it, to which more comes."""
-    tab = browser.new_page(**options)
-    wrong: list[str] = []
-    own = {file.as_uri(), *(found.as_uri() for found in file.parent.glob("plotly-*.js"))}
-    tab.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
-    tab.on("pageerror", lambda error: wrong.append(str(error)))
-    tab.on("request", lambda asked: wrong.append(asked.url[:200]) if _leaves(asked.url, own) else None)
-    tab.goto(file.as_uri())
-    tab.wait_for_selector("html[data-drawn]", state="attached")
-    if 'class="explorer"' in file.read_text(encoding="utf-8"):
-        tab.wait_for_selector("html[data-explores]", state="attached")
-    return tab, wrong
+class Reader:
+    """One tab that reads page after page, so that the library is compiled once; `wrong` is what went wrong in it."""
 
+    def __init__(self, browser: Any) -> None:
+        self.tab, self.wrong, self.own = browser.new_page(), list[str](), set[str]()
+        self.tab.on("console", self._said)
+        self.tab.on("pageerror", lambda error: self.wrong.append(str(error)))
+        self.tab.on("request", self._asked)
 
-def _leaves(url: str, own: set[str]) -> bool:
-    return url not in own and not url.startswith(("data:", "blob:"))
+    def open(self, file: Path, width: int = 900, scheme: str = "light") -> Any:
+        """The tab with the page drawn."""
+        self.wrong.clear()
+        self.own = {file.as_uri(), *(found.as_uri() for found in file.parent.glob("plotly-*.js"))}
+        self.tab.set_viewport_size({"width": width, "height": 900})
+        self.tab.emulate_media(color_scheme=scheme)
+        self.tab.goto(file.as_uri())
+        self.tab.wait_for_selector("html[data-drawn]", state="attached")
+        if 'class="explorer"' in file.read_text(encoding="utf-8"):
+            self.tab.wait_for_selector("html[data-explores]", state="attached")
+        return self.tab
+
+    def _said(self, message: Any) -> None:
+        if message.type in ("error", "warning"):
+            self.wrong.append(message.text)
+
+    def _asked(self, request: Any) -> None:
+        if request.url not in self.own and not request.url.startswith(("data:", "blob:")):
+            self.wrong.append(request.url[:200])
 
 
 SEEN = """() => {
@@ -154,26 +166,24 @@ SETTLED = "() => new Promise((done) => requestAnimationFrame(() => requestAnimat
 
 
 @pytest.mark.parametrize("name", [*COMMANDS, "curves"])
-def test_a_page_is_whole_at_every_width_in_light_and_dark(browser: Any, pages: Path, name: str) -> None:
-    tab, wrong = opened(browser, pages / f"{name}.html", viewport={"width": WIDTHS[-1], "height": 900})
-    for width in WIDTHS:
+def test_a_page_is_whole_at_every_width_in_light_and_dark(reader: Reader, pages: Path, name: str) -> None:
+    tab = reader.open(pages / f"{name}.html", SCREENS[0][0])
+    for width, scheme in SCREENS:
         tab.set_viewport_size({"width": width, "height": 900})
-        for scheme in ("light", "dark") if width == WIDTHS[1] else ("dark", "light"):
-            tab.emulate_media(color_scheme=scheme)
-            tab.evaluate(SETTLED)
-            seen = tab.evaluate(SEEN)
-            where = (name, width, scheme)
-            assert seen["overflow"] <= 0, where
-            assert contrast(seen["text"], seen["back"]) >= 7.0, where
-            assert seen["charts"], where
-            for chart in seen["charts"]:
-                assert chart["marks"] > 0, where
-                assert abs(chart["wide"]) <= 1, where
-                assert chart["cut"] <= 0, where
-                assert chart["buttons"] > 0 or chart["named"] <= 1, where
-                assert chart["colour"] == seen["variable"], where
-    assert wrong == []
-    tab.close()
+        tab.emulate_media(color_scheme=scheme)
+        tab.evaluate(SETTLED)
+        seen = tab.evaluate(SEEN)
+        where = (name, width, scheme)
+        assert seen["overflow"] <= 0, where
+        assert contrast(seen["text"], seen["back"]) >= 7.0, where
+        assert seen["charts"], where
+        for chart in seen["charts"]:
+            assert chart["marks"] > 0, where
+            assert abs(chart["wide"]) <= 1, where
+            assert chart["cut"] <= 0, where
+            assert chart["buttons"] > 0 or chart["named"] <= 1, where
+            assert chart["colour"] == seen["variable"], where
+    assert reader.wrong == []
 
 
 def contrast(one: str, other: str) -> float:
@@ -201,21 +211,20 @@ PIXELS = """async (data) => {
 
 
 @pytest.mark.parametrize(("name", "scheme"), [("compare", "light"), ("compare", "dark"), ("nvl72", "dark")])
-def test_the_pixels_of_a_figure_are_of_several_colours(browser: Any, pages: Path, name: str, scheme: str) -> None:
-    tab, _ = opened(browser, pages / f"{name}.html", viewport={"width": 900, "height": 900}, color_scheme=scheme)
+def test_the_pixels_of_a_figure_are_of_several_colours(reader: Reader, pages: Path, name: str, scheme: str) -> None:
+    tab = reader.open(pages / f"{name}.html", scheme=scheme)
     picture = base64.b64encode(tab.locator(".chart").first.screenshot()).decode()
     found = tab.evaluate(PIXELS, f"data:image/png;base64,{picture}")
     assert found["rest"] > 0.02 * found["total"]
     assert found["large"] >= 3
-    tab.close()
 
 
 BAR = "() => document.querySelector('.chart .bars path').getBoundingClientRect().toJSON()"
 RANGE = "() => document.querySelector('.chart')._fullLayout.xaxis.range"
 
 
-def test_pointing_at_a_bar_says_its_number_and_dragging_zooms(browser: Any, pages: Path) -> None:
-    tab, wrong = opened(browser, pages / "architecture.html", viewport={"width": 900, "height": 900})
+def test_pointing_at_a_bar_says_its_number_and_dragging_zooms(reader: Reader, pages: Path) -> None:
+    tab = reader.open(pages / "architecture.html")
     tab.locator(".chart").first.scroll_into_view_if_needed()
     bar = tab.evaluate(BAR)
     x, y = bar["x"] + bar["width"] / 2, bar["y"] + bar["height"] / 2
@@ -229,12 +238,11 @@ def test_pointing_at_a_bar_says_its_number_and_dragging_zooms(browser: Any, page
     tab.evaluate(SETTLED)
     after = tab.evaluate(RANGE)
     assert after[1] - after[0] < 0.9 * (before[1] - before[0])
-    assert wrong == []
-    tab.close()
+    assert reader.wrong == []
 
 
-def test_a_keyboard_zooms_a_figure_and_hides_a_series(browser: Any, pages: Path) -> None:
-    tab, wrong = opened(browser, pages / "architecture.html", viewport={"width": 900, "height": 900})
+def test_a_keyboard_zooms_a_figure_and_hides_a_series(reader: Reader, pages: Path) -> None:
+    tab = reader.open(pages / "architecture.html")
     chart = tab.locator(".chart").first
     chart.focus()
     before = tab.evaluate(RANGE)
@@ -252,18 +260,16 @@ def test_a_keyboard_zooms_a_figure_and_hides_a_series(browser: Any, pages: Path)
     tab.keyboard.press("Enter")
     tab.evaluate(SETTLED)
     assert (bars.count(), button.get_attribute("aria-pressed")) == (0, "false")
-    assert wrong == []
-    tab.close()
+    assert reader.wrong == []
 
 
-def test_a_hostile_name_is_text_on_the_page(browser: Any, pages: Path) -> None:
-    tab, _ = opened(browser, pages / "run.html")
+def test_a_hostile_name_is_text_on_the_page(reader: Reader, pages: Path) -> None:
+    tab = reader.open(pages / "run.html")
     assert tab.locator("h1").text_content() == "<b>small</b> & kraken"
-    tab.close()
 
 
-def test_a_page_prints_in_light_with_its_folds_open(browser: Any, pages: Path) -> None:
-    tab, wrong = opened(browser, pages / "run.html", color_scheme="dark")
+def test_a_page_prints_in_light_with_its_folds_open(reader: Reader, pages: Path) -> None:
+    tab = reader.open(pages / "run.html", scheme="dark")
     tab.evaluate("() => dispatchEvent(new Event('beforeprint'))")
     tab.evaluate(SETTLED)
     assert tab.locator("details:not([open])").count() == 0
@@ -271,12 +277,11 @@ def test_a_page_prints_in_light_with_its_folds_open(browser: Any, pages: Path) -
     tab.evaluate("() => dispatchEvent(new Event('afterprint'))")
     assert tab.locator("details:not([open])").count() > 0
     assert len(tab.pdf()) > 20_000
-    assert wrong == []
-    tab.close()
+    assert reader.wrong == []
 
 
-def test_a_sweep_is_filtered_drawn_mapped_and_sorted(browser: Any, pages: Path) -> None:
-    tab, wrong = opened(browser, pages / "sweep.html", viewport={"width": 900, "height": 900})
+def test_a_sweep_is_filtered_drawn_mapped_and_sorted(reader: Reader, pages: Path) -> None:
+    tab = reader.open(pages / "sweep.html")
     count, rows = tab.locator(".explorer .count"), tab.locator(".explorer tbody tr")
     assert count.text_content() == "24 of 24 rows"
     tab.locator("fieldset", has_text="architecture.kind").get_by_label("standard").uncheck()
@@ -294,8 +299,7 @@ def test_a_sweep_is_filtered_drawn_mapped_and_sorted(browser: Any, pages: Path) 
     tab.get_by_role("button", name="latency_s").click()
     times = rows.locator(f"td:nth-child({1 + column(tab, 'latency_s')})").all_text_contents()
     assert [float(time) for time in times] == sorted((float(time) for time in times), reverse=True)
-    assert wrong == []
-    tab.close()
+    assert reader.wrong == []
 
 
 def column(tab: Any, name: str) -> int:
@@ -304,12 +308,11 @@ def column(tab: Any, name: str) -> int:
     return next(index for index, head in enumerate(heads) if head.startswith(name))
 
 
-def test_a_page_by_itself_needs_no_other_file(browser: Any, tmp_path: Path) -> None:
+def test_a_page_by_itself_needs_no_other_file(reader: Reader, tmp_path: Path) -> None:
     scenario, page = tmp_path / "small.yaml", tmp_path / "alone" / "page.html"
     scenario.write_text(json.dumps(SMALL), encoding="utf-8")
     assert main(["run", str(scenario), "--html", str(page)]) == 0
     assert [file.name for file in page.parent.iterdir()] == ["page.html"]
-    tab, wrong = opened(browser, page)
+    tab = reader.open(page)
     assert tab.evaluate("() => document.querySelectorAll('.chart .main-svg').length") > 0
-    assert wrong == []
-    tab.close()
+    assert reader.wrong == []
