@@ -135,6 +135,9 @@ def test_a_problem_is_told_under_the_change_that_holds() -> None:
     error = InputError([Problem("model.head_dim", "must be at least 1"), Problem("name", "is long")])
     said = as_said(error, [change_of("model={preset: x}"), change_of("model.head_dim=0")])
     assert [problem.path for problem in said.problems] == ["--set model.head_dim", "name"]
+    error = InputError([Problem("sequences.0.x", "is required"), Problem("a", "unknown field")])
+    said = as_said(error, [change_of("sequences=[{}]"), change_of("a.b.c=1")])
+    assert [problem.path for problem in said.problems] == ["--set sequences.0.x", "--set a.b.c"]
 
 
 def test_a_path_of_an_option_is_the_shells_and_one_of_a_file_the_files(

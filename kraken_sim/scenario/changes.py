@@ -118,12 +118,17 @@ def as_said(error: InputError, changes: Iterable[FieldChange], known: Sequence[s
 def _as_said(problem: Problem, changes: Sequence[FieldChange], known: Sequence[str]) -> Problem:
     # The last change of a field is the one that holds, as of `--model` and `--set model.head_dim` behind it.
     change = next((item for item in reversed(changes) if item.covers(problem.path)), None)
+    is_unknown = "unknown field" in problem.message
+    if change is None and is_unknown:
+        change = next((item for item in changes if item.path.startswith(f"{problem.path}.")), None)
     if change is None:
         return problem
     # A field that the file does not have was found at the line of its section.
     problem = replace(problem, message=_LINE.sub("", problem.message))
-    if problem.message.startswith("unknown field"):
+    inside = problem.path[len(change.path) :]
+    if is_unknown and not inside:
         name = change.path.rpartition(".")[2]
         meant = next((path for path in known if path.rpartition(".")[2] == name), None) or closest(change.path, known)
         return replace(problem, path=change.said, suggestion=meant or problem.suggestion)
-    return replace(problem, path=change.said)
+    # An option is one word, whatever it stands for.
+    return replace(problem, path=change.said + (inside if change.said.endswith(change.path) else ""))
