@@ -5,6 +5,7 @@ A file without any is a datasheet, of which `kraken_sim.profiles.from_datasheet`
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -39,7 +40,7 @@ def profile_path(name_or_path: str | Path) -> Path:
     if isinstance(name_or_path, Path) or is_path(text):
         return Path(name_or_path)
     shipped = data_dir(_PROFILES) / f"{text}.yaml"
-    if shipped.is_file():
+    if os.path.isfile(shipped):  # a name that no file can have is none
         return shipped
     known = list_profiles()
     if text not in known:
