@@ -56,6 +56,13 @@ def test_a_killed_measurement_leaves_no_process_and_goes_on_where_it_was(tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == ["m.jsonl"]
 
 
+def test_only_a_regular_file_is_measured_into(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "pipe", Path("/dev/full")):
+        with pytest.raises(InputError, match="--out: is no regular file"):
+            resume(path, header())
+
+
 def test_a_full_disk_ends_a_measurement_with_a_sentence_and_it_goes_on(tmp_path: Path) -> None:
     out = tmp_path / "m.jsonl"
     resume(out, header())

@@ -106,7 +106,11 @@ class Measurement:
             try:
                 self._reread(resume(self.arguments.out, header))
             except (InputError, OSError) as found:
-                error = found if isinstance(found, InputError) else InputError.single("--out", str(found))
+                error = (
+                    found
+                    if isinstance(found, InputError)
+                    else InputError.single("--out", found.strerror or type(found).__name__, str(self.arguments.out))
+                )
             self.header = header
         if not self.control.broadcast(error is None):
             raise error if error is not None else InputError.single("--out", "rank 0 cannot use the file")

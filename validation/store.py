@@ -27,6 +27,9 @@ def resume(path: Path, header: Header, *, retry_failed: bool = True) -> list[Rec
     Raises:
         InputError: the file is no measurement file, has problems, or is of another machine.
     """
+    if path.exists() and not path.is_file():
+        message = "is no regular file, as one is that can be gone on with"
+        raise InputError.single("--out", message, str(path), "measured.jsonl")
     if not _has_header_line(path):
         _replace(path, to_text([header]))
         return []
