@@ -7,7 +7,7 @@ TORCH ?= torch==2.13.0
 OUT ?= out
 FUZZ_MINUTES ?= 60
 
-.PHONY: demo test browser test-lm-eval fuzz coverage check parity many bench clean
+.PHONY: demo test browser test-lm-eval fuzz coverage check docs parity many bench clean
 
 demo: $(VENV)/.installed
 	@mkdir -p $(OUT)
@@ -44,6 +44,10 @@ check: $(VENV)/.checked
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The guides and the reference of the Python API, as a site in out/site.
+docs: $(VENV)/.documented
+	$(BIN)/mkdocs build --quiet --strict --site-dir $(OUT)/site
+
 # Three minutes on two cores: a tiny experiment on the text of this repository, and its curves.
 parity: $(VENV)/.tested
 	$(BIN)/python -m validation.quality.corpus kraken_sim docs validation tests --suffix .py .md --vocabulary 1024 \
@@ -76,6 +80,10 @@ $(VENV)/.tested: $(VENV)/.installed
 
 $(VENV)/.checked: $(VENV)/.tested
 	$(BIN)/python -m pip install --quiet --group check
+	@touch $@
+
+$(VENV)/.documented: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --group docs
 	@touch $@
 
 clean:

@@ -14,7 +14,6 @@ import numpy as np
 
 from kraken_sim.architectures.registry import kinds
 from kraken_sim.errors import InfeasibleError, InputError
-from kraken_sim.predict.columns import prediction_row
 from kraken_sim.predict.many import LEAST_TOGETHER
 from kraken_sim.predict.pipeline import Predictor
 from kraken_sim.scenario.spec import Scenario, scenario_from
@@ -80,7 +79,7 @@ def test_every_point_has_the_row_or_the_error_that_it_has_alone() -> None:
     answered = 0
     for scenario, found in zip(scenarios, together, strict=True):
         try:
-            expected: Any = prediction_row(alone.predict(scenario))
+            expected: Any = alone.predict(scenario).row
         except (InputError, InfeasibleError) as error:
             expected = error
         answered += isinstance(expected, tuple)
@@ -105,7 +104,7 @@ def test_equal_kernels_are_one_however_many_layers_are_simulated() -> None:
     asked["runtime"] = {"launch": "eager", "kernels": "pytorch_composed"}
     scenarios = [scenario_from({**asked, "context_length": length}) for length in range(100, 104)]
     found = Predictor().predict_many(scenarios).answers
-    assert found == [prediction_row(Predictor().predict(scenario)) for scenario in scenarios]
+    assert found == [Predictor().predict(scenario).row for scenario in scenarios]
 
 
 def test_points_of_one_structure_are_simulated_together(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,7 +129,7 @@ def test_what_is_left_over_is_answered_one_by_one() -> None:
     few = [scenario_from({**asked, "batch_size": batch}) for batch in range(1, LEAST_TOGETHER)]
     whole = scenario_from({**asked, "phase": "generate", "output_length": 5})
     answers = Predictor().predict_many([*few, whole]).answers
-    assert answers == [prediction_row(Predictor().predict(scenario)) for scenario in (*few, whole)]
+    assert answers == [Predictor().predict(scenario).row for scenario in (*few, whole)]
 
 
 def test_a_bug_at_many_points_leaves_each_its_own_answer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,38 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kraken_sim.cli.output import note
-from kraken_sim.errors import InputError, closest
+from kraken_sim.files.shipped import shipped_path as shipped_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kraken_sim.measurements.schema import MeasurementFile
     from kraken_sim.scenario.spec import Scenario
-
-
-def shipped_path(name_or_path: str, argument: str) -> Path:
-    """A file's path, or that of a file in `scenarios` that ships, by its name; `argument` is what errors call it.
-
-    Raises:
-        InputError: there is neither.
-    """
-    from kraken_sim.files.shipped import data_dir
-
-    path = Path(name_or_path)
-    if not os.path.exists(path) and path.name == name_or_path and path.suffix not in (".yaml", ".yml"):
-        shipped = {file.stem: file for file in data_dir("scenarios").glob("*.yaml")}
-        if name_or_path not in shipped:
-            message = "there is no such file, and no scenario of this name ships"
-            guess = closest(name_or_path, list(shipped))
-            raise InputError.single(argument, message, name_or_path, ", ".join(sorted(shipped)[:1]), guess)
-        path = shipped[name_or_path]
-    return path
 
 
 def named_scenario(name_or_path: str) -> Scenario:

@@ -51,9 +51,7 @@ def _run(args: argparse.Namespace) -> None:
         return prediction_page([prediction], advice=advice)
 
     def rows() -> list[dict[str, Any]]:
-        from kraken_sim.predict.columns import prediction_record
-
-        return [prediction_record(prediction)]
+        return prediction.records
 
     explained = {} if advice is None else {"overlap": advice.as_dict()}
     write_outputs(

@@ -15,6 +15,7 @@ from kraken_sim.costs.attention_shape import attention_flops
 from kraken_sim.errors import InfeasibleError, InputError
 from kraken_sim.explore.quality import quality_of
 from kraken_sim.explore.sensitivity import probability_best, speedup_interval
+from kraken_sim.predict.answer import Answer
 from kraken_sim.predict.api import compare
 from kraken_sim.predict.generation import answered
 from kraken_sim.predict.records import Records
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from kraken_sim.predict.api import Predictions
     from kraken_sim.predict.prediction import Prediction
     from kraken_sim.profiles.profile import HardwareProfile
-    from kraken_sim.scenario.spec import Scenario
+    from kraken_sim.scenario.spec import Scenario, ScenarioSource
 
 WIDTH_STEP: Final = 128
 """Widths around equal parameters are multiples of it, the narrower side of tensor-core tiles; a choice of ours."""
@@ -165,13 +166,30 @@ class Remedy:
     latency_s: float
 
 
-@dataclass(frozen=True)
-class ArchitectureAnswer:
+@dataclass(frozen=True, repr=False)
+class ArchitectureAnswer(Answer):
     """All architectures on one question, the fastest at equal parameters first, and why others have no answer."""
 
     scenario: Scenario
     rivals: tuple[Rival, ...]
     impossible: Mapping[str, str]
+
+    shown = (
+        "architecture",
+        "latency_s",
+        "speedup_percent",
+        "speedup_at_equal_parameters_percent",
+        "probability_fastest",
+        "reason",
+    )
+
+    @property
+    def headline(self) -> str:
+        """The fastest, and by how much."""
+        best = self.rivals[0]
+        where = f"{best.prediction.resolved.num_devices} x {self.scenario.hardware}"
+        gain = 100.0 * best.gain_at_equal_parameters
+        return f"fastest of {len(self.rivals)} architectures on {where}: {best.kind}, {gain:+.1f} % at equal parameters"
 
     @property
     def records(self) -> Records:
@@ -197,7 +215,7 @@ class ArchitectureAnswer:
 
 
 def best_architecture(
-    scenario: Scenario | Mapping[str, object],
+    scenario: ScenarioSource,
     profile: HardwareProfile | None = None,
     *,
     architectures: Sequence[str] = (),
@@ -205,7 +223,7 @@ def best_architecture(
     """Every architecture on a question, or those named, with standard to compare with; the fastest first.
 
     Args:
-        scenario: a `Scenario`, or a mapping of its shape; its architecture is replaced in turn.
+        scenario: as `simulate` takes it; its architecture is replaced in turn.
         profile: the machine, instead of the one that the scenario names.
         architectures: those to try; default: all that the question fits.
 

@@ -9,6 +9,7 @@ from kraken_sim.architectures.registry import architecture, overlapping
 from kraken_sim.costs.collectives.policy import Library
 from kraken_sim.errors import InputError, Problem
 from kraken_sim.explore.sensitivity import Alternative, decide
+from kraken_sim.predict.answer import Answer
 from kraken_sim.predict.explain import CHANNEL_CHOICES, with_channels
 from kraken_sim.predict.records import Records
 from kraken_sim.scenario.collective import CHANNELS_LIMIT
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kraken_sim.explore.sensitivity import Decision
-    from kraken_sim.scenario.spec import Scenario
+    from kraken_sim.scenario.spec import Scenario, ScenarioSource
 
 DEFAULT: Final = "default"
 """Name of NCCL's own choice."""
@@ -26,8 +27,8 @@ DEFAULT: Final = "default"
 CHOICES: Final = (None, *CHANNEL_CHOICES)
 
 
-@dataclass(frozen=True)
-class ChannelAnswer:
+@dataclass(frozen=True, repr=False)
+class ChannelAnswer(Answer):
     """The latencies by number of channels for one overlapping Kraken."""
 
     scenario: Scenario
@@ -42,6 +43,14 @@ class ChannelAnswer:
     def gain(self) -> float:
         """How much longer NCCL's own choice takes than the best, as a fraction."""
         return self.decision.latencies_s[DEFAULT] / self.decision.latencies_s[self.best] - 1.0
+
+    @property
+    def headline(self) -> str:
+        """The best number of channels, and what it is worth."""
+        what = f"{self.scenario.architecture.kind} on {self.scenario.hardware}, {self.scenario.context_length:,} tokens"
+        if self.best == DEFAULT:
+            return f"{what}: NCCL's own choice of channels is the best"
+        return f"{what}: at most {self.best} channels, {100.0 * self.gain:.1f} % faster than NCCL's own choice"
 
     @property
     def records(self) -> Records:
@@ -86,7 +95,7 @@ def _check_choices(choices: object) -> None:
 
 
 def best_channels(
-    scenario: Scenario, choices: Sequence[int | None] = CHOICES, *, perturb: bool = True
+    scenario: ScenarioSource, choices: Sequence[int | None] = CHOICES, *, perturb: bool = True
 ) -> ChannelAnswer:
     """Predicts the scenario with each limit of channels (None leaves NCCL its own choice).
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kraken_sim.errors import InputError
+from kraken_sim.predict.answer import frame_of
 
 if TYPE_CHECKING:
     from kraken_sim.predict.records import HasRecords
@@ -19,11 +20,6 @@ def dataframe(answer: HasRecords) -> Any:
     if not hasattr(answer, "records"):
         message = "must be an answer of this package, which has records"
         raise InputError.single("answer", message, answer, "sweep(...)")
-    try:
-        import pandas as pd
-    except ImportError:
-        message = "pandas is not installed; install it, or use answer.records"
-        raise InputError.single("dataframe", message) from None
     # A sweep knows the types of its columns, also of those that are empty.
     typed = getattr(answer, "to_pandas", None)
-    return pd.DataFrame(answer.records) if typed is None else typed()
+    return frame_of(answer.records) if typed is None else typed()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from kraken_sim.architectures.registry import BASELINE, kinds_named, searched
 from kraken_sim.errors import InfeasibleError, InputError, one_line_of
 from kraken_sim.explore.sensitivity import Alternative, decide, lowest, weighted
+from kraken_sim.predict.answer import Answer
 from kraken_sim.predict.energy import step_energy
 from kraken_sim.predict.pipeline import Predictor
 from kraken_sim.predict.records import Records
@@ -15,6 +16,7 @@ from kraken_sim.profiles.load import load_profile
 from kraken_sim.profiles.placement import gpu_numbers
 from kraken_sim.scenario.resolve import asked_devices
 from kraken_sim.scenario.spec import as_scenario, with_architecture
+from kraken_sim.units import format_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from kraken_sim.predict.energy import StepEnergy
     from kraken_sim.predict.prediction import Prediction
     from kraken_sim.profiles.profile import HardwareProfile
-    from kraken_sim.scenario.spec import Scenario
+    from kraken_sim.scenario.spec import Scenario, ScenarioSource
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,8 @@ class DegreeRow:
         }
 
 
-@dataclass(frozen=True)
-class DegreeAnswer:
+@dataclass(frozen=True, repr=False)
+class DegreeAnswer(Answer):
     """Every architecture on every degree that works, and why the others don't."""
 
     scenario: Scenario
@@ -76,6 +78,13 @@ class DegreeAnswer:
     decision: Decision
     kinds: tuple[str, ...]
     """The architectures that were tried."""
+
+    @property
+    def headline(self) -> str:
+        """The fastest, and the one with the most throughput."""
+        latency_s = self.decision.latencies_s[self.best]
+        throughput = f"most sequences a second: {self.best_throughput}"
+        return f"on {self.scenario.hardware}: fastest {self.best}, {format_seconds(latency_s)}; {throughput}"
 
     @property
     def best(self) -> str:
@@ -124,7 +133,7 @@ class DegreeAnswer:
         }
 
 
-def best_degree(scenario: Scenario, *, perturb: bool = True, architectures: Sequence[str] = ()) -> DegreeAnswer:
+def best_degree(scenario: ScenarioSource, *, perturb: bool = True, architectures: Sequence[str] = ()) -> DegreeAnswer:
     """Predicts the scenario's model on every power of two of its machine's GPUs, as each architecture.
 
     With `architectures` as those named, otherwise as those that searches try.

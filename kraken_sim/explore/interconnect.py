@@ -10,19 +10,21 @@ from typing import TYPE_CHECKING, Any, Final
 from kraken_sim.architectures.registry import BASELINE
 from kraken_sim.errors import InputError
 from kraken_sim.explore.sensitivity import perturbed_residuals, speedup_interval
+from kraken_sim.predict.answer import Answer
 from kraken_sim.predict.pipeline import Predictor
 from kraken_sim.predict.records import Records
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.profiles.what_if import gpu_bandwidth_bytes_per_s, with_bandwidth_factor, with_time_factor
 from kraken_sim.scenario.resolve import asked_devices
 from kraken_sim.scenario.spec import as_scenario, with_architecture
+from kraken_sim.units import format_bandwidth
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kraken_sim.predict.prediction import Prediction
     from kraken_sim.profiles.profile import HardwareProfile
-    from kraken_sim.scenario.spec import Scenario
+    from kraken_sim.scenario.spec import Scenario, ScenarioSource
 
 FACTORS: Final = tuple(2.0 ** (step / 2.0) for step in range(-12, 5))
 """Link bandwidth over the machine's own: from a 64th to four times, two points an octave."""
@@ -61,8 +63,8 @@ class Crossing:
     last_bytes_per_s: float | None
 
 
-@dataclass(frozen=True)
-class InterconnectAnswer:
+@dataclass(frozen=True, repr=False)
+class InterconnectAnswer(Answer):
     """The speed-up by bandwidth, where it meets the threshold, and the same under each perturbed block."""
 
     scenario: Scenario
@@ -75,6 +77,16 @@ class InterconnectAnswer:
     """The crossing of the low and of the high ends of the points' intervals."""
     perturbed: tuple[tuple[str, float, Crossing, float], ...]
     """Block, factor on its times, the crossing then, and the speed-up on the machine's own links then."""
+
+    @property
+    def headline(self) -> str:
+        """The speed-up on the machine's links, and up to which links it is worth it."""
+        low, high = (f"{100.0 * end:+.1f}" for end in self.own.interval)
+        where = f"{self.num_devices} x {self.scenario.hardware}"
+        own = f"Kraken {100.0 * self.own.speedup:+.1f} % ({low} to {high}) on {where}"
+        last = self.crossing.last_bytes_per_s
+        until = "at no bandwidth tried" if last is None else f"up to {format_bandwidth(last)} a GPU"
+        return f"{own}; {100.0 * self.worth:g} % or more {until}"
 
     @property
     def records(self) -> Records:
@@ -120,7 +132,7 @@ class InterconnectAnswer:
 
 
 def worthwhile_bandwidth(
-    scenario: Scenario, worth: float = 0.1, factors: Sequence[float] = FACTORS, *, perturb: bool = True
+    scenario: ScenarioSource, worth: float = 0.1, factors: Sequence[float] = FACTORS, *, perturb: bool = True
 ) -> InterconnectAnswer:
     """Kraken against standard over the bandwidth of the machine's links.
 

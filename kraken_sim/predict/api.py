@@ -7,22 +7,21 @@ from typing import TYPE_CHECKING
 
 from kraken_sim.architectures.registry import BASELINE, complete_kinds, kinds_named
 from kraken_sim.errors import InfeasibleError, InputError, check_is, closest, one_line_of
-from kraken_sim.predict.columns import prediction_record
+from kraken_sim.predict.answer import Answer
 from kraken_sim.predict.pipeline import Predictor
 from kraken_sim.predict.records import Records
 from kraken_sim.profiles.profile import HardwareProfile
 from kraken_sim.program.kernel_sets import KernelSet
 from kraken_sim.scenario.spec import as_scenario, with_architecture, with_kernels
+from kraken_sim.units import format_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from kraken_sim.predict.prediction import Prediction
-    from kraken_sim.scenario.spec import Scenario
+    from kraken_sim.scenario.spec import ScenarioSource
 
 
 def simulate(
-    scenario: Scenario | Mapping[str, object],
+    scenario: ScenarioSource,
     *,
     exact: bool = False,
     profile: HardwareProfile | None = None,
@@ -30,7 +29,7 @@ def simulate(
     """Predict one forward step.
 
     Args:
-        scenario: a `Scenario`, or a mapping of its shape.
+        scenario: a `Scenario`, a mapping of its shape, the path of a file or the name of one that ships.
         exact: simulate every rank and every layer instead of folding what repeats; the answer is the same.
         profile: the machine, instead of the one that the scenario names.
 
@@ -48,7 +47,7 @@ def _check_profile(profile: object) -> None:
         check_is(profile, HardwareProfile, "profile", 'load_profile("h200-sxm-x2")')
 
 
-class Predictions(list["Prediction"]):
+class Predictions(Answer, list["Prediction"]):
     """Predictions of one question: every architecture with one kernel set, then with the next.
 
     `impossible` says why an architecture is not among them.
@@ -57,6 +56,21 @@ class Predictions(list["Prediction"]):
     def __init__(self) -> None:
         super().__init__()
         self.impossible: dict[str, str] = {}
+
+    shown = ("architecture", "kernels", "latency_s", "interval_s.low", "interval_s.high", "speedup_percent")
+
+    @property
+    def headline(self) -> str:
+        """The question, and who answers how fast."""
+        if not self:
+            return "no architecture"
+        first, several = self[0], len(self.kernel_sets) > 1
+        answers = ", ".join(
+            f"{prediction.resolved.kind}{f' ({prediction.scenario.runtime.kernels})' if several else ''} "
+            f"{format_seconds(prediction.latency_s)}" + (f" ({speedup:+.1f} %)" if prediction is not first else "")
+            for prediction, speedup in zip(self, self.speedups_percent, strict=True)
+        )
+        return f"{first.metric} on {first.resolved.num_devices} x {first.scenario.hardware}: {answers}"
 
     @property
     def kernel_sets(self) -> tuple[KernelSet, ...]:
@@ -89,7 +103,7 @@ class Predictions(list["Prediction"]):
     def records(self) -> Records:
         """One flat row for each: architecture, kernel set, the columns of a sweep, the speed-ups."""
         return Records(
-            prediction_record(prediction) | {"speedup_percent": speedup, "kernels_speedup_percent": by_kernels}
+            prediction.records[0] | {"speedup_percent": speedup, "kernels_speedup_percent": by_kernels}
             for prediction, speedup, by_kernels in zip(
                 self, self.speedups_percent, self.kernels_speedups_percent, strict=True
             )
@@ -101,7 +115,7 @@ def _faster_percent(base: Prediction, prediction: Prediction) -> float:
 
 
 def compare(
-    scenario: Scenario | Mapping[str, object],
+    scenario: ScenarioSource,
     profile: HardwareProfile | None = None,
     *,
     kernels: Sequence[KernelSet | str] = (),
@@ -112,7 +126,7 @@ def compare(
     One that does not fit the question or the memory is left out, unless it is the scenario's own or was asked for.
 
     Args:
-        scenario: a `Scenario`, or a mapping of its shape.
+        scenario: a `Scenario`, a mapping of its shape, the path of a file or the name of one that ships.
         profile: the machine, instead of the one that the scenario names.
         kernels: kernel sets to ask for in turn, instead of the scenario's.
         architectures: those to compare, behind the standard one; default: all.

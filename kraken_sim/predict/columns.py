@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 from kraken_sim.architectures.registry import architectures
 from kraken_sim.program.program import Category
-
-if TYPE_CHECKING:
-    from kraken_sim.predict.prediction import Prediction
 
 FLOAT, INT, TEXT = "float64", "int64", "string"
 
@@ -35,29 +32,6 @@ _NUMBERS: Final = (
 
 
 def prediction_columns() -> tuple[tuple[str, str], ...]:
-    """Names and types of a prediction's columns: the names of its JSON, nested ones with dots."""
+    """Names and types of `Prediction.row`: the names of its JSON, nested ones with dots."""
     own = ((f"{record.kind}.{name}", INT) for record in architectures() for name in record.columns)
     return (*_NUMBERS, *own, ("num_events", INT))
-
-
-def prediction_record(prediction: Prediction) -> dict[str, Any]:
-    """A prediction as a flat row with the names of its columns: architecture, kernel set, then those of a sweep."""
-    names = [name for name, _ in prediction_columns()]
-    asked = {"architecture": prediction.resolved.kind, "kernels": prediction.scenario.runtime.kernels.value}
-    return asked | dict(zip(names, prediction_row(prediction), strict=True))
-
-
-def prediction_row(prediction: Prediction) -> tuple[Any, ...]:
-    """A prediction in the order of `prediction_columns`."""
-    totals, memory, reports = prediction.totals, prediction.memory, prediction.resolved.reports()
-    interval, cost = prediction.interval, totals.overlap_cost
-    own = [(reports.get(record.kind) or {}).get(name) for record in architectures() for name in record.columns]
-    return (
-        prediction.latency_s, prediction.ttft_s, prediction.tpot_s, interval.low_s, interval.high_s,
-        *totals.breakdown_s.values(),
-        totals.exposed_s, totals.hidden_s, totals.alone_s,
-        cost.waiting_s, cost.compute_slowdown_s, cost.collective_slowdown_s,
-        totals.host_wait_s, prediction.slowdown, prediction.num_parameters,
-        memory.weights_bytes, memory.kv_cache_bytes, memory.activation_bytes,
-        *own, prediction.timeline.num_events,
-    )  # fmt: skip

@@ -38,7 +38,7 @@ MOST_PRICED: Final = 4096
 """Positions of an answer at which attention is priced, evenly spread; a choice of ours."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Generation(Prediction):
     """The answer to a scenario that generates; `latency_s`, the breakdown and the sums are of the whole answer.
 

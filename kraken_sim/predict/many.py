@@ -14,7 +14,7 @@ import numpy as np
 
 from kraken_sim.architectures.registry import architecture
 from kraken_sim.architectures.workload import Phase
-from kraken_sim.predict.columns import prediction_columns, prediction_row
+from kraken_sim.predict.columns import prediction_columns
 from kraken_sim.predict.records import Records
 from kraken_sim.program.many import DividedError
 
@@ -35,14 +35,14 @@ LEAST_TOGETHER: Final = 4
 _NUMBERS: Final = ("batch_size", "context_length", "prefix_length")
 """Fields of a scenario on which no structure depends."""
 
-Answer = tuple[Any, ...] | Exception
+RowOrError = tuple[Any, ...] | Exception
 
 
 @dataclass(frozen=True, slots=True)
 class ManyAnswers:
     """Answers in the order of their scenarios: a row of `prediction_columns` each, or what is wrong with it."""
 
-    answers: list[Answer]
+    answers: list[RowOrError]
 
     @property
     def records(self) -> Records:
@@ -123,7 +123,7 @@ def _of_many(scenarios: Sequence[Scenario]) -> Scenario:
 
 
 def _rows(prediction: Prediction, num: int) -> Iterator[tuple[Any, ...]]:
-    return zip(*(_column(value, num) for value in prediction_row(prediction)), strict=True)
+    return zip(*(_column(value, num) for value in prediction.row), strict=True)
 
 
 def _column(value: Any, num: int) -> list[Any]:
@@ -132,9 +132,9 @@ def _column(value: Any, num: int) -> list[Any]:
     return found if isinstance(found, list) else [found] * num
 
 
-def _alone(predict: Predict, scenario: Scenario) -> Answer:
+def _alone(predict: Predict, scenario: Scenario) -> RowOrError:
     try:
-        return prediction_row(predict(scenario))
+        return predict(scenario).row
     except (MemoryError, OSError):
         raise
     except Exception as error:  # of one point, whose answer it is; others go on

@@ -6,13 +6,19 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from kraken_sim.architectures.registry import architectures
 from kraken_sim.architectures.workload import Phase
 from kraken_sim.predict import metrics
+from kraken_sim.predict.answer import Answer
+from kraken_sim.predict.columns import prediction_columns
+from kraken_sim.predict.records import Records
 from kraken_sim.predict.uncertainty import interval_of
 from kraken_sim.predict.what_if import with_host_times
 from kraken_sim.program.kernel_sets import CardLoad
 from kraken_sim.program.many import maths_for, where
 from kraken_sim.program.ops import Collective, CollectiveKind
+from kraken_sim.program.program import Category
+from kraken_sim.units import format_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,12 +34,56 @@ if TYPE_CHECKING:
     from kraken_sim.scenario.spec import Scenario
 
 
-@dataclass(frozen=True)
-class Prediction:
+@dataclass(frozen=True, repr=False)
+class Prediction(Answer):
     """The answer to one scenario. Times are seconds of one forward step on every device together."""
 
     prepared: Prepared
     timeline: Timeline
+
+    shown = (
+        *("latency_s", "interval_s.low", "interval_s.high"),
+        *(f"breakdown_s.{category.value}" for category in Category),
+    )
+
+    @property
+    def headline(self) -> str:
+        """The question and the latency with its interval, in one line."""
+        scenario, times = self.scenario, f"{self.metric} {format_seconds(self.latency_s)}"
+        low, high = (format_seconds(end) for end in (self.interval.low_s, self.interval.high_s))
+        where = f"{self.resolved.kind} on {self.resolved.num_devices} x {scenario.hardware}"
+        what = f"{scenario.phase.value} of {scenario.batch_size} x {scenario.context_length:,}"
+        return f"{where}, {what}: {times} ({low} to {high} at {100 * self.interval.level:g} %)"
+
+    @property
+    def metric(self) -> str:
+        """What the latency is called."""
+        if self.e2e_s is not None:
+            return "end to end"
+        return "TTFT" if self.ttft_s is not None else "TPOT"
+
+    @property
+    def records(self) -> Records:
+        """One flat row: architecture, kernel set, then the columns of a sweep's results."""
+        names = [name for name, _ in prediction_columns()]
+        asked = {"architecture": self.resolved.kind, "kernels": self.scenario.runtime.kernels.value}
+        return Records([asked | dict(zip(names, self.row, strict=True))])
+
+    @property
+    def row(self) -> tuple[Any, ...]:
+        """The same values in the order of `prediction_columns`."""
+        totals, memory, reports = self.totals, self.memory, self.resolved.reports()
+        interval, cost = self.interval, totals.overlap_cost
+        own = [(reports.get(record.kind) or {}).get(name) for record in architectures() for name in record.columns]
+        return (
+            self.latency_s, self.ttft_s, self.tpot_s, interval.low_s, interval.high_s,
+            *totals.breakdown_s.values(),
+            totals.exposed_s, totals.hidden_s, totals.alone_s,
+            cost.waiting_s, cost.compute_slowdown_s, cost.collective_slowdown_s,
+            totals.host_wait_s, self.slowdown, self.num_parameters,
+            memory.weights_bytes, memory.kv_cache_bytes, memory.activation_bytes,
+            *own, self.timeline.num_events,
+        )  # fmt: skip
 
     @property
     def scenario(self) -> Scenario:

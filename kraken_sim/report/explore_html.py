@@ -32,16 +32,19 @@ PANELS_A_ROW = 3
 
 def channels_page(answers: Sequence[ChannelAnswer]) -> Page:
     """Latency by channels as a page, with curves."""
+    picture = Plot(channels_figure(answers), "Predicted latency by channels, each above its own best")
+    sections = [Section("Above the best", [picture]), Section("Latency by channels", [channels_grid(answers)])]
+    return Page("Exploration", CHANNELS_TITLE, sections, sentences=channels_sentences(answers))
+
+
+def channels_figure(answers: Sequence[ChannelAnswer]) -> Any:
+    """Latency by channels, each question above its own best."""
     figure = _relative_figure("predicted, % above the best")
     for index, answer in enumerate(answers):
         dash = DASHES[index // len(PALETTE) % len(DASHES)]
         name, colour = question(answer.scenario), PALETTE[index % len(PALETTE)]
         _add_curve(figure, name, answer.decision.latencies_s, colour, dash)
-    sections = [
-        Section("Above the best", [Plot(figure, "Predicted latency by channels, each above its own best")]),
-        Section("Latency by channels", [channels_grid(answers)]),
-    ]
-    return Page("Exploration", CHANNELS_TITLE, sections, sentences=channels_sentences(answers))
+    return figure
 
 
 def _relative_figure(title: str) -> Any:

@@ -111,9 +111,7 @@ def interval_text(prediction: Prediction) -> str:
 
 def metric_of(prediction: Prediction) -> str:
     """What the latency is called."""
-    if prediction.e2e_s is not None:
-        return "end to end"
-    return "TTFT" if prediction.ttft_s is not None else "TPOT"
+    return prediction.metric
 
 
 def generation_line(answer: Generation) -> str:

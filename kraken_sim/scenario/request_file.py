@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import date
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from pydantic import BeforeValidator, Field, ValidationError
@@ -11,15 +13,14 @@ from pydantic_core import PydanticCustomError
 from kraken_sim.errors import InputError, Problem
 from kraken_sim.files.model import FileModel, quantity, quantity_text
 from kraken_sim.files.problems import problems_of
-from kraken_sim.files.strict_yaml import read_yaml
+from kraken_sim.files.shipped import shipped_path
+from kraken_sim.files.strict_yaml import YamlDocument, read_yaml
 from kraken_sim.profiles.load import is_path
 from kraken_sim.units import Dimension
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from pathlib import Path
 
-    from kraken_sim.files.strict_yaml import YamlDocument
     from kraken_sim.scenario.spec import ModelSpec
 
 
@@ -42,16 +43,20 @@ Amount = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 Source = Annotated[str, Field(strict=True, min_length=3, max_length=500)]
 
 
+RequestSource = str | Path | Mapping[str, object]
+"""A request: the path of a file, the name of one that ships, or a mapping of its shape."""
+
+
 def read_request(
-    path: str | Path | YamlDocument,
+    source: RequestSource | YamlDocument,
     model: type[Request],
     placed: Callable[[Request, Path], Request],
     problems: Callable[[Request], Iterable[Problem]],
 ) -> Request:
-    """Reads a request file strictly.
+    """Reads a request strictly.
 
     Args:
-        path: the file, or what was read of it.
+        source: the file, what was read of it, or a mapping; paths in a mapping are relative to the working directory.
         model: what it is to hold.
         placed: makes the paths in a request absolute, given the file's folder.
         problems: what is wrong with a request beyond single fields.
@@ -59,6 +64,9 @@ def read_request(
     Raises:
         InputError: the file cannot be read, is not strict YAML, or holds any problem; all at once, with line numbers.
     """
+    if isinstance(source, Mapping):
+        return _request_of(source, model, problems)
+    path = shipped_path(source, "request") if isinstance(source, str) else source
     document = read_yaml(path)
     try:
         request = model.model_validate(document.data)
@@ -67,6 +75,17 @@ def read_request(
     request = placed(request, document.folder)
     if found := list(problems(request)):
         raise document.error(found)
+    return request
+
+
+def _request_of(
+    data: Mapping[str, object], model: type[Request], problems: Callable[[Request], Iterable[Problem]]
+) -> Request:
+    try:
+        request = model.model_validate(dict(data))
+    except ValidationError as error:
+        raise InputError(problems_of(error, model)) from None
+    raise_if_any(problems(request))
     return request
 
 

@@ -6,6 +6,7 @@ own types and checks what concerns several fields at once.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
@@ -19,6 +20,7 @@ from kraken_sim.architectures.workload import Phase
 from kraken_sim.errors import InputError, problems_with
 from kraken_sim.files.model import FileModel, NotEmpty
 from kraken_sim.files.problems import fields_error, form_of, problems_of
+from kraken_sim.files.shipped import shipped_path
 from kraken_sim.files.strict_yaml import read_yaml
 from kraken_sim.profiles.load import is_path, load_profile
 from kraken_sim.profiles.placement import Placement
@@ -30,7 +32,7 @@ from kraken_sim.scenario.host import HostSpec, host_from_folder
 from kraken_sim.scenario.model import ModelSpec, config_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from kraken_sim.errors import Problem
     from kraken_sim.files.strict_yaml import YamlDocument
@@ -45,6 +47,7 @@ __all__ = [
     "Phase",
     "RuntimeSpec",
     "Scenario",
+    "ScenarioSource",
     "SequencesSpec",
     "Size",
     "load_scenario",
@@ -268,21 +271,33 @@ def _other_problems(data: object, problems: Sequence[Problem], *, known_machine:
         yield from problems_with(lambda: config_of(ModelSpec.model_validate(model)))
 
 
-def as_scenario(question: Scenario | Mapping[str, object], *, known_machine: bool = False) -> Scenario:
-    """The question itself, or the one that a mapping of its shape asks.
+ScenarioSource = Scenario | Mapping[str, object] | str | Path
+"""A question: a scenario, a mapping of its shape, the path of a file or the name of one that ships."""
+
+
+def as_scenario(question: ScenarioSource, *, known_machine: bool = False) -> Scenario:
+    """The question itself, or the one that a mapping or a file of its shape asks.
 
     Raises:
-        InputError: see `scenario_from`.
+        InputError: see `scenario_from` and `load_scenario`.
     """
+    if isinstance(question, str | Path):
+        return load_scenario(question)
     return question if isinstance(question, Scenario) else scenario_from(question, known_machine=known_machine)
 
 
-def load_scenario(path: str | Path | YamlDocument) -> Scenario:
-    """Reads a scenario file, or takes what was read of one; paths are relative to its folder (`with_absolute_paths`).
+def load_scenario(source: str | Path | YamlDocument | Mapping[str, object]) -> Scenario:
+    """Reads a scenario; paths in a file are relative to its folder (`with_absolute_paths`).
+
+    Args:
+        source: the path of a file, the name of one that ships, what was read of one, or a mapping of its shape.
 
     Raises:
         InputError: the file cannot be read or is not strict YAML, or any field is wrong; with line numbers.
     """
+    if isinstance(source, Mapping):
+        return scenario_from(source)
+    path = shipped_path(source, "scenario") if isinstance(source, str) else source
     document = read_yaml(path)
     try:
         data = document.data

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from kraken_sim.errors import InfeasibleError, InputError
+from kraken_sim.predict.answer import Answer
 from kraken_sim.predict.records import Records
-from kraken_sim.serving.request import serve_problems
+from kraken_sim.serving.request import load_serve_request, serve_problems
 from kraken_sim.serving.service import ServiceSimulator
 from kraken_sim.serving.steps import End
+from kraken_sim.units import format_seconds
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from kraken_sim.profiles.profile import HardwareProfile
+    from kraken_sim.scenario.request_file import RequestSource
     from kraken_sim.serving.fleet import Served
     from kraken_sim.serving.memory import ReplicaMemory
     from kraken_sim.serving.request import ServeRequest
@@ -56,8 +61,8 @@ class Spread:
         return {name: None if np.isnan(value) else value for name, value in numbers.items()}
 
 
-@dataclass(frozen=True)
-class ServeAnswer:
+@dataclass(frozen=True, repr=False)
+class ServeAnswer(Answer):
     """The answer to a request; `ends` are the same requests at the low and the high end of the intervals.
 
     `capacity_per_s` is what the service can take of such requests: its stable limit.
@@ -71,6 +76,15 @@ class ServeAnswer:
     capacity_per_s: float
     num_devices: int
     idle_w: float
+
+    @property
+    def headline(self) -> str:
+        """The median times, what the service could take, and whether its limits are kept."""
+        ttft, tpot = (self.spreads[name][0].percentiles_s[50.0] for name in ("ttft_s", "tpot_s"))
+        times = f"TTFT {format_seconds(ttft)}, TPOT {format_seconds(tpot)} at p50"
+        kept = "" if self.kept is None else f", {100.0 * self.kept:.1f} % within the limits"
+        where = f"{self.request.name} on {self.num_devices} x {self.request.hardware}"
+        return f"{where}: {times}{kept}; stable up to {self.capacity_per_s:.3g} requests/s"
 
     @property
     def sla(self) -> Sla | None:
@@ -210,14 +224,19 @@ def kept_share(served: Served, sla: Sla) -> float:
     return float(good.mean())
 
 
-def serve(request: ServeRequest) -> ServeAnswer:
-    """Simulates the requests of a file.
+def serve(request: ServeRequest | RequestSource) -> ServeAnswer:
+    """Simulates the requests of a request's traffic.
+
+    Args:
+        request: a request, a mapping of its shape, the path of a file or the name of one that ships.
 
     Raises:
         InputError: the request is wrong.
         InfeasibleError: the model or a request does not fit, a limit lies below one step, or more come than the service
             can take; names the limiting number.
     """
+    if isinstance(request, str | Path | Mapping):
+        request = load_serve_request(request)
     if problems := list(serve_problems(request)):
         raise InputError(problems)
     service, requests = ServiceSimulator(request), request.traffic.requests()

@@ -14,7 +14,7 @@ from kraken_sim.profiles.load import load_profile
 from kraken_sim.profiles.placement import Placement
 from kraken_sim.program.formats import ActivationScheme, KVCacheDType, Quantization
 from kraken_sim.program.ops import ComputeDType, DType
-from kraken_sim.scenario.request_file import Duration, absolute_hardware, absolute_model, read_request
+from kraken_sim.scenario.request_file import Duration, RequestSource, absolute_hardware, absolute_model, read_request
 from kraken_sim.scenario.resolve import resolve_model
 from kraken_sim.scenario.spec import (
     CONTEXT_LIMIT,
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kraken_sim.files.strict_yaml import YamlDocument
+
 
 SEQUENCES_LIMIT = 4096
 """Most sequences of a step; a limit of ours, above what engines take."""
@@ -176,13 +177,16 @@ class ServeRequest(FileModel):
         return None if self.sla is None else self.sla.resolve()
 
 
-def load_serve_request(path: str | Path | YamlDocument) -> ServeRequest:
+def load_serve_request(source: RequestSource | YamlDocument) -> ServeRequest:
     """Reads a request; paths of profiles, configs and traces are relative to the file's folder.
+
+    Args:
+        source: the path of a file, the name of one that ships, what was read of one, or a mapping of its shape.
 
     Raises:
         InputError: every problem of the file at once, with line numbers.
     """
-    return read_request(path, ServeRequest, _with_absolute_paths, serve_problems)
+    return read_request(source, ServeRequest, _with_absolute_paths, serve_problems)
 
 
 def serve_problems(request: ServeRequest) -> Iterator[Problem]:

@@ -9,20 +9,23 @@ from typing import TYPE_CHECKING, Any, Final
 from kraken_sim.architectures.workload import Phase
 from kraken_sim.errors import InputError
 from kraken_sim.measurements.machine import same_device
+from kraken_sim.predict.answer import Answer
 from kraken_sim.predict.api import simulate
 from kraken_sim.predict.prediction import Prediction
+from kraken_sim.predict.records import Records
 from kraken_sim.traces.chrome import number
 from kraken_sim.traces.device_trace import read_trace
 from kraken_sim.traces.diff import diff_steps
 from kraken_sim.traces.kernel_names import KernelClass
 from kraken_sim.traces.nodes import classes_of, nodes_of_prediction, nodes_of_trace, span_s
 from kraken_sim.traces.steps import pick_step
+from kraken_sim.units import format_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
-    from kraken_sim.scenario.spec import Scenario
+    from kraken_sim.scenario.spec import ScenarioSource
     from kraken_sim.traces.device_trace import DeviceTrace
     from kraken_sim.traces.diff import StepDiff
     from kraken_sim.traces.nodes import TraceNode
@@ -72,8 +75,8 @@ class RankStep:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
-@dataclass(frozen=True, slots=True)
-class TraceComparison:
+@dataclass(frozen=True, slots=True, repr=False)
+class TraceComparison(Answer):
     """The answer of `diff-trace`."""
 
     ours: Predicted
@@ -85,6 +88,18 @@ class TraceComparison:
     ranks: tuple[RankStep, ...]
     period_s: float | None
     warnings: tuple[str, ...]
+
+    @property
+    def headline(self) -> str:
+        """Both steps, and what of the difference is largest."""
+        ours, theirs = format_seconds(self.diff.ours_s), format_seconds(self.diff.theirs_s)
+        largest = max(self.diff.terms(), key=lambda term: abs(term.seconds))
+        return f"{self.ours.name}: predicted {ours}, recorded {theirs}; most of it: {largest.text}"
+
+    @property
+    def records(self) -> Records:
+        """Kernels of one name and place, added up over the layers, the largest difference first."""
+        return Records(row.as_dict() for row in self.diff.by_node())
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -152,7 +167,7 @@ def predicted_trace(trace: DeviceTrace) -> Predicted:
 
 
 def diff_trace(
-    question: Scenario | Mapping[str, object] | Prediction,
+    question: ScenarioSource | Prediction,
     *traces: str | Path,
     rank: int | None = None,
     step: int | None = None,
@@ -160,7 +175,7 @@ def diff_trace(
     """A torch.profiler trace beside a prediction, kernel by kernel.
 
     Args:
-        question: a scenario, a mapping of its shape, or its prediction.
+        question: a scenario as `simulate` takes it, or its prediction.
         traces: files, one a process, gzipped or not.
         rank: whose step to compare; None for that of the slowest.
         step: number of the step; None for a typical one.

@@ -23,6 +23,7 @@ from kraken_sim.scenario.request_file import (
     Duration,
     IsoDate,
     MemorySize,
+    RequestSource,
     Source,
     absolute_hardware,
     absolute_model,
@@ -166,13 +167,16 @@ class DesignRequest(FileModel):
     )
 
 
-def load_design_request(path: str | Path | YamlDocument) -> DesignRequest:
+def load_design_request(source: RequestSource | YamlDocument) -> DesignRequest:
     """Reads a search; paths of profiles and configs are relative to the file's folder.
+
+    Args:
+        source: the path of a file, the name of one that ships, what was read of one, or a mapping of its shape.
 
     Raises:
         InputError: every problem of the file at once, with line numbers.
     """
-    return read_request(path, DesignRequest, _with_absolute_paths, design_problems)
+    return read_request(source, DesignRequest, _with_absolute_paths, design_problems)
 
 
 def _with_absolute_paths(request: DesignRequest, folder: Path) -> DesignRequest:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kraken_sim.errors import InfeasibleError, InputError, check_is
@@ -20,11 +22,13 @@ from kraken_sim.explore.design.request import (
     budget_of,
     check_design_request,
     designs,
+    load_design_request,
     may_use_bounds,
 )
 from kraken_sim.explore.design.space import candidates
 from kraken_sim.explore.procure.economics import cost_per_million_tokens
 from kraken_sim.explore.sensitivity import Alternative, decide
+from kraken_sim.predict.answer import Answer
 from kraken_sim.predict.energy import step_energy
 from kraken_sim.predict.pipeline import Predictor
 from kraken_sim.predict.records import Records
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
     from kraken_sim.explore.design.shape import Design
     from kraken_sim.explore.sensitivity import Decision
     from kraken_sim.models.config import TransformerConfig
+    from kraken_sim.scenario.request_file import RequestSource
 
 MOST_COMPARED = 6
 """Designs whose ranking is judged by the doubt about the constants."""
@@ -112,8 +117,8 @@ class Rejections:
             self.nearest[constraint] = (miss, words)
 
 
-@dataclass(frozen=True)
-class SearchResult:
+@dataclass(frozen=True, repr=False)
+class SearchResult(Answer):
     """The Pareto front of a search; `method` is how it searched, `complete` whether it was not interrupted."""
 
     request: DesignRequest
@@ -125,6 +130,13 @@ class SearchResult:
     complete: bool
     decision: Decision | None
     """How sure the fastest is against the next few; None where latency is not the first objective."""
+
+    @property
+    def headline(self) -> str:
+        """How many designs were tried, and the best."""
+        design, tried = self.best.design, f"{len(self.front)} of {len(self.evaluated)} designs on the front"
+        where = f"{design.kind} on {design.num_devices} x {design.hardware}"
+        return f"{self.request.name}: {tried}; best by {self.request.objectives[0].value}: {where}"
 
     @property
     def best(self) -> Evaluated:
@@ -262,17 +274,21 @@ class DesignEvaluator:
         return cost_per_million_tokens(price.per_hour * design.num_devices / num_gpus, tokens / latency_s)
 
 
-def search_designs(request: DesignRequest, progress: Callable[[int], None] | None = None) -> SearchResult:
+def search_designs(
+    request: DesignRequest | RequestSource, progress: Callable[[int], None] | None = None
+) -> SearchResult:
     """Searches the space of a request; Ctrl-C ends it with what was found so far.
 
     Args:
-        request: what to search.
+        request: what to search: a request, a mapping of its shape, the path of a file or the name of one that ships.
         progress: called with the number of designs judged so far.
 
     Raises:
         InputError: the request is wrong, or the space is too large to try whole and Optuna is not installed.
         InfeasibleError: no design keeps the constraints; names the number that limits.
     """
+    if isinstance(request, str | Path | Mapping):
+        request = load_design_request(request)
     check_is(request, DesignRequest, "request", 'load_design_request("request.yaml")')
     check_design_request(request)
     if _by_bounds(request):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kraken_sim.errors import InfeasibleError, InputError, Problem, check_is
@@ -13,8 +15,9 @@ from kraken_sim.explore.procure.economics import (
     ownership_cost_per_hour,
 )
 from kraken_sim.explore.procure.option import Option, build_option
-from kraken_sim.explore.procure.request import CandidateSpec, ProcureRequest, check_request
+from kraken_sim.explore.procure.request import CandidateSpec, ProcureRequest, check_request, load_procure_request
 from kraken_sim.explore.procure.whole import SlaMissedError, WholeOption, build_whole
+from kraken_sim.predict.answer import Answer
 from kraken_sim.predict.kernel_choice import KERNELS_PATH
 from kraken_sim.predict.number_formats import FORMAT_PATHS
 from kraken_sim.predict.records import Records
@@ -25,6 +28,7 @@ from kraken_sim.units import format_seconds
 if TYPE_CHECKING:
     from kraken_sim.explore.procure.request import WhatIfSpec, WorkloadSpec
     from kraken_sim.profiles.profile import HardwareProfile
+    from kraken_sim.scenario.request_file import RequestSource
     from kraken_sim.serving.sla import Sla
 
 
@@ -189,13 +193,19 @@ class Outcome:
         }
 
 
-@dataclass(frozen=True)
-class Procurement:
+@dataclass(frozen=True, repr=False)
+class Procurement(Answer):
     """The answer to a request: as it is, and under each what-if."""
 
     request: ProcureRequest
     base: Outcome
     what_ifs: tuple[Outcome, ...]
+
+    @property
+    def headline(self) -> str:
+        """The cheapest offer, and who might be cheaper still."""
+        others = f"; open against {', '.join(self.contenders)}" if self.contenders else ""
+        return f"{self.request.name}: cheapest of {len(self.base.offers)} is {self.best.candidate.name}{others}"
 
     @property
     def best(self) -> Offer:
@@ -236,13 +246,18 @@ class Procurement:
         return rows
 
 
-def procure(request: ProcureRequest) -> Procurement:
+def procure(request: ProcureRequest | RequestSource) -> Procurement:
     """Ranks the candidates of a request.
+
+    Args:
+        request: a request, a mapping of its shape, the path of a file or the name of one that ships.
 
     Raises:
         InputError: the request is wrong.
         InfeasibleError: no candidate meets the SLA; says what limits each.
     """
+    if isinstance(request, str | Path | Mapping):
+        request = load_procure_request(request)
     check_is(request, ProcureRequest, "request", 'load_procure_request("request.yaml")')
     check_request(request)
     base = _outcome(request, None)

@@ -18,6 +18,7 @@ from kraken_sim.program.ops import ComputeDType, DType
 from kraken_sim.scenario.request_file import (
     Amount,
     IsoDate,
+    RequestSource,
     Source,
     Watts,
     absolute_hardware,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kraken_sim.files.strict_yaml import YamlDocument
+
 
 SHARE_TOLERANCE = 1e-6
 """How far the shares of a mix may miss 1 by rounding."""
@@ -217,13 +219,16 @@ class ProcureRequest(FileModel):
     what_if: tuple[WhatIfSpec, ...] = ()
 
 
-def load_procure_request(path: str | Path | YamlDocument) -> ProcureRequest:
+def load_procure_request(source: RequestSource | YamlDocument) -> ProcureRequest:
     """Reads a request; paths of profiles and configs are relative to the file's folder.
+
+    Args:
+        source: the path of a file, the name of one that ships, what was read of one, or a mapping of its shape.
 
     Raises:
         InputError: every problem of the file at once, with line numbers.
     """
-    return read_request(path, ProcureRequest, _with_absolute_paths, purchase_problems)
+    return read_request(source, ProcureRequest, _with_absolute_paths, purchase_problems)
 
 
 def check_request(request: ProcureRequest) -> None:

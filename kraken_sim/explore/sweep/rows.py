@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from kraken_sim.explore.sweep.axis_rows import Row
-    from kraken_sim.predict.many import Answer
+    from kraken_sim.predict.many import RowOrError
 
 _ERROR_COLUMNS = (("error_kind", TEXT), ("error", TEXT))
 _ANY = {"hardware": "any", "model": {"preset": "1.3B"}, "context_length": 1}
@@ -117,7 +117,7 @@ class Evaluator:
         except Exception as error:
             return error
 
-    def _result(self, answer: Answer) -> tuple[Any, ...]:
+    def _result(self, answer: RowOrError) -> tuple[Any, ...]:
         if isinstance(answer, tuple):
             return (*answer, None, None)
         if isinstance(answer, InputError):

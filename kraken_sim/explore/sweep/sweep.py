@@ -17,9 +17,12 @@ from kraken_sim.explore.sweep.rows import Evaluator
 from kraken_sim.explore.sweep.runners import run_chunks
 from kraken_sim.explore.sweep.store import decode, opened, read_results
 from kraken_sim.explore.sweep.table import csv_of
+from kraken_sim.files.shipped import shipped_path
 from kraken_sim.files.whole import write_whole
+from kraken_sim.predict.answer import Answer
 from kraken_sim.predict.records import Records
 from kraken_sim.profiles.load import load_profile
+from kraken_sim.units import format_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -38,11 +41,19 @@ PROBED = 1_000
 """Values of a field that are tried before a sweep of which no point has an answer is refused."""
 
 
-@dataclass(frozen=True, slots=True)
-class SweepResult:
+@dataclass(frozen=True, slots=True, repr=False)
+class SweepResult(Answer):
     """All points of a sweep with their results, in the order of the points."""
 
     table: pa.Table
+
+    @property
+    def headline(self) -> str:
+        """How many points there are, and the fastest."""
+        times = [(row["latency_s"], row["point"]) for row in self.table.select(["latency_s", "point"]).to_pylist()]
+        answered = [found for found in times if found[0] is not None]
+        text = f"{len(self):,} points, {len(times) - len(answered):,} without an answer"
+        return f"{text}; fastest {format_seconds(min(answered)[0])}" if answered else text
 
     @property
     def records(self) -> Records:
@@ -78,7 +89,7 @@ def sweep(
     """Predict every point of a scenario whose fields may be lists or `{start, stop, step}`.
 
     Args:
-        scenario: a mapping of a scenario's shape, or the path of a file.
+        scenario: a mapping of a scenario's shape, the path of a file or the name of one that ships.
         out: a Parquet file to stream the results to, and to go on with after an interruption; of a name in `.csv` that
             file lies beside the CSV; default: none.
         jobs: processes; default: as many as cores.
@@ -90,7 +101,7 @@ def sweep(
             points without `yes`. A wrong point is a row with its error.
     """
     data = dict(scenario) if isinstance(scenario, Mapping) else scenario
-    plan = load_plan(Path(scenario)) if isinstance(scenario, (str, Path)) else plan_of(data, Path())
+    plan = load_plan(shipped_path(scenario, "scenario")) if isinstance(scenario, (str, Path)) else plan_of(data, Path())
     check(plan, yes=yes)
     check_jobs(jobs)
     if out is not None and not isinstance(out, (str, Path)):
