@@ -7,7 +7,7 @@ TORCH ?= torch==2.13.0
 OUT ?= out
 FUZZ_MINUTES ?= 60
 
-.PHONY: demo test browser test-lm-eval fuzz coverage check docs parity many bench clean
+.PHONY: demo test browser test-lm-eval fuzz coverage check docs rehearse parity many bench clean
 
 demo: $(VENV)/.installed
 	@mkdir -p $(OUT)
@@ -47,6 +47,15 @@ check: $(VENV)/.checked
 # The guides and the reference of the Python API, as a site in out/site.
 docs: $(VENV)/.documented
 	$(BIN)/mkdocs build --quiet --strict --site-dir $(OUT)/site
+
+# What docs/tutorial-your-machine.md does on GPUs, on CPUs with tiny shapes: that it runs, not what it says.
+rehearse: $(VENV)/.tested
+	@mkdir -p $(OUT)/rehearsal
+	$(BIN)/python -m validation.measure --suite quick --out $(OUT)/rehearsal/quick.jsonl
+	$(BIN)/python -m validation.measure --suite passes --deadline 60 --out $(OUT)/rehearsal/passes.jsonl
+	$(BIN)/kraken-sim calibrate $(OUT)/rehearsal/quick.jsonl --base h200-sxm-x2 --write-dry-run --force \
+		--out $(OUT)/rehearsal/mine.yaml
+	$(BIN)/kraken-sim validate $(OUT)/rehearsal/passes.jsonl --hardware $(OUT)/rehearsal/mine.yaml
 
 # Three minutes on two cores: a tiny experiment on the text of this repository, and its curves.
 parity: $(VENV)/.tested

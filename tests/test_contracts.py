@@ -186,6 +186,12 @@ def commands_of(page: str) -> list[str]:
     return [line for line in lines if line.startswith("kraken-sim ")]
 
 
+def files_of(page: str) -> dict[str, str]:
+    """Files that a page has its reader write: blocks of YAML that begin with their name."""
+    found = (re.match(r"# ([\w-]+\.yaml)\n", block) for block in blocks_of(page, "yaml"))
+    return {match[1]: match.string for match in found if match}
+
+
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder like a checkout, which commands may write into."""
@@ -193,6 +199,12 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for folder in ("scenarios", "hardware_profiles", "validation", "tests"):
         (tmp_path / folder).symlink_to(ROOT / folder)
     return tmp_path
+
+
+def test_the_glossary_is_that_of_reports() -> None:
+    made = subprocess.run([sys.executable, "-c", "from docs.glossary import page; print(page(), end='')"], cwd=ROOT,
+                          check=True, capture_output=True, text=True).stdout  # fmt: skip
+    assert (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8") == made, "python docs/glossary.py writes it anew"
 
 
 def test_readers_find_commands_and_python() -> None:
@@ -204,6 +216,8 @@ def test_readers_find_commands_and_python() -> None:
 @pytest.mark.parametrize("page", [page for page in PAGES if commands_of(page)])
 @pytest.mark.usefixtures("checkout")
 def test_every_command_of_a_page_runs_in_turn(page: str) -> None:
+    for name, text in files_of(page).items():
+        Path(name).write_text(text, encoding="utf-8")
     for command in commands_of(page):
         arguments = shlex.split(command, comments=True)[1:]
         assert main(arguments) == 0, command
