@@ -30,7 +30,7 @@ def degree_page(answers: Sequence[DegreeAnswer]) -> Page:
     """Every architecture on every degree as a page, with latency over GPUs by architecture."""
     sections = []
     for answer in answers:
-        picture = Plot(_degree_figure(answer), "Latency over GPUs, with 90 % intervals")
+        picture = Plot(degree_figure(answer), "Latency over GPUs, with 90 % intervals")
         sections.append(
             Section(
                 question(answer.scenario),
@@ -40,7 +40,8 @@ def degree_page(answers: Sequence[DegreeAnswer]) -> Page:
     return Page("Exploration", DEGREE_TITLE, sections)
 
 
-def _degree_figure(answer: DegreeAnswer) -> Any:
+def degree_figure(answer: DegreeAnswer) -> Any:
+    """Latency over GPUs, a curve for each architecture, with its 90 % intervals."""
     figure = go.Figure()
     for index, kind in enumerate(answer.kinds):
         rows = [row for row in answer.rows if row.kind == kind]
@@ -67,16 +68,15 @@ def interconnect_page(answers: Sequence[InterconnectAnswer]) -> Page:
     """The speed-up over bandwidth as a page, with the curve."""
     sections = []
     for answer in answers:
-        picture = Plot(
-            _interconnect_figure(answer), "Kraken's speed-up over the links' line rate, with its 90 % interval"
-        )
+        picture = Plot(bandwidth_figure(answer), "Kraken's speed-up over the links' line rate, with its 90 % interval")
         heading = f"{question(answer.scenario)}, {answer.num_devices} GPUs"
         words = Bullets(interconnect_sentences(answer))
         sections.append(Section(heading, [words, picture, interconnect_grid(answer)._replace(title="")]))
     return Page("Exploration", INTERCONNECT_TITLE, sections)
 
 
-def _interconnect_figure(answer: InterconnectAnswer) -> Any:
+def bandwidth_figure(answer: InterconnectAnswer) -> Any:
+    """The speed-up over the line rate of the links, with its interval and where it is worth it."""
     figure = go.Figure()
     x = [1e-9 * point.bandwidth_bytes_per_s for point in answer.points]
     speedups = [100.0 * point.speedup for point in answer.points]

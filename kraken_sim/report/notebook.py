@@ -19,7 +19,7 @@ from kraken_sim.predict.prediction import Prediction
 from kraken_sim.report.design_html import front_figure
 from kraken_sim.report.diff_trace_html import class_figure
 from kraken_sim.report.explore_html import channels_figure
-from kraken_sim.report.explore_machine_html import _degree_figure, _interconnect_figure
+from kraken_sim.report.explore_machine_html import bandwidth_figure, degree_figure
 from kraken_sim.report.gains_figure import gains_figure
 from kraken_sim.report.prediction_figures import breakdown_figure
 from kraken_sim.report.procure_html import cost_figure
@@ -54,9 +54,9 @@ def _figure_of(answer: Answer) -> Any:
         case ChannelAnswer():
             return channels_figure([answer])
         case DegreeAnswer():
-            return _degree_figure(answer)
+            return degree_figure(answer)
         case InterconnectAnswer():
-            return _interconnect_figure(answer)
+            return bandwidth_figure(answer)
         case SearchResult():
             return front_figure(answer)
         case Procurement():
