@@ -11,6 +11,7 @@ import pytest
 from kraken_sim import InfeasibleError, InputError, ServeRequest, load_serve_request, serve
 from kraken_sim.cli import main
 from kraken_sim.serving import service
+from kraken_sim.serving.answer import Spread
 from kraken_sim.serving.service import ServiceSimulator
 from kraken_sim.serving.trace_file import read_trace_file
 
@@ -57,6 +58,24 @@ def test_all_that_is_asked_is_answered_and_adds_up(answer: ServeAnswer) -> None:
     assert data["ttft_s"]["p50_s"] <= data["ttft_s"]["p90_s"] <= data["ttft_s"]["p99_s"]
     assert data["tpot_s"]["low"]["mean_s"] < data["tpot_s"]["mean_s"] < data["tpot_s"]["high"]["mean_s"]
     assert len(answer.records) == 300
+
+
+def test_what_is_predicted_lies_between_its_bounds(answer: ServeAnswer) -> None:
+    for middle, low, high in answer.spreads.values():
+        for name, value in middle.percentiles_s.items():
+            assert low.percentiles_s[name] <= value <= high.percentiles_s[name]
+    middle = Spread(2.0, {50.0: 2.0})
+    low, high = middle.bounded(Spread(1.0, {50.0: 3.0}), Spread(1.5, {50.0: float("nan")}))
+    assert (low.mean_s, low.percentiles_s[50.0]) == (1.0, 2.0)
+    assert (high.mean_s, high.percentiles_s[50.0]) == (2.0, 3.0)
+
+
+def test_steps_of_many_prompts_outgrow_a_table_of_positions_and_a_request_does_not() -> None:
+    few = request(model={"preset": "125M"}, traffic=traffic(prompt_tokens={"mean": 200}, output_tokens={"mean": 50}))
+    assert few.scheduler.max_num_batched_tokens > 1024
+    assert serve(few).as_dict()["num_requests"] == 300
+    with pytest.raises(InputError, match="learned positions"):
+        serve(request(model={"preset": "125M"}, traffic=traffic(prompt_tokens={"mean": 2000})))
 
 
 def test_the_limits_are_kept_by_the_share_of_requests_that_keep_both(answer: ServeAnswer) -> None:

@@ -19,6 +19,8 @@ from kraken_sim.serving.steps import End
 from kraken_sim.units import format_seconds
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from kraken_sim.profiles.profile import HardwareProfile
@@ -54,6 +56,17 @@ class Spread:
             return cls(float("nan"), dict.fromkeys(wanted, float("nan")))
         found = np.percentile(known, wanted)
         return cls(float(known.mean()), dict(zip(wanted, map(float, found), strict=True)))
+
+    def bounded(self, one: Spread, other: Spread) -> tuple[Spread, Spread]:
+        """The least and the most of three: who waits for another in one may miss it in the next."""
+
+        def each(pick: Callable[..., float]) -> Spread:
+            shares = {
+                name: float(pick([s.percentiles_s[name] for s in (self, one, other)])) for name in self.percentiles_s
+            }
+            return Spread(float(pick([self.mean_s, one.mean_s, other.mean_s])), shares)
+
+        return each(np.fmin.reduce), each(np.fmax.reduce)
 
     def as_dict(self) -> dict[str, float | None]:
         """For JSON."""
@@ -93,11 +106,13 @@ class ServeAnswer(Answer):
 
     @cached_property
     def spreads(self) -> dict[str, tuple[Spread, Spread, Spread]]:
-        """TTFT, TPOT and end to end: as predicted, and at both ends."""
+        """TTFT, TPOT and end to end: as predicted, the least and the most with every step at either end."""
         also = None if self.sla is None else self.sla.percentile
-        runs = (self.served, *self.ends)
-        names = ("ttft_s", "tpot_s", "e2e_s")
-        return {name: tuple(Spread.of(getattr(run, name), also) for run in runs) for name in names}  # type: ignore[misc]
+        found = {}
+        for name in ("ttft_s", "tpot_s", "e2e_s"):
+            middle, *ends = (Spread.of(getattr(run, name), also) for run in (self.served, *self.ends))
+            found[name] = (middle, *middle.bounded(*ends))
+        return found
 
     @property
     def kept(self) -> float | None:

@@ -20,6 +20,7 @@ from kraken_sim.units import format_seconds
 
 if TYPE_CHECKING:
     from kraken_sim.profiles.profile import HardwareProfile
+    from kraken_sim.scenario.spec import Scenario
     from kraken_sim.serving.memory import ReplicaMemory
     from kraken_sim.serving.request import ServeRequest
 
@@ -71,8 +72,18 @@ class ServiceSimulator:
         if end not in self._steps:
             spec = self.request.scheduler
             launch = spec.mixed_launch or self.request.runtime.launch
-            self._steps[end] = PredictedSteps(self.predictor, self.request.scenario(), spec.host_step, launch, end)
+            self._steps[end] = PredictedSteps(self.predictor, self._step(), spec.host_step, launch, end)
         return self._steps[end]
+
+    def _step(self) -> Scenario:
+        """What steps are simulated as: many prompts as a long one, which no table of learned positions may cut off."""
+        scenario = self.request.scenario()
+        config = self.predictor.resolve(scenario).config
+        if not config.position_embeddings:
+            return scenario
+        positions = 2 * max(config.max_position_embeddings, self.request.scheduler.max_num_batched_tokens)
+        model = scenario.model.model_copy(update={"max_position_embeddings": positions})
+        return scenario.model_copy(update={"model": model})
 
     def rules(self, *, prefill_only: bool = False) -> SchedulerRules:
         """How a replica batches."""
