@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kraken_sim.calibration.kept import common_provenance
-from kraken_sim.calibration.progress import unchanged
+from kraken_sim.calibration.progress import with_unchanged
 from kraken_sim.files.strict_yaml import parse_yaml
 from kraken_sim.profiles.datasheet import is_datasheet
 from kraken_sim.profiles.from_datasheet import profile_of
@@ -40,8 +40,7 @@ class Shipped:
 
     def put(self, name: str, block: str, text: BlockText) -> None:
         """A block of a profile; constants with a source of their own keep it unless their value has changed."""
-        sources = {**unchanged(self.profiles[name], block, text.constants), **text.overrides}
-        body = block_yaml(block, replace(text, overrides=sources))
+        body = block_yaml(block, with_unchanged(text, self.profiles[name], block))
         self.texts[name] = with_sections(self.texts[name], {**self._before(name, block), block: body})
         self.profiles[name] = self._read(name)
         blocks = self.refitted.setdefault(name, [])

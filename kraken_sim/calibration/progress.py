@@ -53,7 +53,7 @@ class Calibration:
 
     def found(self, name: str, text: BlockText, errors: tuple[ClassError, ...] = ()) -> None:
         """Puts a block into the profile; a constant with a source of its own keeps it unless its value has changed."""
-        text = replace(text, overrides={**unchanged(self.base, name, text.constants), **text.overrides})
+        text = with_unchanged(text, self.base, name)
         self.blocks[name] = FittedBlock(text, errors)
         constants: Any = {name: text.constants}
         self.profile = replace(self.profile, **constants)
@@ -107,7 +107,17 @@ def held_out_text(fit: Fit[Any, Any]) -> str:
     return f"; mean error {100 * fit.residual:.1f} % on held-out shapes"
 
 
-def unchanged(base: HardwareProfile, name: str, constants: Any) -> dict[str, Provenance]:
+def with_unchanged(text: BlockText, base: HardwareProfile, name: str) -> BlockText:
+    """A block that says of constants that are what they were in `base` what that says, unless it says something anew.
+
+    What is said of a mapping is said of its keys, also of those whose value is as it was.
+    """
+    anew = tuple(f"{path}." for path in text.overrides)
+    kept = {path: own for path, own in _unchanged(base, name, text.constants).items() if not path.startswith(anew)}
+    return replace(text, overrides={**kept, **text.overrides})
+
+
+def _unchanged(base: HardwareProfile, name: str, constants: Any) -> dict[str, Provenance]:
     """Sources of single constants of a block, by their path in it, that are what they were in `base`.
 
     What the block as a whole says of itself in the base is not among them.

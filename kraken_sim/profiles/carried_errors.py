@@ -75,19 +75,24 @@ off, their own fits 2.7 to 4."""
 NEAR_ERROR: Final = 0.1
 """The least of these errors; assumed."""
 
+_KINDS: Final = "memory_bound.kernels."
+
 _OF_TENSOR_CORES: Final = ("gemm", "attention", "serving_attention")
 
 
 def carried_error(block: str, source: HardwareProfile, target: Device) -> float | None:
     """The error of a block that is another machine's: that of a GPU left out, or its own widened.
 
-    A block is as uncertain as the least certain of its numbers. What `source` has carried over itself is no less
+    A block is as uncertain as the least certain of its numbers, the kinds of small kernels apart, of which the worst is
+    what a compiler makes anew in every process. What `source` has carried over itself is no less
     certain on a near relative of it, and where the error of carrying over was measured, no less on any other card: the
     rules go by datasheets, of which those in between drop out.
     """
     if target.generation in OTHER_MAKERS:
         return OTHER_MAKER_ERROR
-    stated = [where for where in provenance_of(block, source).values() if where.residual is not None]
+    numbers = provenance_of(block, source)
+    common = {path: where for path, where in numbers.items() if not path.startswith(_KINDS)}
+    stated = [where for where in (common or numbers).values() if where.residual is not None]
     if not stated:
         return LEFT_OUT_ERRORS.get(block)
     own = max(stated, key=lambda where: where.residual or 0.0)
