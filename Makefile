@@ -13,7 +13,8 @@ demo: $(VENV)/.installed
 	@mkdir -p $(OUT)
 	$(BIN)/kraken-sim paper --html $(OUT)/paper_grid.html --plotly shared --json $(OUT)/paper_grid.json
 	$(BIN)/kraken-sim compare kraken-6.7b-on-two-h200 --html $(OUT)/two_h200.html --plotly shared
-	@echo "Open $(OUT)/paper_grid.html and $(OUT)/two_h200.html in a browser."
+	$(BIN)/kraken-sim compare kraken-13b-decode-on-eight-h100 --html $(OUT)/eight_h100.html --plotly shared
+	@echo "Open $(OUT)/eight_h100.html, $(OUT)/two_h200.html and $(OUT)/paper_grid.html in a browser."
 
 # Each process takes whole files, so that what a file sets up is set up once.
 test: $(VENV)/.tested
