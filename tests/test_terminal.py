@@ -128,3 +128,15 @@ def test_a_comparison_says_first_which_wins_how_sure_that_is_and_why() -> None:
     assert "less exposed communication" in text
     # The slower one is not called the winner from where it stands.
     assert "standard is fastest" in winner(rivals[:1])
+
+
+def test_long_labels_stay_in_the_table_whose_rows_they_tell_apart() -> None:
+    labels = [f"a constant with a long dotted path, number {number}" for number in range(3)]
+    rows = [
+        ("gemm", label, f"{at}.5 us", "kept, because no record of the file tells it") for at, label in enumerate(labels)
+    ]
+    table = TextTable("changes", ["block", "constant", "new", "fate"], rows, num_left=2)
+    said = " ".join(drawn(table.rich(), 80).split())
+    for at, label in enumerate(labels):
+        assert f"{label} {at}.5 us" in said
+        assert f"gemm, {label}: kept, because" in said

@@ -60,6 +60,7 @@ BY_RULE: Final = {
         ProvenanceKind.MEASURED,
         "29.0 of 63 GB/s between two H200 (h200-sxm-x2-microbench.jsonl, p2p-off), and what a ring of two loses",
     ),
+    "step_s.host.simple": Provenance(ProvenanceKind.ASSUMED, "as the pcie row"),
     "channel_bytes_per_s.host.simple": Provenance(ProvenanceKind.ASSUMED, "as over PCIe with peer-to-peer access"),
 }
 """Where the rows that `host_links` makes are from."""

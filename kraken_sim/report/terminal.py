@@ -111,7 +111,8 @@ def _fits(table: TableText, room: int) -> bool:
 
 def _without_prose(table: TableText) -> tuple[TableText, list[RenderableType]]:
     """The table without its columns of prose, and these as paragraphs, a line a row."""
-    long = [max(map(cell_len, cells), default=0) > PROSE and index > 0 for index, (_, *cells) in _numbered(table)]
+    first = max(1, table.num_left)
+    long = [index >= first and max(map(cell_len, cells), default=0) > PROSE for index, (_, *cells) in _numbered(table)]
     if not any(long):
         return table, []
     kept = [index for index, is_long in enumerate(long) if not is_long]

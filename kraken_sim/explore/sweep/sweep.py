@@ -19,7 +19,7 @@ from kraken_sim.explore.sweep.store import decode, opened, read_results
 from kraken_sim.explore.sweep.table import csv_of
 from kraken_sim.files.shipped import shipped_path
 from kraken_sim.files.whole import write_whole
-from kraken_sim.predict.answer import Answer
+from kraken_sim.predict.answer import Answer, frame_of
 from kraken_sim.predict.records import Records
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.units import format_seconds
@@ -61,7 +61,12 @@ class SweepResult(Answer):
         return Records(self.table.to_pylist())
 
     def to_pandas(self) -> pd.DataFrame:
-        """The same as a DataFrame (needs pandas)."""
+        """The same as a DataFrame.
+
+        Raises:
+            InputError: pandas is not installed; `records` gives the same rows without it.
+        """
+        frame_of(Records())  # says that there is no pandas
         return self.table.to_pandas()
 
     def __len__(self) -> int:
