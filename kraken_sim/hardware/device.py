@@ -111,16 +111,16 @@ class LaunchCosts:
     `eager_spread`.
     """
 
-    eager_kernel_s: float = field(metadata=means("Host time of a kernel launched alone.", 0.0, 6e-6, 1e-2))
-    eager_collective_s: float = field(metadata=means("Host time of a collective's call.", 0.0, 30e-6, 1e-2))
+    eager_kernel_s: float = field(metadata=means("Host time of a kernel launched alone.", 0.0, 6e-6, 1e-1))
+    eager_collective_s: float = field(metadata=means("Host time of a collective's call.", 0.0, 30e-6, 1e-1))
     eager_event_s: float = field(
-        metadata=means("Host time of an event's record or wait, stream switch included.", 0.0, 1.5e-6, 1e-2)
+        metadata=means("Host time of an event's record or wait, stream switch included.", 0.0, 1.5e-6, 1e-1)
     )
     eager_kernel_gap_s: float = field(
         metadata=means("Gap between two queued kernels of one stream when the host is ahead.", 0.0, 1.3e-6, 1e-3)
     )
     graph_launch_s: float = field(
-        metadata=means("From the launch call of a captured graph to its first node.", 0.0, 6e-6, 1e-2)
+        metadata=means("From the launch call of a captured graph to its first node.", 0.0, 6e-6, 1e-1)
     )
     graph_node_gap_s: float = field(metadata=means("Gap between two nodes of one stream.", 0.0, 1e-6, 1e-3))
     graph_edge_s: float = field(
@@ -141,7 +141,7 @@ class LaunchCosts:
             "Host time of a collective on a stream beside the main one, with its stream switch and without its events.",
             0.0,
             50e-6,
-            1e-2,
+            1e-1,
         ),
     )
     graph_launch_rested_s: float = field(
