@@ -18,6 +18,7 @@ from kraken_sim.explore.interconnect import Crossing, crossing_of, worthwhile_ba
 from kraken_sim.measurements.schema import read_measurements
 from kraken_sim.predict.explain import explain_overlap
 from kraken_sim.profiles.load import load_profile
+from kraken_sim.report.explore import channels_sentences
 
 ROOT = Path(__file__).parent.parent
 PASSES = ROOT / "validation" / "measurements" / "h200-sxm-x2-passes.jsonl"
@@ -169,3 +170,13 @@ def test_what_is_missing_is_said_at_once(capsys: pytest.CaptureFixture[str]) -> 
     error = capsys.readouterr().err
     assert "--model" in error
     assert "--hardware" in error
+
+
+@pytest.mark.parametrize(("tokens", "words"), [(128, "NCCL_MAX_NCHANNELS="), (2048, "leave it to NCCL")])
+def test_a_limit_is_advised_only_where_it_surely_gains(tokens: int, words: str) -> None:
+    answer = best_channels(asked(context_length=tokens), perturb=False)
+    low, high = answer.gain_interval
+    assert low <= answer.gain <= high
+    assert (answer.advice == answer.best) is (low > 0.0)
+    assert answer.as_dict()["advised_channels"] == (int(answer.best) if low > 0.0 else None)
+    assert words in channels_sentences([answer])[0]

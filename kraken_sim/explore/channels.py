@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from kraken_sim.architectures.registry import architecture, overlapping
 from kraken_sim.costs.collectives.policy import Library
 from kraken_sim.errors import InputError, Problem
-from kraken_sim.explore.sensitivity import Alternative, decide
+from kraken_sim.explore.sensitivity import Alternative, decide, speedup_interval
 from kraken_sim.predict.answer import Answer
 from kraken_sim.predict.explain import CHANNEL_CHOICES, with_channels
 from kraken_sim.predict.records import Records
@@ -45,6 +45,17 @@ class ChannelAnswer(Answer):
         return self.decision.latencies_s[DEFAULT] / self.decision.latencies_s[self.best] - 1.0
 
     @property
+    def gain_interval(self) -> tuple[float, float]:
+        """The 90 % interval of that gain."""
+        predictions = self.decision.predictions
+        return (0.0, 0.0) if self.best == DEFAULT else speedup_interval(predictions[DEFAULT], predictions[self.best])
+
+    @property
+    def advice(self) -> str:
+        """The number of channels worth setting: the best where it surely gains, else NCCL's own choice."""
+        return self.best if self.gain_interval[0] > 0.0 else DEFAULT
+
+    @property
     def headline(self) -> str:
         """The best number of channels, and what it is worth."""
         what = f"{self.scenario.architecture.kind} on {self.scenario.hardware}, {self.scenario.context_length:,} tokens"
@@ -76,6 +87,7 @@ class ChannelAnswer(Answer):
             "context_length": self.scenario.context_length,
             "best_channels": None if self.best == DEFAULT else int(self.best),
             "gain_over_default": self.gain,
+            "advised_channels": None if self.advice == DEFAULT else int(self.advice),
             **self.decision.as_dict(),
         }
 

@@ -51,6 +51,11 @@ class ChannelComparison:
         return self._over_best(DEFAULT)
 
     @property
+    def advised_regret(self) -> float:
+        """The same of the advice: the predicted best where it surely gains, else NCCL's own choice."""
+        return self._over_best(self.answer.advice)
+
+    @property
     def within_spread(self) -> bool:
         """Whether the quartiles of the predicted and of the measured best overlap."""
         return self.measured_s[self.answer.best].q1 <= self.measured_s[self.measured_best].q3
@@ -98,6 +103,11 @@ class ChannelValidation:
     def mean_default_regret(self) -> float:
         """Mean loss of leaving NCCL its own choice."""
         return fmean(row.default_regret for row in self.rows)
+
+    @property
+    def mean_advised_regret(self) -> float:
+        """Mean loss of the advice."""
+        return fmean(row.advised_regret for row in self.rows)
 
     def mean_fixed_regret(self) -> dict[str, float]:
         """Mean loss of one fixed limit for all, by limit, over the limits that every row was measured with."""

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from rich.console import Group
 
 from kraken_sim.explore.channels import DEFAULT
-from kraken_sim.explore.sensitivity import speedup_interval
 from kraken_sim.report.page import TextTable
 from kraken_sim.units import format_seconds
 
@@ -72,19 +71,27 @@ def channels_grid(answers: Sequence[ChannelAnswer]) -> TextTable:
         times = [format_seconds(latencies[name]) if name in latencies else "" for name in names]
         head = [answer.scenario.hardware, model_name(answer.scenario), str(answer.scenario.context_length)]
         probability = percent(answer.decision.probability[answer.best], 0)
-        default, best = (answer.decision.predictions[name] for name in (DEFAULT, answer.best))
-        span = "" if best is default else span_percent(speedup_interval(default, best))
+        span = "" if answer.best == DEFAULT else span_percent(answer.gain_interval)
         rows.append([*head, *times, answer.best, percent(answer.gain), span, probability])
     return TextTable(f"{CHANNELS_TITLE}: latency by most channels", columns, rows, num_left=3)
 
 
 def channels_sentences(answers: Sequence[ChannelAnswer]) -> list[str]:
-    """How sure each best is."""
+    """What to do, and how sure each best is."""
     return [
-        f"{question(answer.scenario)}: "
+        f"{question(answer.scenario)}: {_advice(answer)} "
         f"{sureness(answer.decision, dict.fromkeys(answer.decision.latencies_s, 1.0), answer.best)}"
         for answer in answers
     ]
+
+
+def _advice(answer: ChannelAnswer) -> str:
+    if answer.best == DEFAULT:
+        return "leave it to NCCL, whose own choice is the best."
+    if answer.advice == DEFAULT:
+        gains = f"{answer.best} channels gain {percent(answer.gain)}, {span_percent(answer.gain_interval)}"
+        return f"leave it to NCCL: {gains}, which is not sure to be a gain."
+    return f"NCCL_MAX_NCHANNELS={answer.best} gains {percent(answer.gain)}, {span_percent(answer.gain_interval)}."
 
 
 def channels_report(answers: Sequence[ChannelAnswer]) -> RenderableType:
@@ -125,6 +132,7 @@ def measured_sentences(result: ChannelValidation) -> list[str]:
         f"Following the prediction loses {percent(result.mean_regret)} of the measured time on average over the "
         f"measured best (worst {percent(max(row.regret for row in result.rows))}), NCCL's own choice "
         f"{percent(result.mean_default_regret)} (worst {percent(max(row.default_regret for row in result.rows))}).",
+        f"Leaving it to NCCL where a gain is not sure loses {percent(result.mean_advised_regret)}.",
         f"The best one limit for all cases, known only afterwards, is {best_fixed} and loses "
         f"{percent(fixed[best_fixed])}.",
     ]
