@@ -103,6 +103,8 @@ class TestAllReduce:
     def test_host_memory_never_beats_what_the_gpus_have_between_them(self, name: str, num_bytes: int, n: int) -> None:
         profile = PROFILES[name]
         direct, staged = (all_reduce(profile, num_bytes, n, transport=way) for way in (Transport.AUTO, Transport.SHM))
+        # NCCL may take a ring where the switch is faster (four B200, 8 MiB); without peers it takes the switch.
+        assume(staged.algorithm != "nvls" or direct.algorithm == "nvls")
         assert staged.busy_s * ROUNDING >= direct.busy_s
 
     @given(name=machines, num_bytes=sizes, protocol=st.sampled_from(["ll", "ll128", "simple"]))
