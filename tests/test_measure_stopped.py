@@ -15,7 +15,8 @@ from process_support import ENOUGH_S, family_of, files_limited_to, wait_for
 from kraken_sim.errors import InputError
 from kraken_sim.measurements.records.kernels import GemmRecord
 from kraken_sim.measurements.schema import CPU_CONDITION, MeasurementWarning, read_measurements
-from validation.microbench.plan import Machine, plan, remaining
+from validation.microbench.blocks import Machine, remaining
+from validation.microbench.plan import plan
 from validation.store import append, resume
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -11,7 +11,8 @@ from kraken_sim.measurements.records.together import GemmOp  # noqa: E402
 from kraken_sim.measurements.schema import CPU_CONDITION, DEFAULT_CONDITION  # noqa: E402
 from validation.control import Control  # noqa: E402
 from validation.microbench.bench import Bench  # noqa: E402
-from validation.microbench.plan import Machine, plan  # noqa: E402
+from validation.microbench.blocks import Machine  # noqa: E402
+from validation.microbench.plan import plan  # noqa: E402
 from validation.microbench.runners import RUN, Ranks, attempt, record_of  # noqa: E402
 from validation.model_grid import SHAPES  # noqa: E402
 from validation.timing import Clock  # noqa: E402

@@ -36,8 +36,9 @@ from validation.job import Job  # noqa: E402
 from validation.machine import worst_link  # noqa: E402
 from validation.microbench import gemm, shapes  # noqa: E402
 from validation.microbench.bench import Arena, Bench, Outcome, SkipCase, chain_length  # noqa: E402
+from validation.microbench.blocks import Block, Machine, remaining  # noqa: E402
 from validation.microbench.kernels import kernels_by_label  # noqa: E402
-from validation.microbench.plan import Block, Machine, default_conditions, plan, remaining  # noqa: E402
+from validation.microbench.plan import default_conditions, plan  # noqa: E402
 from validation.microbench.runners import Attempt, Ranks, attempt, record_of  # noqa: E402
 from validation.passes import weights_key  # noqa: E402
 from validation.timing import Clock, quartiles, time_eager, time_graph, time_host  # noqa: E402

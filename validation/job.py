@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 
-from validation.microbench.plan import Block, Machine, plan, remaining
+from validation.microbench.blocks import Block, Machine, remaining
+from validation.microbench.plan import plan
 
 
 @dataclass(frozen=True, slots=True)

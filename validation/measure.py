@@ -23,7 +23,8 @@ from validation.arguments import Arguments, parse
 from validation.children import Child, outcome_of
 from validation.control import Control, below, connect, serve
 from validation.job import Job
-from validation.microbench.plan import START_S, Machine, default_conditions, plan, remaining
+from validation.microbench.blocks import START_S, Machine, remaining
+from validation.microbench.plan import default_conditions, plan
 from validation.progress import duration, say
 from validation.store import append, resume
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kraken_sim.measurements.records.record import Record
-    from validation.microbench.plan import Block
+    from validation.microbench.blocks import Block
 
 MAX_RESTARTS = 2
 _LEAST_SHARE = 0.4

@@ -26,8 +26,8 @@ from validation.control import TIMEOUT, Control, connect
 from validation.job import Job
 from validation.microbench import kernels
 from validation.microbench.bench import Outcome
+from validation.microbench.blocks import SECONDS
 from validation.microbench.opening import open_bench
-from validation.microbench.plan import SECONDS
 from validation.microbench.runners import RUN, Attempt, Ranks, attempt, record_of
 from validation.progress import Reporter, say
 from validation.store import append
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from kraken_sim.measurements.records.base import Case
     from kraken_sim.measurements.records.record import Record
     from validation.microbench.bench import Bench
-    from validation.microbench.plan import Block
+    from validation.microbench.blocks import Block
 
 _ANSWER: Final = timedelta(seconds=20)
 _MARGIN_S: Final = 2.0
