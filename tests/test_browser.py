@@ -198,6 +198,16 @@ def contrast(one: str, other: str) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_page_opens_with_the_answer_how_sure_it_is_and_why(pages: Path, name: str) -> None:
+    said = re.findall(r'<p class="(figure|what|interval|why)">(.+?)</p>', (pages / f"{name}.html").read_text("utf-8"))
+    wanted = {"figure", "what", "interval", "why"} - (
+        {"interval"} if name in ("machine", "nvl72", "channels") else set()
+    )
+    assert wanted <= {part for part, _ in said}
+    assert dict(said)["figure"][0] in "+-0123456789" or name in ("architecture", "channels")
+
+
 PIXELS = """async (data) => {
   const picture = await createImageBitmap(await (await fetch(data)).blob());
   const canvas = new OffscreenCanvas(picture.width, picture.height), pen = canvas.getContext('2d');

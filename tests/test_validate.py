@@ -149,7 +149,7 @@ def test_the_command_prints_and_writes_the_comparison(tmp_path: Path, capsys: py
     assert len(found["speedups"]) == 1
     text = page.read_text(encoding="utf-8")
     assert text.startswith("<!doctype html>")
-    assert text.count('class="figure"') == 2
+    assert text.count('<figure class="plot">') == 2
 
 
 def test_json_on_standard_output_is_nothing_but_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

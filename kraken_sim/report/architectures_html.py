@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kraken_sim.explore.architectures import reason
 from kraken_sim.report.architectures import ARCHITECTURE_TITLE, accounts_table, architecture_sentences, gains_table
-from kraken_sim.report.explore import question
+from kraken_sim.report.explore import question, span_percent
 from kraken_sim.report.gains_figure import gains_figure
+from kraken_sim.report.headlines import capital, most_often
 from kraken_sim.report.page import Bullets, Details, Headline, Page, Plot, Section, TextTable
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ def architectures_page(answers: Sequence[ArchitectureAnswer]) -> Page:
                 [*pictures, Bullets(architecture_sentences(answer)), *tables, quality_of_rivals(answer.rivals)],
             )
         )
-    return Page("Exploration", ARCHITECTURE_TITLE, sections, _headline(answers) if len(answers) == 1 else None)
+    return Page("Exploration", ARCHITECTURE_TITLE, sections, _headline(answers))
 
 
 def gains_without_quality(rivals: Sequence[Rival], title: str) -> TextTable:
@@ -44,6 +46,12 @@ def quality_of_rivals(rivals: Sequence[Rival]) -> Details:
 
 
 def _headline(answers: Sequence[ArchitectureAnswer]) -> Headline:
+    """The fastest, its gain with its interval, and why; of several questions what most often is."""
+    if len(answers) > 1:
+        return most_often([answer.rivals[0].kind for answer in answers])
     best = answers[0].rivals[0]
     gain = f"{100.0 * best.gain_at_equal_parameters:+.1f} % against {best.base.resolved.kind} at equal parameters"
-    return Headline(best.kind, f"is the fastest: {gain}", f"Quality: {best.quality}.")
+    interval = "" if best.prediction is best.base else f"as built, 90 % interval {span_percent(best.interval)}"
+    return Headline(
+        best.kind, f"is the fastest: {gain}", interval, f"{capital(reason(best))}. Quality: {best.quality}."
+    )

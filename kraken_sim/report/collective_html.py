@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from kraken_sim.report.collective import collective_text
 from kraken_sim.report.figures import PALETTE
 from kraken_sim.report.page import Command, Headline, Page, Plot, Section
-from kraken_sim.units import format_seconds
+from kraken_sim.units import format_bandwidth, format_bytes, format_seconds
 
 if TYPE_CHECKING:
     from kraken_sim.standalone.collective_table import CollectiveTable
@@ -28,18 +28,31 @@ def collective_page(table: CollectiveTable) -> Page:
         Section("The table", [Command(collective_text(table), keeps_lines=True)]),
     ]
     title = f"{table.op} on {table.num_devices} GPUs of {table.hardware}"
-    return Page("Collective", title, sections, _error_headline(table))
+    return Page("Collective", title, sections, _headline(table))
 
 
-def _error_headline(table: CollectiveTable) -> Headline | None:
-    """How far predictions are off, where there are measurements."""
+def _headline(table: CollectiveTable) -> Headline:
+    """How far predictions are off, where there are measurements; else the bus bandwidth of the largest message."""
     worst = table.worst
     if table.mean_error is None or worst is None or worst.error is None:
-        return None
+        return _busbw_headline(table)
     return Headline(
         f"{100 * table.mean_error:.1f} %",
         f"mean error of {len(table.errors)} measurements",
         f"worst {100 * worst.error:+.1f} % at {worst.size_bytes} bytes ({format_seconds(worst.time_s)} predicted)",
+    )
+
+
+def _busbw_headline(table: CollectiveTable) -> Headline:
+    least, most = table.rows[0], max(table.rows, key=lambda row: row.size_bytes)
+    rate = most.busbw_gb_per_s * 1e9
+    low, high = (format_bandwidth(rate * most.time_s / end_s, 3) for end_s in (most.high_s, most.low_s))
+    ran = f"{most.algorithm} {most.protocol} on {most.channels} channels"
+    return Headline(
+        format_bandwidth(rate, 3),
+        f"bus bandwidth of {format_bytes(most.size_bytes)}, which take {format_seconds(most.time_s, 3)}",
+        f"90 % interval: {low} to {high}",
+        f"They go by {ran}; {format_bytes(least.size_bytes)} take {format_seconds(least.time_s, 3)}.",
     )
 
 

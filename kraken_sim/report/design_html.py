@@ -10,7 +10,8 @@ from kraken_sim.architectures.registry import kinds
 from kraken_sim.explore.design.request import Objective
 from kraken_sim.report.design import front_grid, search_sentences
 from kraken_sim.report.figures import INK, PALETTE, SYMBOLS, plain
-from kraken_sim.report.page import Page, Plot, Section
+from kraken_sim.report.page import Headline, Page, Plot, Section
+from kraken_sim.units import format_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +32,9 @@ _AXES: Final = {
 }
 """The title of an objective's axis, and what its SI values are multiplied by there."""
 
+_TIMES: Final = (Objective.TTFT, Objective.TPOT)
+"""Objectives in seconds."""
+
 
 def design_page(result: SearchResult) -> Page:
     """The front as a page, with every design that was evaluated."""
@@ -39,7 +43,39 @@ def design_page(result: SearchResult) -> Page:
         Section("Every design that keeps the constraints", [picture]),
         Section("The front", [front_grid(result)]),
     ]
-    return Page("Design search", f"Designs: {result.request.name}", sections, sentences=search_sentences(result))
+    title = f"Designs: {result.request.name}"
+    return Page("Design search", title, sections, _headline(result), search_sentences(result))
+
+
+def _headline(result: SearchResult) -> Headline:
+    """The best by the first objective, and the best of the other architectures beside it."""
+    best, objective = result.best, result.request.objectives[0]
+    what = objective.value.upper() if objective in _TIMES else _AXES[objective][0]
+    is_latency = objective in _TIMES and best.value(objective) == best.latency_s
+    span = f"{format_seconds(best.low_s, 3)} to {format_seconds(best.high_s, 3)}"
+    return Headline(
+        _value_text(best, objective),
+        f"{what} of {best.design.label}: the best of {len(result.evaluated):,} designs that keep the constraints",
+        f"90 % interval: {span}" if is_latency else "",
+        _why(result, objective),
+    )
+
+
+def _why(result: SearchResult, objective: Objective) -> str:
+    chosen = result.best.design.kind
+    others = [item for item in result.evaluated if item.design.kind != chosen]
+    if not others:
+        return f"Every design that keeps the constraints is {chosen}."
+    worst_first = sorted(others, key=lambda item: -item.minimised(objective))
+    firsts = {item.design.kind: _value_text(item, objective) for item in worst_first}
+    return f"The best of the other architectures: {', '.join(f'{kind} {value}' for kind, value in firsts.items())}."
+
+
+def _value_text(item: Evaluated, objective: Objective) -> str:
+    """An objective's value with its unit where that is time, else in the unit of its axis."""
+    if objective in _TIMES:
+        return format_seconds(item.value(objective), 3)
+    return f"{_AXES[objective][1] * item.value(objective):.3g}"
 
 
 def front_figure(result: SearchResult) -> Any:

@@ -37,10 +37,9 @@ def diff_trace_report(comparison: TraceComparison) -> RenderableType:
 def diff_trace_sentences(comparison: TraceComparison) -> list[str]:
     """What was compared, and the main result, in words; the first is the headline."""
     diff, picked = comparison.diff, comparison.picked
-    error = 100.0 * (diff.ours_s / diff.theirs_s - 1.0) if diff.theirs_s > 0.0 else 0.0
     found = [
         f"{comparison.ours.name}: predicted {format_seconds(diff.ours_s)}, measured {format_seconds(diff.theirs_s)} "
-        f"from the first kernel to the last ({error:+.1f} %)"
+        f"from the first kernel to the last ({step_error_percent(comparison):+.1f} %)"
     ]
     where = comparison.device_name or "an unnamed device"
     steps = f"1 of {len(picked.steps)}, {len(picked.alike)} alike" if len(picked.steps) > 1 else "the only one"
@@ -65,6 +64,12 @@ def diff_trace_sentences(comparison: TraceComparison) -> list[str]:
         text = format_seconds(comparison.period_s)
         found.append(f"without the profiler such a step took {text}; a profiler adds some 0.3 us a kernel")
     return found
+
+
+def step_error_percent(comparison: TraceComparison) -> float:
+    """How much longer the predicted step takes than the measured one, in per cent."""
+    diff = comparison.diff
+    return 100.0 * (diff.ours_s / diff.theirs_s - 1.0) if diff.theirs_s > 0.0 else 0.0
 
 
 def diff_trace_tables(comparison: TraceComparison) -> list[TextTable]:

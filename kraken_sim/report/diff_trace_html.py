@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, Final
 import plotly.graph_objects as go
 
 from kraken_sim.program.program import Category
-from kraken_sim.report.diff_trace import diff_trace_sentences, diff_trace_tables
+from kraken_sim.report.diff_trace import diff_trace_sentences, diff_trace_tables, step_error_percent
 from kraken_sim.report.figures import BAR_WIDTH, COLOURS, PALETTE, PAPER, WAITING, plain, row_figure
-from kraken_sim.report.page import Page, Plot, Section
+from kraken_sim.report.page import Headline, Page, Plot, Section
 from kraken_sim.traces.diff import node_name
 from kraken_sim.traces.kernel_names import KernelClass, short_name
+from kraken_sim.units import format_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -50,8 +51,20 @@ def diff_trace_page(comparison: TraceComparison) -> Page:
         Section("One layer, kernel by kernel", [layer]),
     ]
     sections += [Section(table.title, [table._replace(title="")]) for table in rest]
-    return Page(
-        "Trace against prediction", sentences[0], sections, sentences=sentences[1:], warnings=comparison.warnings
+    title, head = comparison.ours.name, _headline(comparison)
+    return Page("Trace against prediction", title, sections, head, sentences[1:], comparison.warnings)
+
+
+def _headline(comparison: TraceComparison) -> Headline:
+    """The error of the step, and what most of it consists of."""
+    ours_s, theirs_s = comparison.diff.ours_s, comparison.diff.theirs_s
+    largest = max(comparison.diff.terms(), key=lambda term: abs(term.seconds))
+    whole, part = (f"{1e6 * seconds:+,.1f} us" for seconds in (theirs_s - ours_s, largest.seconds))
+    return Headline(
+        f"{step_error_percent(comparison):+.1f} %",
+        "error of the predicted step, from the first kernel to the last",
+        f"predicted {format_seconds(ours_s)}, measured {format_seconds(theirs_s)}",
+        f"Measured minus predicted is {whole}; the largest part of it is {part}: {largest.text}.",
     )
 
 

@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from kraken_sim.explore.channels import DEFAULT
+from kraken_sim.explore.sensitivity import lowest
 from kraken_sim.report.explore import (
     CHANNELS_TITLE,
     channels_grid,
@@ -15,10 +16,13 @@ from kraken_sim.report.explore import (
     measured_grid,
     measured_sentences,
     model_name,
+    percent,
     question,
+    span_percent,
 )
 from kraken_sim.report.figures import DASHES, PALETTE
-from kraken_sim.report.page import Page, Plot, Section
+from kraken_sim.report.page import Headline, Page, Plot, Section
+from kraken_sim.units import format_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,7 +38,37 @@ def channels_page(answers: Sequence[ChannelAnswer]) -> Page:
     """Latency by channels as a page, with curves."""
     picture = Plot(channels_figure(answers), "Predicted latency by channels, each above its own best")
     sections = [Section("Above the best", [picture]), Section("Latency by channels", [channels_grid(answers)])]
-    return Page("Exploration", CHANNELS_TITLE, sections, sentences=channels_sentences(answers))
+    return Page("Exploration", CHANNELS_TITLE, sections, _channels_headline(answers), channels_sentences(answers))
+
+
+def _channels_headline(answers: Sequence[ChannelAnswer]) -> Headline:
+    """The advice, and what it rests on; of several questions how many surely gain."""
+    if len(answers) > 1:
+        sure = sum(answer.advice != DEFAULT for answer in answers)
+        what = "questions surely gain from a limit of channels; leave the others to NCCL"
+        return Headline(f"{sure} of {len(answers)}", what)
+    answer = answers[0]
+    if answer.best == DEFAULT:
+        return Headline("leave it", "to NCCL, whose own choice of channels is the best", why=_next_best(answer))
+    predictions, best = answer.decision.predictions, f"at most {answer.best} channels"
+    exposed = (format_seconds(predictions[name].exposed_communication_s, 3) for name in (answer.best, DEFAULT))
+    interval = f"90 % interval: {span_percent(answer.gain_interval)}"
+    why = f"With {best} {' instead of '.join(exposed)} of the communication is exposed."
+    if answer.advice == DEFAULT:
+        what = f"to NCCL: that {best} gain {percent(answer.gain)} is not sure"
+        return Headline("leave it", what, interval, why)
+    what = f"faster with NCCL_MAX_NCHANNELS={answer.best} than with NCCL's own choice"
+    return Headline(f"{100.0 * answer.gain:+.1f} %", what, interval, why)
+
+
+def _next_best(answer: ChannelAnswer) -> str:
+    """How much the best limit costs where NCCL's own choice is better."""
+    limits = {name: seconds for name, seconds in answer.decision.latencies_s.items() if name != DEFAULT}
+    if not limits:
+        return "No limit was tried."
+    name = lowest(limits)
+    longer = percent(limits[name] / answer.decision.latencies_s[DEFAULT] - 1.0)
+    return f"The next best, at most {name} channels, takes {longer} longer."
 
 
 def channels_figure(answers: Sequence[ChannelAnswer]) -> Any:
@@ -81,7 +115,18 @@ def measured_channels_page(result: ChannelValidation) -> Page:
         Section("Every case", [picture]),
     ]
     title = f"{CHANNELS_TITLE}: predicted and measured"
-    return Page("Exploration", title, sections, sentences=measured_sentences(result))
+    return Page("Exploration", title, sections, _measured_headline(result), measured_sentences(result))
+
+
+def _measured_headline(result: ChannelValidation) -> Headline:
+    """What the advice loses against the measured best, beside what leaving it to NCCL loses."""
+    worst = max(row.advised_regret for row in result.rows)
+    return Headline(
+        percent(result.mean_advised_regret),
+        f"lost by the advice over the measured best, mean of {len(result.rows)} cases",
+        f"worst {percent(worst)}; NCCL's own choice {percent(result.mean_default_regret)}",
+        f"The predicted best is the measured best in {result.num_agreeing} of {len(result.rows)} cases.",
+    )
 
 
 def measured_figure(result: ChannelValidation) -> Any:

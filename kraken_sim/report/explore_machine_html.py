@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
 
-from kraken_sim.report.explore import question
+from kraken_sim.report.explore import percent, question, span_percent
 from kraken_sim.report.explore_machine import (
     DEGREE_TITLE,
     INTERCONNECT_TITLE,
@@ -17,7 +17,8 @@ from kraken_sim.report.explore_machine import (
     interconnect_sentences,
 )
 from kraken_sim.report.figures import INK, MUTED, PALETTE, series_style
-from kraken_sim.report.page import Bullets, Page, Plot, Section
+from kraken_sim.report.headlines import most_often, prediction_headline
+from kraken_sim.report.page import Bullets, Headline, Page, Plot, Section
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +38,20 @@ def degree_page(answers: Sequence[DegreeAnswer]) -> Page:
                 [Bullets(degree_sentences(answer)), picture, degree_grid(answer)._replace(title="")],
             )
         )
-    return Page("Exploration", DEGREE_TITLE, sections)
+    return Page("Exploration", DEGREE_TITLE, sections, _degree_headline(answers))
+
+
+def _degree_headline(answers: Sequence[DegreeAnswer]) -> Headline:
+    """The fastest, and where its time goes; of several questions what most often is."""
+    if len(answers) > 1:
+        return most_often([answer.best for answer in answers])
+    answer = answers[0]
+    row = next(row for row in answer.rows if row.name == answer.best)
+    chance = percent(answer.decision.probability[answer.best], 0)
+    how = f"the fastest of {len(answer.rows)} with a probability of {chance}"
+    on = f"{row.num_devices} GPU{'s' if row.num_devices != 1 else ''}"
+    what = f"{row.prediction.metric} of {row.kind} on {on}: {how}"
+    return prediction_headline(row.prediction, what)
 
 
 def degree_figure(answer: DegreeAnswer) -> Any:
@@ -72,7 +86,24 @@ def interconnect_page(answers: Sequence[InterconnectAnswer]) -> Page:
         heading = f"{question(answer.scenario)}, {answer.num_devices} GPUs"
         words = Bullets(interconnect_sentences(answer))
         sections.append(Section(heading, [words, picture, interconnect_grid(answer)._replace(title="")]))
-    return Page("Exploration", INTERCONNECT_TITLE, sections)
+    return Page("Exploration", INTERCONNECT_TITLE, sections, _interconnect_headline(answers))
+
+
+def _interconnect_headline(answers: Sequence[InterconnectAnswer]) -> Headline:
+    """The speed-up on the links as built, and how slow links make it worth it; of several questions its range."""
+    owns = [100.0 * answer.own.speedup for answer in answers]
+    if len(answers) > 1:
+        return Headline(
+            f"{min(owns):+.1f} to {max(owns):+.1f} %",
+            f"Kraken over standard on the links of {len(answers)} machines as built",
+        )
+    answer = answers[0]
+    return Headline(
+        f"{owns[0]:+.1f} %",
+        f"Kraken over standard on {answer.num_devices} x {answer.scenario.hardware} as built",
+        f"90 % interval: {span_percent(answer.own.interval)}",
+        interconnect_sentences(answer)[0],
+    )
 
 
 def bandwidth_figure(answer: InterconnectAnswer) -> Any:

@@ -14,8 +14,9 @@ from kraken_sim.report.architectures import accounts_table
 from kraken_sim.report.architectures_html import gains_without_quality, quality_of_rivals
 from kraken_sim.report.figures import PART_NAMES
 from kraken_sim.report.gains_figure import gains_figure
+from kraken_sim.report.headlines import capital, comparison_headline, prediction_headline, rival_told
 from kraken_sim.report.labels import prediction_labels
-from kraken_sim.report.page import Bullets, Details, Facts, Headline, Page, PageBlock, Plot, Section, TextTable
+from kraken_sim.report.page import Bullets, Details, Facts, Page, PageBlock, Plot, Section, TextTable
 from kraken_sim.report.prediction_figures import (
     breakdown_figure,
     changes_figure,
@@ -27,7 +28,7 @@ from kraken_sim.report.prediction_figures import (
 )
 from kraken_sim.report.question import question_facts
 from kraken_sim.report.render import render
-from kraken_sim.report.text import TOP_KERNELS, communication_lines, kernel_rows, load_words, metric_of
+from kraken_sim.report.text import TOP_KERNELS, communication_lines, kernel_rows, load_words
 from kraken_sim.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
@@ -35,13 +36,6 @@ if TYPE_CHECKING:
 
     from kraken_sim.predict.explain import OverlapAdvice
     from kraken_sim.predict.prediction import Prediction
-
-METRIC_WORDS = {
-    "TTFT": "time to first token (TTFT)",
-    "TPOT": "time per output token (TPOT)",
-    "end to end": "for the whole answer, end to end",
-}
-"""What `metric_of` names, in full."""
 
 
 def render_html(predictions: Sequence[Prediction]) -> str:
@@ -83,7 +77,7 @@ def prediction_page(
     return Page(
         kind="Comparison" if several else "Prediction",
         title=predictions[0].scenario.name,
-        headline=_comparison_headline(rivals, asked) if rivals else _headline(predictions[0]),
+        headline=comparison_headline(rivals, asked) if rivals else prediction_headline(predictions[0]),
         sentences=[] if rivals else [sentence for p in predictions if (sentence := _summary(p, predictions[0]))],
         sections=sections,
         warnings=[f"{name}: {words}" if several else words for name, words in _host_words(predictions)],
@@ -102,74 +96,6 @@ def _rivals(predictions: Sequence[Prediction]) -> list[Rival]:
         found = Predictions()
         found.extend(predictions)
     return [rival for kernels in found.kernel_sets for rival in side_by_side(found.with_kernels(kernels))]
-
-
-def _headline(prediction: Prediction) -> Headline:
-    interval = prediction.interval
-    low, high = format_seconds(interval.low_s, 3), format_seconds(interval.high_s, 3)
-    return Headline(
-        format_seconds(prediction.latency_s, 3),
-        METRIC_WORDS[metric_of(prediction)],
-        f"{100 * interval.level:.0f} % interval: {low} to {high}",
-        _why(prediction),
-    )
-
-
-def _why(prediction: Prediction) -> str:
-    """In one sentence, what takes the time."""
-    ordered = sorted(prediction.breakdown_s.items(), key=lambda item: -item[1])
-    listed = [
-        f"{name.replace('_', ' ')} {100.0 * seconds / prediction.latency_s:.0f} %"
-        for name, seconds in ordered
-        if seconds >= 0.05 * prediction.latency_s
-    ]
-    text = f"Of this time {', '.join(listed)}" if listed else "No part stands out"
-    if prediction.communication_alone_s > 0.0:
-        text += (
-            f"; of its communication {format_seconds(prediction.exposed_communication_s, 3)} is exposed and "
-            f"{format_seconds(prediction.hidden_communication_s, 3)} hidden beside compute"
-        )
-    return f"{text}."
-
-
-def _comparison_headline(rivals: Sequence[Rival], asked: str) -> Headline:
-    """The rival that was asked for, else the best at equal parameters, against the first."""
-    others = [rival for rival in rivals if rival.prediction is not rival.base]
-    if not others:
-        return _headline(rivals[0].prediction)
-    best = _best(others)
-    told = next((rival for rival in others if rival.kind == asked), best)
-    low, high = told.interval
-    as_built = f"as built {100.0 * told.gain:+.1f} %, 90 % interval {100.0 * low:+.0f} to {100.0 * high:+.0f} %"
-    times = f"{format_seconds(told.prediction.latency_s, 3)} instead of {format_seconds(told.base.latency_s, 3)}"
-    why = [f"{_capital(reason(told))}.", f"Quality: {told.quality}."]
-    if best is not told:
-        why.append(
-            f"Fastest of {len(others)} rivals at equal parameters: {best.kind}, "
-            f"{100.0 * best.gain_at_equal_parameters:+.1f} %."
-        )
-    return Headline(
-        f"{100.0 * told.gain_at_equal_parameters:+.1f} %",
-        f"speed-up of {told.kind} over {told.base.resolved.kind}{_at(told)}",
-        f"{as_built}; {metric_of(told.base)} {times}",
-        " ".join(why),
-    )
-
-
-def _at(rival: Rival) -> str:
-    """At how many parameters a rival is compared."""
-    if rival.equal is not None:
-        return " at equal parameters"
-    mine, other = rival.prediction.num_parameters, rival.base.num_parameters
-    return "" if mine == other else f", {mine / 1e9:.2f} against {other / 1e9:.2f} B parameters"
-
-
-def _best(rivals: Sequence[Rival]) -> Rival:
-    return max(rivals, key=lambda rival: rival.gain_at_equal_parameters)
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def _summary(prediction: Prediction, base: Prediction) -> str:
@@ -194,7 +120,7 @@ def _like_with_like(rivals: Sequence[Rival]) -> Iterator[Section]:
         title = f"with {kernels} kernels" if len(sets) > 1 else ""
         if len(chosen) > 1:
             blocks.append(Plot(gains_figure(chosen), f"Faster than {chosen[0].base.resolved.kind} {title}".strip()))
-        blocks += [gains_without_quality(chosen, title), Bullets([_capital(f"{text}.") for text in _reasons(chosen)])]
+        blocks += [gains_without_quality(chosen, title), Bullets([capital(f"{text}.") for text in _reasons(chosen)])]
         accounts = accounts_table(chosen)
         blocks.append(accounts)
     if len(sets) > 1:
@@ -242,7 +168,7 @@ def _layers(predictions: Sequence[Prediction]) -> Iterator[PageBlock]:
 def _told(summary: str, predictions: Sequence[Prediction], words: Sequence[str]) -> PageBlock:
     """A sentence of each: as it is for one, behind a line for several."""
     if len(predictions) == 1:
-        return _capital(words[0])
+        return capital(words[0])
     named = [f"{label}: {text}" for label, text in zip(prediction_labels(predictions), words, strict=True)]
     return Details(summary, [Bullets(named)])
 
@@ -260,7 +186,7 @@ def _communication(predictions: Sequence[Prediction], advice: OverlapAdvice | No
         return
     blocks: list[PageBlock] = [Plot(communication_figure(predictions), "Communication of a step, exposed and hidden")]
     lines = [communication_lines(prediction).plain.splitlines() for prediction in predictions]
-    words = [" ".join(f"{_capital(line)}." for line in found) or "None." for found in lines]
+    words = [" ".join(f"{capital(line)}." for line in found) or "None." for found in lines]
     blocks.append(_told("What it costs each", predictions, words))
     if advice is not None:
         blocks.append(Bullets(overlap_sentences(advice)))
@@ -309,8 +235,7 @@ def _kernel_table(prediction: Prediction) -> TextTable:
 
 def _changes(predictions: Sequence[Prediction], rivals: Sequence[Rival], asked: str) -> Iterator[Section]:
     """What would change the answer: of a comparison, the gain of the rival in its headline."""
-    others = [rival for rival in rivals if rival.prediction is not rival.base]
-    best = next((rival for rival in others if rival.kind == asked), _best(others) if others else None)
+    best = rival_told(rivals, asked)
     pair = [predictions[0]] if best is None else [best.base, best.prediction]
     changes = answer_changes(pair)
     if not changes:

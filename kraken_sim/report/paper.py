@@ -115,8 +115,7 @@ def what_it_rests_on(result: GridResult) -> list[str]:
     residual, points = gemm_error_points(result)
     lines = [
         f"The mean rests on, in points: {moved}.",
-        f"If AllReduces took no time the standard model would be {mean_without_all_reduce(result.cells):.1f} % faster "
-        "in the mean: hiding them can give Kraken no more.",
+        hiding_words(result),
         f"A GEMM error of {100 * residual:.1f} % (the fit's residual) in the standard model's shapes alone would "
         f"move it by {points:+.1f}.",
         f"The device waits for its host for at most {100 * host_bound_share(result.cells):.1f} % of a pass.",
@@ -125,6 +124,14 @@ def what_it_rests_on(result: GridResult) -> list[str]:
     if len(single) < len(result.assumptions):
         lines.append(f"With changes on top of each other, {_span(bracket(result))}.")
     return lines + list(_against_reported(result))
+
+
+def hiding_words(result: GridResult) -> str:
+    """The most that hiding AllReduces can give, in a sentence."""
+    return (
+        f"If AllReduces took no time the standard model would be {mean_without_all_reduce(result.cells):.1f} % faster "
+        "in the mean: hiding them can give Kraken no more."
+    )
 
 
 def _span(span: Bracket) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from kraken_sim.paper.experiment import tensor_parallel_predictions
 from kraken_sim.paper.summary import effects, speedups_percent
 from kraken_sim.report.page import Bullets, Headline, Page, Plot, Section
-from kraken_sim.report.paper import grid_headline, in_order, what_it_rests_on, where_it_pays
+from kraken_sim.report.paper import grid_headline, hiding_words, in_order, what_it_rests_on, where_it_pays
 from kraken_sim.report.paper_figures import (
     cells_figure,
     effects_figure,
@@ -51,9 +51,10 @@ def _headline(result: GridResult) -> Headline:
     reported = result.grid.reported
     return Headline(
         f"{result.geomean_kraken_speedup_percent:+.1f} %",
-        f"Kraken over standard, geometric mean of {len(each)} cells",
+        f"Kraken over standard, geometric mean of {len(each)} cell{'s' if len(each) != 1 else ''}",
         f"from {min(each):+.1f} to {max(each):+.1f} %"
         + ("" if reported is None else f"; reported: {reported.geomean_speedup_percent:+.1f} %"),
+        hiding_words(result),
     )
 
 

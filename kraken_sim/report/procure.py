@@ -37,6 +37,17 @@ def _range(low: float, high: float | None, digits: str = ".3g") -> str:
     return f"{low:{digits}}" if low == high else f"{low:{digits}} to {high:{digits}}"
 
 
+def cost_span(offer: Offer) -> str:
+    """Where the cost of a million tokens lies, by the latencies' 90 % intervals."""
+    return _range(*offer.cost_range)
+
+
+def bought(offer: Offer) -> str:
+    """What one would buy, in words."""
+    number = offer.option.num_machines
+    return f"{number} machine{'s' if number != 1 else ''} of {offer.candidate.name}"
+
+
 def _ranking(result: Procurement) -> TextTable:
     currency = result.request.currency
     columns = [
@@ -60,7 +71,7 @@ def _ranking(result: Procurement) -> TextTable:
                 str(option.num_devices),
                 f"{option.num_machines} ({_range(*option.machines_range, 'd')})",
                 f"{offer.cost_per_hour:.2f}",
-                f"{offer.cost_per_million_tokens:.3g} ({_range(*offer.cost_range)})",
+                f"{offer.cost_per_million_tokens:.3g} ({cost_span(offer)})",
                 *(f"{cost:.3g}" for cost in offer.split_costs or ()),
                 format_watts(offer.fleet_w, 3) + _star(offer),
                 f"{offer.kwh_per_million_tokens:.3g}{_star(offer)}",
@@ -159,7 +170,6 @@ def answer_sentences(result: Procurement) -> list[str]:
     """What to buy, how open the ranking is, and who misses the SLA."""
     best, sla, load = result.best, result.base.sla, result.request.load
     option = best.option
-    machines = f"{option.num_machines} machine{'s' if option.num_machines != 1 else ''} of {best.candidate.name}"
     served, limits = f"{load.rate_per_s:g} prompts/s", f"a TTFT of at most {format_seconds(sla.ttft_s)}"
     if load.whole:
         served = f"{load.rate_per_s:g} requests/s" + (f" and {percent(load.growth, 0)} more" if load.growth else "")
@@ -167,7 +177,7 @@ def answer_sentences(result: Procurement) -> list[str]:
     price = f"{best.cost_per_million_tokens:.3g} {result.request.currency} a million {priced_tokens(result)}"
     asked = "requests" if load.whole else "prompts"
     head = (
-        f"{result.request.name}: {machines} ({option.num_devices} GPUs a replica) at {price} serve {served} with "
+        f"{result.request.name}: {bought(best)} ({option.num_devices} GPUs a replica) at {price} serve {served} with "
         f"{limits} for {sla.percentile:g} % of the {asked}, waiting included ({sla.source})."
     )
     sentences = [head]

@@ -6,12 +6,20 @@ from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
 
+from kraken_sim.report.explore import percent
 from kraken_sim.report.figures import MUTED, PALETTE, SYMBOLS, plain
-from kraken_sim.report.page import Bullets, Page, Plot, Section
-from kraken_sim.report.procure import answer_sentences, caveat_sentences, priced_tokens, procure_grids
+from kraken_sim.report.page import Bullets, Headline, Page, Plot, Section
+from kraken_sim.report.procure import (
+    answer_sentences,
+    bought,
+    caveat_sentences,
+    cost_span,
+    priced_tokens,
+    procure_grids,
+)
 
 if TYPE_CHECKING:
-    from kraken_sim.explore.procure.candidates import Outcome, Procurement
+    from kraken_sim.explore.procure.candidates import Offer, Outcome, Procurement
 
 
 def procure_page(result: Procurement) -> Page:
@@ -20,7 +28,39 @@ def procure_page(result: Procurement) -> Page:
     sections = [Section(f"Cost of a million {priced_tokens(result)}", [picture])]
     sections += [Section(grid.title, [grid._replace(title="")]) for grid in procure_grids(result)]
     sections.append(Section("What this does not know", [Bullets(caveat_sentences(result))]))
-    return Page("Purchase", f"Purchase: {result.request.name}", sections, sentences=answer_sentences(result))
+    title = f"Purchase: {result.request.name}"
+    return Page("Purchase", title, sections, _headline(result), answer_sentences(result))
+
+
+def _headline(result: Procurement) -> Headline:
+    """The cost of the cheapest, and how far the next one is."""
+    best, currency = result.best, result.request.currency
+    return Headline(
+        f"{best.cost_per_million_tokens:.3g} {currency}",
+        f"a million {priced_tokens(result)}, on {bought(best)}",
+        _interval(best, currency),
+        _why(result),
+    )
+
+
+def _interval(offer: Offer, currency: str) -> str:
+    low, high = offer.cost_range
+    if low == high:
+        return "the same at both ends of the latencies' 90 % intervals"
+    return f"90 % interval: {cost_span(offer)}{'' if high is None else f' {currency}'}"
+
+
+def _why(result: Procurement) -> str:
+    offers = result.base.offers
+    if len(offers) == 1:
+        rivals = len(result.request.candidates) - 1
+        return f"None of the {rivals} others meets the SLA." if rivals else "There is no other candidate."
+    best, second = offers[:2]
+    more = percent(second.cost_per_million_tokens / best.cost_per_million_tokens - 1.0, 0)
+    text = f"The cheapest of {len(offers)} that meet the SLA: the next, {second.candidate.name}, costs {more} more"
+    if result.contenders:
+        return f"{text}, but within the intervals {', '.join(result.contenders)} may be as cheap."
+    return f"{text}, and no interval reaches that far."
 
 
 def cost_figure(result: Procurement) -> Any:

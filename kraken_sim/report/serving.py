@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from kraken_sim.serving.answer import ServeAnswer
+    from kraken_sim.serving.sla import Sla
 
 NAMES = {"ttft_s": "TTFT", "tpot_s": "TPOT", "e2e_s": "end to end"}
 """What people call the times."""
@@ -79,20 +80,18 @@ def serve_sentences(answer: ServeAnswer) -> list[str]:
     served, sla, memory = answer.served, answer.sla, answer.memory
     number, count = answer.request.replicas + served.num_prefill, len(served.requests)
     rate_per_s = served.requests.rate_per_s
-    often = "at once" if math.isinf(rate_per_s) else f"at {rate_per_s:.3g} a second"
+    often = "at once" if math.isinf(rate_per_s) else f"at {rate_text(rate_per_s)} a second"
     sentences = [
         f"{answer.request.name}: {count:,} request{'s' if count != 1 else ''} {often} on "
         f"{number} replica{'s' if number != 1 else ''} of {answer.num_devices} x {answer.request.hardware}, which can "
-        f"take {answer.capacity_per_s:.3g} a second. {answer.output_tokens_per_s:,.0f} tokens a second are answered, "
-        f"{answer.mean_batch:.3g} a step on average; {served.preemptions:,} preemptions."
+        f"take {rate_text(answer.capacity_per_s)} a second. {answer.output_tokens_per_s:,.0f} tokens a second are "
+        f"answered, {answer.mean_batch:.3g} a step on average; {served.preemptions:,} preemptions."
     ]
     if sla is not None and answer.kept is not None:
-        limits = f"TTFT {format_seconds(sla.ttft_s)}"
-        limits += "" if sla.tpot_s is None else f" and TPOT {format_seconds(sla.tpot_s)}"
         verdict = "is kept" if answer.keeps_sla else "is missed"
         sentences.append(
-            f"The SLA ({limits} at {sla.percentile:g} %; {sla.source}) {verdict}: {percent(answer.kept, 2)} of the "
-            f"requests keep all of it, a goodput of {answer.goodput_per_s:.3g} requests a second."
+            f"The SLA ({limit_words(sla)} at {sla.percentile:g} %; {sla.source}) {verdict}: {percent(answer.kept, 2)} "
+            f"of the requests keep all of it, a goodput of {rate_text(answer.goodput_per_s)} requests a second."
         )
     sentences.append(
         f"Energy {answer.energy_j / float(served.requests.output_tokens.sum()):.3g} J a token answered, "
@@ -106,6 +105,18 @@ def serve_sentences(answer: ServeAnswer) -> list[str]:
         f"tokens, or {memory.largest_batch(tokens):,} requests of {tokens:,} tokens in flight."
     )
     return sentences
+
+
+def rate_text(per_s: float) -> str:
+    """A rate in three digits, without an exponent."""
+    return f"{float(f'{per_s:.3g}'):,g}"
+
+
+def limit_words(sla: Sla) -> str:
+    """The limits of an SLA."""
+    return f"TTFT {format_seconds(sla.ttft_s)}" + (
+        "" if sla.tpot_s is None else f" and TPOT {format_seconds(sla.tpot_s)}"
+    )
 
 
 def serve_caveats(answer: ServeAnswer) -> list[str]:

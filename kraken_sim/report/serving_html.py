@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import plotly.graph_objects as go
 
+from kraken_sim.report.explore import percent
 from kraken_sim.report.figures import PALETTE
-from kraken_sim.report.page import Bullets, Page, Plot, Section
-from kraken_sim.report.serving import NAMES, serve_caveats, serve_grids, serve_sentences
+from kraken_sim.report.headlines import capital
+from kraken_sim.report.page import Bullets, Headline, Page, Plot, Section
+from kraken_sim.report.serving import NAMES, limit_words, rate_text, serve_caveats, serve_grids, serve_sentences
+from kraken_sim.serving.answer import PERCENTILES
+from kraken_sim.units import format_seconds
 
 if TYPE_CHECKING:
     from kraken_sim.serving.answer import ServeAnswer
@@ -29,7 +33,31 @@ def serve_page(answer: ServeAnswer) -> Page:
         Section("The queue over time", [queue]),
         Section("What this does not know", [Bullets(serve_caveats(answer))]),
     ]
-    return Page("Service", f"Service: {answer.request.name}", sections, sentences=serve_sentences(answer))
+    title = f"Service: {answer.request.name}"
+    return Page("Service", title, sections, _headline(answer), serve_sentences(answer))
+
+
+def _headline(answer: ServeAnswer) -> Headline:
+    """The time to the first token at the percentile that the limits are judged at."""
+    percentile = max(PERCENTILES) if answer.sla is None else answer.sla.percentile
+    middle, low, high = (format_seconds(spread.percentiles_s[percentile], 3) for spread in answer.spreads["ttft_s"])
+    return Headline(
+        middle,
+        f"TTFT that {percentile:g} % of the requests keep, waiting included",
+        f"with every step at either end of its 90 % interval: {low} to {high}",
+        _why(answer),
+    )
+
+
+def _why(answer: ServeAnswer) -> str:
+    busiest = percent(max(answer.utilisations), 0)
+    most = f"{rate_text(answer.capacity_per_s)} requests a second"
+    load = f"the busiest replica computes {busiest} of the time, and {most} are the most that can be taken"
+    if answer.sla is None or answer.kept is None:
+        return f"{capital(load)}."
+    verdict = "kept" if answer.keeps_sla else "missed"
+    limits = limit_words(answer.sla)
+    return f"The SLA is {verdict}: {percent(answer.kept, 2)} of the requests keep {limits}; {load}."
 
 
 def share_figure(answer: ServeAnswer) -> Any:

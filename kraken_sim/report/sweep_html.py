@@ -56,11 +56,19 @@ def sweep_page(plan: Plan, out: Path) -> Page:
 
 
 def _headline(plan: Plan, answered: pa.Table) -> Headline:
-    best = answered.slice(int(np.argmin(answered["latency_s"].to_numpy())), 1).to_pylist()[0]
+    times = answered["latency_s"].to_numpy()
+    best, worst = (answered.slice(int(row), 1).to_pylist()[0] for row in (np.argmin(times), np.argmax(times)))
     low, high = (format_seconds(best[f"interval_s.{end}"], 3) for end in ("low", "high"))
-    asked = ", ".join(f"{path} {best[path] if best[path] is not None else 'default'}" for path in plan.paths)
-    text = f"the fastest of {answered.num_rows:,} points: {asked}"
-    return Headline(format_seconds(best["latency_s"], 3), text, f"90 % interval: {low} to {high}")
+    return Headline(
+        format_seconds(best["latency_s"], 3),
+        f"the fastest of {answered.num_rows:,} points: {_asked(plan, best)}",
+        f"90 % interval: {low} to {high}",
+        f"The slowest takes {format_seconds(worst['latency_s'], 3)}: {_asked(plan, worst)}.",
+    )
+
+
+def _asked(plan: Plan, row: dict[str, Any]) -> str:
+    return ", ".join(f"{path} {row[path] if row[path] is not None else 'default'}" for path in plan.paths)
 
 
 def _explorer(plan: Plan, answered: pa.Table) -> Iterator[PageBlock]:

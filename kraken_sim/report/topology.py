@@ -11,11 +11,11 @@ import plotly.graph_objects as go
 
 from kraken_sim.hardware.topology.graph import Link, LinkKind, NodeKind
 from kraken_sim.report.figures import PALETTE
-from kraken_sim.report.page import Facts, Page, PageBlock, Plot, Section, TextTable
+from kraken_sim.report.page import Facts, Headline, Page, PageBlock, Plot, Section, TextTable
 from kraken_sim.report.profiles import GROUP_COLUMNS, group_rows, order_text
 from kraken_sim.report.topology_layout import MachinePlan, arc_height, gpu_pairs, layout
 from kraken_sim.report.topology_part import drawn_part
-from kraken_sim.units import format_bandwidth, format_seconds
+from kraken_sim.units import format_bandwidth, format_bytes, format_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -95,7 +95,21 @@ def topology_page(profile: HardwareProfile) -> Page:
         Section("Links, bandwidth in one direction", _links_blocks(profile)),
         Section("Groups of GPUs", [TextTable("", GROUP_COLUMNS, list(group_rows(profile)), num_left=3)]),
     ]
-    return Page("Machine", profile.name, sections, sentences=sentences)
+    return Page("Machine", profile.name, sections, _headline(profile), sentences)
+
+
+def _headline(profile: HardwareProfile) -> Headline:
+    """What its GPUs get from one another, or what a GPU that is alone gets from its memory."""
+    gpus, device = len(profile.topology.gpus), profile.device
+    if gpus < 2:
+        rate = format_bandwidth(device.hbm_bandwidth_bytes_per_s, 3)
+        return Headline(rate, f"the memory of one {device.name}, {format_bytes(device.hbm_capacity_bytes, 3)}")
+    ring = profile.topology.best_ring(gpus)
+    return Headline(
+        format_bandwidth(ring.total_bytes_per_s, 3),
+        f"a GPU, in one direction, on the best rings through all {gpus} x {device.name}",
+        why=f"The slowest link of the best ring, {ring.slowest}, limits it.",
+    )
 
 
 def _ring_sentences(topology: Topology) -> list[str]:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
 
+from kraken_sim.report.explore import percent
 from kraken_sim.report.figures import MUTED, PALETTE
-from kraken_sim.report.page import Page, Plot, Section
+from kraken_sim.report.page import Headline, Page, Plot, Section
 from kraken_sim.validate.passes import pass_names
 
 if TYPE_CHECKING:
@@ -25,7 +26,19 @@ def validation_page(result: ValidationResult) -> Page:
     sections = [Section("Time of a pass", [times]), Section("Kraken's speed-up over standard", [speedups])]
     note = f"{len(result.comparisons)} measured passes against the profile {result.hardware}"
     warnings = result.warnings[:1] if result.dry_run else []
-    return Page("Validation", "Predicted against measured", sections, sentences=[note], warnings=warnings)
+    return Page("Validation", "Predicted against measured", sections, _headline(result), [note], warnings)
+
+
+def _headline(result: ValidationResult) -> Headline:
+    """The mean error of all passes, the worst, and to which side they are off."""
+    errors = next(iter(result.summary(lambda _: None).values()))
+    side = "long" if errors.bias > 0.0 else "short"
+    return Headline(
+        percent(errors.mean),
+        f"mean error of {errors.count} measured passes",
+        f"worst {percent(errors.worst)}; {percent(errors.inside, 0)} lie in their 90 % intervals",
+        f"On average predictions are {percent(abs(errors.bias))} too {side}.",
+    )
 
 
 def parity_figure(result: ValidationResult) -> Any:
