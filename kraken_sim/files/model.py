@@ -16,7 +16,7 @@ Item = TypeVar("Item")
 class FileModel(BaseModel):
     """A part of a file: unknown keys are errors, and nothing changes after reading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 def quantity(dimension: Dimension) -> BeforeValidator:

@@ -7,7 +7,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple, overload
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from kraken_sim.errors import InputError
 from kraken_sim.files.bounded import MEASUREMENT_FILE, reading
@@ -25,7 +25,7 @@ MAX_LINE_BYTES: Final = 1 << 20
 _SEED: Final = 0
 """So that the same file gives the same records; a choice of ours."""
 
-RECORD: Final[TypeAdapter[Record]] = TypeAdapter(Record)
+RECORD: Final[TypeAdapter[Record]] = TypeAdapter(Record, config=ConfigDict(defer_build=True))
 
 
 class Line(NamedTuple):

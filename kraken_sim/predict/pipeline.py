@@ -10,12 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+import kraken_sim.measurements as measured
 from kraken_sim.architectures.workload import Phase, Workload
 from kraken_sim.costs.host import shares_in
 from kraken_sim.costs.memory_bound import COMPOSED, QUANTISING
 from kraken_sim.engine.simulation import Machine
 from kraken_sim.errors import InputError, problems_with
-from kraken_sim.measurements.host import host_of
 from kraken_sim.models.counts import parameter_count
 from kraken_sim.predict.generation import answered
 from kraken_sim.predict.kernel_choice import all_reduce_norm_bytes
@@ -242,7 +242,7 @@ class Predictor:
     def _host(self, scenario: Scenario) -> HostTimes | None:
         """The host that the scenario names; its file is read once."""
         spec = scenario.runtime.host
-        return None if spec is None else self._hosts.get(spec, lambda: host_of(spec))
+        return None if spec is None else self._hosts.get(spec, lambda: measured.host_of(spec))
 
     def _hosted(self, scenario: Scenario, profile: HardwareProfile, host: HostTimes | None) -> HardwareProfile:
         """The machine with the launch costs of the scenario's host."""
