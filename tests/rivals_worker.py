@@ -39,6 +39,36 @@ class RivalCase:
     batch: int = 1
     gradients: bool = True
     kernels: KernelSet = KernelSet.PYTORCH
+    length: int = 7
+    steps: int = 3
+    """Decode steps behind a prefill of the tokens before."""
+
+    @property
+    def ways(self) -> int:
+        """Sub-layers of a layer."""
+        return int(self.own.get("tracks", 1))
+
+    @property
+    def seen(self) -> tuple[int, int]:
+        """Sequences and tokens of the prefill whose kernels are recorded.
+
+        Rotary prompts of several sequences write the cache sequence by sequence; Domino has one in each half. Tokens
+        that do not divide are filled up.
+        """
+        batch = self.batch if self.config.position_embeddings else 2 if self.kind == "domino" else 1
+        if self.kind == "sequence_parallel":
+            return 1, self.length - self.length % SIZE
+        return batch, self.length
+
+
+LONG, LONG_GQA = (replace(c, num_hidden_layers=2, max_position_embeddings=1100) for c in (LLAMA, GQA))
+TRACK = {"hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 48}
+"""The shape of `GQA` and `LLAMA` in an architecture's fields."""
+
+
+def tracks(name: str, number: int, every: int, config: TransformerConfig = GQA, **fields: Any) -> RivalCase:
+    own, reference = {"tracks": number, "sync_every": every}, {"tracks": number, "sync_every": every}
+    return RivalCase(f"parallel_track-{name}", "parallel_track", config, own | TRACK, reference, **fields)
 
 
 LADDER_SETS = (KernelSet.COMPILED, KernelSet.SERVING)
@@ -63,6 +93,17 @@ def rival_cases() -> list[RivalCase]:
         replace(caat, name="caat_net-llama", config=LLAMA),
         RivalCase("domino", "domino", batch=3),
         RivalCase("domino-llama", "domino", LLAMA, batch=2),
+        RivalCase("sequence_parallel", "sequence_parallel", length=8),
+        RivalCase("sequence_parallel-uneven", "sequence_parallel", GQA, batch=3),
+        RivalCase("sequence_parallel-llama", "sequence_parallel", LLAMA, batch=2),
+        RivalCase("sequence_parallel-serving", "sequence_parallel", LLAMA, kernels=KernelSet.SERVING),
+        tracks("two", SIZE, 2),
+        tracks("four", 2 * SIZE, 1, LLAMA, batch=2),
+        tracks("four-serving", 2 * SIZE, 2, LLAMA, gradients=False, kernels=KernelSet.SERVING),
+        tracks("shared", 1, 2, LLAMA),
+        RivalCase("token_weave-short", "token_weave", batch=2),
+        RivalCase("token_weave", "token_weave", LONG, length=1030, steps=1, gradients=False),
+        RivalCase("token_weave-sequences", "token_weave", LONG_GQA, batch=2, length=520, steps=1),
     ]
 
 
@@ -88,34 +129,34 @@ def run(rank: int, folder: str) -> None:
 
 
 def _check(case: RivalCase, rank: int) -> RivalOutcome:
-    weights = random_weights("standard", case.config)
-    model = build_model(case.kind, case.config, fields=case.own, dtype=torch.float64)
+    weights = random_weights("standard", case.config, case.ways)
+    model = build_model(case.kind, case.config, num_ways=case.ways, fields=case.own, dtype=torch.float64)
     load_weights(weights, model)
     model.kernels = case.kernels
     reference = RivalReference(case.kind, case.config, weights, SIZE, **case.reference)
-    ids = torch.randint(case.config.vocab_size, (case.batch, 7), generator=torch.Generator().manual_seed(1))
+    ids = torch.randint(case.config.vocab_size, (case.batch, case.length), generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         logits = model(ids, model.new_cache(*ids.shape))
         outcome = RivalOutcome(_error(logits, _own(reference.device_logits(ids)[rank], model)))
-        outcome.decode_error = _decode_error(model, ids, reference, rank)
+        outcome.decode_error = _decode_error(model, ids, reference, rank, case.steps)
         if isinstance(model, WiredDecoder):
             model.overlap = False
             outcome.overlap_difference = _error(model(ids), logits)
             model.overlap = True
-        # Rotary prompts of several sequences write the cache sequence by sequence; Domino has one in each half.
-        seen = ids if case.config.position_embeddings else ids[: 2 if case.kind == "domino" else 1]
+        batch, length = case.seen
+        seen = ids[:batch, :length]
         outcome.kernels = record_kernels(lambda: model(seen, model.new_cache(*seen.shape)))
     if case.gradients:
         outcome.gradient_errors = _gradient_errors(case, model, ids, weights)
     return outcome
 
 
-def _decode_error(model: Decoder, ids: torch.Tensor, reference: RivalReference, rank: int) -> float:
-    """A prefill of four tokens and a step for each later one, against the reference's prefill of as many."""
-    cache = model.new_cache(*ids.shape)
-    model(ids[:, :4], cache)
+def _decode_error(model: Decoder, ids: torch.Tensor, reference: RivalReference, rank: int, steps: int) -> float:
+    """A prefill and a step for each later token, against the reference's prefill of as many."""
+    cache, first = model.new_cache(*ids.shape), ids.shape[1] - steps
+    model(ids[:, :first], cache)
     errors = []
-    for place in range(4, ids.shape[1]):
+    for place in range(first, ids.shape[1]):
         logits = model(ids[:, place : place + 1], cache, start=place)
         expected = reference.device_logits(ids[:, : place + 1])[rank]
         errors.append(_error(logits, _own(expected, model)))

@@ -19,9 +19,11 @@ import torch.multiprocessing as mp  # noqa: E402
 from test_validation_models import kinds_of  # noqa: E402
 from validation_worker import TINY  # noqa: E402
 
-from validation.models import build_model  # noqa: E402
+from validation.models import ARCHITECTURES, build_model  # noqa: E402
 from validation.models.communication import Group  # noqa: E402
 from validation.models.kernels import record_kernels  # noqa: E402
+from validation.passes import build_pass_model  # noqa: E402
+from validation.rival_grid import rival_passes  # noqa: E402
 
 if TYPE_CHECKING:
     from kraken_sim.program.program import Kernel
@@ -81,7 +83,7 @@ def test_a_wired_model_launches_the_kernels_of_its_program(
 
 @BY_NAME
 def test_a_decode_step_of_a_wired_model_launches_those_of_its_program(case: worker.RivalCase) -> None:
-    model = build_model(case.kind, case.config, fields=case.own, dtype=torch.float32)
+    model = build_model(case.kind, case.config, num_ways=case.ways, fields=case.own, dtype=torch.float32)
     model.kernels = case.kernels
     cache = model.new_cache(2, 8)
     with torch.inference_mode():
@@ -95,10 +97,28 @@ def test_a_decode_step_of_a_wired_model_launches_those_of_its_program(case: work
 def program_kernels(case: worker.RivalCase, size: int, phase: Phase = Phase.PREFILL) -> tuple[Kernel, ...]:
     """The kernels of the program for as many sequences as the worker looks at."""
     layout = layout_of(case.kind, case.config, size, **case.own)
-    halves = 2 if case.kind == "domino" else 1
-    batch = case.batch if case.config.position_embeddings or phase is Phase.DECODE else halves
-    work = Workload(batch, 7, phase=phase, dtype=DType.FLOAT32, kernels=case.kernels)
+    batch, length = (case.batch, 7) if phase is Phase.DECODE else case.seen
+    work = Workload(batch, length, phase=phase, dtype=DType.FLOAT32, kernels=case.kernels)
     return tuple(program_of(case.kind, layout, case.config, work).kernels())
+
+
+def test_every_pass_of_the_suite_of_rivals_on_two_gpus_can_be_built() -> None:
+    passes = rival_passes(2, "sysmem")
+    last = {case.architecture["kind"]: case for case in passes}
+    assert set(last) == set(ARCHITECTURES) - {"sync_point_drop"}
+    assert {case.context_length for case in passes if case.architecture["kind"] == "token_weave"} == {512, 2048}
+    for case in last.values():
+        config = build_pass_model(case, "meta").config
+        assert (config.hidden_size < 4096) == (case.architecture["kind"] in ("kraken", "parallel_track"))
+
+
+def test_half_of_a_sequence_goes_on_from_the_other_without_a_cache() -> None:
+    model = build_model("token_weave", worker.LONG, dtype=torch.float64)
+    ids = torch.arange(1030)[None] % worker.LONG.vocab_size
+    with torch.inference_mode():
+        torch.testing.assert_close(model(ids), model(ids, model.new_cache(1, 1030)))
+    with pytest.raises(InputError, match="gradients of a sequence that is cut in two"):
+        model(ids)
 
 
 def test_what_is_not_made_by_a_wiring_is_refused() -> None:

@@ -192,7 +192,9 @@ def _kinds(op: Op, config: TransformerConfig) -> list[str]:
         return ["add_norm"]
     if isinstance(op, Embedding):
         return ["embedding", "add"] if config.position_embeddings else ["embedding"]
-    names = {Gemm: "gemm", Attention: "attention", Norm: "norm", Copy: "copy", Collective: "all_reduce"}
+    if isinstance(op, Collective):
+        return [op.kind.value]
+    names = {Gemm: "gemm", Attention: "attention", Norm: "norm", Copy: "copy"}
     return [names[type(op)]]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from kraken_sim.architectures.two_parts import LEAST_TOKENS
 from kraken_sim.measurements.records.passes import PassCase
 from kraken_sim.models.kraken_width import kraken_config_for_latency
 from kraken_sim.models.presets import preset
@@ -49,7 +50,7 @@ def rival_passes(num_devices: int, condition: str, *, cpu: bool = False) -> tupl
         for architecture, overlaps in _architectures(model, num_devices)
         for step in (STEPS[:1] if cpu else STEPS)
         for overlap in overlaps
-        if architecture["kind"] != "domino" or step["batch_size"] > 1
+        if _is_itself(architecture["kind"], step)
     )
 
 
@@ -68,4 +69,15 @@ def _architectures(model: dict[str, Any], num_devices: int) -> Iterator[tuple[di
         yield {"kind": "parallel"}, (False,)
         yield {"kind": "desync"}, (False,)
         yield {"kind": "caat_net"}, (False,)
+        yield {"kind": "parallel_track"}, (False,)
+        yield {"kind": "sequence_parallel"}, (False,)
         yield {"kind": "domino"}, (True,)
+        yield {"kind": "token_weave"}, (True,)
+
+
+def _is_itself(kind: str, step: dict[str, Any]) -> bool:
+    """Whether the step is one that an architecture with halves cuts."""
+    if kind == "token_weave":
+        new = step["batch_size"] * (step["context_length"] if step["phase"] == "prefill" else 1)
+        return bool(new >= LEAST_TOKENS)
+    return kind != "domino" or bool(step["batch_size"] > 1)

@@ -34,6 +34,7 @@ _Layer = tuple[Steps, int | None]
 
 def lowered(wiring: Wiring, layout: Layout, config: TransformerConfig, work: Workload) -> Program:
     """One forward pass of a model that is wired so, on the layout's devices."""
+    wiring = wiring.of_step(work.num_tokens)
     build = ProgramBuilder(config, layout, work, split_tokens=wiring.split_tokens)
     lowering = _Lowering(build, halves_of(work) if wiring.two_parts else (work,))
     build.embedding()

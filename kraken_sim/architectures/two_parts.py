@@ -43,8 +43,6 @@ if TYPE_CHECKING:
 
     from kraken_sim.architectures.architecture import ArchitectureFields, Question
     from kraken_sim.architectures.workload import Workload
-    from kraken_sim.models.config import TransformerConfig
-    from kraken_sim.program.program import Program
 
 LEAST_TOKENS: Final = 1024
 """From so many tokens on TokenWeave cuts them (github microsoft/tokenweave, docs/AddTokenWeave.md)."""
@@ -80,13 +78,13 @@ DOMINO_WIRING: Final = Wiring(
 )
 """4 L AllReduces of half of [T, d], all but the last one beside the other half."""
 
-_TOKEN_WEAVE: Final = replace(DOMINO_WIRING, name="token_weave")
-_UNCUT: Final = replace(STANDARD_WIRING, name="token_weave")
-
-
-def _weave(layout: Layout, config: TransformerConfig, work: Workload) -> Program:
-    wiring = _TOKEN_WEAVE if work.num_tokens >= LEAST_TOKENS else _UNCUT
-    return lowered(wiring, layout, config, work)
+TOKEN_WEAVE_WIRING: Final = replace(
+    DOMINO_WIRING,
+    name="token_weave",
+    uncut=replace(STANDARD_WIRING, name="token_weave"),
+    least_tokens=LEAST_TOKENS,
+)
+"""Domino's steps on halves of the tokens, a standard model's where there are few."""
 
 
 def _needs_overlap(kind: str, work: Workload) -> Iterator[Problem]:
@@ -126,7 +124,8 @@ TOKEN_WEAVE: Final[Architecture[ArchitectureFields, Layout]] = Architecture(
     description="a standard layer on two halves of the tokens, each half's AllReduces beside the other's compute",
     quality="the same function",
     layout=_layout,
-    program=_weave,
+    program=partial(lowered, TOKEN_WEAVE_WIRING),
+    wiring=partial(always, TOKEN_WEAVE_WIRING),
     asks=_weave_asks,
     degenerate=partial(degenerate_alone, "one device has no AllReduce to hide"),
     searched=False,

@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from kraken_sim.program.many import maths_for
+from kraken_sim.program.many import maths_for, same
 from kraken_sim.program.ops import CollectiveKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from kraken_sim.program.many import Sizes
 
 
 class Over(StrEnum):
@@ -180,7 +182,8 @@ class Wiring:
     """A model: its layers from first to last, then `end` before the final norm.
 
     With `split_tokens` the residual of a device is that of its share of the tokens: its norms and sums have T / N rows.
-    With `two_parts` the tokens of a step are cut in two, whole sequences if there are several.
+    With `two_parts` the tokens of a step are cut in two, whole sequences if there are several; a step of fewer than
+    `least_tokens` is that of `uncut` where there is one.
     """
 
     name: str
@@ -188,6 +191,14 @@ class Wiring:
     end: Steps = ()
     split_tokens: bool = False
     two_parts: bool = False
+    uncut: Wiring | None = None
+    least_tokens: int = 0
+
+    def of_step(self, num_tokens: Sizes) -> Wiring:
+        """The wiring of a step of so many tokens."""
+        if self.uncut is None or not same(num_tokens < self.least_tokens):
+            return self
+        return self.uncut
 
     def runs(self, depth: int) -> Iterator[tuple[tuple[Steps, ...], int]]:
         """The periods of a model of `depth` layers, each with how many layers follow it."""

@@ -9,6 +9,7 @@ import torch
 from kraken_sim.architectures.architecture import Question
 from kraken_sim.architectures.registry import architecture as registered
 from kraken_sim.errors import InputError, closest
+from kraken_sim.models.layout import Layout, whole_layer
 from validation.models.communication import Group, world_group
 from validation.models.kraken import KrakenDecoder
 from validation.models.layers import initialise
@@ -33,7 +34,10 @@ _PLAIN = {
 }
 """Traits of `TransformerConfig` that the models here do not have, at what they are without."""
 
-ARCHITECTURES = ("standard", "parallel", "kraken", "ladder", "desync", "sync_point_drop", "caat_net", "domino")
+ARCHITECTURES = (
+    *("standard", "parallel", "kraken", "ladder", "desync", "parallel_track", "sync_point_drop", "caat_net"),
+    *("sequence_parallel", "domino", "token_weave"),
+)
 
 
 def build_model(
@@ -53,8 +57,8 @@ def build_model(
 
     Args:
         architecture: one of `ARCHITECTURES`.
-        config: the model's shape; of a Kraken, the shape of one sub-layer.
-        num_ways: sub-layers of a Kraken layer; the number of ranks when left out.
+        config: the model's shape; of a Kraken or a Parallel Track, the shape of one sub-layer.
+        num_ways: sub-layers of such a layer; the number of ranks when left out.
         fields: of the architecture's own, as a scenario has them, where it runs by its wiring.
         dtype: of weights and activations.
         device: where they lie; "meta" makes a model without memory, for counting.
@@ -87,9 +91,12 @@ def _construct(
     if architecture == "kraken":
         return KrakenDecoder(config, world.size if num_ways is None else num_ways, world)
     if architecture in ARCHITECTURES:
-        record = registered(architecture)
-        layout = record.layout(Question(config, world.size, record.own(**fields)))
+        record, own = registered(architecture), registered(architecture).own(**fields)
+        if record.written is not None:
+            own = record.written(own, Layout(whole_layer(config), world.size, num_ways or world.size))
+        layout = record.layout(Question(config, world.size, own))
         assert record.wiring is not None
-        return WiredDecoder(config, record.wiring(layout, config.num_hidden_layers), world)
+        wiring = record.wiring(layout, config.num_hidden_layers)
+        return WiredDecoder(config, wiring, world, layout.blocks_per_layer)
     suggestion = closest(architecture, ARCHITECTURES)
     raise InputError.single("architecture", "unknown", architecture, "standard", suggestion)

@@ -8,6 +8,12 @@ arXiv 1909.08053, section 3, operators f and g):
     sum_partials  AllReduce  identity   a row-parallel GEMM leaves a partial sum on every rank
     fan_out       identity   AllReduce  replicated values enter computations that differ by rank
     exchange      AllReduce  AllReduce  values that differ by rank are summed and used differently by each
+
+Where each rank has the residual of its own tokens (Korthikanti et al., arXiv 2205.05198, section 4.2.2), further:
+
+    scatter_rows  ReduceScatter  AllGather      a row-parallel GEMM leaves a partial sum of all tokens on every rank
+    gather_rows   AllGather      ReduceScatter  every rank's tokens enter computations that differ by rank
+    collect_rows  AllGather      own rows       every rank's tokens enter the same computation on all ranks
 """
 
 from __future__ import annotations
@@ -20,9 +26,14 @@ import torch.distributed as dist
 from torch.autograd import Function
 
 from kraken_sim.errors import InputError
+from validation.models.fused import LABEL
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
+
+    RowsFunction = Callable[[Tensor, "Group"], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +149,64 @@ def exchange(x: Tensor, group: Group) -> Tensor:
     if group.size == 1:
         return x
     return _sum(x, group, True, True) if needs_gradient(x) else all_reduce_(x, group)
+
+
+class _Rows(Function):
+    """A ReduceScatter, an AllGather or a choice of rows in the forward pass, another one in the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, group: Group, run: RowsFunction, back: RowsFunction) -> Tensor:
+        ctx.group, ctx.back = group, back
+        return run(x, group)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        return ctx.back(gradients[0].contiguous(), ctx.group), None, None, None
+
+
+def _rows(x: Tensor, group: Group, run: RowsFunction, back: RowsFunction) -> Tensor:
+    if group.size == 1:
+        return x
+    if not needs_gradient(x):
+        return run(x, group)
+    return cast("Tensor", _Rows.apply(x, group, run, back))  # type: ignore[no-untyped-call]
+
+
+def _all_gather(x: Tensor, group: Group) -> Tensor:
+    whole = x.new_empty((x.shape[0] * group.size, *x.shape[1:]))
+    # Newer releases of torch renamed both, and the old names warn.
+    gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+    gather(whole, x, group=group.handle)
+    return whole
+
+
+def _reduce_scatter(x: Tensor, group: Group) -> Tensor:
+    own = x.new_empty((x.shape[0] // group.size, *x.shape[1:]))
+    scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+    # On a CPU the library copies here on our thread.
+    with torch.profiler.record_function(f"{LABEL}reduce_scatter"):
+        scatter(own, x, group=group.handle)
+    return own
+
+
+def own_rows(x: Tensor, group: Group) -> Tensor:
+    """This rank's share of x [R, ...], whose rows divide by the ranks."""
+    return x.chunk(group.size)[group.rank]
+
+
+def scatter_rows(x: Tensor, group: Group) -> Tensor:
+    """[R, d] to this rank's [R / N, d] of the sum of every rank's x."""
+    return _rows(x, group, _reduce_scatter, _all_gather)
+
+
+def gather_rows(x: Tensor, group: Group) -> Tensor:
+    """[R / N, d] of each rank to [R, d], whose gradient is the sum of every rank's."""
+    return _rows(x, group, _all_gather, _reduce_scatter)
+
+
+def collect_rows(x: Tensor, group: Group) -> Tensor:
+    """[R / N, d] of each rank to [R, d], whose gradient is the same on all ranks."""
+    return _rows(x, group, _all_gather, own_rows)
 
 
 class SideStreamSum:

@@ -49,6 +49,11 @@ class Decoder(nn.Module):
         self.head = LanguageModelHead(config, world)
         self.kernels = KernelSet.PYTORCH
 
+    def embed(self, input_ids: Tensor, start: int) -> Tensor:
+        """Ids [B, T] to what the layers begin with, [B*T, d]."""
+        x: Tensor = self.embeddings(input_ids, start)
+        return x
+
     @abstractmethod
     def run_layers(self, x: Tensor, step: Step) -> Tensor:
         """[B*T, d] from the embeddings to [B*T, d] for the final norm."""
@@ -76,7 +81,7 @@ class Decoder(nn.Module):
         self._check(length, start, cache)
         rotary = self.rotary(start, length) if self.rotary is not None else None
         step = Step(batch, length, start, cache, self.kernels, rotary)
-        x = self.run_layers(self.embeddings(input_ids, start), step).view(batch, length, -1)
+        x = self.run_layers(self.embed(input_ids, start), step).view(batch, length, -1)
         # The final norm and the head see only what the answer needs.
         logits: Tensor = self.head(x if all_positions else x[:, -1], self.embeddings, self.kernels)
         return logits

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, cast
 
 import torch
-from torch.profiler import ProfilerActivity, profile
+from torch.profiler import ProfilerActivity, profile, record_function
 
 from validation.models.fused import LABEL
 
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from torch.autograd.profiler_util import FunctionEvent
+
+_RUN = "validation::run"
+"""The range of what is recorded."""
 
 # On a CPU every operator of this list stands for the one kernel that it is on a GPU.
 _OPERATORS: Mapping[str, str] = {
@@ -38,10 +41,13 @@ _OPERATORS: Mapping[str, str] = {
     "aten::embedding": "embedding",
     "aten::scaled_dot_product_attention": "attention",
     "c10d::allreduce_": "all_reduce",
+    "c10d::_allgather_base_": "all_gather",
 }
 
 # Parts of CUDA kernel names; the first that fits says the kind.
 _KERNELS: tuple[tuple[str, str], ...] = (
+    ("allgather", "all_gather"),
+    ("reducescatter", "reduce_scatter"),
     ("nccl", "all_reduce"),
     ("flash", "attention"),
     ("sdpa", "attention"),
@@ -115,10 +121,15 @@ def _kind_of_operator(name: str) -> str:
 
 
 def _operators(run: Callable[[], object]) -> list[FunctionEvent]:
-    """The operators of the list that are not part of another one, in the order they were called."""
-    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiler:
+    """The operators of the list that are not part of another one, in the order they were called.
+
+    What threads of a communication library copy is theirs.
+    """
+    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiler, record_function(_RUN):
         run()
-    found = [event for event in _events(profiler) if _kind_of_operator(event.name) and not _inside(event)]
+    events = _events(profiler)
+    own = next(event.thread for event in events if event.name == _RUN)
+    found = [event for event in events if event.thread == own and _kind_of_operator(event.name) and not _inside(event)]
     return sorted(found, key=_start)
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
+from torch.nn.attention.bias import causal_lower_right
 
 from kraken_sim.models.counts import has_output_bias
 from kraken_sim.program.kernel_sets import RULES, KernelSet, Positions
@@ -81,23 +82,33 @@ class Step:
 
 
 class Norm(nn.Module):
-    """LayerNorm with a bias, RMSNorm without (the models whose norms have no bias are those with an RMSNorm)."""
+    """LayerNorm with a bias, RMSNorm without (the models whose norms have no bias are those with an RMSNorm).
+
+    Where each of the ranks `rows_over` has rows of its own, the weights' gradients are summed over them.
+    """
 
     def __init__(self, width: int, *, bias: bool) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(width))
         self.bias = nn.Parameter(torch.empty(width)) if bias else None
+        self.rows_over = Group()
+
+    def _weights(self) -> tuple[Tensor, ...]:
+        """The weight and, of a LayerNorm, the bias."""
+        own = (self.weight,) if self.bias is None else (self.weight, self.bias)
+        return tuple(fan_out(x, self.rows_over) for x in own)
 
     def forward(self, x: Tensor, kernels: KernelSet) -> Tensor:
         """[R, d] to [R, d]."""
-        if self.bias is not None:
-            return nnf.layer_norm(x, self.weight.shape, self.weight, self.bias, fused.NORM_EPS)
+        weight, *bias = self._weights()
+        if bias:
+            return nnf.layer_norm(x, weight.shape, weight, bias[0], fused.NORM_EPS)
         if RULES[kernels].composed:
-            return fused.rms_norm_composed(x, self.weight)
+            return fused.rms_norm_composed(x, weight)
         if RULES[kernels].generated_norm:
-            normed: Tensor = fused.rms_norm(x, self.weight)
+            normed: Tensor = fused.rms_norm(x, weight)
             return normed
-        return nnf.rms_norm(x, self.weight.shape, self.weight, fused.NORM_EPS)
+        return nnf.rms_norm(x, weight.shape, weight, fused.NORM_EPS)
 
     def before(
         self, linear: nn.Module, x: Tensor, delta: Tensor | None, kernels: KernelSet
@@ -118,9 +129,8 @@ class Norm(nn.Module):
         if delta is None:
             return x, self(x, kernels)
         if RULES[kernels].add_in_norm:
-            weights = (self.weight,) if self.bias is None else (self.weight, self.bias)
             add_norm = fused.add_rms_norm if self.bias is None else fused.add_layer_norm
-            total, normed = add_norm(x, delta, *weights)
+            total, normed = add_norm(x, delta, *self._weights())
             return total, normed
         total = x + delta
         return total, self(total, kernels)
@@ -169,7 +179,10 @@ class SelfAttention(nn.Module):
         q = q.unflatten(0, (step.batch, step.length))
         grouped = self.num_heads != self.num_kv_heads
         q, k, v = (y.transpose(1, 2) for y in (q, k, v))
-        context = nnf.scaled_dot_product_attention(q, k, v, is_causal=step.length > 1, enable_gqa=grouped)
+        causal, later = step.length > 1, step.start > 0
+        # Of tokens after others the last one sees all: the mask is aligned at its lower right.
+        mask = causal_lower_right(*(y.shape[2] for y in (q, k))) if causal and later else None
+        context = nnf.scaled_dot_product_attention(q, k, v, mask, is_causal=causal and not later, enable_gqa=grouped)
         # Fused attention lays its output out as [B, T, h, e] when q comes so, hence no copy here.
         return context.transpose(1, 2).reshape(x.shape[0], self.num_heads * self.head_dim)
 
@@ -350,6 +363,13 @@ class Embeddings(nn.Module):
         if self.positions is not None:
             x = x + self.positions.weight[start : start + input_ids.shape[1]]
         return x.flatten(0, 1)
+
+    def of_rows(self, ids: Tensor, positions: slice | Tensor, ranks: Group) -> Tensor:
+        """Ids [R] of this rank's own tokens, at these positions, to [R, d]; gradients are summed over the ranks."""
+        x = nnf.embedding(ids, fan_out(self.tokens.weight, ranks))
+        if self.positions is not None:
+            x = x + fan_out(self.positions.weight, ranks)[positions]
+        return x
 
 
 class Rotary(nn.Module):

@@ -1,7 +1,8 @@
 """Ladder, desync, Sync-Point Drop, CAAT-Net and the like in one process, as their formulas read: N devices as a list.
 
-Written without the wirings that it checks. A device's part of a block is that of its heads, or of its share of the
-FFN's width; the first device has the biases of the matrices behind them.
+Written without the wirings that it checks. Sequence parallelism, Domino and TokenWeave are the standard model. A
+device's part of a block is that of its heads, or of its share of the FFN's width; the first device has the biases of
+the matrices behind them.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ Devices = list[Tensor]
 
 
 class RivalReference(Reference):
-    """A model on `num_devices`; `sync_every`, `dropped_layers` and `reduced_channels` are the fields of layouts."""
+    """A model on `num_devices`; the other numbers are the fields of layouts."""
 
     def __init__(
         self,
@@ -33,11 +34,12 @@ class RivalReference(Reference):
         num_devices: int,
         *,
         sync_every: int = 1,
+        tracks: int = 1,
         dropped_layers: int = 0,
         reduced_channels: int = 0,
     ) -> None:
         super().__init__("standard", config, weights)
-        self.num_devices, self.sync_every = num_devices, sync_every
+        self.num_devices, self.sync_every, self.tracks = num_devices, sync_every, tracks
         self.dropped_layers, self.reduced_channels = dropped_layers, reduced_channels
         wirings: dict[str, Callable[[Devices], Devices]] = {
             "standard": self._rival_standard,
@@ -45,7 +47,10 @@ class RivalReference(Reference):
             "desync": self._desync,
             "sync_point_drop": self._sync_point_drop,
             "caat_net": self._caat_net,
+            "parallel_track": self._parallel_track,
+            "sequence_parallel": self._rival_standard,
             "domino": self._rival_standard,
+            "token_weave": self._rival_standard,
         }
         self._wiring = wirings[architecture]
 
@@ -113,6 +118,17 @@ class RivalReference(Reference):
             else:
                 xs = _plus(xs, m)
         return xs
+
+    def _parallel_track(self, xs: Devices) -> Devices:
+        depth, hs = self.config.num_hidden_layers, [xs[0]] * self.tracks
+        for layer in range(depth):
+            for track, h in enumerate(hs):
+                p = f"layers.{layer}.{track}."
+                y = h + self._attention(self._norm(h, p + "attention_norm"), layer, track)
+                hs[track] = y + self._ffn(self._norm(y, p + "ffn_norm"), p)
+            if (layer + 1) % self.sync_every == 0 or layer == depth - 1:
+                hs = [sum(hs[1:], hs[0])] * self.tracks
+        return [hs[0]] * self.num_devices
 
     def _sync_point_drop(self, xs: Devices) -> Devices:
         for layer in range(self.config.num_hidden_layers):
