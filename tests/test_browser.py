@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from browser_support import launched
 from measurement_support import write
+from test_report_page import hostile_page
 from test_validate import three_passes
 from trace_support import DATA, FIRST
 
 from kraken_sim.cli import main
 from kraken_sim.files.strict_yaml import read_yaml
+from kraken_sim.report.render import render
 from validation.quality.curves import write_curves
 
 if TYPE_CHECKING:
@@ -276,6 +278,25 @@ def test_a_keyboard_zooms_a_figure_and_hides_a_series(reader: Reader, pages: Pat
 def test_a_hostile_name_is_text_on_the_page(reader: Reader, pages: Path) -> None:
     tab = reader.open(pages / "run.html")
     assert tab.locator("h1").text_content() == "<b>small</b> & kraken"
+
+
+DRAWN = """() => [...document.querySelectorAll('.chart')].map((chart) => [...chart.querySelectorAll('text')].map(
+  (text) => text.textContent).join(' '))"""
+
+
+def test_hostile_names_are_text_in_figures_and_in_what_is_drawn_of_a_sweep(reader: Reader, tmp_path: Path) -> None:
+    page, shown = tmp_path / "hostile.html", "</script><img src=x onerror=alert(1)><b>x</b>&lt;"
+    page.write_text(render(hostile_page()), encoding="utf-8")
+    tab = reader.open(page)
+    figure, explorer = ("".join(text.split()) for text in tab.evaluate(DRAWN))
+    assert figure.count("".join(shown.split())) == 6  # title, both axes, a tick of each, an annotation
+    assert explorer.count("".join(shown.split())) >= 2
+    assert tab.locator(".legend button").first.text_content() == shown
+    tab.locator(".chart").first.locator(".points path").hover(force=True)
+    tab.wait_for_selector(".hoverlayer .hovertext", state="attached")
+    assert shown in tab.locator(".hoverlayer").first.text_content()
+    assert tab.locator("img").count() == tab.locator("tspan[style*=bold]").count() == 0
+    assert reader.wrong == []
 
 
 def test_a_page_prints_in_light_with_its_folds_open(reader: Reader, pages: Path) -> None:

@@ -16,7 +16,7 @@ from docs.pictures import PICTURES
 from kraken_sim import compare, simulate
 from kraken_sim.cli import main
 from kraken_sim.explore.what_changes import answer_changes
-from kraken_sim.report.figures import COLOURS, INK, PALETTE
+from kraken_sim.report.figures import COLOURS, INK, PALETTE, figure_data
 from kraken_sim.report.html import prediction_page
 from kraken_sim.report.page import (
     Bullets,
@@ -37,14 +37,24 @@ from kraken_sim.report.sweep_html import KEPT_FASTEST, MOST_ROWS, drawn_rows
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-HOSTILE = "</script><img src=x onerror=alert(1)>\u202e&"
+HOSTILE = "</script><img src=x onerror=alert(1)>\u202e<b>x</b>&lt;"
 QUESTION = {
     "hardware": "h200-sxm-x2", "model": {"preset": "125M"}, "context_length": 128, "num_devices": 2,
 }  # fmt: skip
 
 
+def hostile_figure() -> go.Figure:
+    hover = {"text": [HOSTILE], "customdata": [[HOSTILE]], "hovertemplate": "%{text} %{customdata[0]}"}
+    figure = go.Figure(go.Scatter(x=[HOSTILE], y=[1.0], name=HOSTILE, mode="markers", marker_size=40, **hover))
+    figure.update_layout(title=HOSTILE, xaxis_title=HOSTILE, yaxis_title=HOSTILE, showlegend=True)
+    figure.add_annotation(text=HOSTILE, x=0.5, y=0.5, xref="paper", yref="paper")
+    figure.update_xaxes(categoryarray=[HOSTILE])
+    figure.update_yaxes(tickvals=[1.0], ticktext=[HOSTILE])
+    return figure
+
+
 def hostile_page() -> Page:
-    figure = go.Figure(go.Scatter(x=[HOSTILE], y=[1.0], name=HOSTILE))
+    figure = hostile_figure()
     explorer = Explorer({HOSTILE: [HOSTILE], "b": [1.0]}, [HOSTILE], ["b"], [])
     blocks: list[PageBlock] = [
         HOSTILE, Bullets([HOSTILE]), Facts([(HOSTILE, HOSTILE)]), Command(HOSTILE), Plot(figure, HOSTILE),
@@ -60,8 +70,18 @@ def test_no_text_of_a_page_is_markup_wherever_it_stands() -> None:
     assert "\u202e" not in text
     assert "\\u202e" not in text
     assert text.count("</script>") == text.count("<script")
-    for script in re.findall(r'<script type="application/json" class="\w+">(.*?)</script>', text, re.DOTALL):
-        assert "</script><img" in json.dumps(json.loads(script))
+    rows = re.findall(r'<script type="application/json" class="rows">(.*?)</script>', text, re.DOTALL)
+    assert [next(iter(json.loads(script)["columns"])) for script in rows] == [HOSTILE.replace("\u202e", "")]
+
+
+def test_a_figure_shows_every_name_as_it_is_and_breaks_lines_where_it_means_to() -> None:
+    figure = hostile_figure()
+    figure.add_bar(x=["a\nb"], y=[1.0])
+    data = json.dumps(figure_data(figure))
+    assert data.count("&lt;/script&gt;&lt;img src=x onerror=alert(1)&gt;") == 10
+    assert data.count("&lt;b&gt;x&lt;/b&gt;&amp;lt;") == 10
+    assert "<img" not in data
+    assert data.count("<") == data.count("<br>") == 1
 
 
 def test_a_page_alone_holds_the_library_and_one_of_a_folder_asks_for_its_neighbour() -> None:

@@ -85,7 +85,7 @@ def test_wider_links_are_drawn_wider() -> None:
 def test_every_link_says_its_numbers_where_one_points_at_it() -> None:
     topology = load_profile("h100-sxm-x8").topology
     texts = [text for trace in topology_figure(topology).data if trace.hoverinfo != "skip" for text in trace.text or ()]
-    assert "<b>gpu0 - nvswitch</b><br>NVLink: 18 x 25 GB/s = 450 GB/s in one direction<br>250 ns" in texts
+    assert "gpu0 - nvswitch\nNVLink: 18 x 25 GB/s = 450 GB/s in one direction\n250 ns" in texts
     assert sum(" in one direction" in text for text in texts) == len(topology.links)
 
 

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from kraken_sim.architectures.registry import kinds
 from kraken_sim.explore.design.request import Objective
 from kraken_sim.report.design import front_grid, search_sentences
-from kraken_sim.report.figures import INK, PALETTE, SYMBOLS, plain
+from kraken_sim.report.figures import INK, PALETTE, SYMBOLS
 from kraken_sim.report.page import Headline, Page, Plot, Section
 from kraken_sim.units import format_seconds
 
@@ -109,7 +109,7 @@ def _add_points(
         name=name,
         x=[item.value(x_axis) * _AXES[x_axis][1] for item in items],
         y=[item.value(y_axis) * _AXES[y_axis][1] for item in items],
-        text=[plain(item.design.label) for item in items],
+        text=[item.design.label for item in items],
         hovertemplate="%{text}<br>%{x:.4g}, %{y:.4g}",
         **style,
     )

@@ -8,8 +8,8 @@ import plotly.graph_objects as go
 
 from kraken_sim.program.program import Category
 from kraken_sim.report.diff_trace import diff_trace_sentences, diff_trace_tables, step_error_percent
-from kraken_sim.report.figures import BAR_WIDTH, COLOURS, PALETTE, PAPER, WAITING, plain, row_figure
-from kraken_sim.report.page import Headline, Page, Plot, Section
+from kraken_sim.report.figures import BAR_WIDTH, COLOURS, PALETTE, PAPER, WAITING, row_figure
+from kraken_sim.report.page import Headline, Page, Plot, Section, table_section
 from kraken_sim.traces.diff import node_name
 from kraken_sim.traces.kernel_names import KernelClass, short_name
 from kraken_sim.units import format_seconds
@@ -45,12 +45,12 @@ def diff_trace_page(comparison: TraceComparison) -> Page:
     by_class = Plot(class_figure(comparison), "Exposed time by class of kernels")
     layer = Plot(sequence_figure(layer_pairs(comparison.diff.pairs)), _CAPTION)
     sections = [
-        Section(terms.title, [terms._replace(title="")]),
-        Section(classes.title, [by_class, classes._replace(title="")]),
-        Section(nodes.title, [nodes._replace(title="")]),
+        table_section(terms),
+        table_section(classes, by_class),
+        table_section(nodes),
         Section("One layer, kernel by kernel", [layer]),
     ]
-    sections += [Section(table.title, [table._replace(title="")]) for table in rest]
+    sections += [table_section(table) for table in rest]
     title, head = comparison.ours.name, _headline(comparison)
     return Page("Trace against prediction", title, sections, head, sentences[1:], comparison.warnings)
 
@@ -133,6 +133,6 @@ def _add_bars(
         base=[1e6 * (node.start_s - begin_s) for _, node in nodes],
         orientation="h",
         marker={"color": CLASS_COLOURS.get(kind, _OTHER_COLOUR), "line": {"color": PAPER, "width": 1}},
-        customdata=[[plain(name), plain(short_name(node.name))] for name, node in nodes],
+        customdata=[[name, short_name(node.name)] for name, node in nodes],
         hovertemplate="%{customdata[0]}: %{x:.2f} us<br>%{customdata[1]}<extra></extra>",
     )

@@ -67,6 +67,9 @@ PART_NAMES: Final[Mapping[str, str]] = {
 }
 """What they are called there."""
 
+TEXTS: Final = frozenset({"categoryarray", "customdata", "name", "text", "ticktext", "x", "y"})
+"""Where plotly takes strings of a figure for markup; its templates for hovering are ours, and hold no name."""
+
 ROW_PX: Final = 64
 """Height of a row of horizontal bars with its name above it; a choice of ours."""
 
@@ -92,7 +95,7 @@ def row_figure(names: Sequence[str], **layout: Any) -> Any:
     figure = go.Figure()
     for row, name in enumerate(names):
         figure.add_annotation(
-            x=0, xref="paper", xanchor="left", y=row, yanchor="bottom", yshift=15, text=plain(name), showarrow=False
+            x=0, xref="paper", xanchor="left", y=row, yanchor="bottom", yshift=15, text=name, showarrow=False
         )
     figure.update_layout(
         height=ROW_PX * len(names) + 70,
@@ -102,21 +105,38 @@ def row_figure(names: Sequence[str], **layout: Any) -> Any:
     return figure
 
 
-def plain(text: str) -> str:
-    """Text as plotly shows it as it is, whatever markup it holds."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
 def colour_of(span: Span) -> str:
     """The key in `COLOURS` of a span."""
     return WAITING if span.kind is SpanKind.WAIT else span.category.value
 
 
 def figure_json(figure: Any) -> str:
-    """A figure as JSON that may stand inside a script element, without plotly's own theme."""
+    """A figure as JSON that may stand inside a script element."""
+    return script_json(figure_data(figure))
+
+
+def figure_data(figure: Any) -> dict[str, Any]:
+    """A figure as plotly gets it: without plotly's own theme, and with every text shown as it is, whatever it holds.
+
+    Only here text becomes markup: figures hold names as they are, and break lines by a newline. `asText` in
+    `templates/page.js` does the same for what is drawn of a sweep.
+    """
     data = json.loads(figure.to_json())
     data["layout"].pop("template", None)
-    return script_json(data)
+    as_text: dict[str, Any] = _as_text(data)
+    return as_text
+
+
+def _as_text(value: Any, *, is_text: bool = False) -> Any:
+    if isinstance(value, str):
+        if not is_text:
+            return value
+        return value.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("\n", "<br>")
+    if isinstance(value, list):
+        return [_as_text(item, is_text=is_text) for item in value]
+    return (
+        {key: _as_text(item, is_text=key in TEXTS) for key, item in value.items()} if isinstance(value, dict) else value
+    )
 
 
 def script_json(data: Any) -> str:

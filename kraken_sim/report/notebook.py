@@ -20,6 +20,7 @@ from kraken_sim.report.design_html import front_figure
 from kraken_sim.report.diff_trace_html import class_figure
 from kraken_sim.report.explore_html import channels_figure
 from kraken_sim.report.explore_machine_html import bandwidth_figure, degree_figure
+from kraken_sim.report.figures import figure_data
 from kraken_sim.report.gains_figure import gains_figure
 from kraken_sim.report.prediction_figures import breakdown_figure
 from kraken_sim.report.procure_html import cost_figure
@@ -37,7 +38,7 @@ def figure_of(answer: Answer) -> Any:
     Raises:
         InputError: there is none of such an answer.
     """
-    figure = _figure_of(answer)
+    figure = go.Figure(figure_data(_figure_of(answer)))
     # Pages set this by their script; a notebook has none.
     figure.update_layout(template="plotly_white")
     return figure

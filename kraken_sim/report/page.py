@@ -100,6 +100,18 @@ class Section:
     blocks: Sequence[PageBlock]
 
 
+def table_section(table: TextTable, *above: PageBlock) -> Section:
+    """A table below its own title, of which what follows a semicolon is a sentence.
+
+    Args:
+        table: with a title.
+        above: what stands between the title and the table.
+    """
+    title, _, further = table.title.partition("; ")
+    sentence = [f"{further[:1].upper()}{further[1:]}."] if further else []
+    return Section(title, [*sentence, *above, table._replace(title="")])
+
+
 @dataclass(frozen=True, slots=True)
 class Headline:
     """The answer in a figure: `9.6 ms`, what that is, how sure it is, and in one sentence why."""

@@ -51,7 +51,7 @@ def ttft_by_degree_figure(predictions: Mapping[tuple[int, int], Prediction]) -> 
 def grid_speedup_figure(result: GridResult, num_devices: int) -> Any:
     """Kraken's and parallel's speed-ups on `num_devices`, one group of bars a cell, geometric means last."""
     cells = [cell for cell in result.cells if cell.num_devices == num_devices]
-    names = [f"{cell.model}<br>{cell.context_length}" for cell in cells] + ["geometric<br>mean"]
+    names = [f"{cell.model}\n{cell.context_length}" for cell in cells] + ["geometric\nmean"]
     figure = go.Figure()
     for kind, colour in KIND_COLOURS.items():
         values = [*(cell.speedup_percent(kind) for cell in cells), geomean_percent(cells, kind)]
@@ -83,7 +83,7 @@ def grid_speedup_figure(result: GridResult, num_devices: int) -> Any:
 def grid_breakdown_figure(cells: Sequence[Cell], num_devices: int) -> Any:
     """Shares of the categories for the three architectures of every cell on `num_devices`."""
     chosen = [(cell, kind) for cell in cells if cell.num_devices == num_devices for kind in KINDS]
-    groups = [f"{cell.model}<br>{cell.context_length}" for cell, _ in chosen]
+    groups = [f"{cell.model}\n{cell.context_length}" for cell, _ in chosen]
     kinds = [kind for _, kind in chosen]
     figure = go.Figure()
     for category, colour in COLOURS.items():
@@ -138,7 +138,7 @@ def cells_figure(result: GridResult, found: Sequence[Effect]) -> Any:
     runs = {assumption.name: cells for assumption, cells in result.assumptions}
     rows = {"main prediction": result.cells, **{_named(effect): runs[effect.name] for effect in found}}
     values = [speedups_percent(cells) for cells in rows.values()]
-    names = [f"{cell.model}<br>{cell.context_length}<br>{cell.num_devices}-way" for cell in result.cells]
+    names = [f"{cell.model}\n{cell.context_length}\n{cell.num_devices}-way" for cell in result.cells]
     most = max(abs(value) for row in values for value in row)
     figure = go.Figure(
         go.Heatmap(

@@ -20,7 +20,6 @@ from kraken_sim.report.figures import (
     PART_NAMES,
     SYMBOLS,
     colour_of,
-    plain,
     row_figure,
 )
 from kraken_sim.report.labels import prediction_labels
@@ -60,7 +59,7 @@ def _add_part(figure: Any, name: str, colour: str, values: Sequence[float], rows
         orientation="h",
         width=BAR_WIDTH,
         marker={"color": colour, "line": _EDGE},
-        customdata=[plain(row) for row in rows],
+        customdata=list(rows),
         hovertemplate=f"%{{customdata}}<br>{name}: %{{x:.4g}} {unit}<extra></extra>",
     )
 
@@ -147,11 +146,11 @@ def _add_spans(figure: Any, name: str, colour: str, found: Sequence[tuple[int, S
         orientation="h",
         width=BAR_WIDTH,
         marker={"color": colour, "line": _EDGE},
-        text=[plain(span.name) for _, span, _ in found],
+        text=[span.name for _, span, _ in found],
         textposition="inside",
         insidetextanchor="middle",
         textangle=0,
-        customdata=[[1e6 * span.alone_s, plain(span.detail)] for _, span, _ in found],
+        customdata=[[1e6 * span.alone_s, span.detail] for _, span, _ in found],
         hovertemplate="%{text}: %{x:.2f} us (alone %{customdata[0]:.2f} us)<br>%{customdata[1]}<extra></extra>",
     )
 
@@ -181,7 +180,7 @@ def roofline_figure(predictions: Sequence[Prediction]) -> Any:
             name=label,
             x=[intensity for _, intensity, _, _ in rates.values()],
             y=[1e-12 * rate for _, _, rate, _ in rates.values()],
-            text=[plain(name) for name, _, _, _ in rates.values()],
+            text=[name for name, _, _, _ in rates.values()],
             mode="markers",
             marker={
                 "color": PALETTE[index % len(PALETTE)],

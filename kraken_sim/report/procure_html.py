@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import plotly.graph_objects as go
 
 from kraken_sim.report.explore import percent
-from kraken_sim.report.figures import MUTED, PALETTE, SYMBOLS, plain
-from kraken_sim.report.page import Bullets, Headline, Page, Plot, Section
+from kraken_sim.report.figures import MUTED, PALETTE, SYMBOLS
+from kraken_sim.report.page import Bullets, Headline, Page, Plot, Section, table_section
 from kraken_sim.report.procure import (
     answer_sentences,
     bought,
@@ -26,7 +26,7 @@ def procure_page(result: Procurement) -> Page:
     """The tables as a page, with the cost of every candidate under every what-if."""
     picture = Plot(cost_figure(result), "By candidate, for the base case and each what-if, with the range it lies in")
     sections = [Section(f"Cost of a million {priced_tokens(result)}", [picture])]
-    sections += [Section(grid.title, [grid._replace(title="")]) for grid in procure_grids(result)]
+    sections += [table_section(grid) for grid in procure_grids(result)]
     sections.append(Section("What this does not know", [Bullets(caveat_sentences(result))]))
     title = f"Purchase: {result.request.name}"
     return Page("Purchase", title, sections, _headline(result), answer_sentences(result))
@@ -75,7 +75,7 @@ def cost_figure(result: Procurement) -> Any:
         scattergap=0.7,
         showlegend=True,
         yaxis={"title": f"{result.request.currency} a million {priced_tokens(result)}", "type": "log"},
-        xaxis={"categoryorder": "array", "categoryarray": [plain(name) for name in names]},
+        xaxis={"categoryorder": "array", "categoryarray": names},
     )
     return figure
 
@@ -89,6 +89,6 @@ def _add_costs(figure: Any, outcome: Outcome, names: list[str], index: int) -> N
         downs.append(cost - low)
         ups.append((cost if high is None else high) - cost)
     errors = {"type": "data", "symmetric": False, "array": ups, "arrayminus": downs, "color": MUTED}
-    x = [plain(name) for name, _ in offers]
+    x = [name for name, _ in offers]
     marker = {"color": PALETTE[index % len(PALETTE)], "symbol": SYMBOLS[index % len(SYMBOLS)], "size": 11}
-    figure.add_scatter(name=plain(outcome.name), x=x, y=costs, error_y=errors, mode="markers", marker=marker)
+    figure.add_scatter(name=outcome.name, x=x, y=costs, error_y=errors, mode="markers", marker=marker)

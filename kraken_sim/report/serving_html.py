@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from kraken_sim.report.explore import percent
 from kraken_sim.report.figures import PALETTE
 from kraken_sim.report.headlines import capital
-from kraken_sim.report.page import Bullets, Headline, Page, Plot, Section
+from kraken_sim.report.page import Bullets, Headline, Page, Plot, Section, table_section
 from kraken_sim.report.serving import NAMES, limit_words, rate_text, serve_caveats, serve_grids, serve_sentences
 from kraken_sim.serving.answer import PERCENTILES
 from kraken_sim.units import format_seconds
@@ -26,7 +26,7 @@ def serve_page(answer: ServeAnswer) -> Page:
     """The whole answer as a page."""
     shares = Plot(share_figure(answer), "Requests that are no slower than a time; dotted: the limits")
     queue = Plot(queue_figure(answer), "Waiting and running sequences of each replica")
-    grids = [Section(grid.title, [grid._replace(title="")]) for grid in serve_grids(answer)]
+    grids = [table_section(grid) for grid in serve_grids(answer)]
     sections = [
         Section("Share of requests by time", [shares]),
         *grids,

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from kraken_sim.report.page import Bullets, Explorer, Headline, Page, PageBlock, Section
+from kraken_sim.report.page import Bullets, Explorer, Headline, Page, PageBlock, Section, table_section
 from kraken_sim.report.sweep import error_sentences, fastest_table
 from kraken_sim.units import format_seconds
 
@@ -48,7 +48,7 @@ def sweep_page(plan: Plan, out: Path) -> Page:
         headline = _headline(plan, answered)
         sections = [
             Section("Look at it", list(_explorer(plan, answered))),
-            Section(fastest.title, [fastest._replace(title="")]),
+            table_section(fastest),
         ]
     if failed.num_rows:
         sections.append(Section("Points without an answer", [Bullets(error_sentences(failed))]))

@@ -247,7 +247,7 @@ def _hover(link: Link) -> str:
     gen = f" gen {link.pcie_gen}" if link.pcie_gen else ""
     each = f"{link.count} x {format_bandwidth(link.bandwidth_bytes_per_s)} = " if link.count > 1 else ""
     rate = f"{each}{format_bandwidth(link.total_bytes_per_s)} in one direction"
-    return f"<b>{link.a} - {link.b}</b><br>{LABELS[link.kind]}{gen}: {rate}<br>{format_seconds(link.latency_s)}"
+    return f"{link.a} - {link.b}\n{LABELS[link.kind]}{gen}: {rate}\n{format_seconds(link.latency_s)}"
 
 
 def _path(topology: Topology, plan: MachinePlan, link: Link) -> list[tuple[float, float]]:

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from kraken_sim.files.whole import write_whole
 from kraken_sim.report.figures import DASHES, PALETTE
-from kraken_sim.report.page import Page, Plot, Section
+from kraken_sim.report.page import Page, Plot, Section, table_section
 from kraken_sim.report.render import render
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def write_curves(
         ("Learning rate", "learning_rate", "rate"),
         ("Speed", "tokens_per_s", "tokens a second"),
     ]
-    sections = [Section(table.title, [table._replace(title="")]) for table in tables]
+    sections = [table_section(table) for table in tables]
     for heading, key, unit in shown:
         sections.append(Section(heading, [Plot(curves(logs, key, unit, colours), f"{heading} over tokens seen")]))
     write_whole(path, render(Page("Training", title, sections, sentences=sentences)).encode())

@@ -8,6 +8,7 @@ design that was simulated goes, in each objective being no better: the front is 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -59,6 +60,12 @@ class _Part:
     priced: Sizes
     exact: Sizes
     alive: Sizes
+
+
+def parameter_words(low: float, high: float, nearest: float) -> str:
+    """Which numbers of parameters are allowed, and the nearest that any design has."""
+    asked, found = f"{1e-9 * low:.4g} to {1e-9 * high:.4g} B", f"{1e-9 * nearest:.4g} B"
+    return f"parameters {asked}; the nearest design has {found}"
 
 
 @dataclass(slots=True)
@@ -120,8 +127,7 @@ class BoundedSearch:
         high = min(budget * (1.0 + limits.budget_tolerance), limits.max_parameters or float("inf"))
         kept = (num_parameters >= low) & (num_parameters <= high)
         miss = np.maximum(low / num_parameters, num_parameters / high)
-        words = f"parameters {low:.4g} to {high:.4g}; the nearest design has {{:.4g}}".format
-        self._rejected("parameters", ~kept, miss, num_parameters, words)
+        self._rejected("parameters", ~kept, miss, num_parameters, partial(parameter_words, low, high))
         for name, least, values in (
             ("min_hidden_size", limits.min_hidden_size, found.hidden_size),
             ("min_num_hidden_layers", limits.min_num_hidden_layers, found.num_hidden_layers),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kraken_sim.errors import InfeasibleError, InputError, check_is
-from kraken_sim.explore.design.bounded import BoundedSearch
+from kraken_sim.explore.design.bounded import BoundedSearch, parameter_words
 from kraken_sim.explore.design.goodput import goodput_per_gpu
 from kraken_sim.explore.design.optuna_search import sample
 from kraken_sim.explore.design.pareto import pareto_front
@@ -251,8 +251,7 @@ class DesignEvaluator:
         high = min(high, limits.max_parameters or float("inf"))
         if not low <= parameters <= high:
             miss = max(low / parameters, parameters / high)
-            words = f"parameters {low:.4g} to {high:.4g}; the nearest design has {parameters:.4g}"
-            self.rejections.add("parameters", miss, words)
+            self.rejections.add("parameters", miss, parameter_words(low, high, parameters))
             return True
         for name, least, value in (
             ("min_hidden_size", limits.min_hidden_size, design.hidden_size),

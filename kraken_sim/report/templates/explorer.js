@@ -98,8 +98,7 @@
       return { type: low > 0 && high > 30 * low ? "log" : "linear", title: { text: name } };
     };
     const words = (row) => [...inputs.filter(several), x.value, y.value].filter((name, index, all) => all.indexOf(name) === index)
-      .map((name) => `${escaped(name)}: ${escaped(number(columns[name][row]))}`).join("<br>");
-    const escaped = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+      .map((name) => `${name}: ${number(columns[name][row])}`).join("\n");
     const scatter = (rows, more) => ({
       type: "scatter", mode: "markers", x: rows.map((row) => columns[x.value][row]), y: rows.map((row) => columns[y.value][row]),
       text: rows.map(words), hovertemplate: "%{text}<extra></extra>", ...more,
@@ -112,12 +111,12 @@
       if (!by) traces = [scatter(rows, { name: "rows", marker: { color: palette[0], size, opacity } })];
       else if (values.length <= FEW) {
         traces = values.map((value, index) => scatter(rows.filter((row) => columns[by][row] === value), {
-          name: escaped(number(value)), marker: { color: palette[index % palette.length], symbol: symbols[index % symbols.length], size, opacity },
+          name: number(value), marker: { color: palette[index % palette.length], symbol: symbols[index % symbols.length], size, opacity },
         }));
       } else if (numeric[by]) {
         traces = [scatter(rows, { name: "rows", marker: {
           color: rows.map((row) => columns[by][row]), colorscale: "Cividis", showscale: true, size, opacity, line: { width: 0.5, color: "#7f7f80" },
-          colorbar: { title: { text: escaped(by), side: "right" }, thickness: 12 },
+          colorbar: { title: { text: by, side: "right" }, thickness: 12 },
         } })];
       } else traces = [scatter(rows, { name: "rows", marker: { color: palette[0], size, opacity } })];
       if (view.value === "front") {
@@ -141,8 +140,9 @@
       const trace = {
         type: "heatmap", name: "map", x: across.map(number), y: up.map(number), z, colorscale: "Cividis", reversescale: good > 0,
         text: z.map((line) => line.map((item) => (item === null ? "" : number(item)))), texttemplate: few ? "%{text}" : "",
-        hovertemplate: `${escaped(x.value)}: %{x}<br>${escaped(y.value)}: %{y}<br>${escaped(value)}: %{z:.4g}<extra></extra>`,
-        colorbar: { title: { text: escaped(value), side: "right" }, thickness: 12 }, hoverongaps: false,
+        customdata: z.map((line, row) => line.map((item, column) => [`${x.value}: ${number(across[column])}`, `${y.value}: ${number(up[row])}`, `${value}: ${number(item)}`].join("\n"))),
+        hovertemplate: "%{customdata}<extra></extra>",
+        colorbar: { title: { text: value, side: "right" }, thickness: 12 }, hoverongaps: false,
       };
       return { data: [trace], layout: { height: Math.max(320, 120 + 28 * up.length), xaxis: { type: "category", title: { text: x.value } }, yaxis: { type: "category", title: { text: y.value } } } };
     }
@@ -179,7 +179,7 @@
       const chart = box.querySelector(".chart");
       if (chart.hidden_series) chart.hidden_series.clear();
       table(rows);
-      return window.krakenPage.show(chart, view.value === "map" ? map(rows) : points(rows));
+      return window.krakenPage.show(chart, window.krakenPage.asText(view.value === "map" ? map(rows) : points(rows)));
     }
     return update();
   }

@@ -17,6 +17,14 @@
     return value;
   };
   const key = (trace) => trace.legendgroup || trace.name;
+  // Where plotly takes text for markup, as TEXTS in figures.py.
+  const TEXTS = new Set(["categoryarray", "customdata", "name", "text", "ticktext", "x", "y"]);
+  const asText = (value, isText) => {
+    if (typeof value === "string") return isText ? value.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;").replace(/\n/g, "<br>") : value;
+    if (Array.isArray(value)) return value.map((item) => asText(item, isText));
+    if (value && typeof value === "object") return Object.fromEntries(Object.entries(value).map(([name, item]) => [name, asText(item, TEXTS.has(name))]));
+    return value;
+  };
 
   function template(width) {
     const axis = {
@@ -29,7 +37,7 @@
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", hovermode: "closest",
       autotypenumbers: "strict", // "8" beside "default" is a name
       margin: { l: narrow ? 6 : 12, r: narrow ? 8 : 16, t: 26, b: 12 },
-      hoverlabel: { bgcolor: variable("--card"), bordercolor: variable("--muted"), font: { color: variable("--text") }, align: "left" },
+      hoverlabel: { bgcolor: variable("--card"), bordercolor: variable("--muted"), font: { color: variable("--text") }, align: "left", namelength: 40 },
       modebar: { bgcolor: "rgba(0,0,0,0)", color: variable("--muted"), activecolor: variable("--accent") },
       xaxis: axis, yaxis: axis,
     } };
@@ -45,12 +53,20 @@
     return lines.join("<br>");
   };
 
+  function decades(data, letter, axis) {
+    if (axis.range) return axis.range[1] - axis.range[0];
+    let [low, high] = [Infinity, 0];
+    for (const trace of data) for (const value of trace[letter] || []) if (value > 0) [low, high] = [Math.min(low, value), Math.max(high, value)];
+    return high ? Math.log10(high / low) : 0;
+  }
+
   // Titles of axes in as many lines as the width needs; a drawing whose marks are measured in slots shrinks with it.
   function fit(data, layout, width) {
     for (const name of Object.keys(layout)) {
       if (!/^[xy]axis/.test(name)) continue;
       const axis = layout[name], title = axis.title;
-      if (axis.type === "log" && !axis.dtick && !axis.tickvals) axis.dtick = "D2"; // 1, 2 and 5
+      // 1, 2 and 5 of every decade; within one plotly's own ticks say the whole number.
+      if (axis.type === "log" && !axis.dtick && !axis.tickvals && decades(data, name[0], axis) >= 1) axis.dtick = "D2";
       if (title && title.text && !title.text.includes("<")) {
         const along = name[0] === "x" ? width : layout.height || 400;
         title.text = wrapped(title.text, Math.max(18, along / 8));
@@ -204,7 +220,7 @@
     again();
   });
 
-  window.krakenPage = { show, colours, variable };
+  window.krakenPage = { show, asText, colours, variable };
   const figures = [...document.querySelectorAll("script.figure")];
   window.krakenPage.drawn = Promise.all(figures.map((source) => (
     show(source.closest("figure").querySelector(".chart"), JSON.parse(source.textContent))
