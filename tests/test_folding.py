@@ -31,6 +31,8 @@ from kraken_sim import simulate
 from kraken_sim.engine.device import DeviceState
 from kraken_sim.engine.pieces import Window, pieces_of
 from kraken_sim.engine.simulation import run
+from kraken_sim.engine.windows import SimulatedWindows
+from kraken_sim.predict.what_if import with_host_times
 from kraken_sim.program.program import COMM_STREAM, MAIN_STREAM, Program, RecordEvent, Segment, WaitEvent
 
 if TYPE_CHECKING:
@@ -177,6 +179,18 @@ def test_a_lead_of_the_host_is_skipped_at_once_and_its_end_is_simulated() -> Non
     folded, exact = both(program, machine(costs, launch=LAUNCH), eager=True)
     assert spans_of(folded) == spans_of(exact)
     assert len(folded.simulated) < 20
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(programs, st.lists(any_cost, min_size=6, max_size=6), collectives, st.floats(0.05, 8.0))
+def test_runs_on_other_hosts_share_windows_and_take_as_long_as_by_themselves(
+    program: Program, costs: list[KernelCost], all_reduce: CollectiveCost, factor: float
+) -> None:
+    own = machine({op(number): cost for number, cost in enumerate(costs)}, all_reduce, launch=LAUNCH)
+    windows = SimulatedWindows()
+    run(program, own, eager=True, windows=windows)
+    shared = run(program, with_host_times(own, factor), eager=True, windows=windows)
+    assert shared.end_ps == run(program, with_host_times(own, factor), eager=True, exact=True).end_ps
 
 
 @pytest.mark.parametrize("kind", ["standard", "parallel", "kraken"])

@@ -43,11 +43,10 @@ from kraken_sim.validate.passes import KRAKEN_NAME, scenario_of_pass
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    import simpy
-
     from kraken_sim.calibration.contention import PairSample
     from kraken_sim.costs.contention import ContentionConstants
     from kraken_sim.costs.types import CollectiveCost, KernelCost
+    from kraken_sim.engine.clock import Action
     from kraken_sim.engine.collective import JointCollective
     from kraken_sim.profiles.profile import HardwareProfile
     from kraken_sim.scenario.spec import Scenario
@@ -102,8 +101,8 @@ def _no_sms(state: DeviceState, cost: CollectiveCost, joint: JointCollective) ->
     _LAUNCH_COLLECTIVE(state, replace(cost, channels=0), joint)
 
 
-def _no_fixed_part(state: DeviceState, cost: KernelCost) -> simpy.Event:
-    return _LAUNCH(state, replace(cost, fixed_s=0.0))
+def _no_fixed_part(state: DeviceState, cost: KernelCost, finished: Action) -> None:
+    _LAUNCH(state, replace(cost, fixed_s=0.0), finished)
 
 
 def _always(value: object) -> property:

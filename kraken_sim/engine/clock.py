@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from kraken_sim.program.many import nearest_whole
 
@@ -13,8 +13,27 @@ if TYPE_CHECKING:
 
     from kraken_sim.program.many import Sizes
 
+    Action = Callable[..., None]
+
 PS_PER_S = 1_000_000_000_000
 """Ticks of the clock in a second; a definition. A picosecond is far below anything that is modelled."""
+
+
+class Clock(Protocol):
+    """What the engine asks of SimPy's environment, which it starts at 0 and only ever advances by integers."""
+
+    @property
+    def now(self) -> int:
+        """Picoseconds."""
+
+    def timeout(self, delay: int) -> simpy.Event:
+        """An event after so many picoseconds."""
+
+    def event(self) -> simpy.Event:
+        """An event that somebody will let succeed."""
+
+    def step(self) -> None:
+        """Take the next event."""
 
 
 def to_ps(seconds: float) -> int:
@@ -27,16 +46,10 @@ def each_to_ps(seconds: Sizes) -> Sizes:
     return nearest_whole(seconds * PS_PER_S)
 
 
-def now_ps(env: simpy.Environment) -> int:
-    """The simulation's clock, which only ever advances by integers."""
-    now = env.now
-    assert isinstance(now, int)
-    return now
-
-
-def set_timer(env: simpy.Environment, delay_ps: int, action: Callable[[simpy.Event], None]) -> None:
+def set_timer(env: Clock, delay_ps: int, action: Action) -> None:
     """Call `action` when `delay_ps` have passed."""
-    env.timeout(delay_ps).callbacks.append(action)
+    callbacks = env.timeout(delay_ps).callbacks
+    callbacks.append(action)
 
 
 def to_s(ps: int) -> float:

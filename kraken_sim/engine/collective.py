@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from kraken_sim.engine.clock import now_ps, set_timer, to_ps, to_s
+from kraken_sim.engine.clock import set_timer, to_ps, to_s
 from kraken_sim.engine.resident import DONE_S
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from kraken_sim.costs.contention import ContentionConstants
     from kraken_sim.costs.types import CollectiveCost
+    from kraken_sim.engine.clock import Clock
     from kraken_sim.program.ops import Collective
 
     LinkSpeeds = Callable[[frozenset[Collective]], Mapping[Collective, float]]
@@ -90,14 +91,15 @@ class Member(Protocol):
 class JointCollective:
     """The shared progress of one collective over `num_ranks` ranks (one, when ranks are folded)."""
 
-    env: simpy.Environment
+    env: Clock
     op: Collective
     cost: CollectiveCost
     num_ranks: int
     finished: simpy.Event
     links: LinkState | None
     members: list[tuple[Member, CollectiveKernel]] = field(default_factory=list)
-    started_ps: int | None = None
+    running: bool = False
+    """The transfer is under way."""
     remaining_s: float = 0.0
     speed: float = 0.0
     """Relative to its pace alone; 0 before its last rank has arrived."""
@@ -110,18 +112,13 @@ class JointCollective:
         self.members.append((device, kernel))
         if len(self.members) < self.num_ranks:
             return
-        self.started_ps = self._updated_ps = now_ps(self.env)
+        self.running, self._updated_ps = True, self.env.now
         dispatch_s = self.members[0][0].contention.collective_dispatch_s
         self.remaining_s = max(0.0, self.cost.busy_s - dispatch_s)
         if self.links is not None:
             self.links.start(self)
         for member, _ in self.members:
             member.set_speeds()
-
-    @property
-    def running(self) -> bool:
-        """The transfer is under way."""
-        return self.started_ps is not None and not self.finished.triggered
 
     def refresh(self) -> None:
         """Take the pace of the slowest rank, and set the timer of the end anew if that is another."""
@@ -137,7 +134,7 @@ class JointCollective:
         set_timer(self.env, delay_ps, partial(self._expire, self._timer))
 
     def _advance(self) -> None:
-        now = now_ps(self.env)
+        now = self.env.now
         self.remaining_s -= to_s(now - self._updated_ps) * self.speed
         self._updated_ps = now
 
@@ -148,6 +145,7 @@ class JointCollective:
         if self.remaining_s > DONE_S:
             self._set_timer(self.speed)
             return
+        self.running = False
         self.finished.succeed()
         if self.links is not None:
             self.links.end(self)

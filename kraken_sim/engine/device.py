@@ -18,7 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from kraken_sim.costs.contention import hbm_share
-from kraken_sim.engine.clock import now_ps, set_timer, to_ps, to_s
+from kraken_sim.engine.clock import set_timer, to_ps, to_s
 from kraken_sim.engine.collective import CollectiveKernel
 from kraken_sim.engine.resident import ComputeKernel, WaveCycle
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from kraken_sim.costs.contention import ContentionConstants
     from kraken_sim.costs.types import CollectiveCost, KernelCost
+    from kraken_sim.engine.clock import Action, Clock
     from kraken_sim.engine.collective import JointCollective
 
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 class DeviceState:
     """The kernels on one device; times are integer picoseconds of the SimPy clock."""
 
-    env: simpy.Environment
+    env: Clock
     num_sms: int
     hbm_bandwidth_bytes_per_s: float
     contention: ContentionConstants
@@ -46,15 +47,13 @@ class DeviceState:
     _cycle: WaveCycle | None = None
     """What the timer skips."""
 
-    def launch(self, cost: KernelCost) -> simpy.Event:
-        """Dispatch a compute kernel; the event succeeds when its last CTA has ended."""
+    def launch(self, cost: KernelCost, finished: Action) -> None:
+        """Dispatch a compute kernel; `finished` is called when its last CTA has ended."""
         self._advance()
         self._num_launched += 1
-        finished = self.env.event()
         saturation = self.contention.memory_saturation_fraction
         self.compute.append(ComputeKernel.create(cost, finished, self._num_launched, self.num_sms, saturation))
         self._settle()
-        return finished
 
     def launch_collective(self, cost: CollectiveCost, joint: JointCollective) -> None:
         """Dispatch this rank's kernel of a collective; `joint.finished` succeeds at its end."""
@@ -80,7 +79,7 @@ class DeviceState:
         self._share()
 
     def _advance(self) -> None:
-        now = now_ps(self.env)
+        now = self.env.now
         cycle, self._cycle = self._cycle, None
         if now > self._updated_ps:
             elapsed_s = to_s(now - self._updated_ps)
@@ -107,9 +106,9 @@ class DeviceState:
                 self.compute.remove(kernel)
                 early_ps = kernel.earliest_ps - self._updated_ps
                 if early_ps > 0:
-                    set_timer(self.env, early_ps, partial(_succeed, kernel.finished))
+                    set_timer(self.env, early_ps, kernel.finished)
                 else:
-                    kernel.finished.succeed()
+                    kernel.finished()
 
     def free_sms(self, kernel: ComputeKernel | CollectiveKernel) -> int:
         """SMs that `kernel` could use now: a collective's CTA needs an empty one, compute fills up others."""
@@ -188,7 +187,3 @@ class DeviceState:
         if timer == self._timer:
             self._advance()
             self._settle()
-
-
-def _succeed(finished: simpy.Event, _: simpy.Event) -> None:
-    finished.succeed()

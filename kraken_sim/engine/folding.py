@@ -25,11 +25,11 @@ import numpy as np
 
 from kraken_sim.costs.types import CollectiveCost
 from kraken_sim.engine.clock import each_to_ps, to_ps
-from kraken_sim.engine.pieces import Window, pieces_of
+from kraken_sim.engine.pieces import Window
 from kraken_sim.engine.resident import launch_shape
 from kraken_sim.engine.streams import launch_ps, node_gap_ps
 from kraken_sim.engine.timeline import Fold, Span, SpanKind, Timeline
-from kraken_sim.engine.windows import PointsWindow, simulate_window, timed
+from kraken_sim.engine.windows import PointsWindow, SimulatedWindows, asked_at_least, simulate_window, timed
 from kraken_sim.program.many import POINT, POINTS, where
 from kraken_sim.program.ops import Collective
 from kraken_sim.program.program import COMM_STREAM, MAIN_STREAM
@@ -50,19 +50,21 @@ _NEVER = -1
 """When a step is enqueued that is not run; a definition."""
 
 
-def fold(program: Program, machine: Machine, *, eager: bool) -> Timeline | None:
+def fold(
+    program: Program, machine: Machine, *, eager: bool, windows: SimulatedWindows | None = None
+) -> Timeline | None:
     """The timeline of `program` on one rank, or None where its segments can't be cut into pieces.
 
     Of a program of many points all times are arrays [num_points]; its spans are in the order of their launch, and take
-    no time at points that repeat fewer layers.
+    no time at points that repeat fewer layers. `windows` are those of the same program on another host.
 
     Raises:
         SimulationError: see `simulate_ranks`.
     """
-    cut = [pieces_of(segment.steps) for segment in program.segments]
+    windows = SimulatedWindows() if windows is None else windows
     num = program.num_points
-    walk = _Walk(machine, eager, POINTS if num else POINT, num)
-    for segment, pieces in zip(program.segments, cut, strict=True):
+    walk = _Walk(machine, eager, windows, POINTS if num else POINT, num)
+    for segment, pieces in zip(program.segments, windows.pieces_of(program), strict=True):
         if pieces is None:
             return None
         if num:
@@ -126,6 +128,7 @@ class _Walk:
 
     machine: Machine
     eager: bool
+    windows: SimulatedWindows
     maths: Maths = POINT
     num_points: int = 0
     spans: list[Span] = field(default_factory=list)
@@ -144,9 +147,6 @@ class _Walk:
     gap_ps: int = 0
     prices: dict[int, _Price] = field(default_factory=dict)
     """By the identity of the cost, which equal ops share; the price keeps the cost alive."""
-    windows: dict[tuple[object, ...], Simulated] = field(default_factory=dict)
-    pieces: dict[int, PointsWindow] = field(default_factory=dict)
-    """By the identity of a window of many points."""
     active: Sizes = 1
     """Of many points, those that are not done with the segment; a definition of one point: it is."""
 
@@ -316,21 +316,25 @@ class _Walk:
     def _timed_of_many(
         self, steps: tuple[Step, ...], later: list[Sizes], ready: tuple[Sizes, Sizes], piece: Piece
     ) -> Simulated:
-        points = self.pieces.get(id(piece))
+        known = self.windows.of_points
+        points = known.get(id(piece))
         if points is None:
-            points = self.pieces[id(piece)] = PointsWindow(steps, self.machine, self.eager, self.num_points)
+            points = known[id(piece)] = PointsWindow(steps, self.machine, self.eager, self.num_points)
         return points.timed(later, ready, self.active)
 
     def _timed(self, steps: tuple[Step, ...], later: list[int], ready: tuple[int, int], piece: Piece) -> Simulated:
-        return timed(later, lambda queued: self._simulated(steps, queued, ready, piece))
+        at_least = self.windows.asked_at_least.get(id(piece))
+        if at_least is None:
+            at_least = self.windows.asked_at_least[id(piece)] = asked_at_least(steps, self.machine)
+        return timed(later, at_least, lambda queued: self._simulated(steps, queued, ready, piece))
 
     def _simulated(
         self, steps: tuple[Step, ...], later: Sequence[int], ready: tuple[int, int], piece: Piece
     ) -> Simulated:
         key = (id(piece), ready, tuple(later))
-        result = self.windows.get(key)
+        result = self.windows.simulated.get(key)
         if result is None:
-            result = self.windows[key] = simulate_window(steps, later, ready, self.machine, eager=self.eager)
+            result = self.windows.simulated[key] = simulate_window(steps, later, ready, self.machine, eager=self.eager)
             self.num_events += result.num_events
         return result
 

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import simpy
 
-from kraken_sim.engine.clock import now_ps, set_timer, to_ps, to_s
+from kraken_sim.engine.clock import set_timer, to_ps, to_s
 from kraken_sim.engine.resident import DONE_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
     from kraken_sim.costs.fair import Flow
+    from kraken_sim.engine.clock import Clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class _Moving:
 class _Links:
     """The transfers under way and a timer set to the end of the first of them."""
 
-    env: simpy.Environment
+    env: Clock
     speeds: Callable[[Sequence[Flow]], Sequence[float]]
     moving: list[_Moving] = field(default_factory=list)
     _updated_ps: int = 0
@@ -59,7 +60,7 @@ class _Links:
         return entry.finished
 
     def _advance(self) -> None:
-        now = now_ps(self.env)
+        now = self.env.now
         for entry in self.moving:
             entry.remaining_s -= to_s(now - self._updated_ps) * entry.speed
         self._updated_ps = now
@@ -86,7 +87,7 @@ class _Links:
 
 def run_link_jobs(jobs: Sequence[LinkJob], speeds: Callable[[Sequence[Flow]], Sequence[float]]) -> list[float]:
     """When each job ends, in seconds; `speeds` says what each of several flows at once keeps of its pace alone."""
-    env = simpy.Environment(initial_time=0)
+    env: Any = simpy.Environment(initial_time=0)
     links = _Links(env, speeds)
 
     ends_s = [0.0] * len(jobs)
@@ -95,7 +96,7 @@ def run_link_jobs(jobs: Sequence[LinkJob], speeds: Callable[[Sequence[Flow]], Se
         yield env.timeout(to_ps(job.start_s) + to_ps(job.latency_s))
         if job.transfer_s > DONE_S:
             yield links.begin(job)
-        ends_s[index] = to_s(now_ps(env))
+        ends_s[index] = to_s(env.now)
 
     processes = [env.process(process(index, job)) for index, job in enumerate(jobs)]
     env.run(until=env.all_of(processes))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import simpy
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from kraken_sim.costs.contention import ContentionConstants
     from kraken_sim.costs.types import CollectiveCost, KernelCost
+    from kraken_sim.engine.clock import Clock
     from kraken_sim.engine.collective import LinkSpeeds
     from kraken_sim.engine.streams import QueuedStep
     from kraken_sim.engine.timeline import Span
@@ -65,6 +66,7 @@ def simulate_ranks(
     eager: bool,
     num_ranks: int,
     ready_ps: Mapping[int, int],
+    alone: bool = False,
 ) -> Simulated:
     """Simulate `launches` on each of `num_ranks` ranks from an idle machine on.
 
@@ -74,11 +76,13 @@ def simulate_ranks(
         eager: which gap lies between kernels.
         num_ranks: 1 simulates one rank for all, which is exact as long as all are alike.
         ready_ps: by stream, when its first kernel may start.
+        alone: whether kernels that nothing can come beside any more take their time alone, which is the same but for
+            the device's events.
 
     Raises:
         SimulationError: some operations wait for each other, or the clock stands still; names them.
     """
-    env = simpy.Environment(initial_time=0)
+    env: Any = simpy.Environment(initial_time=0)
     groups: dict[tuple[object, ...], JointCollective] = {}
     calls: dict[tuple[int, int, int], int] = {}
     links = None if machine.link_speeds is None else LinkState(machine.link_speeds)
@@ -96,21 +100,21 @@ def simulate_ranks(
         return groups[key].cost, groups[key]
 
     ranks = []
-    processes: list[simpy.Process] = []
     for number in range(num_ranks):
         device = DeviceState(env, machine.num_sms, machine.hbm_bandwidth_bytes_per_s, machine.contention)
-        rank = Rank(env, number, device, machine.launch, eager, machine.kernel_cost, join)
-        processes += rank.start(launches, ready_ps)
+        rank = Rank(env, number, device, machine.launch, eager, alone, machine.kernel_cost, join)
         ranks.append(rank)
-    num_events = _run_to_end(env, processes, ranks)
+    for rank in ranks:
+        rank.start(launches, ready_ps)
+    num_events = _run_to_end(env, ranks)
     spans = [span for rank in ranks for span in rank.spans]
     spans.sort(key=lambda item: (item[1].start_ps, item[1].rank, item[1].stream, item[1].end_ps))
-    queues = ranks[0].queues
+    streams = ranks[0].streams
     return Simulated(
         spans,
         ranks[0].asked_ps,
-        {stream: queue.end_ps for stream, queue in queues.items()},
-        {stream: queue.ready_ps for stream, queue in queues.items()},
+        {number: stream.end_ps for number, stream in streams.items()},
+        {number: stream.ready_ps for number, stream in streams.items()},
         num_events,
     )
 
@@ -120,34 +124,32 @@ def _group(rank: int, op: Collective) -> int:
     return rank // (op.stride * op.num_devices) * op.stride + rank % op.stride
 
 
-def _run_to_end(env: simpy.Environment, processes: list[simpy.Process], ranks: list[Rank]) -> int:
-    """Take events until every process has ended and return how many there were."""
+def _run_to_end(env: Clock, ranks: list[Rank]) -> int:
+    """Take events until every stream has ended and return how many there were."""
     most_per_instant = EVENTS_PER_INSTANT * len(ranks)
+    streams = [stream for rank in ranks for stream in rank.streams.values()]
     num_events = first = 0
-    instant = env.now
-    finished = env.all_of(processes)
-    while not finished.triggered:
-        try:
-            env.step()
-        except simpy.core.EmptySchedule:
-            raise SimulationError("the simulation cannot finish; waiting: " + _waiting(ranks)) from None
-        if env.now != instant:
-            instant, first = env.now, num_events
-        num_events += 1
-        if num_events - first > most_per_instant:
-            message = f"the simulation stands still at {instant} ps after {num_events} events; waiting: "
-            raise SimulationError(message + _waiting(ranks))
-    outcome: object = finished.value
-    if isinstance(outcome, BaseException):  # of a process; waiting for all of them would keep it to itself
-        raise outcome
+    instant, step = env.now, env.step
+    try:
+        for stream in streams:
+            while not stream.ended:
+                step()
+                num_events += 1
+                if env.now != instant:
+                    instant, first = env.now, num_events
+                elif num_events - first > most_per_instant:
+                    message = f"the simulation stands still at {instant} ps after {num_events} events; waiting: "
+                    raise SimulationError(message + _waiting(ranks))
+    except simpy.core.EmptySchedule:
+        raise SimulationError("the simulation cannot finish; waiting: " + _waiting(ranks)) from None
     return num_events
 
 
 def _waiting(ranks: list[Rank]) -> str:
     """What every stream that has not ended is doing."""
     return "; ".join(
-        f"rank {rank.number} stream {stream}: {queue.waiting_for or 'its host'}"
+        f"rank {rank.number} stream {number}: {stream.waiting_for or 'its host'}"
         for rank in ranks
-        for stream, queue in rank.queues.items()
-        if queue.waiting_for is not None or not queue.closed
+        for number, stream in rank.streams.items()
+        if not stream.ended
     )

@@ -15,9 +15,8 @@ from kraken_sim.engine.clock import each_to_ps, to_ps, to_s
 from kraken_sim.program.many import maths_for
 
 if TYPE_CHECKING:
-    import simpy
-
     from kraken_sim.costs.types import KernelCost
+    from kraken_sim.engine.clock import Action
 
 DONE_S = 1e-12
 """Work below a picosecond is finished: the clock cannot resolve it; a limit of ours."""
@@ -60,7 +59,8 @@ class ComputeKernel:
 
     cost: KernelCost
     shape: LaunchShape
-    finished: simpy.Event
+    finished: Action
+    """Called when its last CTA has ended."""
     order: int
     """Number of its launch on the device."""
     num_sms: int
@@ -82,9 +82,7 @@ class ComputeKernel:
     """When it would end with the device to itself; -1 before its first CTA has started."""
 
     @classmethod
-    def create(
-        cls, cost: KernelCost, finished: simpy.Event, order: int, num_sms: int, saturation: float
-    ) -> ComputeKernel:
+    def create(cls, cost: KernelCost, finished: Action, order: int, num_sms: int, saturation: float) -> ComputeKernel:
         """Derive what limits a CTA, and which of them have less to do."""
         shape = launch_shape(cost, num_sms)
         ctas, body_s = shape.ctas, shape.body_s

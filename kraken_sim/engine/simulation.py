@@ -12,6 +12,7 @@ from kraken_sim.errors import InfeasibleError
 from kraken_sim.program.many import OneByOneError
 
 if TYPE_CHECKING:
+    from kraken_sim.engine.windows import SimulatedWindows
     from kraken_sim.program.program import Program
 
 __all__ = ["Machine", "run"]
@@ -20,8 +21,12 @@ MOST_STEPS: Final = 1_000_000
 """Most steps of all ranks simulated one by one, a limit of ours: measured, 0.42 million took 11 s and 0.27 GB."""
 
 
-def run(program: Program, machine: Machine, *, eager: bool, exact: bool = False) -> Timeline:
+def run(
+    program: Program, machine: Machine, *, eager: bool, exact: bool = False, windows: SimulatedWindows | None = None
+) -> Timeline:
     """Simulate `program`; `exact` simulates every rank and every layer by events, else see `folding`.
+
+    `windows` keep what was simulated for runs on other hosts.
 
     Raises:
         InfeasibleError: more steps than `MOST_STEPS` would be simulated one by one.
@@ -29,7 +34,7 @@ def run(program: Program, machine: Machine, *, eager: bool, exact: bool = False)
         SimulationError: some operations wait for each other; names them.
     """
     if not exact:
-        timeline = fold(program, machine, eager=eager)
+        timeline = fold(program, machine, eager=eager, windows=windows)
         if timeline is not None:
             return timeline
     if program.num_points:

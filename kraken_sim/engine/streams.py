@@ -1,29 +1,30 @@
-"""The host that enqueues a program and the streams that run it, as SimPy processes of one rank."""
+"""The host of a rank, which enqueues a program, and the streams that run it, on SimPy's clock."""
 
 from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kraken_sim.costs.host import host_share
-from kraken_sim.engine.clock import now_ps, to_ps
+from kraken_sim.engine.clock import set_timer, to_ps
+from kraken_sim.engine.resident import launch_shape
 from kraken_sim.engine.timeline import Span, SpanKind
 from kraken_sim.program.ops import Collective
-from kraken_sim.program.program import COMM_STREAM, MAIN_STREAM, Category, Kernel, RecordEvent, WaitEvent
+from kraken_sim.program.program import COMM_STREAM, MAIN_STREAM, Kernel, RecordEvent, WaitEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import simpy
 
     from kraken_sim.costs.types import CollectiveCost, KernelCost
+    from kraken_sim.engine.clock import Clock
     from kraken_sim.engine.collective import JointCollective
     from kraken_sim.engine.device import DeviceState
     from kraken_sim.hardware.device import LaunchCosts
     from kraken_sim.program.ops import ComputeOp, Op
-    from kraken_sim.program.program import Program, Step
+    from kraken_sim.program.program import Category, Program, Step
 
 
 class QueuedStep(NamedTuple):
@@ -63,197 +64,229 @@ def node_gap_ps(costs: LaunchCosts, *, eager: bool) -> int:
     return to_ps(costs.eager_kernel_gap_s if eager else costs.graph_node_gap_s)
 
 
-@dataclass(slots=True)
-class Enqueued:
+class Enqueued(NamedTuple):
     """A step in a stream's queue, the number of its launch, and the recording it makes or waits for."""
 
     number: int
-    step: Step
-    segment: str
-    iteration: int
-    queued_ps: int
+    launch: QueuedStep
     event: simpy.Event | None = None
 
 
-@dataclass(slots=True)
-class StreamQueue:
-    """A FIFO between the host and a stream."""
+@dataclass(slots=True, eq=False)
+class RankStream:
+    """Runs in order what the host enqueues; two kernels are a gap apart.
 
-    env: simpy.Environment
+    What it waits for calls the method that goes on from there: a SimPy process without its generator, which would cost
+    more than what a kernel does.
+    """
+
+    rank: Rank
+    number: int
+    gap_ps: int
+    edge_ps: int
+    ready_ps: int
+    """Its next kernel starts no earlier."""
+    left: int
+    """Steps that it has still to take."""
     items: deque[Enqueued] = field(default_factory=deque)
-    closed: bool = False
     item: Enqueued | None = None
-    """The kernel or wait that the stream is at."""
+    """The kernel or wait that it is at."""
     end_ps: int = 0
-    """The last step that the stream ran had ended."""
-    ready_ps: int = 0
-    """The stream's next kernel starts no earlier."""
-    _wake: simpy.Event | None = None
+    """The last step that it ran had ended."""
+    ended: bool = False
+    """It has run all of its steps."""
+    _asleep: bool = False
+    """Nothing was enqueued when it asked; the next step wakes it."""
+    _begin_ps: int = 0
+    """Its kernel or wait began."""
+    _cost: Any = None
+    """Of its kernel."""
+    _joint: JointCollective | None = None
+    """Its kernel's collective."""
 
     @property
     def waiting_for(self) -> str | None:
         """What the stream is at, in words."""
         if self.item is None:
             return None
-        step = self.item.step
+        step, segment, iteration, _ = self.item.launch
         what = step.name if isinstance(step, Kernel) else f"event {step.event}"
-        return f"{self.item.segment}[{self.item.iteration}] {what}"
+        return f"{segment}[{iteration}] {what}"
 
     def push(self, item: Enqueued) -> None:
         """Enqueue one step."""
         self.items.append(item)
-        self._notify()
+        if self._asleep:
+            self._asleep = False
+            set_timer(self.rank.env, 0, self.take)
 
-    def close(self) -> None:
-        """Nothing will follow."""
-        self.closed = True
-        self._notify()
-
-    def _notify(self) -> None:
-        if self._wake is not None:
-            wake, self._wake = self._wake, None
-            wake.succeed()
-
-    def wait(self) -> simpy.Event:
-        """An event that succeeds at the next push or close."""
-        self._wake = self.env.event()
-        return self._wake
-
-
-@dataclass(slots=True)
-class Rank:
-    """One rank: its host process, its streams and its device."""
-
-    env: simpy.Environment
-    number: int
-    device: DeviceState
-    launch: LaunchCosts
-    eager: bool
-    cost_of: Callable[[ComputeOp], KernelCost]
-    join: Callable[[int, Collective], tuple[CollectiveCost, JointCollective]]
-    spans: list[tuple[int, Span]] = field(default_factory=list)
-    """With the number of the launch they belong to."""
-    asked_ps: list[int] = field(default_factory=list)
-    """By launch, when its stream was ready to take it."""
-    queues: dict[int, StreamQueue] = field(default_factory=dict)
-
-    def start(
-        self, launches: Iterable[QueuedStep], ready_ps: Mapping[int, int] = MappingProxyType({})
-    ) -> list[simpy.Process]:
-        """Start the host and the streams; the processes end when their work has.
-
-        Args:
-            launches: what the host enqueues; see `QueuedStep`.
-            ready_ps: by stream, when its first kernel may start; streams that have run nothing may at once.
-        """
-        self.queues = {
-            stream: StreamQueue(self.env, ready_ps=ready_ps.get(stream, 0)) for stream in (MAIN_STREAM, COMM_STREAM)
-        }
-        host = None
-        if all(launch.queued_ps <= 0 for launch in launches):
-            for item in self._items(launches):
-                self.queues[item.step.stream].items.append(item)
-            self._close()
-        else:
-            host = self._host(launches)
-        streams = [self.env.process(self._stream(stream)) for stream in self.queues]
-        return streams if host is None else [self.env.process(host), *streams]
-
-    def _items(self, launches: Iterable[QueuedStep]) -> Iterator[Enqueued]:
-        """What the host enqueues, with the recordings that waits are for."""
-        recordings: dict[str, simpy.Event] = {}
-        for number, (step, segment, iteration, queued_ps) in enumerate(launches):
-            self.asked_ps.append(0)
-            event = None
-            if isinstance(step, RecordEvent):
-                event = recordings[step.event] = self.env.event()
-            elif isinstance(step, WaitEvent):
-                event = recordings.get(step.event)
-            yield Enqueued(number, step, segment, iteration, queued_ps, event)
-
-    def _host(self, launches: Iterable[QueuedStep]) -> Generator[Any, object, None]:
-        """Enqueue every step when its time has come."""
-        for item in self._items(launches):
-            if item.queued_ps > (now := now_ps(self.env)):
-                yield self.env.timeout(item.queued_ps - now)
-            self.queues[item.step.stream].push(item)
-        self._close()
-
-    def _close(self) -> None:
-        for queue in self.queues.values():
-            queue.close()
-
-    def _stream(self, stream: int) -> Generator[Any, object, None]:
-        """Run the queue in order; two kernels of a stream are a gap apart."""
-        env, queue = self.env, self.queues[stream]
-        gap_ps, edge_ps = node_gap_ps(self.launch, eager=self.eager), to_ps(self.launch.graph_edge_s)
-        while True:
-            queue.end_ps = asked_ps = now_ps(env)
-            while not queue.items:
-                if queue.closed:
-                    return
-                yield queue.wait()
-            item = queue.items.popleft()
-            self.asked_ps[item.number] = asked_ps
-            step = item.step
-            if isinstance(step, RecordEvent):
-                if item.event is not None:
-                    item.event.succeed(env.now)
-                continue
-            queue.item = item
+    def take(self, _: simpy.Event | None = None) -> None:
+        """Run steps until one takes time, or none is there."""
+        rank, items = self.rank, self.items
+        env = rank.env
+        while items:
+            item = items.popleft()
+            self.left -= 1
+            rank.asked_ps[item.number] = self.end_ps
+            step, event = item.launch.step, item.event
+            if isinstance(step, Kernel):
+                self.item = item
+                # Later even where it is now: the device may be in the midst of ending the kernel before it.
+                set_timer(env, max(0, self.ready_ps - env.now), self._start)
+                return
             if isinstance(step, WaitEvent):
-                queue.ready_ps = max(queue.ready_ps, (yield from self._wait(item, step)) + edge_ps)
-            else:
-                yield from self._kernel(item, step, queue.ready_ps)
-                queue.ready_ps = now_ps(env) + gap_ps
-            queue.item = None
+                if event is not None and not event.processed:
+                    self.item, self._begin_ps = item, env.now
+                    event.callbacks.append(self._recorded)
+                    return
+                self._not_before(event)
+            elif event is not None:
+                event.succeed(env.now)
+            self.end_ps = env.now
+        self.ended = self.left == 0
+        self._asleep = self.left > 0
 
-    def _wait(self, item: Enqueued, step: WaitEvent) -> Generator[Any, object, int]:
-        """Stand still until the event's recording has completed; returns when that was."""
-        begin_ps = now_ps(self.env)
-        if item.event is None:
-            return 0
-        if not item.event.processed:
-            yield item.event
-        if self.env.now > begin_ps and step.stream == MAIN_STREAM:
-            self._record(item, step.event, step.category, step.stream, begin_ps, SpanKind.WAIT)
-        recorded_ps = item.event.value
-        assert isinstance(recorded_ps, int)
-        return recorded_ps
+    def _not_before(self, event: simpy.Event | None) -> None:
+        recorded_ps: Any = 0 if event is None else event.value
+        self.ready_ps = max(self.ready_ps, recorded_ps + self.edge_ps)
 
-    def _kernel(self, item: Enqueued, step: Kernel, ready_ps: int) -> Generator[Any, object, None]:
-        env = self.env
-        if ready_ps > env.now:
-            yield env.timeout(ready_ps - now_ps(env))
-        start_ps = now_ps(env)
-        kind, busy_s, detail = SpanKind.COMPUTE, 0.0, ""
-        if isinstance(step.op, Collective):
-            cost, joint = self.join(self.number, step.op)
-            kind, busy_s, detail = SpanKind.COLLECTIVE, cost.busy_s, cost.detail
-            dispatch_s = min(cost.busy_s, self.device.contention.collective_dispatch_s)
-            yield env.timeout(to_ps(dispatch_s))
-            self.device.launch_collective(cost, joint)
-            yield joint.finished
+    def _recorded(self, event: simpy.Event) -> None:
+        """What the stream waited for has completed."""
+        now = self.rank.env.now
+        if self.item is not None and now > self._begin_ps and self.number == MAIN_STREAM:
+            step = self.item.launch.step
+            assert isinstance(step, WaitEvent)
+            self._record(self.item, step.event, step.category, now, SpanKind.WAIT)
+        self._not_before(event)
+        self._go_on(now)
+
+    def _start(self, _: simpy.Event) -> None:
+        """Its kernel begins."""
+        rank, op = self.rank, self._kernel.op
+        self._begin_ps = rank.env.now
+        if isinstance(op, Collective):
+            self._cost, self._joint = rank.join(rank.number, op)
+            dispatch_s = min(self._cost.busy_s, rank.device.contention.collective_dispatch_s)
+            set_timer(rank.env, to_ps(dispatch_s), self._dispatched)
         else:
-            kernel_cost = self.cost_of(step.op)
-            busy_s, detail = kernel_cost.busy_s, kernel_cost.detail
-            yield self.device.launch(kernel_cost)
-        self._record(item, step.name, step.category, step.stream, start_ps, kind, busy_s, detail, step.op)
+            self._cost = rank.cost_of(op)
+            if rank.runs_alone(self):
+                set_timer(rank.env, launch_shape(self._cost, rank.device.num_sms).alone_ps, self._finished)
+            else:
+                rank.device.launch(self._cost, self._finished)
+
+    def _dispatched(self, _: simpy.Event) -> None:
+        """Its collective may take SMs."""
+        assert self._joint is not None
+        self.rank.device.launch_collective(self._cost, self._joint)
+        self._joint.finished.callbacks.append(self._finished)
+
+    def _finished(self, _: simpy.Event | None = None) -> None:
+        """Its kernel has ended."""
+        now = self.rank.env.now
+        kernel, cost = self._kernel, self._cost
+        kind = SpanKind.COMPUTE if self._joint is None else SpanKind.COLLECTIVE
+        assert self.item is not None
+        self._record(self.item, kernel.name, kernel.category, now, kind, cost.busy_s, cost.detail, kernel.op)
+        self._joint = None
+        self.ready_ps = now + self.gap_ps
+        self._go_on(now)
+
+    @property
+    def _kernel(self) -> Kernel:
+        assert self.item is not None
+        step = self.item.launch.step
+        assert isinstance(step, Kernel)
+        return step
+
+    def _go_on(self, now: int) -> None:
+        self.item, self.end_ps = None, now
+        self.take()
 
     def _record(
         self,
         item: Enqueued,
         name: str,
         category: Category,
-        stream: int,
-        start_ps: int,
+        end_ps: int,
         kind: SpanKind,
         busy_s: float = 0.0,
         detail: str = "",
         op: Op | None = None,
     ) -> None:
+        _, segment, iteration, queued_ps = item.launch
         span = Span(
-            kind, name, category, self.number, stream, item.segment, item.iteration,
-            start_ps, now_ps(self.env), item.queued_ps, busy_s, detail, op,
+            kind, name, category, self.rank.number, self.number, segment, iteration,
+            self._begin_ps, end_ps, queued_ps, busy_s, detail, op,
         )  # fmt: skip
-        self.spans.append((item.number, span))
+        self.rank.spans.append((item.number, span))
+
+
+@dataclass(slots=True, eq=False)
+class Rank:
+    """One rank: its host, its streams and its device."""
+
+    env: Clock
+    number: int
+    device: DeviceState
+    launch: LaunchCosts
+    eager: bool
+    alone: bool
+    """Kernels that nothing can come beside any more take their time alone, without the device's events."""
+    cost_of: Callable[[ComputeOp], KernelCost]
+    join: Callable[[int, Collective], tuple[CollectiveCost, JointCollective]]
+    spans: list[tuple[int, Span]] = field(default_factory=list)
+    """With the number of the launch they belong to."""
+    asked_ps: list[int] = field(default_factory=list)
+    """By launch, when its stream was ready to take it."""
+    streams: dict[int, RankStream] = field(default_factory=dict)
+    _coming: deque[Enqueued] = field(default_factory=deque)
+    """What the host has still to enqueue."""
+
+    def start(self, launches: Sequence[QueuedStep], ready_ps: Mapping[int, int]) -> None:
+        """Start the host and the streams.
+
+        Args:
+            launches: what the host enqueues; see `QueuedStep`.
+            ready_ps: by stream, when its first kernel may start; streams that have run nothing may at once.
+        """
+        gap_ps, edge_ps = node_gap_ps(self.launch, eager=self.eager), to_ps(self.launch.graph_edge_s)
+        on_side = sum([launch.step.stream != MAIN_STREAM for launch in launches])
+        self.streams = {
+            stream: RankStream(self, stream, gap_ps, edge_ps, ready_ps.get(stream, 0), left)
+            for stream, left in ((MAIN_STREAM, len(launches) - on_side), (COMM_STREAM, on_side))
+        }
+        self.asked_ps = [0] * len(launches)
+        self._coming.extend(self._items(launches))
+        self._enqueue()
+        for stream in self.streams.values():
+            stream.take()
+
+    def _items(self, launches: Sequence[QueuedStep]) -> Iterator[Enqueued]:
+        """What the host enqueues, with the recordings that waits are for."""
+        recordings: dict[str, simpy.Event] = {}
+        for number, launch in enumerate(launches):
+            step, event = launch.step, None
+            if isinstance(step, RecordEvent):
+                event = recordings[step.event] = self.env.event()
+            elif isinstance(step, WaitEvent):
+                event = recordings.get(step.event)
+            yield Enqueued(number, launch, event)
+
+    def _enqueue(self, _: simpy.Event | None = None) -> None:
+        """Every step whose time has come."""
+        coming, streams, now = self._coming, self.streams, self.env.now
+        while coming:
+            later_ps = coming[0].launch.queued_ps - now
+            if later_ps > 0:
+                set_timer(self.env, later_ps, self._enqueue)
+                return
+            item = coming.popleft()
+            streams[item.launch.step.stream].push(item)
+
+    def runs_alone(self, stream: RankStream) -> bool:
+        """Whether the next kernel of a stream starts on an idle device and no other stream has anything to come."""
+        device = self.device
+        if not self.alone or device.compute or device.collectives:
+            return False
+        return all(other.ended for other in self.streams.values() if other is not stream)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from kraken_sim.engine.pieces import pieces_of
 from kraken_sim.engine.ranks import Simulated, simulate_ranks
+from kraken_sim.engine.resident import launch_shape
 from kraken_sim.engine.streams import QueuedStep
 from kraken_sim.program.many import is_many
 from kraken_sim.program.ops import Collective
@@ -18,20 +20,73 @@ from kraken_sim.program.program import COMM_STREAM, MAIN_STREAM, Kernel
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from kraken_sim.costs.types import CollectiveCost, KernelCost
+    from kraken_sim.engine.pieces import Piece
     from kraken_sim.engine.ranks import Machine
     from kraken_sim.engine.timeline import Span
     from kraken_sim.program.many import Sizes
-    from kraken_sim.program.program import Step
+    from kraken_sim.program.ops import ComputeOp
+    from kraken_sim.program.program import Program, Step
+
+_UNKNOWN: Final = 1 << 62
+"""When a stream asks for a step, where that is not told in advance; a definition: no step comes as late."""
 
 
-def timed(later: list[int], simulated: Callable[[Sequence[int]], Simulated]) -> Simulated:
+@dataclass(slots=True)
+class SimulatedWindows:
+    """What was simulated of a program on a machine, which does not depend on how long its host takes for a launch.
+
+    Runs on other hosts may share it; whoever changes anything else of the machine takes a new one.
+    """
+
+    pieces: list[tuple[Piece, ...] | None] = field(default_factory=list)
+    """Of every segment; None where it can't be cut."""
+    simulated: dict[tuple[object, ...], Simulated] = field(default_factory=dict)
+    """By the identity of a piece, and when its steps may start."""
+    asked_at_least: dict[int, list[Sizes]] = field(default_factory=dict)
+    """By the identity of a piece; see the function."""
+    of_points: dict[int, PointsWindow] = field(default_factory=dict)
+    """By the identity of a piece of a program of many points."""
+
+    def pieces_of(self, program: Program) -> list[tuple[Piece, ...] | None]:
+        """The program cut, once."""
+        if not self.pieces:
+            self.pieces = [pieces_of(segment.steps) for segment in program.segments]
+        return self.pieces
+
+
+def timed(later: list[int], at_least: Sequence[int], simulated: Callable[[list[int]], Simulated]) -> Simulated:
     """A window whose steps the host enqueues `later`, picoseconds after it begins.
 
     The host is taken to have enqueued all of it; that is what happens if each step comes before it is asked for.
+    Which of both is simulated first does not matter, so that is what is likelier to be right.
+
+    Args:
+        later: by step, when the host enqueues it.
+        at_least: by step, before when no stream asks for it.
+        simulated: the window whose host enqueues its steps at given times.
     """
+    if any(queued > asked for queued, asked in zip(later, at_least, strict=True)):
+        result = simulated(later)
+        return result if _waited(result, later) else simulated([0] * len(later))
     result = simulated([0] * len(later))
-    leads = [asked - queued for asked, queued in zip(result.asked_ps[1:], later[1:], strict=True) if queued > 0]
-    return simulated(later) if min(leads, default=1) <= 0 else result
+    return simulated(later) if _waited(result, later) else result
+
+
+def _waited(result: Simulated, later: Sequence[int]) -> bool:
+    """Whether a step would have been asked for before it came."""
+    return any(asked <= queued for asked, queued in zip(result.asked_ps[1:], later[1:], strict=True) if queued > 0)
+
+
+def asked_at_least(steps: Sequence[Step], machine: Machine) -> list[Sizes]:
+    """When the streams ask for the steps at the earliest, picoseconds: after the main stream's kernels before them."""
+    asked_ps: Sizes = 0
+    found = []
+    for step in steps:
+        found.append(asked_ps if step.stream == MAIN_STREAM else _UNKNOWN)
+        if isinstance(step, Kernel) and step.stream == MAIN_STREAM and not isinstance(step.op, Collective):
+            asked_ps = asked_ps + launch_shape(machine.kernel_cost(step.op), machine.num_sms).alone_ps
+    return found
 
 
 def simulate_window(
@@ -40,7 +95,7 @@ def simulate_window(
     """A window by events; `ready` is when the first kernel of either stream may start."""
     launches = [QueuedStep(step, "window", 0, queued) for step, queued in zip(steps, later, strict=True)]
     starts = {MAIN_STREAM: ready[0], COMM_STREAM: ready[1]}
-    return simulate_ranks(launches, machine, eager=eager, num_ranks=1, ready_ps=starts)
+    return simulate_ranks(launches, machine, eager=eager, num_ranks=1, ready_ps=starts, alone=True)
 
 
 class PointsWindow:
@@ -54,9 +109,12 @@ class PointsWindow:
     """
 
     def __init__(self, steps: Sequence[Step], machine: Machine, eager: bool, num: int) -> None:
-        self._steps, self._machine, self._eager, self._num = steps, machine, eager, num
-        self._costs = {id(step.op): _rows(_cost_of(step, machine)) for step in steps if isinstance(step, Kernel)}
+        self._steps, self._eager, self._num = steps, eager, num
         self._own_steps = _steps_of_points(steps, num)
+        self._at_least = _by_point(asked_at_least(steps, machine), num)
+        self._costs = {id(step.op): _rows(_cost_of(step, machine)) for step in steps if isinstance(step, Kernel)}
+        self._point, self._reduces = 0, self._reduces_of_points()
+        self._machine = replace(machine, kernel_cost=self._kernel_cost, collective_cost=self._collective_cost)
         self._known: dict[tuple[object, ...], Simulated] = {}
         self._num_events = np.zeros(num, dtype=np.int64)
 
@@ -73,31 +131,49 @@ class PointsWindow:
         """
         self._num_events = np.zeros(self._num, dtype=np.int64)
         points = np.flatnonzero(active).tolist()
-        queued = list(zip(*(np.broadcast_to(value, self._num).tolist() for value in later), strict=True))
-        starts = list(zip(*(np.broadcast_to(value, self._num).tolist() for value in ready), strict=True))
+        queued, starts = _by_point(later, self._num), _by_point(ready, self._num)
         found = {point: self._of_point(point, queued[point], starts[point]) for point in points}
         return _stacked(found, self._steps, self._num, self._num_events)
 
     def _of_point(self, point: int, later: tuple[int, ...], ready: tuple[int, ...]) -> Simulated:
-        priced = {number: row[point if len(row) > 1 else 0] for number, row in self._costs.items()}
+        self._point = point
         steps = self._own_steps[point]
-        reduces = {
-            own.op: priced[id(step.op)]
-            for step, own in zip(self._steps, steps, strict=True)
-            if isinstance(step, Kernel) and isinstance(own, Kernel) and isinstance(own.op, Collective)
-        }
-        machine = replace(self._machine, kernel_cost=lambda op: priced[id(op)], collective_cost=lambda op: reduces[op])
 
         def simulated(queued: Sequence[int]) -> Simulated:
             key = (point, ready, *queued)
             result = self._known.get(key)
             if result is None:
                 starts = (ready[0], ready[1])
-                result = self._known[key] = simulate_window(steps, queued, starts, machine, eager=self._eager)
+                result = simulate_window(steps, queued, starts, self._machine, eager=self._eager)
+                self._known[key] = result
                 self._num_events[point] += result.num_events
             return result
 
-        return timed(list(later), simulated)
+        return timed(list(later), self._at_least[point], simulated)
+
+    def _reduces_of_points(self) -> dict[int, CollectiveCost]:
+        """What collectives cost, by the identity of the op of each point."""
+        found = {}
+        for number, step in enumerate(self._steps):
+            if isinstance(step, Kernel) and isinstance(step.op, Collective):
+                rows = self._costs[id(step.op)]
+                for own, cost in zip(self._own_steps, rows if len(rows) > 1 else rows * self._num, strict=True):
+                    kernel = own[number]
+                    assert isinstance(kernel, Kernel)
+                    found[id(kernel.op)] = cost
+        return found
+
+    def _kernel_cost(self, op: ComputeOp) -> KernelCost:
+        rows: list[KernelCost] = self._costs[id(op)]
+        return rows[self._point] if len(rows) > 1 else rows[0]
+
+    def _collective_cost(self, op: Collective) -> CollectiveCost:
+        return self._reduces[id(op)]
+
+
+def _by_point(columns: Sequence[Sizes], num: int) -> list[tuple[int, ...]]:
+    """Times that are arrays, or the same at all points, as those of each point."""
+    return list(zip(*(np.broadcast_to(column, num).tolist() for column in columns), strict=True))
 
 
 def _cost_of(step: Kernel, machine: Machine) -> Any:

@@ -13,7 +13,6 @@ from kraken_sim.predict.answer import Answer
 from kraken_sim.predict.columns import prediction_columns
 from kraken_sim.predict.records import Records
 from kraken_sim.predict.uncertainty import interval_of
-from kraken_sim.predict.what_if import with_host_times
 from kraken_sim.program.kernel_sets import CardLoad
 from kraken_sim.program.many import maths_for, where
 from kraken_sim.program.ops import Collective, CollectiveKind
@@ -223,7 +222,7 @@ class Prediction(Answer):
             launch_s = machine.launch.graph_launch_s
             return self.latency_s + (hosts.low - 1.0) * launch_s, self.latency_s + (hosts.high - 1.0) * launch_s
         factors = (hosts.low / hosts.median, hosts.high / hosts.median)
-        fast, slow = (self.prepared.run(with_host_times(machine, factor)).duration_s for factor in factors)
+        fast, slow = (self.prepared.run_on_host(factor).duration_s for factor in factors)
         return fast, slow
 
     @property

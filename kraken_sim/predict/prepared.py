@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from kraken_sim.engine.simulation import run
+from kraken_sim.engine.windows import SimulatedWindows
+from kraken_sim.predict.what_if import with_host_times
 from kraken_sim.scenario.spec import Launch
 
 if TYPE_CHECKING:
@@ -37,7 +39,8 @@ class Prepared:
     `profile` is the machine with its ranks where the scenario puts them, `pricing` holds the prices of the program's
     ops at the clock that the question is about, `machine` is both as the engine takes them. `again` prepares another
     question for the same machine. `hosts` is how far the hosts of its ranks may be from what the profile, or
-    the question, says; the machine's is the slowest of them as it is expected.
+    the question, says; the machine's is the slowest of them as it is expected. `windows` were simulated, on whatever
+    host.
     """
 
     scenario: Scenario
@@ -51,6 +54,7 @@ class Prepared:
     described: Described
     again: Callable[[Scenario], Prepared]
     hosts: HostRange
+    windows: SimulatedWindows = field(default_factory=SimulatedWindows, compare=False, repr=False)
 
     @property
     def eager(self) -> bool:
@@ -64,4 +68,10 @@ class Prepared:
             machine: instead of the prepared one, which it usually changes in one respect.
             exact: simulate every rank and every layer instead of folding what repeats; the answer is the same.
         """
-        return run(self.program, self.machine if machine is None else machine, eager=self.eager, exact=exact)
+        if machine is not None:
+            return run(self.program, machine, eager=self.eager, exact=exact)
+        return run(self.program, self.machine, eager=self.eager, exact=exact, windows=self.windows)
+
+    def run_on_host(self, factor: float) -> Timeline:
+        """The step on a host that takes `factor` times as long for every call of an eager launch."""
+        return run(self.program, with_host_times(self.machine, factor), eager=self.eager, windows=self.windows)
