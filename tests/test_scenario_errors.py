@@ -94,7 +94,24 @@ def test_all_wrong_fields_are_reported_at_once() -> None:
             {"hardware": "a100-sxm4-80gb-x8", "quantization": "fp8", "kv_cache_dtype": "float8"},
             "quantization kv_cache_dtype",
         ),
+        # what a number of devices does not divide, whatever else is wrong
+        ({"hardware": "h200-sxm-x3", "num_devices": 7, "architecture": None}, "hardware num_devices num_devices"),
+        ({"dtype": "fp16", "num_devices": 7, "architecture": None}, "dtype num_devices num_devices num_devices"),
+        ({"batch_size": 0, "num_devices": 4, "placement": "0,1,2"}, "batch_size num_devices placement"),
+        ({"num_devices": 2, "placement": "0,9", "context_length": 5000}, "placement context_length"),
+        # what is wrong on any number of them
+        (
+            {"hardware": "h200-sxm-x3", "num_devices": None, "architecture": {"kind": "kraken", "hidden_size": 77}},
+            "hardware architecture.hidden_size",
+        ),
+        (
+            {"dtype": "fp16", "context_length": 5000, "architecture": {"kind": "krakn"}},
+            "dtype context_length architecture.kind",
+        ),
         # no follow-up errors
+        ({"num_devices": 7, "architecture": {"kind": "krakn"}}, "architecture.kind"),
+        ({"num_devices": "7", "placement": "0,1", "architecture": None}, "num_devices"),
+        ({"context_length": "much", "prefix_length": 5}, "context_length"),
         ({"hardware": "h200-sxm-x3", "num_devices": None, "architecture": None}, "hardware"),
         ({"hardware": 3, "model": {"preset": 7}}, "hardware model.preset"),
         ({"model": {}, "batch_size": 0}, "model batch_size"),

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Final
 from pydantic import AfterValidator, StrictStr
 from pydantic_core import PydanticCustomError
 
-from kraken_sim.errors import InputError
+from kraken_sim.errors import InputError, Problem
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from kraken_sim.profiles.profile import HardwareProfile
 
 _NUMBER: Final = re.compile(r"\d{1,4}")
@@ -48,6 +50,20 @@ Placement = Annotated[StrictStr, AfterValidator(_checked)]
 """The field of a file."""
 
 
+def placement_problems(
+    placement: str, num_devices: int, total: int | None = None, machine: str = "", path: str = "placement"
+) -> Iterator[Problem]:
+    """What is wrong with a placement of `num_devices` ranks on a machine of `total` GPUs; None: it is not known."""
+    numbers = gpu_numbers(placement)
+    example = ",".join(map(str, range(num_devices if total is None else min(num_devices, total))))
+    unknown = [number for number in numbers if total is not None and number >= total]
+    if total is not None and unknown:
+        message = f"{machine} has GPUs 0 to {total - 1}, and no {', '.join(map(str, unknown))}"
+        yield Problem(path, message, placement, f'"{example}"')
+    elif len(numbers) != num_devices:
+        yield Problem(path, f"names {len(numbers)} GPUs for {num_devices} ranks", placement, f'"{example}"')
+
+
 def placed(
     profile: HardwareProfile, placement: str | None, num_devices: int, path: str = "placement"
 ) -> HardwareProfile:
@@ -58,13 +74,6 @@ def placed(
     """
     if placement is None:
         return profile
-    numbers, total = gpu_numbers(placement), len(profile.topology.gpus)
-    example = ",".join(map(str, range(min(num_devices, total))))
-    unknown = [number for number in numbers if number >= total]
-    if unknown:
-        message = f"{profile.name} has GPUs 0 to {total - 1}, and no {', '.join(map(str, unknown))}"
-        raise InputError.single(path, message, placement, f'"{example}"')
-    if len(numbers) != num_devices:
-        message = f"names {len(numbers)} GPUs for {num_devices} ranks"
-        raise InputError.single(path, message, placement, f'"{example}"')
-    return replace(profile, topology=profile.topology.with_ranks_on(numbers))
+    if problems := list(placement_problems(placement, num_devices, len(profile.topology.gpus), profile.name, path)):
+        raise InputError(problems)
+    return replace(profile, topology=profile.topology.with_ranks_on(gpu_numbers(placement)))

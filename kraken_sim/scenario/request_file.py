@@ -21,7 +21,7 @@ from kraken_sim.units import Dimension
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from kraken_sim.scenario.spec import ModelSpec
+    from kraken_sim.scenario.model import ModelSpec
 
 
 Request = TypeVar("Request", bound=FileModel)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 from kraken_sim.architectures.architecture import Question
 from kraken_sim.architectures.registry import architecture, architectures
 from kraken_sim.architectures.workload import Phase
 from kraken_sim.errors import InputError, Problem, problems_with
 from kraken_sim.models.memory import DeviceMemory, RaggedLoad, StoredAs, TokenLoad, check_memory, device_memory
-from kraken_sim.profiles.placement import gpu_numbers
+from kraken_sim.profiles.placement import gpu_numbers, placement_problems
 from kraken_sim.program.many import same
 from kraken_sim.scenario.model import config_of, stored_format
 
@@ -22,9 +23,13 @@ if TYPE_CHECKING:
     from kraken_sim.models.layout import Block, Layout
     from kraken_sim.models.memory import StepLoad
     from kraken_sim.program.formats import InputFormat
-    from kraken_sim.scenario.spec import Scenario
+    from kraken_sim.scenario.fields import Scenario
 
 __all__ = ["ResolvedModel", "as_stored", "check_context", "check_memory", "memory_of", "resolve_model", "token_load_of"]
+
+
+LIKELY_DEVICES: Final = (1, 2, 4, 8)
+"""GPUs of machines as they are sold; what is wrong on each of these is taken to be wrong on any. A choice of ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +109,18 @@ def resolve_model(scenario: Scenario, machine_devices: int | None = None) -> Res
 
 
 def problems_without_machine(scenario: Scenario) -> list[Problem]:
-    """What is wrong with a scenario's model and architecture, as far as it can be told without its machine."""
+    """What is wrong with a scenario's model and architecture, as far as it can be told without its machine.
+
+    Where nothing says how many devices there are, that is what is wrong on every number of `LIKELY_DEVICES`.
+    """
     if asked_devices(scenario) is not None:
         return problems_with(lambda: resolve_model(scenario))
+    first, *others = (problems_with(partial(resolve_model, scenario, count)) for count in LIKELY_DEVICES)
+    return [problem for problem in first if all(problem in found for found in others)]
+
+
+def problems_of_model(scenario: Scenario) -> list[Problem]:
+    """What is wrong with a scenario's model and its tokens, however it is wired."""
     return problems_with(lambda: _check_tokens(scenario, config_of(scenario.model)))
 
 
@@ -163,6 +177,8 @@ def _device_problems(scenario: Scenario, machine_devices: int | None) -> Iterato
     if wanted is not None and machine_devices is not None and wanted > machine_devices:
         message = f"{scenario.hardware} has {machine_devices} devices"
         yield Problem("num_devices", message, wanted, str(machine_devices))
+    if wanted is not None and scenario.placement is not None:
+        yield from placement_problems(scenario.placement, wanted, machine_devices, scenario.hardware)
 
 
 def asked_devices(scenario: Scenario) -> int | None:

@@ -14,10 +14,10 @@ from kraken_sim.profiles.load import load_profile
 from kraken_sim.profiles.placement import Placement
 from kraken_sim.program.formats import ActivationScheme, KVCacheDType, Quantization
 from kraken_sim.program.ops import ComputeDType, DType
+from kraken_sim.scenario.fields import CONTEXT_LIMIT
 from kraken_sim.scenario.request_file import Duration, RequestSource, absolute_hardware, absolute_model, read_request
 from kraken_sim.scenario.resolve import resolve_model
 from kraken_sim.scenario.spec import (
-    CONTEXT_LIMIT,
     ArchitectureSpec,
     DeviceCount,
     Launch,

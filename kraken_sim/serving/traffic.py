@@ -9,8 +9,8 @@ from pydantic import Field, StrictStr, model_validator
 from kraken_sim.errors import InputError
 from kraken_sim.files.model import FileModel
 from kraken_sim.files.problems import fields_error
+from kraken_sim.scenario.fields import CONTEXT_LIMIT
 from kraken_sim.scenario.request_file import Amount, Duration
-from kraken_sim.scenario.spec import CONTEXT_LIMIT
 from kraken_sim.serving.arrivals import Bursts, Lengths, Requests, drawn_requests
 from kraken_sim.serving.trace_file import read_trace_file
 

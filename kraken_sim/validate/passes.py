@@ -15,7 +15,8 @@ from kraken_sim.measurements.rehearsal import as_on_device, is_rehearsal
 from kraken_sim.predict.pipeline import Predictor
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.program.kernel_sets import CardLoad
-from kraken_sim.scenario.spec import NAME_LIMIT, scenario_from
+from kraken_sim.scenario.fields import NAME_LIMIT
+from kraken_sim.scenario.spec import scenario_from
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

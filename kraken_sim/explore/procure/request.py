@@ -15,6 +15,7 @@ from kraken_sim.files.problems import fields_error
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.program.formats import KVCacheDType, Quantization
 from kraken_sim.program.ops import ComputeDType, DType
+from kraken_sim.scenario.fields import CONTEXT_LIMIT
 from kraken_sim.scenario.request_file import (
     Amount,
     IsoDate,
@@ -27,7 +28,7 @@ from kraken_sim.scenario.request_file import (
     read_request,
 )
 from kraken_sim.scenario.resolve import resolve_model
-from kraken_sim.scenario.spec import CONTEXT_LIMIT, ArchitectureSpec, DeviceCount, ModelSpec, RuntimeSpec, Scenario
+from kraken_sim.scenario.spec import ArchitectureSpec, DeviceCount, ModelSpec, RuntimeSpec, Scenario
 from kraken_sim.serving.request import LinkBandwidth, SchedulerSpec
 from kraken_sim.serving.sla import SlaSpec
 from kraken_sim.serving.traffic import BurstSpec
