@@ -163,8 +163,7 @@ def test_constants_carried_to_the_same_silicon_with_other_memory_change_nothing(
 
 def test_constants_carried_across_generations_follow_clock_clusters_and_l2() -> None:
     carried = carry_over_gemm(TRUTH, H200, A100)
-    assert 0.7 < carried.mma_efficiency < 0.95, "an A100 has more watts for what it can do"
-    assert carried.mma_efficiency == held_share(0.7, H200, A100)
+    assert carried.mma_efficiency == held_share(0.7, H200, A100, short=True) > 0.7, "an A100 has more watts to spare"
     assert carried.l2_bytes_per_clock * A100.boost_clock_hz == pytest.approx(0.5 * 60.0 * H200.boost_clock_hz)
     assert carried.wave_quantisation > TRUTH.wave_quantisation
     assert carried.hbm_efficiency == TRUTH.hbm_efficiency

@@ -8,7 +8,7 @@ import pytest
 
 from kraken_sim.profiles.carried_errors import LEFT_OUT_ERRORS, carried_error
 from kraken_sim.profiles.gemm_transfer import carry_over_gemm
-from kraken_sim.profiles.held_rate import MAX_MMA_EFFICIENCY, held_clock
+from kraken_sim.profiles.held_rate import MAX_MMA_EFFICIENCY, WORK_PER_JOULE, held_clock
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.profiles.transfer import carry_over_attention, carry_over_memory_bound, carry_over_power
 
@@ -45,7 +45,9 @@ def test_idle_power_and_limit_follow_the_rating_and_the_rest_what_it_is_spent_on
 def test_tensor_cores_of_a_newer_generation_draw_less_for_the_same_rate() -> None:
     assert PROFILE.power is not None
     found = carry_over_power(PROFILE.power, SOURCE, replace(SOURCE, name="newer", generation="blackwell"))
-    assert found.tensor_w == pytest.approx(PROFILE.power.tensor_w / 1.6)
+    assert found.tensor_w == pytest.approx(
+        PROFILE.power.tensor_w * WORK_PER_JOULE["hopper"] / WORK_PER_JOULE["blackwell"]
+    )
 
 
 def test_attention_of_like_kernels_takes_what_its_products_take_and_the_rest_stays() -> None:
@@ -138,4 +140,7 @@ def test_what_is_carried_over_twice_is_as_sure_as_once_and_as_its_least_sure_num
     assert carried_error("attention", l40s, l20) == once == LEFT_OUT_ERRORS["attention"]
     # of what was measured on the card itself the error grows
     own = l40s.provenance["gemm.mma_efficiency"].residual
-    assert carried_error("gemm", l40s, l20) == pytest.approx(3.0 * (own or 0.0))
+    alike = replace(l40s.device, name="alike", hbm_capacity_bytes=2 * l40s.device.hbm_capacity_bytes, generation="ada")
+    assert carried_error("gemm", l40s, alike) == pytest.approx(2.0 * (own or 0.0))
+    # and by what the watts of another card may buy
+    assert (carried_error("gemm", l40s, l20) or 0.0) > 3.0 * (own or 0.0)

@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kraken_sim.profiles.held_rate import MAX_MMA_EFFICIENCY, RATE_BY_WATTS, held_share, near
+from kraken_sim.profiles.held_rate import (
+    MAX_MMA_EFFICIENCY,
+    RATE_BY_WATTS,
+    SHORT_OVER_LONG,
+    held_share,
+    near,
+    share_doubt,
+)
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.program.formats import DType
 
@@ -51,6 +58,24 @@ def test_half_of_the_watts_cost_the_measured_power_of_the_rate() -> None:
     assert not near(H100, frugal)
 
 
+def test_a_card_with_watts_to_spare_says_what_its_kernels_reach_and_not_what_watts_buy() -> None:
+    fewer = replace(A100, name="fewer", tdp_w=0.97 * A100.tdp_w)
+    assert held_share(0.8, A100, fewer) == 0.8
+    frugal = [replace(A100, name="frugal", tdp_w=part * A100.tdp_w) for part in (0.5, 0.25)]
+    half, quarter = (held_share(0.8, A100, card) for card in frugal)
+    assert half < 0.8
+    assert quarter == pytest.approx(half * 0.5**RATE_BY_WATTS)
+    assert held_share(0.8, A100, frugal[0], short=True) == pytest.approx(min(0.8, SHORT_OVER_LONG * half))
+
+
+def test_what_watts_buy_is_the_less_sure_the_farther_cards_are_apart() -> None:
+    cards = [replace(H100, name="card", tdp_w=part * H100.tdp_w) for part in (1.0, 0.9, 0.5)]
+    doubts = [share_doubt(0.7, H100, card) for card in cards]
+    assert doubts[0] == 0.0
+    assert 0.0 < doubts[1] < doubts[2]
+    assert share_doubt(0.7, H100, slower_tensor_cores(H100, 0.1)) == 0.0, "watts to spare at any exponent"
+
+
 def test_more_watts_do_not_let_the_same_sms_issue_more_a_clock() -> None:
     assert held_share(0.7, B200, replace(B200, name="hot", tdp_w=1400.0)) == pytest.approx(0.7)
 
@@ -71,7 +96,7 @@ def test_a_newer_generation_does_more_with_the_same_watts() -> None:
 
 
 def test_a_number_format_of_twice_the_rate_has_half_of_the_watts_an_operation() -> None:
-    by_format = [held_share(0.6, A100, H100, None), held_share(0.6, H100, H100, DType.FLOAT8_E4M3)]
+    by_format = [held_share(0.6, L40S, H100, None), held_share(0.6, H100, H100, DType.FLOAT8_E4M3)]
     assert by_format[1] == 0.6  # what one format holds says nothing of another
     assert by_format[0] != 0.6
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from math import hypot
 from typing import TYPE_CHECKING, Final
 
 from kraken_sim.hardware.device import OTHER_MAKERS
-from kraken_sim.profiles.held_rate import near
+from kraken_sim.profiles.held_rate import near, share_doubt
 from kraken_sim.profiles.profile import provenance_of
 
 if TYPE_CHECKING:
@@ -75,6 +76,11 @@ off, their own fits 2.7 to 4."""
 NEAR_ERROR: Final = 0.1
 """The least of these errors; assumed."""
 
+COMMON_WEIGHT: Final = 1.5
+"""What an error counts that all products of a step have in common, the clock that the card holds, beside one that each
+has of its own: an interval takes errors for a tenth common, which leaves two thirds of them over the four products of a
+layer; fitted to such layers."""
+
 _KINDS: Final = "memory_bound.kernels."
 
 _OF_TENSOR_CORES: Final = ("gemm", "attention", "serving_attention")
@@ -86,8 +92,18 @@ def carried_error(block: str, source: HardwareProfile, target: Device) -> float 
     A block is as uncertain as the least certain of its numbers, the kinds of small kernels apart, of which the worst is
     what a compiler makes anew in every process. What `source` has carried over itself is no less
     certain on a near relative of it, and where the error of carrying over was measured, no less on any other card: the
-    rules go by datasheets, of which those in between drop out.
+    rules go by datasheets, of which those in between drop out. What the target's watts buy (`held_rate`) is added in
+    quadrature for products.
     """
+    error = _without_watts(block, source, target)
+    if error is None or not block.startswith("gemm") or target.generation in OTHER_MAKERS:
+        return error
+    gemm = source.gemm
+    doubt = share_doubt(gemm.mma_efficiency * (1.0 - gemm.throttle_depth), source.device, target)
+    return hypot(error, COMMON_WEIGHT * doubt)
+
+
+def _without_watts(block: str, source: HardwareProfile, target: Device) -> float | None:
     if target.generation in OTHER_MAKERS:
         return OTHER_MAKER_ERROR
     numbers = provenance_of(block, source)

@@ -58,7 +58,7 @@ def carry_over_gemm(
     """
     clocks = source.boost_clock_hz / target.boost_clock_hz
     multicast = _multicast(target) / _multicast(source)
-    held = held_share(constants.mma_efficiency, source, target, dtype)
+    held = held_share(constants.mma_efficiency, source, target, dtype, short=True)
     of_long = held_share(constants.mma_efficiency * (1.0 - constants.throttle_depth), source, target, dtype)
     kept = held * (1.0 - constants.throttle_depth)
     changes: dict[str, Any] = {

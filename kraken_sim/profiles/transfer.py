@@ -73,7 +73,7 @@ def _prefill(
         return rows
     clocks = (1.0, 1.0)
     if mma_efficiency is not None:
-        clocks = held_clock(mma_efficiency), held_clock(held_share(mma_efficiency, source, target))
+        clocks = held_clock(mma_efficiency), held_clock(held_share(mma_efficiency, source, target, short=True))
 
     def share(dim: str, own: float) -> float:
         rates = _flops_per_clock(source), _flops_per_clock(target)
