@@ -148,19 +148,22 @@ def test_a_program_is_cut_where_the_device_is_idle() -> None:
 
 
 @pytest.mark.parametrize(
-    "steps",
+    ("steps", "left_out"),
     [
-        (collective(COMM_STREAM), compute(1), *JOIN),  # nothing says when the side stream starts
-        (*FORK, collective(COMM_STREAM), compute(1)),  # it may still run in the next layer
-        (WaitEvent("join", MAIN_STREAM), compute(1), *FORK, collective(COMM_STREAM), *JOIN[:1]),  # joined a layer later
+        ((collective(COMM_STREAM), compute(1), *JOIN), 0),  # nothing says when the side stream starts
+        ((*FORK, collective(COMM_STREAM), compute(1)), 0),  # nobody waits for it: it falls behind layer by layer
+        # Joined a layer later.
+        ((WaitEvent("join", MAIN_STREAM), compute(1), *FORK, collective(COMM_STREAM), *JOIN[:1]), 10),
     ],
 )
-def test_a_program_that_is_never_idle_in_between_is_simulated_as_a_whole(steps: tuple[Any, ...]) -> None:
-    program = Program("test", 2, (Segment("layer", steps, 6),))
+def test_a_program_that_is_never_idle_in_between_is_simulated_until_it_repeats(
+    steps: tuple[Any, ...], left_out: int
+) -> None:
+    program = Program("test", 2, (Segment("layer", steps, 15),))
     assert pieces_of(steps) is None
     given_machine = machine(kernel_cost(30 * US, ctas=300), collective_cost(50 * US, channels=24), LAUNCH)
     folded, exact = both(program, given_machine, eager=False)
-    assert folded.folds == ()
+    assert sum(fold.count for fold in folded.folds) == left_out
     assert spans_of(folded) == spans_of(exact)
 
 
@@ -191,6 +194,18 @@ def test_runs_on_other_hosts_share_windows_and_take_as_long_as_by_themselves(
     run(program, own, eager=True, windows=windows)
     shared = run(program, with_host_times(own, factor), eager=True, windows=windows)
     assert shared.end_ps == run(program, with_host_times(own, factor), eager=True, exact=True).end_ps
+
+
+@pytest.mark.parametrize(("layers", "lasts"), [(60, True), (400, False)])
+def test_layers_that_run_into_each_other_repeat_while_the_lead_of_the_host_lasts(layers: int, lasts: bool) -> None:
+    # 200 us of lead, of which every layer takes 1 us: 33 us of the host, 32 us of the device.
+    steps = (WaitEvent("join", MAIN_STREAM), compute(1), *FORK, collective(COMM_STREAM), JOIN[0], compute(2))
+    program = Program("test", 2, (Segment("first", (compute(0),)), Segment("layer", steps, layers)))
+    costs = {op(0): kernel_cost(200 * US), op(1): kernel_cost(15 * US), op(2): kernel_cost(14 * US)}
+    given_machine = machine(costs, collective_cost(5 * US, channels=0), LAUNCH, NO_INTERFERENCE)
+    folded, exact = both(program, given_machine, eager=True)
+    assert spans_of(folded) == spans_of(exact)
+    assert bool(folded.folds) == lasts
 
 
 @pytest.mark.parametrize("kind", ["standard", "parallel", "kraken"])

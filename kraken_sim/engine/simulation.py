@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from kraken_sim.engine.folding import fold
+from kraken_sim.engine.periods import simulate_periods
 from kraken_sim.engine.ranks import Machine, simulate_ranks
 from kraken_sim.engine.streams import launches_of
 from kraken_sim.engine.timeline import Timeline
@@ -24,7 +25,7 @@ MOST_STEPS: Final = 1_000_000
 def run(
     program: Program, machine: Machine, *, eager: bool, exact: bool = False, windows: SimulatedWindows | None = None
 ) -> Timeline:
-    """Simulate `program`; `exact` simulates every rank and every layer by events, else see `folding`.
+    """Simulate `program`; `exact` simulates every rank and every layer by events, else see `folding` and `periods`.
 
     `windows` keep what was simulated for runs on other hosts.
 
@@ -36,6 +37,8 @@ def run(
     if not exact:
         timeline = fold(program, machine, eager=eager, windows=windows)
         if timeline is not None:
+            return timeline
+        if not program.num_points and (timeline := simulate_periods(program, machine, eager=eager)) is not None:
             return timeline
     if program.num_points:
         message = f"streams of {program.name} are never idle together, so points of it go one by one"
