@@ -17,6 +17,7 @@ from kraken_sim.predict.prediction import Prediction
 from kraken_sim.predict.what_if import without_cost, without_interference, without_sms
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.profiles.what_if import with_bandwidth_factor
+from kraken_sim.program.points import without_side_stream
 from kraken_sim.scenario.spec import Scenario
 
 PLACED = {
@@ -110,6 +111,21 @@ def test_the_same_predictor_prepares_a_question_and_its_what_ifs() -> None:
     prepared = predictor.prepare(asked("l40s-x8-slow-host", "0,4"))
     assert prepared.again(prepared.scenario).profile is prepared.profile
     assert Prediction(prepared, prepared.run()).latency_s == predictor.predict(prepared.scenario).latency_s
+
+
+def test_a_question_that_is_asked_again_has_the_same_answer_at_once_and_another_one_its_own() -> None:
+    predictor, question = Predictor(), asked("h200-sxm-x2", None)
+    first = predictor.predict(question)
+    assert predictor.predict(asked("h200-sxm-x2", None)) is first
+    assert predictor.predict(asked("h200-sxm-x2", None, context_length=513)).latency_s > first.latency_s
+    assert predictor.predict(question, exact=True).timeline.num_events > first.timeline.num_events
+
+
+def test_another_program_of_a_prepared_question_has_windows_of_its_own() -> None:
+    prepared = Predictor().prepare(asked("h200-sxm-x2", None))
+    prepared.run()
+    alone = replace(prepared, program=without_side_stream(prepared.program))
+    assert alone.run().end_ps < prepared.run().end_ps
 
 
 def test_what_ifs_take_away_one_cost_each_and_both_together_are_the_ideal() -> None:

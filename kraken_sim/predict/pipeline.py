@@ -29,7 +29,6 @@ from kraken_sim.predict.uncertainty import (
     HOST_SPREAD,
     PROFILE_PROCESSES,
     HostRange,
-    block_residuals,
     host_range,
 )
 from kraken_sim.predict.what_if import with_host_times
@@ -66,6 +65,10 @@ if TYPE_CHECKING:
     from kraken_sim.scenario.spec import Scenario
 
 
+MOST_ANSWERS = 16
+"""Answers that are kept, so that a question asked again is answered at once; a limit of ours."""
+
+
 @dataclass(frozen=True, slots=True)
 class Shaped:
     """A model on its devices, with the programs of its workloads and whether they communicate."""
@@ -94,6 +97,7 @@ class Predictor:
     _kernels: Memo[Memo[KernelCost]] = field(default_factory=lambda: Memo(64))
     _described: Memo[Described] = field(default_factory=lambda: Memo(128))
     _hosts: Memo[HostTimes] = field(default_factory=lambda: Memo(64))
+    _answers: Memo[Prediction] = field(default_factory=lambda: Memo(MOST_ANSWERS))
 
     def predict(self, scenario: Scenario, *, exact: bool = False, fits: bool = True) -> Prediction:
         """The answer to one scenario, a `Generation` where it generates; `exact` as in `Prepared.run`.
@@ -103,6 +107,11 @@ class Predictor:
         Raises:
             InputError, InfeasibleError: see `prepare`.
         """
+        if exact:
+            return self._answer(scenario, exact=True, fits=fits)
+        return self._answers.get((scenario, fits), lambda: self._answer(scenario, fits=fits))
+
+    def _answer(self, scenario: Scenario, *, exact: bool = False, fits: bool = True) -> Prediction:
         return answered(self.prepare(scenario, fits=fits), exact=exact)
 
     def predict_many(self, scenarios: Sequence[Scenario]) -> ManyAnswers:
@@ -111,7 +120,7 @@ class Predictor:
         Those that share a program's structure are priced and summed up together as arrays; only windows of overlap are
         simulated one by one. What is wrong with a scenario is its answer.
         """
-        return answers_of(self.predict, scenarios)
+        return answers_of(self._answer, scenarios)
 
     def prepare(self, scenario: Scenario, *, fits: bool = True, shapes: ResolvedModel | None = None) -> Prepared:
         """The only way from a scenario to a placed machine, a priced program and what the engine runs it on.
@@ -213,17 +222,8 @@ class Predictor:
             unused = {"serving_attention"} | (set() if communicates else {"collectives", "contention"})
             unused |= {*QUANTISED_BLOCKS, "attention", "attention_float8"} - {layers, attends}
             others = (() if layers != "gemm" or float8 else QUANTISING) + (() if composed else COMPOSED)
-            rows = tuple(f"memory_bound.kernels.{kind}." for kind in others)
-            found = {
-                path: record
-                for path, record in profile.provenance.items()
-                if path.split(".")[0] not in unused and not path.startswith(rows)
-            }
-            residuals = block_residuals(found)
-            for block, source in (("gemm", layers), ("attention", attends)):
-                if source in residuals:
-                    residuals[block] = residuals[source]
-            return Described(found, residuals)
+            rows = {f"memory_bound.kernels.{kind}" for kind in others}
+            return Described(profile, tuple(sorted(unused | rows)), {"gemm": layers, "attention": attends})
 
         key = (scenario.hardware, scenario.runtime.host, communicates, layers, attends, float8, composed)
         return self._described.get(key, build)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from kraken_sim.engine.simulation import run
 from kraken_sim.engine.windows import SimulatedWindows
+from kraken_sim.predict.uncertainty import block_residuals
 from kraken_sim.predict.what_if import with_host_times
 from kraken_sim.scenario.spec import Launch
 
@@ -24,12 +26,32 @@ if TYPE_CHECKING:
     from kraken_sim.scenario.spec import Scenario
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Described:
-    """Where the numbers of an answer come from, and the residuals of their blocks."""
+    """Where the numbers of an answer come from, and the residuals of their blocks.
 
-    provenance: Mapping[str, Provenance]
-    residuals: Mapping[str, float]
+    Both are made when they are asked for: going through all numbers of a profile takes as long as a step.
+
+    Attributes:
+        unused: blocks that no op of the program needed, and paths of kinds of kernel in one.
+        sources: blocks of ops whose residuals are those of another block.
+    """
+
+    profile: HardwareProfile
+    unused: tuple[str, ...]
+    sources: Mapping[str, str]
+
+    @cached_property
+    def provenance(self) -> Mapping[str, Provenance]:
+        """Of every number that was needed, by its path in the profile."""
+        unused = tuple(f"{part}." for part in self.unused)
+        return {path: record for path, record in self.profile.provenance.items() if not path.startswith(unused)}
+
+    @cached_property
+    def residuals(self) -> Mapping[str, float]:
+        """By block, and by kind of kernel in one; see `block_residuals`."""
+        found = block_residuals(self.provenance)
+        return found | {block: found[source] for block, source in self.sources.items() if source in found}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +76,7 @@ class Prepared:
     described: Described
     again: Callable[[Scenario], Prepared]
     hosts: HostRange
-    windows: SimulatedWindows = field(default_factory=SimulatedWindows, compare=False, repr=False)
+    windows: SimulatedWindows = field(init=False, default_factory=SimulatedWindows, compare=False, repr=False)
 
     @property
     def eager(self) -> bool:
