@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
+from kraken_sim.cli import process
 from kraken_sim.cli.parser import Parser
 from kraken_sim.cli.streams import Terminated, finish, prepare, put, say, terminable
 
@@ -68,8 +69,11 @@ def build_parser(verbs: Collection[str] = tuple(VERBS)) -> Parser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 2 bad input, 3 infeasible, 130 after Ctrl-C, 143 after SIGTERM.
 
-    Whatever ends it, what a reader sees is tables or one message, and no file is half written.
+    Whatever ends it, what a reader sees is tables or one message, and no file is half written. Without `argv` the
+    process is the command's own; see `process.own`.
     """
+    if argv is None:
+        process.own()
     arguments = sys.argv[1:] if argv is None else argv
     prepare()
     try:
