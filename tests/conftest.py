@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 
+# Processes that tests start read what others have compiled.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # How long an example takes says how busy the machine is, and nothing about the answer.
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")

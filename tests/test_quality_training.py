@@ -20,9 +20,9 @@ from kraken_sim.files.whole import write_whole
 torch = pytest.importorskip("torch")
 
 import quality_worker  # noqa: E402
-import torch.multiprocessing as mp  # noqa: E402
 from process_support import files_limited_to  # noqa: E402
 from quality_support import KRAKEN, SHAPE, TRAINING, byte_corpus, recipe  # noqa: E402
+from ranks_support import run_ranks  # noqa: E402
 
 from validation.models import ARCHITECTURES, build_model  # noqa: E402
 from validation.models.communication import Group  # noqa: E402
@@ -292,8 +292,7 @@ def test_ranks_that_share_a_model_and_copies_of_it_train_as_one_process_does(tmp
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         (tmp_path / "port").write_text(str(probe.getsockname()[1]))
-    start: Any = mp.start_processes  # type: ignore[attr-defined]  # torch lists no types for it
-    start(quality_worker.run, args=(4, str(tmp_path)), nprocs=4, start_method="spawn")
+    run_ranks(quality_worker.run, 4, 4, str(tmp_path))
     for name in quality_worker.RUNS:
         quality_worker.trainer_of(name, tmp_path, tmp_path / f"{name}-1", ALONE).run()
         spread, alone = steps_of(tmp_path / f"{name}-4"), steps_of(tmp_path / f"{name}-1")

@@ -15,7 +15,7 @@ from kraken_sim.program.ops import Collective, DType
 torch = pytest.importorskip("torch")
 
 import rivals_worker as worker  # noqa: E402
-import torch.multiprocessing as mp  # noqa: E402
+from ranks_support import run_ranks  # noqa: E402
 from test_validation_models import kinds_of  # noqa: E402
 from validation_worker import TINY  # noqa: E402
 
@@ -37,7 +37,7 @@ BY_NAME = pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASE
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, Any]]]:
     folder = tmp_path_factory.mktemp("rivals")
-    mp.start_processes(worker.run, args=(str(folder),), nprocs=worker.SIZE, start_method="spawn")  # type: ignore[attr-defined, no-untyped-call]  # torch lists no types for it
+    run_ranks(worker.run, worker.SIZE, str(folder))
     return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(worker.SIZE)]
 
 

@@ -21,8 +21,8 @@ from kraken_sim.program.ops import Attention, Collective, Copy, DType, Elementwi
 
 torch = pytest.importorskip("torch")
 
-import torch.multiprocessing as mp  # noqa: E402
 import validation_worker as worker  # noqa: E402
+from ranks_support import run_ranks  # noqa: E402
 
 from validation.model_grid import TWIN_SETS  # noqa: E402
 from validation.models import build_model  # noqa: E402
@@ -70,7 +70,7 @@ class Runs:
         if size not in self._outcomes:
             folder = self._folder / str(size)
             folder.mkdir()
-            mp.start_processes(worker.run, args=(size, str(folder)), nprocs=size, start_method="spawn")  # type: ignore[attr-defined, no-untyped-call]  # torch lists no types for it
+            run_ranks(worker.run, size, size, str(folder))
             texts = [(folder / f"rank{rank}.json").read_text() for rank in range(size)]
             self._outcomes[size] = [json.loads(text) for text in texts]
         return self._outcomes[size]

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
-from torch.nn.attention.bias import causal_lower_right
 
 from kraken_sim.models.counts import has_output_bias
 from kraken_sim.program.kernel_sets import RULES, KernelSet, Positions
@@ -180,8 +179,7 @@ class SelfAttention(nn.Module):
         grouped = self.num_heads != self.num_kv_heads
         q, k, v = (y.transpose(1, 2) for y in (q, k, v))
         causal, later = step.length > 1, step.start > 0
-        # Of tokens after others the last one sees all: the mask is aligned at its lower right.
-        mask = causal_lower_right(*(y.shape[2] for y in (q, k))) if causal and later else None
+        mask = _last_sees_all(q.shape[2], k.shape[2]) if causal and later else None
         context = nnf.scaled_dot_product_attention(q, k, v, mask, is_causal=causal and not later, enable_gqa=grouped)
         # Fused attention lays its output out as [B, T, h, e] when q comes so, hence no copy here.
         return context.transpose(1, 2).reshape(x.shape[0], self.num_heads * self.head_dim)
@@ -258,6 +256,14 @@ class SelfAttention(nn.Module):
         context, quantizer = self.context(x, step), quantizer_of(self.out)
         y: Tensor = self.out(context if quantizer is None else quantizer(context))
         return y
+
+
+def _last_sees_all(queries: int, keys: int) -> Tensor:
+    """The mask of tokens behind others, of which the last one sees all: it is aligned at the lower right."""
+    # Brings torch's compiler, which takes as long to import as the rest of torch.
+    from torch.nn.attention.bias import causal_lower_right
+
+    return causal_lower_right(queries, keys)
 
 
 def _for_rows(table: Tensor, step: Step) -> Tensor:
