@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -16,9 +17,7 @@ from kraken_sim.errors import InputError
 from kraken_sim.explore.selection import condition_of, selection_of
 from kraken_sim.predict.records import csv_text
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
+PASSES = Path(__file__).parent.parent / "validation" / "measurements" / "h200-sxm-x2-passes.jsonl"
 ROWS: list[dict[str, Any]] = [
     {"point": 0, "architecture.kind": "kraken", "latency_s": 0.3, "error": None, "exact": True},
     {"point": 1, "architecture.kind": "standard", "latency_s": 0.1, "error": None, "exact": False},
@@ -156,3 +155,36 @@ def test_answers_of_explore_are_chosen_in_table_and_csv_alike(
     drawn = [line for line in text.splitlines() if line.startswith("│")]
     assert len(drawn) == 2
     assert all(row["architecture"] in line for row, line in zip(rows, drawn, strict=True))
+
+
+CHOSEN = ["--where", "channels!=default", "--sort", "latency_s", "--top", "2"]
+
+
+def test_limits_of_channels_are_chosen_in_table_and_csv_alike(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "rows.csv"
+    question = ["--model", "125M", "--hardware", "h200-sxm-x2", "--context-length", "64"]
+    assert main(["explore", "channels", *question, *CHOSEN, "--csv", str(out)]) == 0
+    rows = read(out)
+    assert len(rows) == 2
+    assert all(row["channels"] != "default" for row in rows)
+    times = [float(row["latency_s"]) for row in rows]
+    assert times == sorted(times)
+    drawn = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
+    assert [(line[5], line[7]) for line in drawn] == [(row["context_length"], row["channels"]) for row in rows]
+
+
+def test_cases_with_measured_limits_are_chosen_in_table_and_csv_alike(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, passes = tmp_path / "rows.csv", tmp_path / "passes.jsonl"
+    first, *records = PASSES.read_text(encoding="utf-8").splitlines(keepends=True)
+    few = [line for line in records if '"1.3B"' in line and '"context_length":2048' not in line]
+    passes.write_text("".join([first, *few]), encoding="utf-8")
+    asked = ["explore", "channels", "--measured", str(passes), "--csv", str(out)]
+    assert main([*asked, "--where", "preset=1.3B", "--sort", "regret:desc", "--top", "1"]) == 0
+    (row,) = read(out)
+    drawn = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
+    assert [(line[1], line[3]) for line in drawn] == [(row["model.preset"], row["context_length"])]
+    assert float(row["advised_regret"]) >= 0.0

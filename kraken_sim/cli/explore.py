@@ -68,7 +68,7 @@ def _explore_channels(args: argparse.Namespace) -> None:
 
     chosen = selected(args)
     if args.measured is not None:
-        _explore_measured_channels(args)
+        _explore_measured_channels(args, chosen)
         return
     answers = [best_channels(scenario) for scenario in _scenarios(args, overlapping()[0])]
 
@@ -78,14 +78,17 @@ def _explore_channels(args: argparse.Namespace) -> None:
         return channels_page(answers)
 
     def report() -> RenderableType:
-        return channels_report(answers)
+        if chosen.is_whole:
+            return channels_report(answers)
+        return channels_report(answers, [chosen.of_records(answer.records) for answer in answers])
 
     write_outputs(args, lambda: [answer.as_dict() for answer in answers], report, page, lambda: _rows(answers, chosen))
 
 
-def _explore_measured_channels(args: argparse.Namespace) -> None:
+def _explore_measured_channels(args: argparse.Namespace, chosen: RowChoice) -> None:
     """The same for the passes of a measurement file, beside the measured best."""
     from kraken_sim.explore.channels_measured import compare_channels
+    from kraken_sim.predict.records import flat_row
     from kraken_sim.report.explore import measured_report
 
     _check_measured(args)
@@ -97,7 +100,11 @@ def _explore_measured_channels(args: argparse.Namespace) -> None:
 
         return measured_channels_page(result)
 
-    write_outputs(args, result.as_dict, lambda: measured_report(result), page, lambda: result.as_dict()["rows"])
+    cases = [flat_row(row) for row in result.as_dict()["rows"]]
+    rows = chosen.of_records(cases)
+    write_outputs(
+        args, result.as_dict, lambda: measured_report(result, rows), page, lambda: [cases[row] for row in rows]
+    )
 
 
 def _explore_degree(args: argparse.Namespace) -> None:

@@ -72,6 +72,7 @@ class ChannelComparison:
             "agrees": self.agrees,
             "regret": self.regret,
             "default_regret": self.default_regret,
+            "advised_regret": self.advised_regret,
         }
 
 
@@ -124,6 +125,7 @@ class ChannelValidation:
             "expected_agreeing": self.expected_agreeing,
             "mean_regret": self.mean_regret,
             "mean_default_regret": self.mean_default_regret,
+            "mean_advised_regret": self.mean_advised_regret,
             "mean_fixed_regret": self.mean_fixed_regret(),
             "warnings": list(self.warnings),
         }

@@ -94,9 +94,28 @@ def _advice(answer: ChannelAnswer) -> str:
     return f"NCCL_MAX_NCHANNELS={answer.best} gains {percent(answer.gain)}, {span_percent(answer.gain_interval)}."
 
 
-def channels_report(answers: Sequence[ChannelAnswer]) -> RenderableType:
-    """Latency by channels, the best, and how sure that is."""
-    return Group(channels_grid(answers).rich(), *channels_sentences(answers))
+def channels_report(answers: Sequence[ChannelAnswer], rows: Sequence[Sequence[int]] | None = None) -> RenderableType:
+    """Latency by channels, the best, and how sure that is.
+
+    Args:
+        answers: one a question.
+        rows: of each answer the limits to show, a row each, in order; default: all, a row an answer.
+    """
+    grid = channels_grid(answers) if rows is None else limits_grid(answers, rows)
+    return Group(grid.rich(), *channels_sentences(answers))
+
+
+def limits_grid(answers: Sequence[ChannelAnswer], rows: Sequence[Sequence[int]]) -> TextTable:
+    """Some limits of channels of each answer, a row a limit."""
+    cells = []
+    for answer, chosen in zip(answers, rows, strict=True):
+        head = [answer.scenario.hardware, model_name(answer.scenario), str(answer.scenario.context_length)]
+        names = list(answer.decision.latencies_s)
+        for name in (names[row] for row in chosen):
+            latency_s, chance = answer.decision.latencies_s[name], answer.decision.probability[name]
+            cells.append([*head, name, format_seconds(latency_s), percent(chance, 0)])
+    columns = ["machine", "model", "tokens", "most channels", "latency", "best: probability"]
+    return TextTable(CHANNELS_TITLE, columns, cells, num_left=3)
 
 
 def measured_grid(result: ChannelValidation) -> TextTable:
@@ -139,6 +158,6 @@ def measured_sentences(result: ChannelValidation) -> list[str]:
     return [*sentences, *(f"warning: {warning}" for warning in result.warnings)]
 
 
-def measured_report(result: ChannelValidation) -> RenderableType:
-    """Predicted and measured best side by side, and what following the prediction loses."""
-    return Group(measured_grid(result).rich(), *measured_sentences(result))
+def measured_report(result: ChannelValidation, rows: Sequence[int]) -> RenderableType:
+    """Predicted and measured best side by side for the cases of `rows`, and what following the prediction loses."""
+    return Group(measured_grid(result).with_rows(rows).rich(), *measured_sentences(result))

@@ -177,7 +177,8 @@ def answer_sentences(result: Procurement) -> list[str]:
     price = f"{best.cost_per_million_tokens:.3g} {result.request.currency} a million {priced_tokens(result)}"
     asked = "requests" if load.whole else "prompts"
     head = (
-        f"{result.request.name}: {bought(best)} ({option.num_devices} GPUs a replica) at {price} serve {served} with "
+        f"{result.request.name}: {bought(best)} ({option.num_devices} GPU{'s' if option.num_devices != 1 else ''} a "
+        f"replica) at {price} {'serve' if option.num_machines != 1 else 'serves'} {served} with "
         f"{limits} for {sla.percentile:g} % of the {asked}, waiting included ({sla.source})."
     )
     sentences = [head]
