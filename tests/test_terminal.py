@@ -46,6 +46,17 @@ def test_a_table_is_no_wider_than_its_terminal_and_cuts_nothing(width: int) -> N
         assert together.count(f"{row[0][-1]} saves a lot") == 4
 
 
+def test_a_part_of_a_table_leaves_out_rows_that_say_nothing_in_it() -> None:
+    columns = ["block", "constant", "what it is now", "on records that no fit saw"]
+    rows = [["gemm", "all", "", "5.2 %"], ["", "tile_s", "3.1 us -> 2.9 us", ""], ["", "and 2 more", "", ""],
+            ["power", "all", "", ""]]  # fmt: skip
+    text = drawn(TextTable("", columns, rows, num_left=2, groups=[0, 3]).rich(), 40)
+    assert text.count("tile_s") == text.count("and 2 more") == 1
+    assert text.count("gemm") == text.count("power") == 2
+    assert "5.2 %" in text
+    assert "3.1 us -> 2.9 us" in text
+
+
 def test_a_table_with_room_is_drawn_whole_in_a_frame() -> None:
     lines = drawn(TABLE.rich(), 240).splitlines()
     assert any("sync_point_3" in line and "67.02 us" in line and "3 saves a lot" in line for line in lines)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from kraken_sim.traces.comparison import TraceComparison
     from kraken_sim.traces.diff import DiffRow, StepDiff
 
-_KERNELS_SHOWN = 48
+_KERNELS_SHOWN = 72
 """Characters of the names of kernels in a table."""
 SLOWER = 1.005
 """Slowdown by load from which it is worth a sentence; below it is noise."""
@@ -91,24 +91,24 @@ def _rows(title: str, what: str, rows: Sequence[DiffRow]) -> TextTable:
     cells = [
         (
             row.name,
-            _cut(row.kernels),
             f"{row.num_ours}",
             f"{row.num_theirs}",
             _us(row.ours_s),
             _us(row.theirs_s),
             _us(row.difference_s, signed=True),
+            _cut(row.kernels),
         )
         for row in rows
     ]
-    columns = (what, "measured kernels", "predicted", "measured", "predicted us", "measured us", "difference")
-    return TextTable(title, columns, cells, 2)
+    columns = (what, "predicted", "measured", "predicted us", "measured us", "difference", "measured kernels")
+    return TextTable(title, columns, cells)
 
 
 def _with_gaps(table: TextTable, diff: StepDiff) -> TextTable:
     """The same with a last line for what no kernel took, so that the lines add up."""
     ours_s, theirs_s = diff.gaps_s
     cells = (_us(ours_s), _us(theirs_s), _us(theirs_s - ours_s, signed=True))
-    return table._replace(rows=[*table.rows, ("gaps", "", "", "", *cells)])
+    return table._replace(rows=[*table.rows, ("gaps", "", "", *cells, "")])
 
 
 def _ranks(comparison: TraceComparison) -> TextTable:

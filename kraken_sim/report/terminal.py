@@ -119,13 +119,18 @@ def _without_prose(table: TableText) -> tuple[TableText, list[RenderableType]]:
     prose: list[RenderableType] = []
     for index in (index for index, is_long in enumerate(long) if is_long):
         prose += [Text(), Text(table.columns[index], style="italic")]
-        prose += [_indented(f"{_label(table, row)}: {row[index]}") for row in table.rows if row[index]]
+        labelled = zip(_labels(table), table.rows, strict=True)
+        prose += [_indented(f"{label}: {row[index]}") for label, row in labelled if row[index]]
     return _picked(table, kept), prose
 
 
-def _label(table: TableText, row: Sequence[str]) -> str:
-    """What tells a row from others."""
-    return ", ".join(filter(None, row[: table.num_left]))
+def _labels(table: TableText) -> list[str]:
+    """What tells each row from others; a row that leaves its group's name out has it from the row above."""
+    labels, group = [], ""
+    for row in table.rows:
+        group = row[0] or group
+        labels.append(", ".join(filter(None, (group, *row[1 : table.num_left]))))
+    return labels
 
 
 def _indented(text: str) -> Padding:
@@ -147,7 +152,7 @@ def _picked(table: TableText, kept: Sequence[int]) -> TableText:
 
 def _turned(table: TableText) -> TableText:
     """Rows as columns; what tells them apart becomes the header."""
-    labels = [_label(table, row) for row in (table.columns, *table.rows)]
+    labels = [", ".join(table.columns[: table.num_left]), *_labels(table)]
     return table._replace(columns=labels, rows=_columns(table)[table.num_left :], num_left=1, total=False, groups=())
 
 
@@ -165,7 +170,20 @@ def _bands(table: TableText, room: int) -> list[TableText]:
             return []
         used += _GAP + least[index]
         bands[-1].append(index)
-    return [_picked(table, band) for band in bands]
+    silent = {number for number, row in enumerate(table.rows) if not any(row[table.num_left :])}
+    return [_telling(_picked(table, band), silent if band is bands[0] else frozenset()) for band in bands]
+
+
+def _telling(table: TableText, also: Collection[int]) -> TableText:
+    """The table without the rows that say nothing in it, but for those that begin a group and those of `also`."""
+    last = len(table.rows) - 1
+    kept = [
+        number
+        for number, row in enumerate(table.rows)
+        if any(row[table.num_left :]) or number in also or number in table.groups or (table.total and number == last)
+    ]
+    groups = [place for place, number in enumerate(kept) if number in table.groups]
+    return table._replace(rows=[table.rows[number] for number in kept], groups=groups)
 
 
 def _framed(table: TableText) -> Table:
@@ -201,7 +219,8 @@ def _filled(table: TableText, grid: Table, widths: Sequence[int] | None = None) 
 
 def _records(table: TableText) -> Iterator[RenderableType]:
     """A paragraph a row, where not even two columns fit beside each other."""
-    for row in table.rows:
-        yield Text(_label(table, row), style="bold")
+    for label, row in zip(_labels(table), table.rows, strict=True):
+        yield Text(label, style="bold")
         for column, cell in zip(table.columns[table.num_left :], row[table.num_left :], strict=True):
-            yield _indented(f"{column}: {cell}")
+            if cell:
+                yield _indented(f"{column}: {cell}")
