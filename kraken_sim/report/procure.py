@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 from rich.console import Group
 
+from kraken_sim.architectures.registry import BASELINE
 from kraken_sim.explore.procure.sla import TpotStatus
 from kraken_sim.explore.procure.whole import WholeOption
+from kraken_sim.explore.quality import quality_of
 from kraken_sim.report.explore import percent
 from kraken_sim.report.page import TextTable
 from kraken_sim.units import format_seconds, format_watts
@@ -147,7 +149,7 @@ def _what_ifs(result: Procurement) -> TextTable:
     currency = result.request.currency
     columns = ["candidate", *(outcome.name for outcome in (result.base, *result.what_ifs))]
     rows = []
-    for candidate in result.request.candidates:
+    for candidate in result.request.choices:
         cells = [candidate.name]
         for outcome in (result.base, *result.what_ifs):
             offer = outcome.offer_of(candidate.name)
@@ -215,6 +217,10 @@ def caveat_sentences(result: Procurement) -> list[str]:
         sentences.append(
             "Another architecture is another model of as many parameters, to be trained; quality is not judged."
         )
+    known = {service.prediction.resolved.kind: quality_of(service.prediction) for service in services}
+    if len(known) > 1:
+        words = "; ".join(f"{kind}: {quality}" for kind, quality in known.items() if kind != BASELINE)
+        sentences.append(f"What is known of quality beside {BASELINE}: {words}.")
     if any(what_if.bandwidth_factor is not None for what_if in result.request.what_if):
         sentences.append("Other links are priced like the machine's own.")
     dates = sorted({candidate.price.date for candidate in result.request.candidates})

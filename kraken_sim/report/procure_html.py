@@ -53,7 +53,7 @@ def _interval(offer: Offer, currency: str) -> str:
 def _why(result: Procurement) -> str:
     offers = result.base.offers
     if len(offers) == 1:
-        rivals = len(result.request.candidates) - 1
+        rivals = len(result.request.choices) - 1
         return f"None of the {rivals} others meets the SLA." if rivals else "There is no other candidate."
     best, second = offers[:2]
     more = percent(second.cost_per_million_tokens / best.cost_per_million_tokens - 1.0, 0)
@@ -66,7 +66,7 @@ def _why(result: Procurement) -> str:
 def cost_figure(result: Procurement) -> Any:
     """Cost by candidate with its interval, one colour a what-if."""
     figure = go.Figure()
-    names = [candidate.name for candidate in result.request.candidates]
+    names = [candidate.name for candidate in result.request.choices]
     for index, outcome in enumerate((result.base, *result.what_ifs)):
         _add_costs(figure, outcome, names, index)
     figure.update_layout(

@@ -21,6 +21,7 @@ from kraken_sim.units import Dimension
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from kraken_sim.architectures.architecture import ArchitectureFields
     from kraken_sim.scenario.model import ModelSpec
 
 
@@ -108,3 +109,9 @@ def absolute_hardware(hardware: str, folder: Path) -> str:
 def absolute_model(model: ModelSpec, folder: Path) -> ModelSpec:
     """The same for the path of a model's config."""
     return model if model.config is None else model.model_copy(update={"config": str(folder / model.config)})
+
+
+def absolute_architecture(architecture: ArchitectureFields, folder: Path) -> ArchitectureFields:
+    """The same for the path of a file that describes an architecture."""
+    path = getattr(architecture, "path", None)
+    return architecture if path is None else architecture.model_copy(update={"path": str(folder / path)})

@@ -15,7 +15,14 @@ from kraken_sim.profiles.placement import Placement
 from kraken_sim.program.formats import ActivationScheme, KVCacheDType, Quantization
 from kraken_sim.program.ops import ComputeDType, DType
 from kraken_sim.scenario.fields import CONTEXT_LIMIT
-from kraken_sim.scenario.request_file import Duration, RequestSource, absolute_hardware, absolute_model, read_request
+from kraken_sim.scenario.request_file import (
+    Duration,
+    RequestSource,
+    absolute_architecture,
+    absolute_hardware,
+    absolute_model,
+    read_request,
+)
 from kraken_sim.scenario.resolve import resolve_model
 from kraken_sim.scenario.spec import (
     ArchitectureSpec,
@@ -220,6 +227,7 @@ def _with_absolute_paths(request: ServeRequest, folder: Path) -> ServeRequest:
         update={
             "hardware": absolute_hardware(request.hardware, folder),
             "model": absolute_model(request.model, folder),
+            "architecture": absolute_architecture(request.architecture, folder),
             "traffic": traffic,
         }
     )

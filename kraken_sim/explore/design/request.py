@@ -25,6 +25,7 @@ from kraken_sim.scenario.request_file import (
     MemorySize,
     RequestSource,
     Source,
+    absolute_architecture,
     absolute_hardware,
     absolute_model,
     raise_if_any,
@@ -184,6 +185,7 @@ def _with_absolute_paths(request: DesignRequest, folder: Path) -> DesignRequest:
     changes = {
         "hardware": absolute_hardware(base.hardware, folder),
         "model": absolute_model(base.model, folder),
+        "architecture": absolute_architecture(base.architecture, folder),
     }
     if search.hardware is not None:
         machines = tuple(absolute_hardware(hardware, folder) for hardware in search.hardware)

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from kraken_sim.errors import InfeasibleError, InputError, Problem, check_is
 from kraken_sim.explore.degree import degrees
+from kraken_sim.explore.procure.choices import on_candidate
 from kraken_sim.explore.procure.economics import (
     cost_per_million_tokens,
     energy_kwh_per_million_tokens,
     ownership_cost_per_hour,
 )
 from kraken_sim.explore.procure.option import Option, build_option
-from kraken_sim.explore.procure.request import CandidateSpec, ProcureRequest, check_request, load_procure_request
+from kraken_sim.explore.procure.request import ProcureRequest, check_request, load_procure_request
 from kraken_sim.explore.procure.whole import SlaMissedError, WholeOption, build_whole
 from kraken_sim.predict.answer import Answer
 from kraken_sim.predict.kernel_choice import KERNELS_PATH
@@ -26,7 +27,8 @@ from kraken_sim.profiles.what_if import with_bandwidth_factor
 from kraken_sim.units import format_seconds
 
 if TYPE_CHECKING:
-    from kraken_sim.explore.procure.request import WhatIfSpec, WorkloadSpec
+    from kraken_sim.explore.procure.request import WhatIfSpec
+    from kraken_sim.explore.procure.specs import CandidateSpec, WorkloadSpec
     from kraken_sim.profiles.profile import HardwareProfile
     from kraken_sim.scenario.request_file import RequestSource
     from kraken_sim.serving.sla import Sla
@@ -135,6 +137,7 @@ class Offer:
             "fleet_w": self.fleet_w,
             "kwh_per_million_tokens": self.kwh_per_million_tokens,
             "headroom": option.headroom,
+            "architecture": ", ".join(dict.fromkeys(service.prediction.resolved.kind for service in option.services)),
             "services": [service.as_dict() for service in option.services],
             "pools": [
                 {
@@ -290,9 +293,9 @@ def _nearest_words(outcome: Outcome) -> str:
 
 def _outcome(request: ProcureRequest, what_if: WhatIfSpec | None) -> Outcome:
     sla = request.sla.resolve()
-    workloads = [_changed(workload, what_if) for workload in request.workloads]
     offers, rejected = [], []
-    for candidate in request.candidates:
+    for candidate in request.choices:
+        workloads = [_changed(on_candidate(workload, candidate), what_if) for workload in request.workloads]
         found, reasons = _offers(request, sla, workloads, candidate, what_if)
         if found:
             offers.append(min(found, key=lambda offer: (offer.cost_per_million_tokens, offer.option.num_devices)))

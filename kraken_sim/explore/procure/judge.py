@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from kraken_sim.explore.procure.request import WorkloadSpec
+    from kraken_sim.explore.procure.specs import WorkloadSpec
     from kraken_sim.serving.fleet import Served
     from kraken_sim.serving.service import ServiceSimulator
     from kraken_sim.serving.sla import Sla

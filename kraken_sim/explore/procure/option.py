@@ -15,6 +15,7 @@ from kraken_sim.architectures.registry import architecture
 from kraken_sim.errors import InfeasibleError, InputError
 from kraken_sim.explore.procure.queueing import ServiceClass, max_arrival_rate
 from kraken_sim.explore.procure.sla import TpotStatus, judge_tpot
+from kraken_sim.explore.quality import quality_of
 from kraken_sim.predict.energy import step_energy
 from kraken_sim.predict.pipeline import Predictor
 from kraken_sim.scenario.spec import Phase, Scenario
@@ -23,8 +24,9 @@ from kraken_sim.units import format_seconds
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from kraken_sim.explore.procure.request import LoadSpec, WorkloadSpec
+    from kraken_sim.explore.procure.request import LoadSpec
     from kraken_sim.explore.procure.sla import TpotVerdict
+    from kraken_sim.explore.procure.specs import WorkloadSpec
     from kraken_sim.predict.energy import StepEnergy
     from kraken_sim.predict.prediction import Prediction
     from kraken_sim.profiles.profile import HardwareProfile
@@ -48,6 +50,8 @@ class Service:
         interval = self.prediction.interval
         return {
             "workload": self.workload.name,
+            "architecture": self.prediction.resolved.kind,
+            "quality": quality_of(self.prediction),
             "ttft_alone_s": self.prediction.latency_s,
             "interval_s": [interval.low_s, interval.high_s],
             "tpot": self.tpot.as_dict(),

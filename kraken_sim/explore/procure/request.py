@@ -7,28 +7,25 @@ from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import Field, model_validator
 
-from kraken_sim.architectures.registry import BASELINE, architecture
 from kraken_sim.errors import InputError, Problem
 from kraken_sim.explore.degree import degrees
+from kraken_sim.explore.procure.choices import choices
+from kraken_sim.explore.procure.specs import CandidateSpec, ElectricitySpec, WorkloadSpec
 from kraken_sim.files.model import FileModel, Name, NotEmpty
 from kraken_sim.files.problems import fields_error
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.program.formats import KVCacheDType, Quantization
-from kraken_sim.program.ops import ComputeDType, DType
-from kraken_sim.scenario.fields import CONTEXT_LIMIT
 from kraken_sim.scenario.request_file import (
     Amount,
-    IsoDate,
     RequestSource,
-    Source,
-    Watts,
+    absolute_architecture,
     absolute_hardware,
     absolute_model,
     raise_if_any,
     read_request,
 )
 from kraken_sim.scenario.resolve import resolve_model
-from kraken_sim.scenario.spec import ArchitectureSpec, DeviceCount, ModelSpec, RuntimeSpec, Scenario
+from kraken_sim.scenario.spec import ArchitectureSpec, RuntimeSpec, Scenario
 from kraken_sim.serving.request import LinkBandwidth, SchedulerSpec
 from kraken_sim.serving.sla import SlaSpec
 from kraken_sim.serving.traffic import BurstSpec
@@ -42,15 +39,6 @@ if TYPE_CHECKING:
 
 SHARE_TOLERANCE = 1e-6
 """How far the shares of a mix may miss 1 by rounding."""
-
-ProfileName = Annotated[str, Field(strict=True, min_length=1, max_length=4096)]
-Tokens = Annotated[int, Field(strict=True, ge=1, le=CONTEXT_LIMIT)]
-
-
-def _standard() -> ArchitectureSpec:
-    standard: ArchitectureSpec = architecture(BASELINE).own()
-    return standard
-
 
 Rate = Annotated[float, Field(ge=1e-6, le=1e9)]
 """Requests a second: from one in twelve days to more than all of mankind asks; a limit of ours."""
@@ -106,73 +94,6 @@ class LoadSpec(FileModel):
         return self.rate_per_s * (1.0 + self.growth)
 
 
-class WorkloadSpec(FileModel):
-    """Prompts alike: a model, their length, their share of all prompts."""
-
-    name: Name = Field(examples=["chat"])
-    share: Annotated[float, Field(gt=0.0, le=1.0)] = Field(examples=[1.0])
-    model: ModelSpec = Field(examples=[{"preset": "13B"}])
-    architecture: ArchitectureSpec = Field(default_factory=_standard, examples=[{"kind": "standard"}])
-    prompt_tokens: Tokens = Field(examples=[512])
-    output_tokens: Tokens | None = Field(
-        default=None, description="Of one answer; counts where the load is requests_per_s.", examples=[256]
-    )
-    variation: Annotated[float, Field(ge=0.0, le=10.0)] = Field(
-        default=0.0, description="Spread of both lengths: standard deviation over the mean.", examples=[0.7]
-    )
-    dtype: ComputeDType = DType.FLOAT16
-    quantization: Quantization | None = Field(
-        default=None, description="Of the layers' GEMMs; fp8 inputs have a scale a token.", examples=["fp8"]
-    )
-    kv_cache_dtype: KVCacheDType = Field(
-        default=KVCacheDType.AUTO, description="What keys and values are cached in.", examples=["float8"]
-    )
-    runtime: RuntimeSpec = Field(default_factory=RuntimeSpec)
-
-
-class PriceSpec(FileModel):
-    """What a machine costs: rent an hour, or a purchase; always with where the number is from, and when."""
-
-    per_hour: Amount | None = Field(default=None, description="Rent of the whole machine an hour.", examples=[40.0])
-    purchase: Amount | None = Field(default=None, description="Price of the whole machine.", examples=[250_000])
-    lifetime_years: Annotated[float, Field(gt=0.0, le=50.0)] | None = Field(
-        default=None, description="Purchase: years it is spread over.", examples=[4]
-    )
-    source: Source = Field(examples=["quote 1234 of our supplier"])
-    date: IsoDate = Field(examples=["2026-01-31"])
-
-    @model_validator(mode="after")
-    def _rent_or_purchase(self) -> Self:
-        if (self.per_hour is None) == (self.purchase is None):
-            raise fields_error("give the rent per hour or the purchase price, one of the two", "per_hour")
-        if self.purchase is not None and self.lifetime_years is None:
-            raise fields_error("is required with a purchase price", "lifetime_years")
-        if self.purchase is None and self.lifetime_years is not None:
-            raise fields_error("goes with a purchase price, not with rent", "lifetime_years")
-        return self
-
-
-class ElectricitySpec(FileModel):
-    """Price of electricity, and how much the site adds to what its machines draw."""
-
-    per_kwh: Amount = Field(examples=[0.25])
-    pue: Annotated[float, Field(ge=1.0, le=5.0)] = Field(default=1.0, examples=[1.3])
-    source: Source = Field(examples=["our contract"])
-    date: IsoDate = Field(examples=["2026-01-31"])
-
-
-class CandidateSpec(FileModel):
-    """A machine that could be bought or rented."""
-
-    name: Name = Field(examples=["eight-h100"])
-    hardware: ProfileName = Field(description="A profile's name, or the path of one.", examples=["h100-sxm-x8"])
-    num_devices: Annotated[tuple[DeviceCount, ...], NotEmpty] | None = Field(
-        default=None, description="GPUs of a replica to try; default: powers of two.", examples=["[4, 8]"]
-    )
-    price: PriceSpec = Field(examples=[{"per_hour": 40.0, "source": "quote 1234", "date": "2026-01-31"}])
-    host_power: Watts = Field(default=0.0, description="What the machine draws beside its GPUs.", examples=['"1.5 kW"'])
-
-
 class WhatIfSpec(FileModel):
     """The same request with other links, another architecture or another runtime."""
 
@@ -211,6 +132,11 @@ class ProcureRequest(FileModel):
     candidates: Annotated[tuple[CandidateSpec, ...], NotEmpty] = Field(
         examples=[{"name": "eight-h100", "hardware": "h100-sxm-x8", "price": "{per_hour: 40, ...}"}]
     )
+    architectures: tuple[ArchitectureSpec, ...] = Field(
+        default=(),
+        description="Every candidate with each of these, instead of the workloads' own.",
+        examples=["[{kind: standard}, {kind: ladder}]"],
+    )
     electricity: ElectricitySpec | None = Field(
         default=None, examples=[{"per_kwh": 0.25, "source": "our contract", "date": "2026-01-31"}]
     )
@@ -218,6 +144,11 @@ class ProcureRequest(FileModel):
         default_factory=SchedulerSpec, description="Requests: how a replica batches.", examples=[{"max_num_seqs": 256}]
     )
     what_if: tuple[WhatIfSpec, ...] = ()
+
+    @property
+    def choices(self) -> tuple[CandidateSpec, ...]:
+        """What is chosen from: every candidate with each of the architectures."""
+        return choices(self.candidates, self.architectures)
 
 
 def load_procure_request(source: RequestSource | YamlDocument) -> ProcureRequest:
@@ -261,6 +192,7 @@ def purchase_problems(request: ProcureRequest) -> Iterator[Problem]:
     for index, what_if in enumerate(request.what_if):
         if what_if.disaggregated is not None and not request.load.whole:
             yield Problem(f"what_if.{index}.disaggregated", "goes with load.requests_per_s")
+    yield from _choice_problems(request)
     for index, candidate in enumerate(request.candidates):
         yield from _candidate_problems(candidate, f"candidates.{index}")
     bought = [f"candidates.{i}" for i, c in enumerate(request.candidates) if c.price.purchase is not None]
@@ -293,6 +225,22 @@ def _model_problems(workload: WorkloadSpec, path: str) -> Iterator[Problem]:
             yield Problem(f"{path}.{place}", problem.message, problem.value, problem.example, problem.suggestion)
 
 
+def _choice_problems(request: ProcureRequest) -> Iterator[Problem]:
+    """What architectures of a request have against each other, and against those of its what-ifs."""
+    if not request.architectures:
+        return
+    names = Counter(candidate.name for candidate in request.choices)
+    if any(number > 1 for number in names.values()):
+        kinds = [spec.kind for spec in request.architectures]
+        yield Problem("architectures", "the same one stands there twice", kinds, "[{kind: standard}, {kind: ladder}]")
+    for index, candidate in enumerate(request.candidates):
+        if candidate.architecture is not None:
+            yield Problem(f"candidates.{index}.architecture", "architectures has those of all candidates")
+    for index, what_if in enumerate(request.what_if):
+        if what_if.architecture is not None:
+            yield Problem(f"what_if.{index}.architecture", "architectures has it run beside the others already")
+
+
 def _candidate_problems(candidate: CandidateSpec, path: str) -> Iterator[Problem]:
     try:
         profile = load_profile(candidate.hardware)
@@ -309,11 +257,20 @@ def _candidate_problems(candidate: CandidateSpec, path: str) -> Iterator[Problem
 
 
 def _with_absolute_paths(request: ProcureRequest, folder: Path) -> ProcureRequest:
+    def architecture_of(spec: ArchitectureSpec | None) -> dict[str, ArchitectureSpec | None]:
+        return {"architecture": None if spec is None else absolute_architecture(spec, folder)}
+
     candidates = tuple(
-        candidate.model_copy(update={"hardware": absolute_hardware(candidate.hardware, folder)})
-        for candidate in request.candidates
+        item.model_copy(
+            update={"hardware": absolute_hardware(item.hardware, folder), **architecture_of(item.architecture)}
+        )
+        for item in request.candidates
     )
     workloads = tuple(
-        workload.model_copy(update={"model": absolute_model(workload.model, folder)}) for workload in request.workloads
+        item.model_copy(update={"model": absolute_model(item.model, folder), **architecture_of(item.architecture)})
+        for item in request.workloads
     )
-    return request.model_copy(update={"candidates": candidates, "workloads": workloads})
+    what_ifs = tuple(item.model_copy(update=architecture_of(item.architecture)) for item in request.what_if)
+    architectures = tuple(absolute_architecture(spec, folder) for spec in request.architectures)
+    changes = {"candidates": candidates, "workloads": workloads, "what_if": what_ifs, "architectures": architectures}
+    return request.model_copy(update=changes)

@@ -28,7 +28,8 @@ from kraken_sim.units import format_seconds
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kraken_sim.explore.procure.request import LoadSpec, WorkloadSpec
+    from kraken_sim.explore.procure.request import LoadSpec
+    from kraken_sim.explore.procure.specs import WorkloadSpec
     from kraken_sim.profiles.profile import HardwareProfile
     from kraken_sim.serving.request import SchedulerSpec
     from kraken_sim.serving.sla import Sla
