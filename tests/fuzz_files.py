@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 from fuzz_promise import check_json, check_time, check_words, kept
-from fuzz_trees import written
+from fuzz_trees import from_schema, written
 
 import kraken_sim
 from kraken_sim.explore.sweep.plan import load_plan
@@ -32,6 +32,8 @@ from kraken_sim.traces.device_trace import read_trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from hypothesis import strategies as st
 
 HERE: Final = Path(__file__).parent
 SMALL: Final = {"hardware": "h200-sxm-x2", "model": {"preset": "125M"}, "context_length": 128, "num_devices": 2}
@@ -136,7 +138,8 @@ def shipped(name: str) -> str:
 
 
 def tree(text: str) -> Any:
-    return yaml.safe_load(text.replace(": 2026-01-01", ': "2026-01-01"'))
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return yaml.load(text.replace(": 2026-01-01", ': "2026-01-01"'), loader)
 
 
 def one_candidate() -> dict[str, Any]:
@@ -370,3 +373,11 @@ def schema_of(kind: str) -> Mapping[str, Any] | None:
         case "datasheet":
             return datasheet_json_schema()
     return None
+
+
+@functools.cache
+def drawn_of(kind: str) -> st.SearchStrategy[Any]:
+    """Files of this kind by its schema."""
+    schema = schema_of(kind)
+    assert schema is not None
+    return from_schema(schema)

@@ -270,12 +270,26 @@ def plain(tree: Any) -> Any:
 
 def from_schema(schema: Mapping[str, Any]) -> st.SearchStrategy[Any]:
     """Data of the shape of a JSON schema, mostly of its examples where it has some; numbers stay near its limits."""
-    return _drawn(schema, schema.get("$defs", {}), 0)
+    return _drawn(schema, Defs(schema.get("$defs", {})), 0)
 
 
-def _drawn(schema: Mapping[str, Any], defs: Mapping[str, Any], depth: int) -> st.SearchStrategy[Any]:
+class Defs:
+    """The parts of a schema that it refers to by name, each made a strategy once for each depth that it is at."""
+
+    def __init__(self, schemas: Mapping[str, Any]) -> None:
+        self._schemas = schemas
+        self._made: dict[tuple[str, int], st.SearchStrategy[Any]] = {}
+
+    def at(self, name: str, depth: int) -> st.SearchStrategy[Any]:
+        """The strategy of a part, which may refer to itself."""
+        if (name, depth) not in self._made:
+            self._made[name, depth] = st.deferred(lambda: _drawn(self._schemas[name], self, depth))
+        return self._made[name, depth]
+
+
+def _drawn(schema: Mapping[str, Any], defs: Defs, depth: int) -> st.SearchStrategy[Any]:
     if "$ref" in schema:
-        return st.deferred(lambda: _drawn(defs[schema["$ref"].rpartition("/")[2]], defs, depth + 1))
+        return defs.at(schema["$ref"].rpartition("/")[2], depth + 1)
     if "examples" in schema and schema.get("type") != "object":
         return st.sampled_from(schema["examples"])
     if "const" in schema:
@@ -304,7 +318,7 @@ def _drawn(schema: Mapping[str, Any], defs: Mapping[str, Any], depth: int) -> st
     return st.sampled_from(TEXTS)
 
 
-def _object(schema: Mapping[str, Any], defs: Mapping[str, Any], depth: int) -> st.SearchStrategy[Any]:
+def _object(schema: Mapping[str, Any], defs: Defs, depth: int) -> st.SearchStrategy[Any]:
     known = {name: _drawn(one, defs, depth + 1) for name, one in schema.get("properties", {}).items()}
     required = {name: one for name, one in known.items() if name in schema.get("required", ())}
     optional = {name: one for name, one in known.items() if name not in required and depth < 6}

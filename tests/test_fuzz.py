@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import pytest
-import yaml
-from fuzz_files import READERS, TREES, ask, examples_of, measurement_lines, schema_of, tree
+from fuzz_files import READERS, TREES, ask, drawn_of, examples_of, measurement_lines, schema_of, tree
 from fuzz_promise import check_words
 from fuzz_settings import examples
-from fuzz_trees import RAW_YAML, from_schema, mutated, torn, written
+from fuzz_trees import RAW_YAML, mutated, torn, written
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,9 +21,7 @@ def test_a_right_file_is_answered(kind: str) -> None:
 @given(data=st.data())
 @examples(12)
 def test_a_file_drawn_from_its_schema_is_answered_or_explained(kind: str, data: st.DataObject) -> None:
-    schema = schema_of(kind)
-    assert schema is not None
-    ask(kind, written(data.draw(from_schema(schema))).encode())
+    ask(kind, written(data.draw(drawn_of(kind))).encode())
 
 
 @pytest.mark.parametrize("kind", TREES)
@@ -40,7 +37,7 @@ def test_a_file_with_mistakes_is_answered_or_explained(kind: str, data: st.DataO
 def test_a_measurement_with_mistakes_is_read_or_explained(data: st.DataObject) -> None:
     lines = measurement_lines()
     at = data.draw(st.integers(0, len(lines) - 1))
-    lines[at] = written(data.draw(mutated(yaml.safe_load(lines[at])))).replace("\n", " ")
+    lines[at] = written(data.draw(mutated(tree(lines[at])))).replace("\n", " ")
     ask("measurements", "\n".join(lines).encode())
 
 
