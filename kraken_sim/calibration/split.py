@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
+from functools import lru_cache
 from hashlib import blake2b
 from statistics import fmean
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from kraken_sim.calibration.errors import ClassError, class_errors
 
@@ -121,12 +122,19 @@ def _samples(groups: Mapping[str, list[Sample]], keys: Iterable[str]) -> list[Sa
 
 def shape_of(op: ComputeOp) -> Key:
     """What an op works on, whatever its form."""
-    values = ((item, getattr(op, item.name)) for item in fields(op) if item.name not in FORMS)
-    return (type(op).__name__, *(value for item, value in values if not _plain(item, value)))
+    shape: list[Any] = [type(op).__name__]
+    for name, plain in _told(type(op)):  # type: ignore[arg-type]  # mypy takes a class for what its instances are
+        value = getattr(op, name)
+        if plain is MISSING or value != plain:
+            shape.append(value)
+    return tuple(shape)
 
 
-def _plain(item: Field[object], value: object) -> bool:
-    return item.name in REFINEMENTS and value == item.default
+@lru_cache(maxsize=64)
+def _told(kind: type[Any]) -> tuple[tuple[str, object], ...]:
+    """The fields of a kind of op that tell its shape, each with the value that says nothing, or MISSING."""
+    own = (item for item in fields(kind) if item.name not in FORMS)
+    return tuple((item.name, item.default if item.name in REFINEMENTS else MISSING) for item in own)
 
 
 @dataclass(frozen=True, slots=True)

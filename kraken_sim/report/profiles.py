@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Mapping
+from functools import lru_cache
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from kraken_sim.hardware.interconnect import Interconnect
-    from kraken_sim.hardware.topology.graph import Link
+    from kraken_sim.hardware.topology.graph import Link, LinkKind
     from kraken_sim.hardware.topology.topology import Topology
     from kraken_sim.profiles.profile import HardwareProfile, Provenance
 
@@ -124,9 +125,15 @@ def _neighbours(topology: Topology, name: str) -> dict[str, list[str]]:
 
 
 def _link_text(link: Link) -> str:
-    kind = f"PCIe gen {link.pcie_gen}" if link.pcie_gen else str(link.kind)
-    count = f"{link.count} x " if link.count > 1 else ""
-    return f"{kind} {count}{format_bandwidth(link.bandwidth_bytes_per_s)}, {format_seconds(link.latency_s)}"
+    return _text_of(link.kind, link.pcie_gen, link.count, link.bandwidth_bytes_per_s, link.latency_s)
+
+
+@lru_cache(maxsize=256)
+def _text_of(kind: LinkKind, pcie_gen: int, count: int, bandwidth_bytes_per_s: float, latency_s: float) -> str:
+    """The text of all links that are alike: a large machine has thousands."""
+    name = f"PCIe gen {pcie_gen}" if pcie_gen else str(kind)
+    times = f"{count} x " if count > 1 else ""
+    return f"{name} {times}{format_bandwidth(bandwidth_bytes_per_s)}, {format_seconds(latency_s)}"
 
 
 def groups_table(profile: HardwareProfile) -> TextTable:
