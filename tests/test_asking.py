@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -215,10 +216,30 @@ def test_what_ships_is_listed_shown_copied_and_checked(
     assert "llama" in shown
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_lines_for_a_shell_name_the_command(capsys: pytest.CaptureFixture[str], shell: str) -> None:
-    assert main(["completion", shell]) == 0
-    assert "kraken-sim" in capsys.readouterr().out
+TYPED = "kraken-sim run --hardware h200-sxm-"
+SHELLS = {
+    "bash": ["--norc", "-c", f"""eval "$(kraken-sim completion bash)"; COMP_LINE="{TYPED}"; COMP_POINT={len(TYPED)}
+COMP_TYPE=9; _python_argcomplete kraken-sim; printf '%s\\n' "${{COMPREPLY[@]}}\""""],
+    "zsh": ["-f", "-c", f"""eval "$(kraken-sim completion zsh)"; _describe() {{ print -l ${{(P)2}} }}
+BUFFER="{TYPED}"; CURSOR={len(TYPED)}; words=({TYPED}); _python_argcomplete"""],
+    "fish": ["--no-config", "-c", f'kraken-sim completion fish | source; complete -C "{TYPED}"'],
+}  # fmt: skip
+"""By shell, what takes the lines it is given and completes `TYPED`, one word a line."""
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_shell_takes_its_lines_and_completes_names(tmp_path: Path, shell: str) -> None:
+    if (program := shutil.which(shell)) is None:
+        pytest.skip(f"needs {shell}")
+    command = tmp_path / "kraken-sim"
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m kraken_sim.cli "$@"\n', encoding="utf-8")
+    command.chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "HOME": str(tmp_path)}
+    said = subprocess.run(
+        [program, *SHELLS[shell]], env=environment, cwd=tmp_path, check=True, capture_output=True, text=True
+    )
+    assert sorted(said.stdout.replace(":", "").split()) == ["h200-sxm-x2", "h200-sxm-x8"]
+    assert said.stderr == ""
 
 
 def test_a_shell_is_told_what_may_follow(tmp_path: Path) -> None:

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 SHELLS: Final = ("bash", "zsh", "fish")
 
+LOAD_COMPDEF: Final = "(( ${+functions[compdef]} )) || { autoload -Uz compinit && compinit -i }\n"
+"""For zsh without a framework, which completes nothing before this."""
+
 
 def add_arguments(parser: Parser) -> None:
     """What may be given."""
@@ -28,4 +31,9 @@ def _completion(args: argparse.Namespace) -> None:
     """Prints the lines of one shell."""
     from argcomplete.shell_integration import shellcode
 
-    put(shellcode(["kraken-sim"], shell=args.shell))
+    text = shellcode(["kraken-sim"], shell=args.shell)
+    if args.shell == "zsh":
+        # Its first line is for files on the path of functions, and has to stay the first.
+        first, rest = text.split("\n", 1)
+        text = f"{first}\n{LOAD_COMPDEF}{rest}"
+    put(text)
