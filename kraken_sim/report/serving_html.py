@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,9 +51,9 @@ def _headline(answer: ServeAnswer) -> Headline:
 
 
 def _why(answer: ServeAnswer) -> str:
-    busiest = percent(max(answer.utilisations), 0)
-    most = f"{rate_text(answer.capacity_per_s)} requests a second"
-    load = f"the busiest replica computes {busiest} of the time, and {most} are the most that can be taken"
+    rate_per_s = answer.served.requests.rate_per_s
+    come = "all requests come at once" if math.isinf(rate_per_s) else f"{rate_text(rate_per_s)} requests a second come"
+    load = f"{come}, {rate_text(answer.capacity_per_s)} a second are the most that can be taken"
     if answer.sla is None or answer.kept is None:
         return f"{capital(load)}."
     verdict = "kept" if answer.keeps_sla else "missed"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Group
 from rich.text import Text
 
+from kraken_sim.report.explore import percent
 from kraken_sim.report.page import TextTable
 
 if TYPE_CHECKING:
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from kraken_sim.report.terminal import Fitted
     from kraken_sim.validate.passes import ErrorSummary, ValidationResult
 
+
+LAUNCH_WORDS: Final = {"graph": "CUDA graphs", "eager": "eager launches"}
+"""What sentences call the ways to launch."""
 
 SETS = ("launch", "kernels", "load", "phase")
 """Columns of the table by kernel set."""
@@ -34,12 +38,22 @@ def validation_report(result: ValidationResult) -> RenderableType:
     banner = [Text(f"{result.warnings[0]}\n", style="bold yellow")] if result.dry_run else []
     return Group(
         *banner,
+        *launch_sentences(result),
         _error_table("Errors by condition and architecture", ("launch", "condition", "architecture"), by_condition),
         *([] if len(by_kernels) < LEAST_SETS else [_error_table("Errors by kernel set and load", SETS, by_kernels)]),
         _error_table("Errors by size", ("launch", "model", "tokens"), by_size),
         _speedup_table(result),
         _notes(result),
     )
+
+
+def launch_sentences(result: ValidationResult) -> list[str]:
+    """How far off the passes of each launch are."""
+    return [
+        f"{LAUNCH_WORDS[launch]}: {errors.count} passes, mean error {percent(errors.mean)}, worst "
+        f"{percent(errors.worst)}, {percent(errors.inside, 0)} in their 90 % intervals."
+        for (launch, _), errors in _by_launch(result.summary(lambda c: (c.record.launch.value, ""))).items()
+    ]
 
 
 def _by_launch(groups: dict[Any, ErrorSummary]) -> dict[Any, ErrorSummary]:

@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 from kraken_sim.report.explore import percent
 from kraken_sim.report.figures import MUTED, PALETTE
 from kraken_sim.report.page import Headline, Page, Plot, Section
+from kraken_sim.report.validation import launch_sentences
 from kraken_sim.validate.passes import pass_names
 
 if TYPE_CHECKING:
@@ -26,7 +27,14 @@ def validation_page(result: ValidationResult) -> Page:
     sections = [Section("Time of a pass", [times]), Section("Kraken's speed-up over standard", [speedups])]
     note = f"{len(result.comparisons)} measured passes against the profile {result.hardware}"
     warnings = result.warnings[:1] if result.dry_run else []
-    return Page("Validation", "Predicted against measured", sections, _headline(result), [note], warnings)
+    return Page(
+        "Validation",
+        "Predicted against measured",
+        sections,
+        _headline(result),
+        [note, *launch_sentences(result)],
+        warnings,
+    )
 
 
 def _headline(result: ValidationResult) -> Headline:
