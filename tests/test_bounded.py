@@ -17,7 +17,7 @@ from kraken_sim.profiles.load import load_profile
 from kraken_sim.report import trace
 from kraken_sim.report.profiles import topology_tree
 from kraken_sim.report.render import render
-from kraken_sim.report.topology import topology_page
+from kraken_sim.report.topology_html import topology_page
 from kraken_sim.report.trace import write_traces
 
 if TYPE_CHECKING:

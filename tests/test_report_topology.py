@@ -12,7 +12,8 @@ from kraken_sim.cli import main
 from kraken_sim.hardware.topology.graph import LinkKind, NodeKind
 from kraken_sim.profiles.load import list_profiles, load_profile
 from kraken_sim.report.render import render
-from kraken_sim.report.topology import topology_figure, topology_page
+from kraken_sim.report.topology import topology_figure
+from kraken_sim.report.topology_html import topology_page
 from kraken_sim.report.topology_layout import layout
 
 if TYPE_CHECKING:

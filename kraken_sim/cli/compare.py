@@ -33,7 +33,7 @@ def add_arguments(parser: Parser) -> None:
 
 def _compare(args: argparse.Namespace) -> None:
     """Predicts a scenario as each architecture, with each kernel set."""
-    from kraken_sim.explore.architectures import side_by_side
+    from kraken_sim.explore.architectures import rivals_of
     from kraken_sim.predict.api import compare as predictions_of
     from kraken_sim.predict.api import kernel_set_named
     from kraken_sim.predict.host_bound import host_bound_data
@@ -43,9 +43,7 @@ def _compare(args: argparse.Namespace) -> None:
     named = () if args.architectures == "all" else architectures_named(args.architectures)
     scenario = asked_scenario(args)
     predictions = predictions_of(scenario, kernels=kernels, architectures=named)
-    rivals = [
-        rival for kernel_set in predictions.kernel_sets for rival in side_by_side(predictions.with_kernels(kernel_set))
-    ]
+    rivals = rivals_of(predictions)
 
     def report() -> RenderableType:
         from kraken_sim.report.comparison import comparison_report

@@ -55,7 +55,7 @@ def _show_profile(args: argparse.Namespace) -> None:
 
         print_report(profile_text(profile))
         return
-    from kraken_sim.report.topology import topology_page
+    from kraken_sim.report.topology_html import topology_page
 
     write_page(args, topology_page(profile))
     note(f"drawing: {args.html}")

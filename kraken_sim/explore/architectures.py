@@ -235,6 +235,11 @@ def best_architecture(
     return ArchitectureAnswer(predictions[0].scenario, tuple(rivals), predictions.impossible)
 
 
+def rivals_of(predictions: Predictions) -> list[Rival]:
+    """Predictions of any kernel sets, each against the first with its own."""
+    return [rival for kernels in predictions.kernel_sets for rival in side_by_side(predictions.with_kernels(kernels))]
+
+
 def side_by_side(predictions: Predictions) -> list[Rival]:
     """Predictions of one kernel set, each against the first."""
     base = predictions[0]

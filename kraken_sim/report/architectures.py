@@ -9,7 +9,7 @@ from rich.console import Group
 from kraken_sim.explore.architectures import reason
 from kraken_sim.report.explore import percent, question, span_percent
 from kraken_sim.report.page import TextTable
-from kraken_sim.report.text import interval_text, metric_of
+from kraken_sim.report.text import interval_text
 from kraken_sim.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ ARCHITECTURE_TITLE: Final = "Which architecture"
 
 def gains_table(rivals: Sequence[Rival], title: str) -> TextTable:
     """A row for each: latency, gain with its interval, at equal parameters, and the probability that it is fastest."""
-    columns = ["architecture", "parameters", "width", metric_of(rivals[0].prediction), "90 % interval", "speed-up"]
+    columns = ["architecture", "parameters", "width", rivals[0].prediction.metric, "90 % interval", "speed-up"]
     columns += ["speed-up, 90 % interval", "at equal parameters", "fastest: probability", "quality"]
     return TextTable(title, columns, [_gain_row(rival) for rival in rivals])
 

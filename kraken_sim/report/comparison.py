@@ -13,7 +13,7 @@ from kraken_sim.report.architectures import accounts_table, gains_table, reasons
 from kraken_sim.report.explore import percent, span_percent
 from kraken_sim.report.labels import prediction_labels
 from kraken_sim.report.page import TextTable
-from kraken_sim.report.text import SLOWER, breakdown_table, host_lines, interval_text, load_words, metric_of
+from kraken_sim.report.text import SLOWER, breakdown_table, host_lines, interval_text, load_words
 from kraken_sim.units import format_seconds
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def winner(rivals: Sequence[Rival]) -> str:
     if len({rival.prediction.scenario.runtime.kernels for rival in rivals}) > 1:
         text += f" with {scenario.runtime.kernels} kernels"
         of_all = "with them"
-    text += f", {metric_of(best.prediction)} {format_seconds(best.prediction.latency_s)}"
+    text += f", {best.prediction.metric} {format_seconds(best.prediction.latency_s)}"
     text += f" (90 % interval {interval_text(best.prediction)}), the fastest {of_all} with a probability of "
     text += percent(best.probability, 0)
     return text if best.prediction is best.base else f"{text}; against {best.base.resolved.kind} {reason(best)}"
@@ -90,7 +90,7 @@ def _sets_table(predictions: Predictions, rivals: Sequence[Rival]) -> TextTable:
     """Each against the standard architecture with its kernel set, and against itself with the first set."""
     sets = predictions.kernel_sets
     against = f"against {sets[0]}"
-    columns = ["architecture", "parameters", "width", metric_of(predictions[0]), "90 % interval"]
+    columns = ["architecture", "parameters", "width", predictions[0].metric, "90 % interval"]
     columns += ["speed-up", "speed-up, 90 % interval", against, f"90 %, {against}"]
     first = {rival.kind: rival.prediction for rival in reversed(rivals)}
     rows: list[list[str]] = []

@@ -8,6 +8,7 @@ from rich.console import Group
 from rich.text import Text
 
 from kraken_sim.report.page import TextTable
+from kraken_sim.report.text import SLOWER
 from kraken_sim.traces.comparison import SHOWN_NODES
 from kraken_sim.traces.diff import communication
 from kraken_sim.units import format_seconds
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
 _KERNELS_SHOWN = 72
 """Characters of the names of kernels in a table."""
-SLOWER = 1.005
-"""Slowdown by load from which it is worth a sentence; below it is noise."""
 
 
 def diff_trace_report(comparison: TraceComparison) -> RenderableType:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
-from kraken_sim.explore.architectures import Rival, reason, side_by_side
+from kraken_sim.explore.architectures import Rival, rivals_of
 from kraken_sim.explore.what_changes import BLOCK_WORDS, answer_changes
 from kraken_sim.predict.api import Predictions
 from kraken_sim.predict.explain import overlap_sentences
 from kraken_sim.predict.host_bound import host_bound
-from kraken_sim.report.architectures import accounts_table
+from kraken_sim.report.architectures import accounts_table, reasons
 from kraken_sim.report.architectures_html import gains_without_quality, quality_of_rivals
 from kraken_sim.report.figures import PART_NAMES
 from kraken_sim.report.gains_figure import gains_figure
@@ -95,7 +95,7 @@ def _rivals(predictions: Sequence[Prediction]) -> list[Rival]:
     if not isinstance(found, Predictions):
         found = Predictions()
         found.extend(predictions)
-    return [rival for kernels in found.kernel_sets for rival in side_by_side(found.with_kernels(kernels))]
+    return rivals_of(found)
 
 
 def _summary(prediction: Prediction, base: Prediction) -> str:
@@ -120,17 +120,13 @@ def _like_with_like(rivals: Sequence[Rival]) -> Iterator[Section]:
         title = f"with {kernels} kernels" if len(sets) > 1 else ""
         if len(chosen) > 1:
             blocks.append(Plot(gains_figure(chosen), f"Faster than {chosen[0].base.resolved.kind} {title}".strip()))
-        blocks += [gains_without_quality(chosen, title), Bullets([capital(f"{text}.") for text in _reasons(chosen)])]
+        blocks += [gains_without_quality(chosen, title), Bullets([capital(f"{text}.") for text in reasons(chosen)])]
         accounts = accounts_table(chosen)
         blocks.append(accounts)
     if len(sets) > 1:
         blocks.append(_against_first_set(rivals))
     blocks.append(quality_of_rivals(rivals))
     yield Section("Like with like", blocks)
-
-
-def _reasons(rivals: Sequence[Rival]) -> list[str]:
-    return [reason(rival) for rival in rivals if rival.prediction is not rival.base]
 
 
 def _against_first_set(rivals: Sequence[Rival]) -> TextTable:

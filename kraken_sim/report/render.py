@@ -15,7 +15,7 @@ from kraken_sim.files.ours import signature
 from kraken_sim.files.printable import printable
 from kraken_sim.report.figures import PALETTE, SYMBOLS, figure_json, script_json
 from kraken_sim.report.glossary import terms_in
-from kraken_sim.report.page import Command, Details, Explorer, Facts, Page, PageBlock, Plot, Section, TextTable
+from kraken_sim.report.page import Bullets, Command, Details, Explorer, Facts, Page, PageBlock, Plot, Section, TextTable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -144,13 +144,15 @@ def _texts(block: PageBlock) -> Iterator[str]:
             yield block.summary
         case Explorer():
             yield from block.columns
+        case TextTable():
+            yield from _cells(block)
+        case Bullets():
+            yield from block.items
         case Command():
             pass
-        case _:
-            yield from block.items if not isinstance(block, tuple) else _cells(block)
 
 
-def _cells(table: Any) -> Iterator[str]:
+def _cells(table: TextTable) -> Iterator[str]:
     yield table.title
     yield from table.columns
     for row in table.rows:

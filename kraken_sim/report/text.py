@@ -85,7 +85,7 @@ def headline(prediction: Prediction) -> Text:
     """One line with the latency and one with what was asked."""
     scenario, resolved = prediction.scenario, prediction.resolved
     text = Text()
-    text.append(f"{scenario.name}: {metric_of(prediction)} {format_seconds(prediction.latency_s)}", style="bold")
+    text.append(f"{scenario.name}: {prediction.metric} {format_seconds(prediction.latency_s)}", style="bold")
     text.append(f" ({100 * prediction.interval.level:.0f} % interval {interval_text(prediction)})\n")
     if isinstance(prediction, Generation):
         text.append(generation_line(prediction) + "\n")
@@ -107,11 +107,6 @@ def headline(prediction: Prediction) -> Text:
 def interval_text(prediction: Prediction) -> str:
     """Where the latency lies, by the interval of the prediction."""
     return f"{format_seconds(prediction.interval.low_s, 3)} to {format_seconds(prediction.interval.high_s, 3)}"
-
-
-def metric_of(prediction: Prediction) -> str:
-    """What the latency is called."""
-    return prediction.metric
 
 
 def generation_line(answer: Generation) -> str:
