@@ -119,6 +119,22 @@ def test_a_kernel_s_own_numbers_move_by_what_their_names_say() -> None:
         assert moved["ctas_per_sm"] == values["ctas_per_sm"]
 
 
+def test_a_card_without_ecc_moves_a_fifteenth_more_data_and_no_card_more_than_its_rate() -> None:
+    assert SOURCE.ecc_share == 0.0625
+    plain = replace(SOURCE, name="plain", ecc_share=0.0)
+    gemm = carry_over_gemm(PROFILE.gemm, SOURCE, plain)
+    assert gemm.hbm_efficiency == pytest.approx(PROFILE.gemm.hbm_efficiency * 16 / 15)
+    assert gemm.gemv_hbm_efficiency == pytest.approx(min(PROFILE.gemm.gemv_hbm_efficiency * 16 / 15, 1.0))
+    pointwise = carry_over_memory_bound(PROFILE.memory_bound, SOURCE, plain)
+    assert pointwise.hbm_efficiency == pytest.approx(min(PROFILE.memory_bound.hbm_efficiency * 16 / 15, 1.0))
+    full = replace(PROFILE.attention, hbm_efficiency=0.99)
+    moved = carry_over_attention(full, SOURCE, plain)
+    assert moved.hbm_efficiency == 1.0
+    for kernel, values in PROFILE.attention.decode.items():
+        assert moved.decode[kernel]["hbm_efficiency"] == pytest.approx(min(values["hbm_efficiency"] * 16 / 15, 1.0))
+    assert carry_over_gemm(gemm, plain, SOURCE).hbm_efficiency == pytest.approx(PROFILE.gemm.hbm_efficiency)
+
+
 def test_an_sm_s_feed_from_l2_is_the_same_bytes_a_second_at_any_clock() -> None:
     moved = carry_over_gemm(PROFILE.gemm, SOURCE, FASTER)
     assert moved.l2_bytes_per_clock * FASTER.boost_clock_hz == pytest.approx(

@@ -62,6 +62,10 @@ class Device:
     exponentials_per_clock: float = field(
         default=16.0, metadata=means("Exponentials that an SM takes a clock.", 1.0, 16.0, 4096.0, "a clock")
     )
+    ecc_share: float = field(
+        default=0.0625,
+        metadata=means("Share of the memory's traffic that ECC takes; 0: it is off.", 0.0, 0.0, 0.5, "share"),
+    )
 
     @property
     def unquantised_flops(self) -> float:

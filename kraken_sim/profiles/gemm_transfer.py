@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kraken_sim.costs.gemm_shapes import CLUSTER_CTAS, is_persistent
 from kraken_sim.profiles.held_rate import MAX_MMA_EFFICIENCY, held_share
+from kraken_sim.profiles.transfer import memory_share
 
 if TYPE_CHECKING:
     from kraken_sim.costs.gemm_constants import GemmConstants
@@ -39,6 +40,9 @@ _PLAIN_QUANTISATION = 0.9
 _OF_SMS = ("prologue_s", "tile_s", "bias_tile_s")
 """Times that an SM computes for; names of `GemmConstants`."""
 
+_OF_MEMORY = ("hbm_efficiency", "gemv_hbm_efficiency")
+"""Shares of the memory's rate; names of `GemmConstants`."""
+
 
 def carry_over_gemm(
     constants: GemmConstants, source: Device, target: Device, dtype: DType | None = None
@@ -57,6 +61,7 @@ def carry_over_gemm(
         dtype: the number format that is multiplied; None for the fastest of 16 bits and more.
     """
     clocks = source.boost_clock_hz / target.boost_clock_hz
+    memory = memory_share(source, target)
     multicast = _multicast(target) / _multicast(source)
     held = held_share(constants.mma_efficiency, source, target, dtype, short=True)
     of_long = held_share(constants.mma_efficiency * (1.0 - constants.throttle_depth), source, target, dtype)
@@ -65,6 +70,7 @@ def carry_over_gemm(
         "mma_efficiency": held,
         "throttle_depth": constants.throttle_depth if isclose(of_long, kept) else max(1.0 - of_long / held, 0.0),
         **{name: getattr(constants, name) * clocks for name in _OF_SMS},
+        **{name: min(getattr(constants, name) * memory, 1.0) for name in _OF_MEMORY},
         "l2_bytes_per_clock": constants.l2_bytes_per_clock * clocks * multicast,
         "split_bytes_per_clock": constants.split_bytes_per_clock * clocks,
     }

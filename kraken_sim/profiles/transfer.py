@@ -1,7 +1,8 @@
 """Constants of attention, memory-bound kernels, collectives and power for a GPU that nobody measured.
 
-Most constants are shares of what the datasheet says and stay. Times that an SM spends computing shrink with its
-clock, what one SM draws grows with it, and what all of L2 delivers grows with the SMs too.
+Most constants are shares of what the datasheet says and stay, those of memory but for the traffic of ECC. Times that an
+SM spends computing shrink with its clock, what one SM draws grows with it, and what all of L2 delivers grows with the
+SMs too.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def carry_over_attention(
         mma_efficiency: share of its peak that GEMMs of `source` hold, which tells its clock; None for the boost clock.
     """
     same = source.generation == target.generation
-    clocks = source.boost_clock_hz / target.boost_clock_hz
+    clocks, memory = source.boost_clock_hz / target.boost_clock_hz, memory_share(source, target)
     return replace(
         constants,
         prologue_s=constants.prologue_s * clocks,
@@ -58,6 +59,8 @@ def carry_over_attention(
         tile_s=constants.tile_s * clocks,
         l2_bytes_per_s=constants.l2_bytes_per_s * _l2_ratio(source, target),
         serving_l2_bytes_per_s=constants.serving_l2_bytes_per_s * _l2_ratio(source, target),
+        hbm_efficiency=min(constants.hbm_efficiency * memory, 1.0),
+        serving_hbm_efficiency=min(constants.serving_hbm_efficiency * memory, 1.0),
         persistent=constants.persistent if is_persistent(target.kernel_generation) else 0,
         prefill=_prefill(constants.prefill, source, target, mma_efficiency),
         decode={kernel: _moved(values, source, target) for kernel, values in constants.decode.items()},
@@ -108,11 +111,17 @@ def _like_kernels(source: Device, target: Device) -> bool:
     return len(kinds) == 1 or kinds <= _OF_MMA_SYNC
 
 
+def memory_share(source: Device, target: Device) -> float:
+    """How much more of its memory's rate data gets on `target` than on `source`, as ECC's bits move beside them."""
+    return (1.0 - target.ecc_share) / (1.0 - source.ecc_share)
+
+
 def carry_over_memory_bound(constants: MemoryBoundConstants, source: Device, target: Device) -> MemoryBoundConstants:
     """Constants of memory-bound kernels of `source` moved to `target`; shares of HBM and of L2's size stay."""
     return replace(
         constants,
         l2_bytes_per_s=constants.l2_bytes_per_s * _l2_ratio(source, target),
+        hbm_efficiency=min(constants.hbm_efficiency * memory_share(source, target), 1.0),
         kernels={kernel: _moved(values, source, target) for kernel, values in constants.kernels.items()},
     )
 
@@ -151,7 +160,10 @@ def _moved(values: Mapping[str, float], source: Device, target: Device) -> dict[
     clocks = source.boost_clock_hz / target.boost_clock_hz
     factors = dict.fromkeys(_L2_RATES, _l2_ratio(source, target)) | dict.fromkeys(_SM_RATES, 1.0 / clocks)
     factors |= dict.fromkeys(_OTHER_TIMES, 1.0)
-    return {name: value * factors.get(name, clocks if name.endswith("_s") else 1.0) for name, value in values.items()}
+    moved = {name: value * factors.get(name, clocks if name.endswith("_s") else 1.0) for name, value in values.items()}
+    if "hbm_efficiency" in moved:
+        moved["hbm_efficiency"] = min(moved["hbm_efficiency"] * memory_share(source, target), 1.0)
+    return moved
 
 
 def _l2_ratio(source: Device, target: Device) -> float:
