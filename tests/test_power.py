@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from kraken_sim import simulate
 from kraken_sim.calibration.power import ASSUMED, START, fit_power
 from kraken_sim.calibration.sustained import SETTLED_FROM_S, SustainedSample
+from kraken_sim.costs.gemm import gemm_cost
 from kraken_sim.costs.power import (
     Load,
     PowerConstants,
@@ -149,6 +150,22 @@ def test_a_busy_server_is_slower_than_a_lone_request_and_only_in_what_the_card_d
     assert cool < lone.latency_s < busy.latency_s
     assert DEVICE.boost_clock_hz >= lone.clock_hz > busy.clock_hz > 0.6 * DEVICE.boost_clock_hz
     assert lone.interval.low_s < lone.latency_s
+
+
+def test_what_the_limit_takes_from_a_long_kernel_is_not_taken_twice() -> None:
+    long = Gemm(16384, 8192, 8192, DType.BFLOAT16)
+    h100, a100 = load_profile("h100-sxm-x8"), load_profile("a100-sxm4-80gb-x8")
+    for profile, again in ((h100, False), (a100, True)):
+        assert profile.gemm.throttle_by_limit
+        alone_s = gemm_cost(long, profile.device, profile.gemm).busy_s
+        boost_s = gemm_cost(long, profile.device, replace(profile.gemm, throttle_depth=0.0)).busy_s
+        assert boost_s < 0.95 * alone_s
+        # of the A100 nobody measured what it draws, so its products keep what replays of them lost
+        assert (profile.power is None) is again
+        assert Pricing(profile).kernel(long).busy_s == (alone_s if again else boost_s)
+    burst = load_profile("h200-sxm-x2")
+    assert not burst.gemm.throttle_by_limit  # what its clock loses at once
+    assert Pricing(burst).kernel(long) == gemm_cost(long, burst.device, burst.gemm)
 
 
 def test_a_format_that_draws_less_runs_faster_under_load() -> None:

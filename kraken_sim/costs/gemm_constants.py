@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from kraken_sim.files.meaning import NUMBER, Meaning, Table, exactly, holds, means
@@ -106,9 +107,21 @@ class GemmConstants:
     serving_quantize_bytes_per_s: float = field(
         default=2e12, metadata=means("Rate at which they read and write x.", 1e9, 2e12, 1e17)
     )
+    throttle_by_limit: int = field(
+        default=0,
+        metadata=means(
+            "1: rows were replayed until the power limit acted, so throttle_depth is that limit's.", 0, 0, 1, "0 or 1"
+        ),
+    )
     bias_s: float = field(default=0.0, metadata=means("What a bias costs, which comes out of HBM.", 0.0, 0.5e-6, 1e-3))
     bias_tile_s: float = field(default=0.0, metadata=means("What adding it costs a tile.", 0.0, 0.2e-6, 1e-3))
     float16_rate: float = field(
         default=1.0,
         metadata=means("Rate of tensor cores in float16 over bfloat16's.", 0.5, 0.96, 1.5, "ratio"),
     )
+
+
+@lru_cache(maxsize=64)
+def without_limit(c: GemmConstants) -> GemmConstants:
+    """The same on a card whose power limit does not act; what a kernel loses at once stays."""
+    return replace(c, throttle_depth=0.0) if c.throttle_by_limit else c

@@ -14,6 +14,7 @@ from kraken_sim.costs.collectives.norm_fusion import norm_all_reduce_cost
 from kraken_sim.costs.collectives.policy import CollectivePolicy, Transport
 from kraken_sim.costs.collectives.selection import policy_for, takes_arrays
 from kraken_sim.costs.gemm import gemm_cost
+from kraken_sim.costs.gemm_constants import without_limit
 from kraken_sim.costs.links.sharing import interconnect_of
 from kraken_sim.costs.links.side_by_side import SideBySide
 from kraken_sim.costs.memory_bound import memory_bound_cost
@@ -93,7 +94,10 @@ class Pricing:
     def _kernel(self, op: ComputeOp) -> KernelCost:
         profile = self.profile
         if isinstance(op, Gemm):
-            block, cost = "gemm", gemm_cost(op, profile.device, profile.gemm_of(op.quantization, by_row=op.by_row)[1])
+            constants = profile.gemm_of(op.quantization, by_row=op.by_row)[1]
+            # What the limit costs follows from the whole step's power, where that is known.
+            of_step = constants if profile.power is None else without_limit(constants)
+            block, cost = "gemm", gemm_cost(op, profile.device, of_step)
         elif isinstance(op, Attention):
             block, cost = "attention", attention_cost(op, profile.device, profile.attention_of(op)[1])
         else:
