@@ -24,8 +24,10 @@ from kraken_sim.costs.gemm_model import (
     split_cost_s,
 )
 from kraken_sim.costs.gemm_shapes import MAX_SPLIT, MIN_K_PER_SPLIT, Tile, persistent_grid
+from kraken_sim.profiles.load import load_profile
+from kraken_sim.program.formats import Quantization
 from kraken_sim.program.many import POINT
-from kraken_sim.program.ops import Gemm
+from kraken_sim.program.ops import DType, Gemm
 
 if TYPE_CHECKING:
     from kraken_sim.hardware.device import Device
@@ -76,15 +78,24 @@ class TestSplit:
 
     @given(st.integers(1, 400), st.integers(1, 60_000))
     def test_every_part_keeps_its_least_k_and_all_fit_one_wave(self, tiles: int, k: int) -> None:
-        split = max_split(demand(128, 256, k), REFERENCE_TILE, tiles, SMS, POINT)
+        split = max_split(demand(128, 256, k), REFERENCE_TILE, tiles, SMS, CONSTANTS, POINT)
         assert 1 <= split <= MAX_SPLIT
         if split > 1:
             assert k // split >= MIN_K_PER_SPLIT
             assert tiles * split <= SMS
 
     def test_one_tile_and_a_long_k_split_as_often_as_is_allowed(self) -> None:
-        assert max_split(demand(128, 256, 10**6), REFERENCE_TILE, 1, SMS, POINT) == MAX_SPLIT
-        assert max_split(demand(128, 256, 5 * MIN_K_PER_SPLIT), REFERENCE_TILE, 1, SMS, POINT) == 5
+        assert max_split(demand(128, 256, 10**6), REFERENCE_TILE, 1, SMS, CONSTANTS, POINT) == MAX_SPLIT
+        assert max_split(demand(128, 256, 5 * MIN_K_PER_SPLIT), REFERENCE_TILE, 1, SMS, CONSTANTS, POINT) == 5
+
+    def test_a_library_that_never_splits_takes_time_in_proportion_to_k(self) -> None:
+        whole = replace(CONSTANTS, most_split=1)
+        assert max_split(demand(128, 256, 10**6), REFERENCE_TILE, 1, SMS, whole, POINT) == 1
+        b200 = load_profile("b200-sxm-x8")
+        assert b200.gemm_nvfp4 is not None
+        ops = [Gemm(8, 1024, k, DType.BFLOAT16, quantization=Quantization.NVFP4) for k in (16_384, 65_536)]
+        short_s, long_s = (gemm_cost(op, b200.device, b200.gemm_nvfp4).busy_s for op in ops)
+        assert long_s / short_s > 3.0, "published: 37 and 128 us"
 
     def test_partial_sums_are_in_single_precision(self) -> None:
         d = demand(512, 1024, 4096)

@@ -131,7 +131,7 @@ def _busy_and_roofline_s(t: Batch, device: Device, c: GemmConstants) -> tuple[Fl
         tiles, k_s = output_tiles(demand, tile), per_k_s(demand, tile, offered, ARRAYS)
         compute = compute_s(demand, tile, tiles, 1, k_s, offered, c, ARRAYS)
         best = np.minimum(best, busy_s(compute, offered.memory_s, c, ARRAYS))
-        largest = max_split(demand, tile, tiles, device.num_sms, ARRAYS)
+        largest = max_split(demand, tile, tiles, device.num_sms, c, ARRAYS)
         some = np.flatnonzero((largest > 1) & chooses)
         if len(some):
             split_s = _best_split_s(_at(demand, some), tile, k_s[some], largest[some], _at(offered, some), c)

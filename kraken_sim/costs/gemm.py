@@ -153,7 +153,7 @@ def _best_choice(d: Demand, device: Device, r: Rates, c: GemmConstants) -> _Choi
         if vector_s < best.busy_s:
             best = _Choice(vector_s, d.k * c.gemv_k_element_s, c.gemv_launch_s, None, 1)
     for tile, count, k_s in zip(tiles, counts, rates_per_k, strict=True):
-        largest = max_split(d, tile, count, r.num_sms, POINT)
+        largest = max_split(d, tile, count, r.num_sms, c, POINT)
         for split in {largest, largest // 2} - {0, 1}:
             extra_s = split_cost_s(d, split, r, c)
             if c.launch_s + r.memory_s + extra_s >= best.busy_s:
@@ -202,7 +202,7 @@ def _best_split(
 
     The tile is its number; no kernel is faster than its launch, its memory traffic and its partial sums.
     """
-    largest = max_split(d, tile, counts, r.num_sms, POINTS)
+    largest = max_split(d, tile, counts, r.num_sms, c, POINTS)
     splits = np.stack((largest, largest // 2), axis=1)
     extra_s = split_cost_s(d, splits, r, c)
     rows, halves, columns = np.nonzero((splits > 1) & (c.launch_s + r.memory_s + extra_s < below_s))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
+from kraken_sim.costs.gemm_shapes import MAX_SPLIT
 from kraken_sim.files.meaning import NUMBER, Meaning, Table, exactly, holds, means
 
 if TYPE_CHECKING:
@@ -106,6 +107,10 @@ class GemmConstants:
     )
     serving_quantize_bytes_per_s: float = field(
         default=2e12, metadata=means("Rate at which they read and write x.", 1e9, 2e12, 1e17)
+    )
+    most_split: int = field(
+        default=MAX_SPLIT,
+        metadata=means("Most parts that the library splits k into; 1: it never does.", 1, 16, 64, "parts"),
     )
     throttle_by_limit: int = field(
         default=0,

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from kraken_sim.costs.gemm_shapes import MAX_SPLIT, MIN_K_PER_SPLIT
+from kraken_sim.costs.gemm_shapes import MIN_K_PER_SPLIT
 
 if TYPE_CHECKING:
     from kraken_sim.costs.gemm_constants import GemmConstants
@@ -111,10 +111,10 @@ def output_tiles(d: Demand, tile: Tile) -> Number:
     return -(-d.m // tile.rows) * -(-d.n // tile.cols)
 
 
-def max_split(d: Demand, tile: Tile, tiles: Number, num_sms: int, maths: Maths) -> Number:
+def max_split(d: Demand, tile: Tile, tiles: Number, num_sms: int, c: GemmConstants, maths: Maths) -> Number:
     """The largest split of k that still fits one wave and leaves every CTA enough of k."""
     split = maths.minimum(num_sms * tile.ctas_per_sm // tiles, d.k // MIN_K_PER_SPLIT)
-    return maths.maximum(1, maths.minimum(split, MAX_SPLIT))
+    return maths.maximum(1, maths.minimum(split, c.most_split))
 
 
 def per_k_s(d: Demand, tile: Tile, r: Rates, maths: Maths) -> Number:
