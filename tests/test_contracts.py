@@ -65,7 +65,9 @@ OPTIONS = {
     ),
     "explore": ["QUESTION"],
     "explore channels": sorted(["--measured", *OUTPUTS, *ROWS, *QUESTION]),
-    "explore design": sorted([*OUTPUTS, *ROWS, "--max-evaluations", "--set", "REQUEST"]),
+    "explore design": sorted(
+        [*OUTPUTS, *ROWS, "--cluster", "--jobs", "--max-evaluations", "--out", "--set", "REQUEST"]
+    ),
     "explore architecture": sorted(["--architectures", *OUTPUTS, *ROWS, *QUESTION]),
     "explore degree": sorted(["--architectures", *OUTPUTS, *ROWS, *QUESTION]),
     "explore interconnect": sorted(["--worth", *OUTPUTS, *ROWS, *QUESTION]),

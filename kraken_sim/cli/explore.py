@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kraken_sim.cli.inputs import architectures_named, measurement_file
+from kraken_sim.cli.inputs import architectures_named, check_processes, measurement_file
 from kraken_sim.cli.output import write_outputs
-from kraken_sim.cli.parser import Parser, add_architectures, add_outputs, add_selection
+from kraken_sim.cli.parser import Parser, add_architectures, add_outputs, add_selection, add_workers
+from kraken_sim.cli.progress import progress_of
 from kraken_sim.cli.question import asked_request, asked_scenarios, selected
 from kraken_sim.cli.settings import SETTINGS, add_question, add_request
 from kraken_sim.errors import InputError, Problem
@@ -47,6 +48,8 @@ def add_arguments(parser: Parser) -> None:
     design = verbs.add_parser("design", help="the best shapes, wirings and channels for a parameter budget")
     add_request(design, "base, search, constraints, objectives")
     design.add_argument("--max-evaluations", metavar="N", type=int, help="try no more designs than this one by one")
+    kept = "write the designs evaluated as Parquet; an unfinished search of that name is gone on with"
+    add_workers(design, kept, "1")
     add_outputs(design)
     add_selection(design)
     for verb in (channels, degree, wirings, interconnect):
@@ -172,18 +175,23 @@ def _explore_interconnect(args: argparse.Namespace) -> None:
 def _explore_design(args: argparse.Namespace) -> None:
     """The best designs of a request."""
     from kraken_sim.explore.design.request import load_design_request
-    from kraken_sim.explore.design.search import search_designs
+    from kraken_sim.explore.design.search import search_to_file
     from kraken_sim.report.design import design_report
 
     chosen = selected(args)
+    check_processes(args)
     request = load_design_request(asked_request(args))
     if args.max_evaluations is not None:
         if args.max_evaluations < 1:
             raise InputError.single("--max-evaluations", "must be at least 1", args.max_evaluations, "2000")
         request = request.model_copy(update={"max_evaluations": args.max_evaluations})
-    result = search_designs(request, _progress if sys.stderr.isatty() else None)
-    if sys.stderr.isatty():
-        sys.stderr.write("\r\x1b[K")
+    out, jobs = None if args.out is None else Path(args.out), 1 if args.jobs is None else args.jobs
+    with progress_of("designs", quiet=args.quiet) as show:
+
+        def progress(done: int, total: int) -> None:
+            show(done, total, 0)
+
+        result = search_to_file(request, out, jobs=jobs, cluster=args.cluster, progress=progress, force=args.force)
 
     def page() -> Page:
         from kraken_sim.report.design_html import design_page
@@ -215,13 +223,6 @@ def _rows(answers: Sequence[Answer], chosen: RowChoice) -> Iterator[dict[str, An
         }
         for row in chosen.of_records(records):
             yield asked | records[row]
-
-
-def _progress(count: int) -> None:
-    """One line that counts designs, on a terminal."""
-    if count % 50 == 0:
-        sys.stderr.write(f"\r{count} designs")
-        sys.stderr.flush()
 
 
 def _scenarios(args: argparse.Namespace, kind: str) -> list[Scenario]:

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kraken_sim.cli.output import note
+from kraken_sim.errors import InputError
 from kraken_sim.files.shipped import shipped_path as shipped_path
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Iterator
 
     from kraken_sim.measurements.schema import MeasurementFile
@@ -59,3 +61,13 @@ def architectures_named(names: str | None) -> tuple[str, ...]:
     if names is None:
         return ()
     return kinds() if names == "all" else kinds_named([name.strip() for name in names.split(",")], "--architectures")
+
+
+def check_processes(args: argparse.Namespace) -> None:
+    """Refuse a number of processes that is none.
+
+    Raises:
+        InputError: as said.
+    """
+    if args.jobs is not None and args.jobs < 1:
+        raise InputError.single("--jobs", "must be at least 1", args.jobs)

@@ -73,6 +73,13 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top", metavar="N", type=int, help="the first N rows")
 
 
+def add_workers(parser: argparse.ArgumentParser, kept: str, jobs: str) -> None:
+    """`--out`, `--jobs` and `--cluster`, for what has many points; `kept` says what is in the file."""
+    parser.add_argument("--out", metavar="FILE", help=kept)
+    parser.add_argument("--jobs", metavar="N", type=int, help=f"processes (default: {jobs})")
+    parser.add_argument("--cluster", metavar="URL", help="run on dask://host:port or ray://host:port instead")
+
+
 def add_architectures(parser: argparse.ArgumentParser) -> None:
     """The architectures to compare."""
     parser.add_argument(

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kraken_sim.cli.inputs import check_processes
 from kraken_sim.cli.output import check_rows_file, print_report, say_written, write_csv, write_page
-from kraken_sim.cli.parser import add_force, add_plotly, add_quiet, add_selection
-from kraken_sim.cli.progress import ProgressLines
+from kraken_sim.cli.parser import add_force, add_plotly, add_quiet, add_selection, add_workers
+from kraken_sim.cli.progress import progress_of
 from kraken_sim.cli.question import STDIN, asked_document, selected
 from kraken_sim.cli.settings import SETTINGS, add_question
-from kraken_sim.errors import InputError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterator
 
     from kraken_sim.cli.parser import Parser
 
@@ -32,9 +29,7 @@ def add_arguments(parser: Parser) -> None:
         "Parquet file, an unfinished one is gone on with (default: the scenario's file name, .parquet); of a name in "
     )
     kept += ".csv the rows are written there, beside the Parquet file"
-    parser.add_argument("--out", metavar="FILE", help=kept)
-    parser.add_argument("--jobs", metavar="N", type=int, help="processes (default: as many as cores)")
-    parser.add_argument("--cluster", metavar="URL", help="run on dask://host:port or ray://host:port instead")
+    add_workers(parser, kept, "as many as cores")
     parser.add_argument("--yes", action="store_true", help="run however many points there are")
     parser.add_argument("--csv", metavar="FILE", help="write its rows as CSV too; - for standard output")
     parser.add_argument("--html", metavar="FILE", help="write a page to filter, draw, map and sort the points")
@@ -54,8 +49,7 @@ def _sweep(args: argparse.Namespace) -> None:
     from kraken_sim.explore.sweep.table import csv_of, header_of
     from kraken_sim.report.sweep import sweep_report
 
-    if args.jobs is not None and args.jobs < 1:
-        raise InputError.single("--jobs", "must be at least 1", args.jobs)
+    check_processes(args)
     document = asked_document(args)
     plan = load_plan(document)
     stem = plan.name if args.scenario in (None, STDIN) else Path(document.source).stem
@@ -69,7 +63,11 @@ def _sweep(args: argparse.Namespace) -> None:
     check(plan, yes=args.yes)
     check_rows_file(args, header_of(columns))
     began = time.monotonic()
-    with _progress(plan.num_points, quiet=args.quiet) as progress:
+    with progress_of("points", quiet=args.quiet, last=True) as show:
+
+        def progress(done: int, found: int) -> None:
+            show(done, plan.num_points, found)
+
         done = run_to_file(plan, out, jobs=args.jobs, cluster=args.cluster, progress=progress, force=args.force)
     if not args.quiet and args.csv != "-":
         print_report(sweep_report(plan, done, out, time.monotonic() - began, chosen))
@@ -80,28 +78,3 @@ def _sweep(args: argparse.Namespace) -> None:
 
         write_page(args, sweep_page(plan, out))
         say_written(args, "report", args.html)
-
-
-@contextlib.contextmanager
-def _progress(total: int, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """What to call with the points done so far and those done before: a bar, a line now and then, or nothing."""
-    if quiet:
-        yield lambda done, found: None  # noqa: ARG005
-        return
-    if not sys.stderr.isatty():
-        lines = ProgressLines("points", last=True)
-        yield lambda done, found: lines(done, total, found)
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
-    began = time.monotonic()
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("points", total=total, rate="")
-
-        def show(done: int, found: int) -> None:
-            rate = (done - found) / max(1e-9, time.monotonic() - began)
-            bar.update(task, completed=done, rate=f"{rate:,.0f} points/s")
-
-        yield show

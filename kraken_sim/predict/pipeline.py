@@ -107,12 +107,9 @@ class Predictor:
         Raises:
             InputError, InfeasibleError: see `prepare`.
         """
-        if exact:
-            return self._answer(scenario, exact=True, fits=fits)
-        return self._answers.get((scenario, fits), lambda: self._answer(scenario, fits=fits))
-
-    def _answer(self, scenario: Scenario, *, exact: bool = False, fits: bool = True) -> Prediction:
-        return answered(self.prepare(scenario, fits=fits), exact=exact)
+        if exact or is_many(scenario.context_length):  # large, or not to be looked up
+            return answered(self.prepare(scenario, fits=fits), exact=exact)
+        return self._answers.get((scenario, fits), lambda: answered(self.prepare(scenario, fits=fits)))
 
     def predict_many(self, scenarios: Sequence[Scenario]) -> ManyAnswers:
         """The answers to many scenarios as rows, each with the picoseconds that `predict` gives it.
@@ -120,7 +117,7 @@ class Predictor:
         Those that share a program's structure are priced and summed up together as arrays; only windows of overlap are
         simulated one by one. What is wrong with a scenario is its answer.
         """
-        return answers_of(self._answer, scenarios)
+        return answers_of(self.predict, scenarios)
 
     def prepare(self, scenario: Scenario, *, fits: bool = True, shapes: ResolvedModel | None = None) -> Prepared:
         """The only way from a scenario to a placed machine, a priced program and what the engine runs it on.

@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from kraken_sim.errors import InputError
-from kraken_sim.explore.design.bounds import bounds_of, roofline_s
+from kraken_sim.explore.design.batches import batches_of
+from kraken_sim.explore.design.bounds import TOGETHER, answer_bounds, bounds_in, roofline_s
 from kraken_sim.explore.design.pareto import beaten, front_of_many
 from kraken_sim.explore.design.request import MAXIMISED, Objective, base_config, budget_of
 from kraken_sim.explore.design.space import candidates
 from kraken_sim.explore.procure.economics import cost_per_million_tokens
 from kraken_sim.models.counts import parameter_count
-from kraken_sim.predict.pipeline import Predictor
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.scenario.spec import Phase
 from kraken_sim.units import format_bytes, format_seconds
@@ -28,6 +27,7 @@ from kraken_sim.units import format_bytes, format_seconds
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from kraken_sim.explore.design.batches import Batches
     from kraken_sim.explore.design.bounds import Bounds
     from kraken_sim.explore.design.request import DesignRequest
     from kraken_sim.explore.design.shape import Design
@@ -41,6 +41,9 @@ FIRST_ROUND: Final = 4_000
 
 AT_ONCE: Final = 200
 """Designs that are simulated before what they beat is dropped; a choice of ours."""
+
+SIMULATED_TOGETHER: Final = 50
+"""Designs that one process simulates at once; a choice of ours."""
 
 NEXT_BEST: Final = 6
 """Designs by the first objective that are simulated beside the front, to be compared with its best."""
@@ -74,11 +77,13 @@ class BoundedSearch:
 
     request: DesignRequest
     reject: Reject
-    progress: Callable[[int], None] | None = None
+    progress: Callable[[int, int], None] | None = None
+    """Called with the designs judged so far and all that keep the constraints on shape."""
+    ask: Batches | None = None
+    """Who answers; default: this process."""
     num_designs: int = 0
     num_simulated: int = 0
     """Of those beside which something runs; the others' bounds are their answers."""
-    _predictor: Predictor = field(default_factory=Predictor)
     _parts: list[_Part] = field(default_factory=list)
     _front: Sizes = None
     _front_ranks: Sizes = None
@@ -86,6 +91,11 @@ class BoundedSearch:
 
     def run(self) -> None:
         """Search until nothing is left that could be on the front."""
+        if self.ask is None:
+            with batches_of(self.request) as here:
+                self.ask = here
+                self.run()
+            return
         self._parts = [part for found in candidates(self.request) if (part := self._shaped(found)) is not None]
         num_objectives = len(self.request.objectives)
         self._front, self._front_ranks = np.empty((0, num_objectives)), np.empty(0, dtype=np.int64)
@@ -185,23 +195,28 @@ class BoundedSearch:
             return False
         bounds_s = np.concatenate(left)
         limit = np.partition(bounds_s, size)[size] if size < len(bounds_s) else np.inf
-        for part, index in zip(self._parts, waiting, strict=True):
-            self._price(part, index[part.latency_s[index] <= limit])
+        found = zip(self._parts, waiting, strict=True)
+        self._price([(part, index[part.latency_s[index] <= limit]) for part, index in found])
         self._drop()
         self._simulate()
         return True
 
-    def _price(self, part: _Part, index: Sizes, *, simulate: bool = False) -> None:
-        """Bounds, or answers, of some designs of a part."""
-        if not len(index):
-            return
-        found = part.found.at(index)
-        try:
-            bounds = bounds_of(self._predictor, self.request, found, simulate=simulate)
-        except InputError as error:
-            self.reject("split", 0.0, "; ".join(str(problem) for problem in error.problems), len(index))
+    def _price(self, chosen: list[tuple[_Part, Sizes]], *, simulate: bool = False) -> None:
+        """Bounds, or answers, of some designs of parts."""
+        assert self.ask is not None
+        most = SIMULATED_TOGETHER if simulate else TOGETHER
+        batches = [(part, some) for part, index in chosen for some in _at_most(index, most)]
+        asked = [(part.found.at(index), simulate) for part, index in batches]
+        for (part, index), data in zip(batches, self.ask(answer_bounds, asked), strict=True):
+            self._take(part, index, bounds_in(data), simulate=simulate)
+
+    def _take(self, part: _Part, index: Sizes, bounds: Bounds | str, *, simulate: bool) -> None:
+        """Take in what is known of some designs of a part; text says why nobody can answer them."""
+        if isinstance(bounds, str):
+            self.reject("split", 0.0, bounds, len(index))
             part.alive[index] = False
             return
+        found = part.found.at(index)
         part.latency_s[index] = bounds.latency_s
         part.points[index] = self._points(
             found, part.num_parameters[index], bounds.latency_s, bounds.energy_j, bounds.memory_bytes
@@ -212,7 +227,7 @@ class BoundedSearch:
         self._judged += 0 if simulate else len(index)
         self._known(part, index[kept & bounds.exact])
         if self.progress is not None:
-            self.progress(self._judged)
+            self.progress(self._judged, sum(len(other.found) for other in self._parts))
 
     def _keeps_limits(self, part: _Part, bounds: Bounds) -> Sizes:
         """Which of the designs are not known to break a limit on memory or time."""
@@ -259,12 +274,18 @@ class BoundedSearch:
         ranks = np.concatenate([part.found.rank[index] for part, index in zip(self._parts, pool, strict=True)])
         everything = np.concatenate(points)
         chosen = ranks[_spread(front_of_many(everything, ranks), AT_ONCE)]
-        for part, index in zip(self._parts, pool, strict=True):
-            some = index[np.isin(part.found.rank[index], chosen)]
-            self.num_simulated += len(some)
-            self._price(part, some, simulate=True)
+        found = zip(self._parts, pool, strict=True)
+        some = [(part, index[np.isin(part.found.rank[index], chosen)]) for part, index in found]
+        self.num_simulated += sum(len(index) for _, index in some)
+        self._price(some, simulate=True)
         self._drop()
         return True
+
+
+def _at_most(index: Sizes, most: int) -> Iterator[Sizes]:
+    """The index in parts of at most so many."""
+    for start in range(0, len(index), most):
+        yield index[start : start + most]
 
 
 def _lowest(part: _Part, most: int) -> Iterator[int]:

@@ -7,11 +7,14 @@ the stream of compute without waiting is a bound; where nothing runs beside comp
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kraken_sim.errors import InputError
+from kraken_sim.explore.design.batches import predictor_of
 from kraken_sim.explore.design.space import NotAlikeError
 from kraken_sim.models.counts import device_matrix_parameters
 from kraken_sim.predict.energy import step_energy
@@ -23,6 +26,7 @@ from kraken_sim.program.program import COMM_STREAM
 from kraken_sim.scenario.resolve import ResolvedModel, token_load_of
 
 if TYPE_CHECKING:
+    from kraken_sim.explore.design.batches import SearchRecipe
     from kraken_sim.explore.design.request import DesignRequest
     from kraken_sim.explore.design.space import Candidates
     from kraken_sim.models.config import TransformerConfig
@@ -36,6 +40,9 @@ TOGETHER = 1_000
 """Designs that are priced at once, so that what they need stays in a core's caches; a choice of ours."""
 
 
+_COLUMNS = ("latency_s", "energy_j", "memory_bytes", "exact")
+
+
 @dataclass(frozen=True, slots=True)
 class Bounds:
     """Of many designs [num_designs]: time and energy of the step, `exact` where these are no bounds but the answer."""
@@ -44,6 +51,26 @@ class Bounds:
     energy_j: Sizes
     memory_bytes: Sizes
     exact: Sizes
+
+
+def answer_bounds(recipe: SearchRecipe, batch: tuple[Candidates, bool]) -> bytes:
+    """`bounds_of` a batch of designs, simulated or not, as bytes; or what keeps it from an answer."""
+    found, simulate = batch
+    try:
+        bounds = bounds_of(predictor_of(recipe), recipe.request, found, simulate=simulate)
+    except InputError as error:
+        return b"!" + "; ".join(map(str, error.problems)).encode()
+    sink = io.BytesIO()
+    np.savez(sink, **{name: getattr(bounds, name) for name in _COLUMNS})
+    return sink.getvalue()
+
+
+def bounds_in(data: bytes) -> Bounds | str:
+    """What `answer_bounds` wrote."""
+    if data.startswith(b"!"):
+        return data[1:].decode()
+    with np.load(io.BytesIO(data), allow_pickle=False) as columns:
+        return Bounds(*(columns[name] for name in _COLUMNS))
 
 
 def roofline_s(scenario: Scenario, config: TransformerConfig, profile: HardwareProfile, found: Candidates) -> Sizes:

@@ -41,7 +41,7 @@ class Judge(Protocol):
         """Whether a design breaks a constraint that needs no simulation."""
 
 
-def sample(space: Sequence[Design], judge: Judge, progress: Callable[[int], None] | None = None) -> None:
+def sample(space: Sequence[Design], judge: Judge, progress: Callable[[int, int], None] | None = None) -> None:
     """Lets Optuna's tree-structured Parzen estimator pick designs until the request's evaluations are spent.
 
     The estimator proposes a value for every field; the design evaluated is the one nearest to the proposal among those
@@ -78,7 +78,7 @@ def sample(space: Sequence[Design], judge: Judge, progress: Callable[[int], None
             values = [found.minimised(objective) for objective in objectives]
             study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, values=values))
         if progress is not None:
-            progress(count)
+            progress(count, most)
 
 
 class _Untried:

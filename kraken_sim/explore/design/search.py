@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+
+import pyarrow as pa
 
 from kraken_sim.errors import InfeasibleError, InputError, check_is
+from kraken_sim.explore.design.batches import batches_of, predictor_of
 from kraken_sim.explore.design.bounded import BoundedSearch, parameter_words
 from kraken_sim.explore.design.goodput import goodput_per_gpu
 from kraken_sim.explore.design.optuna_search import sample
@@ -28,6 +32,7 @@ from kraken_sim.explore.design.request import (
 from kraken_sim.explore.design.space import candidates
 from kraken_sim.explore.procure.economics import cost_per_million_tokens
 from kraken_sim.explore.sensitivity import Alternative, decide
+from kraken_sim.explore.sweep.sweep import check_jobs
 from kraken_sim.predict.answer import Answer
 from kraken_sim.predict.energy import step_energy
 from kraken_sim.predict.pipeline import Predictor
@@ -37,10 +42,14 @@ from kraken_sim.units import format_bytes, format_seconds
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from kraken_sim.explore.design.batches import Batches, SearchRecipe
     from kraken_sim.explore.design.shape import Design
     from kraken_sim.explore.sensitivity import Decision
     from kraken_sim.models.config import TransformerConfig
     from kraken_sim.scenario.request_file import RequestSource
+
+BATCH: Final = 50
+"""Designs that one process judges at once, some hundredths of a second; a choice of ours."""
 
 MOST_COMPARED = 6
 """Designs whose ranking is judged by the doubt about the constants."""
@@ -110,6 +119,12 @@ class Rejections:
     nearest: dict[str, tuple[float, str]] = field(default_factory=dict)
     """By constraint: relative miss of the nearest design, and the limiting number in words."""
 
+    def join(self, counts: Mapping[str, int], nearest: Mapping[str, Sequence[Any]]) -> None:
+        """Notes what other designs were rejected for."""
+        for constraint, number in counts.items():
+            miss, words = nearest[constraint]
+            self.add(constraint, miss, words, number)
+
     def add(self, constraint: str, miss: float, words: str, number: int = 1) -> None:
         """Notes one rejected design, or the nearest miss of several."""
         self.counts[constraint] += number
@@ -167,11 +182,18 @@ class SearchResult(Answer):
 
 
 class DesignEvaluator:
-    """Judges designs of one request, each at most once: cheap constraints first, then the simulation."""
+    """Judges designs of one request, each at most once: cheap constraints first, then the simulation.
 
-    def __init__(self, request: DesignRequest) -> None:
+    Args:
+        request: the request.
+        ask: who answers for it; default: itself, with `predictor`.
+        predictor: where it answers itself.
+    """
+
+    def __init__(self, request: DesignRequest, ask: Batches | None = None, predictor: Predictor | None = None) -> None:
         self.request = request
-        self.predictor = Predictor()
+        self.ask = ask
+        self.predictor = Predictor() if predictor is None else predictor
         self.config: TransformerConfig = base_config(request)
         self.budget = budget_of(request, self.config)
         self.rejections = Rejections()
@@ -180,15 +202,35 @@ class DesignEvaluator:
 
     def __call__(self, design: Design) -> Evaluated | None:
         """What is predicted of the design; None if it breaks a constraint."""
-        if design in self.rejected:
-            return None
-        if design not in self.evaluated:
-            found = self._evaluate(design)
-            if found is None:
-                self.rejected.add(design)
-                return None
+        if design not in self.rejected and design not in self.evaluated:
+            if self.ask is None:
+                self._note(design, self._evaluate(design))
+            else:
+                self.judge([design])
+        return self.evaluated.get(design)
+
+    def judge(self, designs: Sequence[Design], progress: Callable[[int, int], None] | None = None) -> None:
+        """Judge designs in batches by who answers for it; `progress` is called with how many are, and are to be.
+
+        Batches of one where each takes some seconds.
+        """
+        assert self.ask is not None
+        size, total, done = 1 if Objective.GOODPUT in self.request.objectives else BATCH, len(designs), 0
+        batches = [tuple(designs[start : start + size]) for start in range(0, total, size)]
+        for batch, data in zip(batches, self.ask(answer_designs, batches), strict=True):
+            answer = json.loads(data)
+            self.rejections.join(answer["counts"], answer["nearest"])
+            for design, values in zip(batch, answer["evaluated"], strict=True):
+                self._note(design, None if values is None else Evaluated(design, **values))
+                done += 1
+                if progress is not None:
+                    progress(done, total)
+
+    def _note(self, design: Design, found: Evaluated | None) -> None:
+        if found is None:
+            self.rejected.add(design)
+        else:
             self.evaluated[design] = found
-        return self.evaluated[design]
 
     def _evaluate(self, design: Design) -> Evaluated | None:
         if self.breaks_shape(design):
@@ -273,34 +315,76 @@ class DesignEvaluator:
         return cost_per_million_tokens(price.per_hour * design.num_devices / num_gpus, tokens / latency_s)
 
 
+def answer_designs(recipe: SearchRecipe, designs: Sequence[Design]) -> bytes:
+    """What is predicted of designs, and what those that break a constraint break, as JSON."""
+    evaluator = DesignEvaluator(recipe.request, predictor=predictor_of(recipe))
+    names = [item.name for item in fields(Evaluated) if item.name != "design"]
+    found = [evaluator(design) for design in designs]
+    answer = {
+        "evaluated": [None if item is None else {name: getattr(item, name) for name in names} for item in found],
+        "counts": evaluator.rejections.counts,
+        "nearest": evaluator.rejections.nearest,
+    }
+    return json.dumps(answer).encode()
+
+
 def search_designs(
-    request: DesignRequest | RequestSource, progress: Callable[[int], None] | None = None
+    request: DesignRequest | RequestSource,
+    progress: Callable[[int], None] | None = None,
+    *,
+    out: str | Path | None = None,
+    jobs: int | None = 1,
+    cluster: str | None = None,
 ) -> SearchResult:
     """Searches the space of a request; Ctrl-C ends it with what was found so far.
 
     Args:
         request: what to search: a request, a mapping of its shape, the path of a file or the name of one that ships.
         progress: called with the number of designs judged so far.
+        out: a Parquet file for the evaluated designs; a search that was stopped before it was written goes on.
+        jobs: processes; None: as many as cores.
+        cluster: `dask://host:port` or `ray://host:port` to run on instead.
 
     Raises:
-        InputError: the request is wrong, or the space is too large to try whole and Optuna is not installed.
+        InputError: the request, `out` or `cluster` is wrong, or the space is too large to try whole and Optuna is not
+            installed.
         InfeasibleError: no design keeps the constraints; names the number that limits.
     """
     if isinstance(request, str | Path | Mapping):
         request = load_design_request(request)
     check_is(request, DesignRequest, "request", 'load_design_request("request.yaml")')
+    show = None if progress is None else lambda done, _: progress(done)
+    return search_to_file(request, None if out is None else Path(out), jobs=jobs, cluster=cluster, progress=show)
+
+
+def search_to_file(
+    request: DesignRequest,
+    out: Path | None = None,
+    *,
+    jobs: int | None = 1,
+    cluster: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    force: bool = False,
+) -> SearchResult:
+    """`search_designs` with `progress` of designs judged and designs in all, where `force` replaces others' files."""
+    check_jobs(jobs)
     check_design_request(request)
-    if _by_bounds(request):
-        return _bounded(request, progress)
+    with batches_of(request, jobs=jobs, cluster=cluster, out=out, force=force) as ask:
+        result = _bounded(request, ask, progress) if _by_bounds(request) else _listed(request, ask, progress)
+        if ask.store is not None and result.complete:
+            rows = json.loads(json.dumps(list(result.records)))
+            ask.store.write(iter([pa.Table.from_pylist(rows)]))
+    return result
+
+
+def _listed(request: DesignRequest, ask: Batches, progress: Callable[[int, int], None] | None) -> SearchResult:
+    """The front of the designs that are tried one by one: all, or those that Optuna picks."""
     space = list(designs(request))
-    evaluator = DesignEvaluator(request)
+    evaluator = DesignEvaluator(request, ask)
     exhaustive, complete = _tries_all(request, len(space)), True
     try:
         if exhaustive:
-            for count, design in enumerate(space, start=1):
-                evaluator(design)
-                if progress is not None:
-                    progress(count)
+            evaluator.judge(space, progress)
         else:
             sample(space, evaluator, progress)
     except KeyboardInterrupt:
@@ -326,16 +410,20 @@ def _by_bounds(request: DesignRequest) -> bool:
     return request.method is SearchMethod.BOUNDS or not _tries_all(request, sum(map(len, candidates(request))))
 
 
-def _bounded(request: DesignRequest, progress: Callable[[int], None] | None) -> SearchResult:
+def _bounded(request: DesignRequest, ask: Batches, progress: Callable[[int, int], None] | None) -> SearchResult:
     """The front of all designs, of which those are simulated that their bounds leave a chance."""
-    evaluator, complete = DesignEvaluator(request), True
-    search = BoundedSearch(request, evaluator.rejections.add, progress)
+    evaluator, complete = DesignEvaluator(request, ask), True
+    search = BoundedSearch(request, evaluator.rejections.add, progress, ask)
     try:
         search.run()
     except KeyboardInterrupt:
-        complete = False
-    for design in dict.fromkeys((*search.best, *search.next_best)):
-        evaluator(design)
+        complete, evaluator.ask = False, None
+    best = list(dict.fromkeys((*search.best, *search.next_best)))
+    if complete:
+        evaluator.judge(best)
+    else:
+        for design in best:
+            evaluator(design)
     found, rejections = list(evaluator.evaluated.values()), evaluator.rejections
     if not found:
         raise _nothing_found(rejections, search.num_designs)

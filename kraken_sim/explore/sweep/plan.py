@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from kraken_sim.architectures.registry import added
 from kraken_sim.errors import InputError, Problem, closest
@@ -51,6 +51,7 @@ class Plan:
     folder: str | None = None
     document: YamlDocument | None = None
     """The file it is from, for the lines of its problems."""
+    what: ClassVar[str] = "sweep"
 
     def located(self, error: InputError) -> InputError:
         """The same error with the lines of the file."""
@@ -105,7 +106,7 @@ class Plan:
         """The same for the same points, software and content of files, and for no others; folders may be renamed."""
         axes = [[axis.paths, repr(rows) if isinstance(rows := axis.rows, CountedRows) else rows] for axis in self.axes]
         content = {"fixed": self.fixed, "axes": axes, "software": software(), "files": self._files()}
-        content["architectures"] = [(record.kind, _source_of(record)) for record in added()]
+        content["architectures"] = [(record.kind, source_of(record)) for record in added()]
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
     def _files(self) -> dict[str, list[str]]:
@@ -114,7 +115,7 @@ class Plan:
         A file that is missing or no YAML has none here; the points that need it say so.
         """
         digests = {}
-        for field, files_of in (("hardware", _machine_files), ("model.config", _config_files)):
+        for field, files_of in (("hardware", machine_files), ("model.config", _config_files)):
             for value in self._values_of(field):
                 path = value if field == "hardware" and not is_path(value) else str(Path(self.folder or "", value))
                 digests[f"{field} {value}"] = [digest(file) for file in files_of(path) if os.path.isfile(file)]
@@ -128,13 +129,14 @@ class Plan:
         return sorted({value for value in (held, *self.column_values(field)) if isinstance(value, str)})
 
 
-def _source_of(record: Architecture[Any, Any]) -> str:
+def source_of(record: Architecture[Any, Any]) -> str:
     """A digest of the file that an architecture's program is written in, where there is one."""
     file = Path(getattr(getattr(record.program, "__code__", None), "co_filename", ""))
     return digest(file) if file.is_file() else str(file)
 
 
-def _machine_files(name_or_path: str) -> tuple[Path, ...]:
+def machine_files(name_or_path: str) -> tuple[Path, ...]:
+    """The files that a machine is read from, whether or not they are right."""
     try:
         return profile_files(name_or_path)
     except InputError:

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+from collections.abc import Callable, Generator, Iterator
 from functools import lru_cache
 from importlib.util import find_spec
 from itertools import islice
@@ -23,7 +24,7 @@ from kraken_sim.explore.sweep.store import columns_of, encode, table_of
 from kraken_sim.explore.sweep.workers import lacking, local_workers, stopped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Sequence
+    from collections.abc import Sequence
 
     from kraken_sim.architectures.architecture import Architecture
     from kraken_sim.explore.sweep.axis_rows import Row
@@ -92,31 +93,45 @@ def run_chunks(
         InputError: the cluster can't be reached, or what it takes is not installed.
         InfeasibleError: the machine has too little of what processes need, or ends them.
     """
+    recipe = recipe_of(plan)
+    tasks = (joblib.delayed(run_chunk)(recipe, chunk, chunk * plan.chunk_size, plan.chunk(chunk)) for chunk in chunks)
+    with workers(jobs, cluster) as run:
+        yield from run(tasks, len(chunks))
+
+
+Run = Callable[[Iterator[Any], int], Generator[Any, None, None]]
+"""Does so many of joblib's delayed calls and gives their results in the order in which they come."""
+
+
+@contextlib.contextmanager
+def workers(jobs: int | None, cluster: str | None) -> Iterator[Run]:
+    """Who does the work within: this process, processes on its cores, or a cluster; see `run_chunks`.
+
+    Raises:
+        InputError, InfeasibleError: see `run_chunks`.
+    """
+    jobs = jobs or available_cores()
+    here = cluster is None and jobs <= 1
+    backend = contextlib.nullcontext() if here else local_workers() if cluster is None else _cluster_backend(cluster)
+    with backend:
+        yield lambda tasks, count: _done(tasks, 1 if here else -1 if cluster else min(jobs, count))
+
+
+def _done(tasks: Iterator[Any], jobs: int) -> Generator[Any, None, None]:
     try:
-        yield from _run_chunks(plan, chunks, jobs, cluster)
+        if jobs in (0, 1):
+            for function, args, options in tasks:
+                yield function(*args, **options)
+        else:
+            yield from _as_they_come(tasks, jobs)
     except MemoryError:
-        raise lacking("a process of this sweep had no memory left") from None
+        raise lacking("a process of this run had no memory left") from None
     except OSError as error:
-        what = f"a process of this sweep failed: {error.strerror or error}"
+        what = f"a process of this run failed: {error.strerror or error}"
         raise lacking(what, "what the system lets a process have") from None
 
 
-def _run_chunks(
-    plan: Plan, chunks: Sequence[int], jobs: int | None, cluster: str | None
-) -> Iterator[tuple[int, int, bytes]]:
-    recipe = recipe_of(plan)
-    jobs = min(jobs or available_cores(), len(chunks))
-    if cluster is None and jobs <= 1:
-        for chunk in chunks:
-            yield run_chunk(recipe, chunk, chunk * plan.chunk_size, plan.chunk(chunk))
-        return
-    tasks = (joblib.delayed(run_chunk)(recipe, chunk, chunk * plan.chunk_size, plan.chunk(chunk)) for chunk in chunks)
-    backend = local_workers() if cluster is None else _cluster_backend(cluster)
-    with backend:
-        yield from _as_they_come(tasks, jobs if cluster is None else -1)
-
-
-def _as_they_come(tasks: Iterator[Any], jobs: int) -> Iterator[tuple[int, int, bytes]]:
+def _as_they_come(tasks: Iterator[Any], jobs: int) -> Iterator[Any]:
     """Results on joblib's active backend; one that only returns all of a call at once gets a wave of tasks a call."""
     # A chunk is some tenths of a second of work, so nothing is gained by putting several into one task.
     if getattr(get_active_backend()[0], "supports_return_generator", False):

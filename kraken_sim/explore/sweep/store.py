@@ -15,7 +15,7 @@ import io
 import json
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -83,12 +83,32 @@ def decode(data: bytes) -> pa.Table:
     return pa.ipc.open_file(pa.BufferReader(data)).read_all()
 
 
+class Kept(Protocol):
+    """Whose results a store holds: a sweep's or a search's."""
+
+    @property
+    def what(self) -> str:
+        """Which of both."""
+
+    @property
+    def name(self) -> str:
+        """What its file calls it."""
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for the same results, and for no others."""
+
+    @property
+    def num_chunks(self) -> int:
+        """Parts that its results come in; 0 where that is not known before."""
+
+
 @dataclass(slots=True)
 class Store:
     """Where one sweep's results go; make it with `opened`. `force` replaces a file that is not this sweep's."""
 
     out: Path
-    plan: Plan
+    plan: Kept
     force: bool = False
 
     @property
@@ -128,9 +148,9 @@ class Store:
     def _check_finished(self) -> None:
         found = _fingerprint_of(self.out)
         if found is None:
-            raise InputError.single("--out", "is a file that no sweep wrote", str(self.out), _REPLACES)
+            raise InputError.single("--out", f"is a file that no {self.plan.what} wrote", str(self.out), _REPLACES)
         if found != self.plan.fingerprint:
-            message = "holds the results of another sweep (or another version, or changed files)"
+            message = f"holds the results of another {self.plan.what} (or another version, or changed files)"
             raise InputError.single("--out", message, str(self.out), _REPLACES)
         read_results(self.out)
 
@@ -162,8 +182,15 @@ class Store:
         Raises:
             InputError: the file can't be written.
         """
+        return self.write(self._tables())
+
+    def write(self, tables: Iterator[pa.Table | None]) -> bool:
+        """Write tables into the final file, and remove the parts; False where one is None.
+
+        Raises:
+            InputError: the file can't be written.
+        """
         temporary = self.parts / "whole.tmp"
-        tables = self._tables()
         with self.writing():
             first = next(tables)
             if first is None:
@@ -212,7 +239,7 @@ class Store:
 
 
 @contextlib.contextmanager
-def opened(out: Path, plan: Plan, *, force: bool = False) -> Iterator[Store]:
+def opened(out: Path, plan: Kept, *, force: bool = False) -> Iterator[Store]:
     """The place of one sweep's results, held against other processes; `force` replaces a finished file of others.
 
     Raises:
@@ -233,7 +260,7 @@ def opened(out: Path, plan: Plan, *, force: bool = False) -> Iterator[Store]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise InputError.single("--out", "another sweep is writing there", str(out)) from None
+            raise InputError.single("--out", f"another {plan.what} is writing there", str(out)) from None
         _check_parts(store)  # which another process may have filled until it gave the lock back
         if _read_label(store.label) != plan.fingerprint:
             with store.writing():
@@ -257,9 +284,10 @@ def _check_parts(store: Store) -> None:
     if is_ours or not others:
         return
     if not store.label.exists():
-        message = "is a folder that no sweep made"
+        message = f"is a folder that no {store.plan.what} made"
         raise InputError.single("--out", message, str(store.parts), "another --out, or move the folder")
-    message = "holds the unfinished results of another sweep (or another version, or changed files)"
+    what = f"another {store.plan.what}"
+    message = f"holds the unfinished results of {what} (or another version, or changed files)"
     raise InputError.single("--out", message, str(store.parts), "another --out, or delete the folder")
 
 

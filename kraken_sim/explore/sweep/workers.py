@@ -52,7 +52,7 @@ def local_workers() -> Iterator[None]:
         with joblib.parallel_config("loky", initializer=follow, initargs=(os.getpid(),)):
             yield
     except TerminatedWorkerError:
-        raise lacking("a process of this sweep was ended from outside, as happens where memory is short") from None
+        raise lacking("a process of this run was ended from outside, as happens where memory is short") from None
     finally:
         threading.excepthook = before
 
