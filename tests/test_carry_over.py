@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from kraken_sim.profiles.carried_errors import LEFT_OUT_ERRORS, carried_error
+from kraken_sim.profiles.carried_errors import LEFT_OUT_ERRORS, OTHER_MAKER_ERROR, carried_error
 from kraken_sim.profiles.gemm_transfer import carry_over_gemm
 from kraken_sim.profiles.held_rate import MAX_MMA_EFFICIENCY, WORK_PER_JOULE, held_clock
 from kraken_sim.profiles.load import load_profile
+from kraken_sim.profiles.profile import ProvenanceKind
 from kraken_sim.profiles.transfer import carry_over_attention, carry_over_memory_bound, carry_over_power
 
 PROFILE = load_profile("h200-sxm-x2")
@@ -160,3 +161,13 @@ def test_what_is_carried_over_twice_is_as_sure_as_once_and_as_its_least_sure_num
     assert carried_error("gemm", l40s, alike) == pytest.approx(2.0 * (own or 0.0))
     # and by what the watts of another card may buy
     assert (carried_error("gemm", l40s, l20) or 0.0) > 3.0 * (own or 0.0)
+
+
+def test_nothing_carried_to_another_maker_s_card_counts_as_fitted() -> None:
+    mi300x, h20 = load_profile("mi300x-x8"), load_profile("h20-sxm-x8")
+    blocks = ("gemm", "gemm_fp8", "attention", "memory_bound", "collectives", "power")
+    for block in blocks:
+        own = [where for path, where in mi300x.provenance.items() if path.startswith(f"{block}.")]
+        assert {where.kind for where in own} == {ProvenanceKind.ASSUMED}
+        assert {where.residual for where in own if where.residual} == {OTHER_MAKER_ERROR}
+    assert h20.provenance["gemm.mma_efficiency"].kind is ProvenanceKind.FITTED

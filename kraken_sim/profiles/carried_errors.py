@@ -19,7 +19,7 @@ LEFT_OUT_ERRORS: Final[Mapping[str, float]] = {
     "gemm": 0.13,
     "gemm_fp8": 0.13,
     "gemm_fp8_rows": 0.13,
-    "gemm_fp8_block": 0.25,
+    "gemm_fp8_block": 0.35,
     "gemm_nvfp4": 0.32,
     "attention": 0.17,
     "serving_attention": 0.28,
@@ -31,9 +31,10 @@ LEFT_OUT_ERRORS: Final[Mapping[str, float]] = {
 H100, H200, L40S and B200 left out in turn (docs/accuracy-tables.md): GEMM 10 to 13 % in bf16 and fp8; attention of
 serving engines 10 to 15 % in prefill and 21 to 41 % in decode, of which the mean is stated; of bare attention 9 to 16 %
 (FlashAttention on A100 and H100, each from the other and from cuDNN on H200), a little more is stated; fp8_block: H200,
-L40S and B200 (22 to 25 %); nvfp4: the fp8 of H200 on B200 (32 %); attention_float8: that of H200 on B200 and L40S (40
-and 51 %); collectives: the fits of A100, H100 and L40S carried over to each other. Memory-bound kernels: assumed. Of
-near relatives the errors are less (`NEAR_WIDENING`)."""
+H100, L40S and B200 (19 to 28 %, unevenly: what is stated is that whose 90 % intervals hold 86 to 93 % of the shapes);
+nvfp4: the fp8 of H200 on B200 (32 %); attention_float8: that of H200 on B200 and L40S (40 and 51 %); collectives: the
+fits of A100, H100 and L40S carried over to each other. Memory-bound kernels: assumed. Of near relatives the errors are
+less (`NEAR_WIDENING`)."""
 
 CARRIED_FROM: Final = "carried over from"
 """What the source of a block begins with that is another machine's; a wording of ours."""

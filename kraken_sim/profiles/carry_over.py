@@ -10,6 +10,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from kraken_sim.hardware.device import OTHER_MAKERS
 from kraken_sim.hardware.interconnect import InterconnectKind
 from kraken_sim.hardware.topology.graph import LinkKind, NodeKind
 from kraken_sim.profiles.carried_errors import CARRIED_FROM, HOSTS_ERROR, MEASURED_ERRORS, NETWORK_ERROR, carried_error
@@ -81,8 +82,7 @@ def blocks_of(machine: DatasheetMachine) -> dict[str, BlockText | None]:
         if base.power is not None:
             carried["power"] = carry_over_power(base.power, source, target)
         for block, constants in carried.items():
-            kind = ProvenanceKind.FITTED if block in MEASURED_ERRORS else ProvenanceKind.ASSUMED
-            where = Provenance(kind, _carried_from(base), carried_error(block, base, target))
+            where = Provenance(_kind(block, target), _carried_from(base), carried_error(block, base, target))
             blocks[block] = _text(block, constants, where, base)
     blocks["collectives"] = _collectives(machine)
     without = {f"gemm_{q}" for q in Quantization if q.dtype not in target.peak_flops}
@@ -128,6 +128,12 @@ def _source_of(quantization: Quantization, base: HardwareProfile, target: Device
     )
 
 
+def _kind(block: str, target: Device) -> ProvenanceKind:
+    """Fitted where the error of carrying the block over was measured, on cards of the same maker; else assumed."""
+    measured = block in MEASURED_ERRORS and target.generation not in OTHER_MAKERS
+    return ProvenanceKind.FITTED if measured else ProvenanceKind.ASSUMED
+
+
 def _text(block: str, constants: Any, where: Provenance, base: HardwareProfile) -> BlockText:
     """A block carried over; what its base assumed stays an assumption."""
     assumed = {
@@ -167,7 +173,7 @@ def _collectives(machine: DatasheetMachine) -> BlockText | None:
         constants, error = with_network(constants), NETWORK_ERROR
         sources.append(NETWORK_SOURCE)
         assumed = dict.fromkeys(NETWORK_ROWS, Provenance(ProvenanceKind.ASSUMED, NETWORK_SOURCE))
-    where = Provenance(ProvenanceKind.FITTED, "; ".join(sources), error)
+    where = Provenance(_kind("collectives", machine.device), "; ".join(sources), error)
     text = _text("collectives", constants, where, linked)
     return dataclasses.replace(text, overrides={**_outside(text.overrides, assumed), **assumed})
 
