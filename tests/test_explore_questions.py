@@ -172,7 +172,7 @@ def test_what_is_missing_is_said_at_once(capsys: pytest.CaptureFixture[str]) -> 
     assert "--hardware" in error
 
 
-@pytest.mark.parametrize(("tokens", "words"), [(128, "NCCL_MAX_NCHANNELS="), (2048, "leave it to NCCL")])
+@pytest.mark.parametrize(("tokens", "words"), [(256, "NCCL_MAX_NCHANNELS="), (2048, "leave it to NCCL")])
 def test_a_limit_is_advised_only_where_it_surely_gains(tokens: int, words: str) -> None:
     answer = best_channels(asked(context_length=tokens), perturb=False)
     low, high = answer.gain_interval

@@ -20,6 +20,7 @@ from kraken_sim.costs.power import (
     average_w,
     clock_factor,
     clocked_w,
+    expected_slowest,
     settled_clock,
     slowdown,
     slowdown_from_rest,
@@ -280,6 +281,17 @@ def test_of_cards_that_dip_on_their_own_the_slowest_loses_more_the_more_there_ar
     for number in (1, 2, 8):
         assert slowest_of(number, 1.2, uneven) == pytest.approx(1.0 + draws[:, :number].max(axis=1).mean(), rel=2e-3)
     assert slowest_of(8, 1.0, uneven) == 1.0
+
+
+def test_of_cards_and_steps_that_differ_the_slowest_takes_longer_the_more_there_are() -> None:
+    """Against draws of normal times; of two the formula is 5 % of the excess off."""
+    draws = np.random.default_rng(3).normal(1.0, 0.02, (200_000, 8))
+    spread = replace(START, spread=0.02)
+    for number in (2, 4, 8):
+        excess = draws[:, :number].max(axis=1).mean() - 1.0
+        assert expected_slowest(number, spread) - 1.0 == pytest.approx(excess, rel=0.06)
+    assert expected_slowest(1, spread) == 1.0
+    assert expected_slowest(4096, replace(START, spread=0.0)) == 1.0
 
 
 def test_how_unevenly_a_card_loses_is_read_off_a_long_load_cut_finely() -> None:

@@ -130,6 +130,7 @@ MECHANISMS = (
     Mechanism("HBM shared", "as much as asked for", [(device, "hbm_share", lambda _: 1.0)]),
     Mechanism("compute slowed by a collective", "not slowed", constants={"compute_slowdown": 0.0}),
     Mechanism("collective slowed by memory traffic", "not slowed", constants={"collective_memory_slowdown": 0.0}),
+    Mechanism("LL buffers leave L2", "they stay", constants={"eviction_slowdown": 0.0, "evicted_memory_share": 1.0}),
     Mechanism("no end before that alone", "with its last CTA", [(ComputeKernel, "earliest_ps", _always(0))]),
     Mechanism("links shared", "each collective alone", [(LinkState, "_share", lambda _: None)]),
     Mechanism("gap between nodes", "none", launch={"graph_node_gap_s": 0.0}),

@@ -111,7 +111,8 @@ def gemm_shift_s(prepared: Prepared, measured: Mapping[Gemm, float]) -> tuple[fl
             total_s += segment.repeat * model_s
             if kernel.op in measured:
                 covered_s += segment.repeat * model_s
-                shift_s += segment.repeat * (pricing.slowdown * measured[kernel.op] - model_s)
+                longer = model_s / pricing.at_boost(kernel.op).busy_s
+                shift_s += segment.repeat * (longer * measured[kernel.op] - model_s)
     return shift_s, covered_s / total_s if total_s > 0.0 else 0.0
 
 

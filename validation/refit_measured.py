@@ -38,7 +38,7 @@ LOADS: Final = "h200-sxm-x1-power.jsonl"
 """Sustained loads and rests of one card of the pair's kind."""
 RESTS: Final = "h200-sxm-x1-power-2.jsonl"
 """Further rests, of another one."""
-GIVEN_POWER: Final = ("lowest_clock", "repeats")
+GIVEN_POWER: Final = ("lowest_clock", "repeats", "spread")
 """Constants that fits take as given: they are as the profile has them."""
 MULTIMEM: Final = "multimem"
 ONE_CARD: Final = tuple(

@@ -14,9 +14,10 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from kraken_sim.calibration.split import Fit, shape_of, split
+from kraken_sim.costs.contention import evicted
 from kraken_sim.engine.simulation import Machine, run
 from kraken_sim.predict.pricing import Pricing
-from kraken_sim.program.ops import Collective, CollectiveKind, Copy
+from kraken_sim.program.ops import Collective, CollectiveKind, Copy, Gemm
 from kraken_sim.program.program import (
     COMM_STREAM,
     MAIN_STREAM,
@@ -44,9 +45,14 @@ if TYPE_CHECKING:
 FITTED: Final = {
     "compute_slowdown": (0.0, 6.0),
     "collective_memory_slowdown": (0.0, 4.0),
+    "eviction_slowdown": (0.0, 2.0),
+    "evicted_memory_share": (0.0, 1.0),
 }
 """Fitted constants with their bounds, assumed. The dispatch time is read off timelines; where HBM saturates, pairs
 don't say."""
+
+_START: Final = {"eviction_slowdown": 0.3, "evicted_memory_share": 0.4}
+"""Where a fit of these starts, whatever they were before; assumed. Next to the bounds it would see no way."""
 
 LARGEST_FIT: Final = 400
 """Most pairs that are fitted, evenly chosen; a limit of ours, since each one is simulated in every step of the fit."""
@@ -79,6 +85,8 @@ class _Prepared:
     program: Program
     kernels: dict[ComputeOp, KernelCost]
     collective: CollectiveCost
+    streams: bool
+    """Weights stream through L2."""
     sample: PairSample
 
 
@@ -113,7 +121,7 @@ def fit_contention(
     def errors(values: NDArray[np.float64]) -> NDArray[np.float64]:
         return pair_errors(chosen, profile, _with(start, names, values))
 
-    first = np.clip([getattr(start, name) for name in names], low + 1e-3, high - 1e-3)
+    first = np.clip([_START.get(name, getattr(start, name)) for name in names], low + 1e-3, high - 1e-3)
     found = least_squares(
         errors, first, bounds=(low, high), loss="soft_l1", f_scale=0.05, diff_step=0.05, x_scale=high - low, max_nfev=12
     )
@@ -144,13 +152,14 @@ def pair_errors(
 
 def predict_pair_s(pair: _Prepared, profile: HardwareProfile, constants: ContentionConstants) -> float:
     """Period of the pair in a chain, in seconds."""
+    collective = evicted(pair.collective, pair.streams, constants)
     machine = Machine(
         num_sms=profile.device.num_sms,
         hbm_bandwidth_bytes_per_s=profile.device.hbm_bandwidth_bytes_per_s,
         launch=replace(profile.launch, graph_launch_s=0.0),
         contention=constants,
         kernel_cost=pair.kernels.__getitem__,
-        collective_cost=lambda _: pair.collective,
+        collective_cost=lambda _: collective,
     )
     timeline = run(pair.program, machine, eager=False)
     return timeline.duration_s + profile.launch.graph_node_gap_s
@@ -178,7 +187,9 @@ def _prepare(sample: PairSample, profile: HardwareProfile) -> _Prepared:
         WaitEvent("join", MAIN_STREAM),
     )
     program = Program("pair", sample.num_devices, (Segment("pair", steps),))
-    return _Prepared(program, kernels, collective, sample)
+    # Chains of pairs take other weights from round to round, more than L2 holds.
+    streams = any(isinstance(op, Gemm) for op in sample.compute)
+    return _Prepared(program, kernels, collective, streams, sample)
 
 
 def _scaled(cost: KernelCost, factor: float) -> KernelCost:

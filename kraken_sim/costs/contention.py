@@ -1,8 +1,10 @@
 """What kernels that run at the same time cost each other: pure formulas over shares of one device.
 
-Three causes are modelled apart. SMs: a collective's CTAs own their SMs for its whole life, and the engine
+Four causes are modelled apart. SMs: a collective's CTAs own their SMs for its whole life, and the engine
 places CTAs on what is left. HBM: kernels that ask for more than its bandwidth are slowed alike. Interference:
-what remains (L2, crossbar, copy paths) as one factor a side, active only while both sides run.
+what remains (L2, crossbar, copy paths) as one factor a side, active only while both sides run. And eviction: a
+collective that polls buffers in L2 finds them in HBM once a layer's weights have streamed through L2, which lasts after
+the kernels that read the weights have ended.
 Sources for the causes: arXiv 2507.03114 (compute slows by 18.9 % on average, 40 % at most beside a
 collective), nccl issues 689 (a CTA of NCCL fills its SM) and 1433 (collectives slow down beside GEMMs that
 leave SMs free: memory contention).
@@ -10,9 +12,20 @@ leave SMs free: memory contention).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final
 
 from kraken_sim.files.meaning import means
+from kraken_sim.program.many import maths_for
+
+if TYPE_CHECKING:
+    from kraken_sim.costs.types import CollectiveCost
+    from kraken_sim.program.many import Sizes
+
+LL_LAP_BYTES: Final = 512 * 8 * 8 * 8
+"""Data that a channel's LL buffer holds before it begins anew: threads, lines of a thread, steps, bytes of a line that
+are data and not flags (NCCL_LL_MAX_NTHREADS, NCCL_LL_LINES_PER_THREAD, NCCL_STEPS, ncclLLFifoLine of NCCL's
+src/include/device.h)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +64,42 @@ class ContentionConstants:
             4e-6,
             1e-2,
         )
+    )
+    eviction_slowdown: float = field(
+        default=0.0,
+        metadata=means(
+            "Extra time of a collective that polls buffers in L2 (LL over NVLink) where kernels stream through L2.",
+            0.0,
+            0.3,
+            100.0,
+            "share of its time",
+        ),
+    )
+    evicted_memory_share: float = field(
+        default=1.0,
+        metadata=means("Share of `collective_memory_slowdown` that such a collective feels.", 0.0, 0.4, 10.0, "share"),
+    )
+
+
+def evicted(cost: CollectiveCost, streamed: Sizes, c: ContentionConstants) -> CollectiveCost:
+    """A collective in a program whose kernels stream more than L2 holds, where `streamed`; 0 and 1 or an array of them.
+
+    What it polls is then in HBM when it begins, and in L2 after its first lap over its buffers. While kernels run
+    beside it they push it out again from lap to lap. Of LL AllReduces on two H200 those that outlast the GEMMs beside
+    them take 34 to 50 % longer through one channel or two, and 0 to 4 % beside attention, norms and copies, whose
+    operands L2 holds.
+    """
+    gone = streamed * cost.polls_l2
+    lap = maths_for(cost.link_bytes).minimum(1.0, LL_LAP_BYTES * cost.channels / cost.link_bytes)
+    factor = 1.0 + c.eviction_slowdown * gone * lap
+    always = 1.0 + c.eviction_slowdown * gone
+    return replace(
+        cost,
+        busy_s=cost.busy_s * factor,
+        latency_s=cost.latency_s * factor,
+        transfer_s=cost.transfer_s * factor,
+        memory_share=1.0 + (c.evicted_memory_share - 1.0) * gone,
+        evicted_pace=factor / always,
     )
 
 

@@ -46,7 +46,9 @@ class CollectiveCost:
     `hbm_bytes` and `link_bytes` are what one device reads and writes in its HBM and sends over its links.
     `line_bytes_per_s` is the line rate that the transfer takes up of each device's way to the others, overhead
     of the protocol included: what there is to lose when others use the same links. `kernel` is the custom kernel
-    that runs, by the profile's name for it; NCCL's has none.
+    that runs, by the profile's name for it; NCCL's has none. One that `polls_l2` waits for flags in buffers which
+    are in L2 unless something else has filled it. Once a kernel has run beside it, it goes on at `evicted_pace` of its
+    pace, and of what memory under load slows a collective, `memory_share` slows this one.
     """
 
     busy_s: float
@@ -60,3 +62,6 @@ class CollectiveCost:
     detail: str
     line_bytes_per_s: float = 0.0
     kernel: str = ""
+    polls_l2: bool = False
+    memory_share: float = 1.0
+    evicted_pace: float = 1.0

@@ -61,6 +61,8 @@ class CollectiveKernel:
     """Number of its launch on the device."""
     sms_wanted: int
     hbm_fraction: float
+    evicted: bool = False
+    """A kernel of compute has run beside it."""
     sms_held: int = 0
     limit: float = 1.0
     """Speed this rank could sustain, relative to the collective alone."""

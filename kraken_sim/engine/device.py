@@ -151,7 +151,11 @@ class DeviceState:
             for kernel in running:
                 kernel.speed *= share / (1.0 + self.contention.compute_slowdown * traffic)
             for transfer in transfers:
-                transfer.limit = share / (1.0 + self.contention.collective_memory_slowdown * loaded * share)
+                cost = transfer.joint.cost
+                transfer.evicted = transfer.evicted or bool(running)
+                pace = cost.evicted_pace if transfer.evicted else 1.0
+                slowdown = self.contention.collective_memory_slowdown * cost.memory_share
+                transfer.limit = pace * share / (1.0 + slowdown * loaded * share)
                 transfer.joint.refresh()
         self._set_timer(running)
 

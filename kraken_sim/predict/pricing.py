@@ -13,12 +13,22 @@ from kraken_sim.costs.collectives.algorithms import algorithm_named
 from kraken_sim.costs.collectives.norm_fusion import norm_all_reduce_cost
 from kraken_sim.costs.collectives.policy import CollectivePolicy, Transport
 from kraken_sim.costs.collectives.selection import policy_for, takes_arrays
+from kraken_sim.costs.contention import evicted
 from kraken_sim.costs.gemm import gemm_cost
 from kraken_sim.costs.gemm_constants import without_limit
 from kraken_sim.costs.links.sharing import interconnect_of
 from kraken_sim.costs.links.side_by_side import SideBySide
 from kraken_sim.costs.memory_bound import memory_bound_cost
-from kraken_sim.costs.power import Load, clock_factor, settled_clock, slowdown, slowdown_from_rest, slowest_of, tensor_s
+from kraken_sim.costs.power import (
+    Load,
+    clock_factor,
+    expected_slowest,
+    settled_clock,
+    slowdown,
+    slowdown_from_rest,
+    slowest_of,
+    tensor_s,
+)
 from kraken_sim.costs.types import KernelCost
 from kraken_sim.hardware.interconnect import InterconnectKind
 from kraken_sim.predict.memo import Memo
@@ -50,7 +60,8 @@ long sweep."""
 class Pricing:
     """Costs of ops on `profile`, each op priced once.
 
-    `slowdown` is how much longer arithmetic takes than at the clock the kernels were measured at. `num_devices` is
+    `slowdown` is how much longer arithmetic takes than at the clock the kernels were measured at, `slowest` how much
+    longer the slowest of the cards that wait for each other takes than one of its kind. `num_devices` is
     how many run the program: a collective of fewer runs in several groups at once, which share links.
     """
 
@@ -58,6 +69,7 @@ class Pricing:
     policy: CollectivePolicy = field(default_factory=CollectivePolicy)
     num_devices: int = 0
     slowdown: Sizes = 1.0
+    slowest: float = 1.0
     _kernels: Memo[KernelCost] = field(default_factory=lambda: Memo(MOST_PRICES))
     """By op, without the slowdown; others on the same profile may share it."""
     _collectives: Memo[CollectiveCost] = field(default_factory=lambda: Memo(MOST_PRICES))
@@ -74,6 +86,10 @@ class Pricing:
     """The same at the boost clock."""
     _reduces: dict[int, CollectiveCost] = field(default_factory=dict)
     """Costs of its collectives where it is a program of many points, alike."""
+    _streamed: bool = False
+    """The program streams more through L2 than it holds."""
+    _evicted: Memo[CollectiveCost] = field(default_factory=lambda: Memo(MOST_PRICES))
+    """By op, in such a program."""
 
     def kernel(self, op: ComputeOp) -> KernelCost:
         """The cost of a compute kernel alone on the device."""
@@ -81,10 +97,10 @@ class Pricing:
         if cost is not None:
             return cost
         cost = self._kernels.get(op, lambda: self._kernel(op))
-        return cost if self.slowdown == 1.0 else self._slower(cost)
+        return cost if self.slowdown * self.slowest == 1.0 else self._slower(cost)
 
     def _slower(self, cost: KernelCost) -> KernelCost:
-        return slower(cost, self.slowdown, self.profile.device.hbm_bandwidth_bytes_per_s)
+        return slower(cost, self.slowdown * self.slowest, self.profile.device.hbm_bandwidth_bytes_per_s)
 
     def at_boost(self, op: ComputeOp) -> KernelCost:
         """The cost of a compute kernel alone on the device at the clock that kernels were measured at."""
@@ -109,6 +125,11 @@ class Pricing:
         """The cost of a collective, alone on the machine but for the program's other groups that run it too."""
         if self._reduces:
             return self._reduces[id(op)]
+        if self._streamed:
+            return self._evicted.get(op, lambda: evicted(self._undisturbed(op), True, self.profile.contention))
+        return self._undisturbed(op)
+
+    def _undisturbed(self, op: Collective) -> CollectiveCost:
         if not 1 < op.num_devices < self.num_devices:
             return self._alone(op)
         return self._shared.get(op, lambda: self._side_by_side().shared(op, self._alone(op)))
@@ -167,15 +188,19 @@ class Pricing:
         """
         device, bandwidth = self.profile.device, self.profile.device.hbm_bandwidth_bytes_per_s
         own, reduces = self._priced(program)
+        streamed = streams(program, own, device.l2_capacity_bytes)
+        reduces = {number: evicted(cost, streamed, self.profile.contention) for number, cost in reduces.items()}
         boost, power = own, self.profile.power
+        priced = replace(self, _program=program, _own=own, _boost=boost, _reduces=reduces)
+        priced._streamed = not program.num_points and bool(streamed)
         if power is None:
-            return replace(self, _program=program, _own=own, _boost=boost, _reduces=reduces)
+            return priced
         step = _Sums(self.profile.launch.graph_node_gap_s)
         for segment in program.segments:
             for kernel in segment.kernels:
                 op = kernel.op
                 if isinstance(op, Collective):
-                    step.add_collective(reduces.get(id(op)) or self.collective(op), segment.repeat, kernel.stream)
+                    step.add_collective(priced.collective(op), segment.repeat, kernel.stream)
                 else:
                     step.add(op, own[id(op)], segment.repeat)
         loads = [load_of(op, cost, device, power, repeat) for op, cost, repeat in step.kernels.values()]
@@ -187,11 +212,11 @@ class Pricing:
         else:
             factor = slowest_of(program.num_devices, slowdown(clock, step_s, power), power)
         maths = maths_for(factor)
-        factor = maths.maximum(1.0, factor)
-        if maths is POINTS or factor > 1.0:
-            slowed = {id(cost): slower(cost, factor, bandwidth) for cost in own.values()}
+        factor, slowest = maths.maximum(1.0, factor), expected_slowest(program.num_devices, power)
+        if maths is POINTS or factor * slowest > 1.0:
+            slowed = {id(cost): slower(cost, factor * slowest, bandwidth) for cost in own.values()}
             own = {number: slowed[id(cost)] for number, cost in own.items()}
-        return replace(self, slowdown=factor, _program=program, _own=own, _boost=boost, _reduces=reduces)
+        return replace(priced, slowdown=factor, slowest=slowest, _own=own)
 
     def _priced(self, program: Program) -> tuple[dict[int, KernelCost], dict[int, CollectiveCost]]:
         """Costs of the program's kernels at the boost clock, by the identity of their ops.
@@ -257,6 +282,20 @@ class _Sums:
         self.collectives.append((cost, repeat))
         if stream == MAIN_STREAM:
             self.other_s = self.other_s + repeat * cost.busy_s
+
+
+def streams(program: Program, kernels: Mapping[int, KernelCost], l2_capacity_bytes: float) -> Sizes:
+    """Whether the kernels of a program, by the identity of their ops, stream more through L2 than it holds.
+
+    What a communicator's buffers had in L2 is then gone by the time that the same ones are used again: a call uses a
+    part of them, the next call the next part.
+    """
+    num_bytes: Sizes = 0.0
+    for segment in program.segments:
+        for kernel in segment.kernels:
+            if not isinstance(kernel.op, Collective):
+                num_bytes = num_bytes + segment.repeat * kernels[id(kernel.op)].hbm_bytes
+    return num_bytes > l2_capacity_bytes
 
 
 def _order(op: Collective) -> tuple[int, int, int, str, bool]:

@@ -30,7 +30,11 @@ def without_interference(machine: Machine) -> Machine:
     """The machine whose collectives take no HBM bandwidth, and neither they nor compute slow the other."""
     contention = replace(machine.contention, compute_slowdown=0.0, collective_memory_slowdown=0.0)
     price = machine.collective_cost
-    return replace(machine, contention=contention, collective_cost=lambda op: replace(price(op), hbm_bytes=0.0))
+    return replace(
+        machine,
+        contention=contention,
+        collective_cost=lambda op: replace(price(op), hbm_bytes=0.0, evicted_pace=1.0),
+    )
 
 
 def without_cost(machine: Machine) -> Machine:

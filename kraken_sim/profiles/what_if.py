@@ -24,7 +24,7 @@ PERTURBED_BLOCKS: Final = (*KERNEL_BLOCKS, "contention", "launch")
 _HOSTS_KIND: Final = {True: ProvenanceKind.MEASURED, False: ProvenanceKind.ASSUMED}
 """Of a host's costs: those that it tells, and those taken to go with them."""
 
-_CONTENTION_FIELDS: Final = ("compute_slowdown", "collective_memory_slowdown")
+_CONTENTION_FIELDS: Final = ("compute_slowdown", "collective_memory_slowdown", "eviction_slowdown")
 
 
 def on_host(profile: HardwareProfile, host: HostTimes) -> HardwareProfile:
@@ -43,7 +43,7 @@ def on_host(profile: HardwareProfile, host: HostTimes) -> HardwareProfile:
 def with_time_factor(profile: HardwareProfile, block: str, factor: float) -> HardwareProfile:
     """The machine on which what `block` prices takes `factor` times as long.
 
-    Kernels take that much longer alone; of `contention` both slowdowns are scaled, of `launch` every time.
+    Kernels take that much longer alone; of `contention` the slowdowns are scaled, of `launch` every time.
 
     Raises:
         ValueError: no such block, or a factor that is not positive.

@@ -8,13 +8,13 @@ The form is the usual latency + bytes / bandwidth; the bandwidth is limited by t
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from kraken_sim.costs.collectives.constants import LINK_CLASS, extended_knots, interpolate_knots, link_value
 from kraken_sim.costs.collectives.graph import PCIE_X16_LINE_GBPS
 from kraken_sim.costs.collectives.kinds import num_steps, ring_bytes
-from kraken_sim.costs.collectives.tuning import NVLS, TREE
+from kraken_sim.costs.collectives.tuning import LL, NVLS, TREE
 from kraken_sim.costs.types import CollectiveCost
 from kraken_sim.hardware.interconnect import InterconnectKind
 from kraken_sim.program.many import each, is_many, maths_for
@@ -171,7 +171,8 @@ def ring_collective(
     taken = wire(num_bytes, choice, protocol, interconnect, constants, kind=kind, link_share=kept)
     sent = ring_bytes(kind, n, num_bytes)
     latency_s = taken.base_s + num_steps(kind, n) * taken.step_s
-    return _cost(choice, latency_s, sent, taken, ring_hbm_accesses(kind, n) * num_bytes)
+    cost = _cost(choice, latency_s, sent, taken, ring_hbm_accesses(kind, n) * num_bytes)
+    return _polling(cost, interconnect)
 
 
 def ring_hbm_accesses(kind: CollectiveKind, num_devices: int) -> float:
@@ -199,7 +200,8 @@ def tree_all_reduce(
     busiest = (2.0 if n > 2 else 1.0) * num_bytes
     sent = 2.0 * (n - 1) / n * num_bytes
     latency_s = taken.base_s + 2 * (n - 1) * taken.step_s
-    return _cost(choice, latency_s, sent, taken, ALL_REDUCE_HBM_ACCESSES * (n - 1) / n * num_bytes, busiest)
+    cost = _cost(choice, latency_s, sent, taken, ALL_REDUCE_HBM_ACCESSES * (n - 1) / n * num_bytes, busiest)
+    return _polling(cost, interconnect)
 
 
 def nvls_all_reduce(
@@ -214,6 +216,16 @@ def nvls_all_reduce(
     taken = wire(num_bytes, choice, NVLS, interconnect, constants)
     sent = (n + 1.0) / n * num_bytes
     return _cost(choice, taken.base_s + n * taken.step_s, sent, taken, 2.0 * num_bytes)
+
+
+def _polling(cost: CollectiveCost, interconnect: Interconnect) -> CollectiveCost:
+    """The cost with a word on what it polls.
+
+    LL has a flag beside every four bytes, and over NVLink peers write into each other's L2. Through host memory what
+    streams on the device makes no difference (measured on two H200); LL128 is taken to be as Simple, unmeasured.
+    """
+    nvlink = LINK_CLASS[interconnect.kind] == LINK_CLASS[InterconnectKind.NVLINK]
+    return replace(cost, polls_l2=nvlink and cost.protocol == LL)
 
 
 def _cost(
