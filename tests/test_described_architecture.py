@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import Any, Final
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from layout_support import layout_of
@@ -27,9 +29,6 @@ from kraken_sim.errors import InputError
 from kraken_sim.models.counts import parameter_count
 from kraken_sim.models.presets import preset
 from kraken_sim.scenario.spec import load_scenario
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 LADDER: Final = """\
 name: my-ladder
@@ -252,3 +251,107 @@ def test_a_grid_of_the_paper_takes_it_beside_the_three(tmp_path: Path, capsys: p
     assert cells[0]["ttft_s"]["my-ladder"] == pytest.approx(ladder.latency_s, rel=0.2)
     assert main(["paper", "--grid", str(path)]) == 0
     assert "my-ladder" in capsys.readouterr().out
+
+
+DOCS: Final = Path(__file__).parent.parent / "docs" / "architectures.md"
+
+
+def of_docs(name: str) -> str:
+    """The YAML of the page that begins with its file's name."""
+    blocks = re.findall(r"```yaml\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
+    return next(str(block) for block in blocks if block.startswith(f"# {name}"))
+
+
+@pytest.fixture
+def sub_layers(tmp_path: Path) -> Path:
+    for name in ("my-kraken.yaml", "sub-layers.yaml"):
+        (tmp_path / name).write_text(of_docs(name), encoding="utf-8")
+    return tmp_path / "sub-layers.yaml"
+
+
+@pytest.mark.parametrize("ways", [2, 4, 8])
+def test_the_kraken_of_the_docs_is_kraken(sub_layers: Path, ways: int) -> None:
+    question = yaml.safe_load(sub_layers.read_text(encoding="utf-8"))
+    path = str(sub_layers.parent / "my-kraken.yaml")
+    described, shipped = (
+        simulate({**question, "architecture": {"kind": kind, "ways": ways, **own}})
+        for kind, own in (("sub_layer_file", {"path": path}), ("kraken", {}))
+    )
+    assert described.prepared.program.segments == shipped.prepared.program.segments
+    assert (described.num_parameters, described.memory) == (shipped.num_parameters, shipped.memory)
+    assert described.latency_s == shipped.latency_s
+
+
+def test_sub_layers_go_through_every_verb(
+    sub_layers: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(sub_layers.parent)
+
+    def asked(*command: str) -> Any:
+        assert main([*command, "--json", "-"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    run = asked("run", "sub-layers.yaml", "--html", "run.html")
+    assert run["architecture"] == "my-kraken"
+    assert run["sub_layer_file"]["ways"] == 8
+    assert "One layer: my-kraken" in Path("run.html").read_text(encoding="utf-8")
+    # Without `ways` both have as many sub-layers as there are devices.
+    question = ("sub-layers.yaml", "--architecture", "my-kraken.yaml")
+    (answer,) = asked("explore", "architecture", *question, "--architectures", "sub_layer_file,kraken")
+    own, kraken = (row for row in answer["architectures"] if row["architecture"] != "standard")
+    assert own["equal_parameters"] is not None
+    assert own["equal_parameters"] == kraken["equal_parameters"]
+    assert own["speedup_at_equal_parameters_percent"] == kraken["speedup_at_equal_parameters_percent"]
+    assert asked("run", *question)["sub_layer_file"]["ways"] == 4
+    (degrees,) = asked("explore", "degree", "sub-layers.yaml", "--architectures", "standard,sub_layer_file")
+    assert "sub_layer_file" in degrees["best_by_architecture"]
+    grid = {
+        "name": "own", "hardware": "a100-sxm4-40gb-x8", "models": [{"preset": "1.3B"}], "context_lengths": [128],
+        "num_devices": [4], "architectures": [{"kind": "sub_layer_file", "path": "my-kraken.yaml"}],
+    }  # fmt: skip
+    Path("grid.yaml").write_text(yaml.safe_dump(grid), encoding="utf-8")
+    (cell,) = asked("paper", "--grid", "grid.yaml")["cells"]
+    assert set(cell["other_speedups_percent"]) == {"my-kraken"}
+
+
+def test_a_sweep_has_ways_of_sub_layers_as_an_axis(sub_layers: Path, tmp_path: Path) -> None:
+    question = yaml.safe_load(sub_layers.read_text(encoding="utf-8"))
+    path = str(sub_layers.parent / "my-kraken.yaml")
+    swept = {**question, "architecture": {"kind": "sub_layer_file", "path": path, "ways": [2, 4, 8]}}
+    sweep(swept, out=tmp_path / "points.parquet", jobs=1)
+    rows = pq.read_table(tmp_path / "points.parquet").to_pylist()
+    assert [row["sub_layer_file.ways"] for row in rows] == [2, 4, 8]
+    assert len({row["ttft_s"] for row in rows}) == 3
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("        - receive: all_reduce\n", "", "line 15: nobody receives all_reduce in this layer"),
+        ("- receive: all_reduce", "- receive: all_reduced", "waits for what nothing begins.*did you mean 'all_reduce'"),
+        ("            - residual: receive\n", "", "its output is never added"),
+        (
+            "        - each_block:\n            - residual: receive\n",
+            "        - residual: receive\n        - each_block:\n",
+            "line 22: a device may have several sub-layers.*stands in each_block",
+        ),
+        ("over: blocks", "over: block", "by.over: line 15: must be one of group, blocks, all .*did you mean 'blocks'"),
+    ],
+)
+def test_what_is_wrong_with_sub_layers_is_named(tmp_path: Path, old: str, new: str, words: str) -> None:
+    text = of_docs("my-kraken.yaml")
+    assert old in text
+    assert re.search(words, problems(tmp_path, text.replace(old, new)))
+
+
+def test_files_of_layers_and_of_sub_layers_are_told_apart(sub_layers: Path) -> None:
+    own = str(sub_layers.parent / "my-kraken.yaml")
+    with pytest.raises(InputError, match=r"architecture\.kind: .*for example sub_layer_file"):
+        simulate(asked(own))
+    whole = write(sub_layers.parent, LADDER)
+    with pytest.raises(InputError, match=r"architecture\.kind: the file describes whole layers.*for example file"):
+        simulate(asked("", architecture={"kind": "sub_layer_file", "path": whole}))
+    with pytest.raises(InputError, match=r"architecture\.ways: 3 ways do not fit 4 devices"):
+        simulate(asked("", architecture={"kind": "sub_layer_file", "path": own, "ways": 3}))
+    with pytest.raises(InputError, match=r"architecture\.path: is required for kind sub_layer_file"):
+        simulate(asked("", architecture={"kind": "sub_layer_file"}))

@@ -252,7 +252,7 @@ def test_no_set_moves_fewer_bytes_than_its_tensors_have(kernels: str) -> None:
     assert moved / tensor == pytest.approx(least, rel=0.001)
 
 
-ANSWERING: Final = [kind for kind in kinds() if kind not in ("domino", "file")]
+ANSWERING: Final = [kind for kind in kinds() if kind not in ("domino", "file", "sub_layer_file")]
 """The architectures that run a single prompt."""
 
 QUESTION: Final[dict[str, object]] = {

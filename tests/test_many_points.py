@@ -37,7 +37,7 @@ MISTRAL = LLAMA | {"model_type": "mistral", "sliding_window": 700}
 MODELS = [{"preset": "1.3B"}, {"preset": "6.7B", "num_hidden_layers": 6}, LLAMA, MISTRAL]
 MACHINES = ["h200-sxm-x8", "a100-sxm4-80gb-x8", "l40s-x8", "b200-sxm-x8", "h100-sxm-2x8", "v100-dgx1-x8"]
 KERNELS = ["pytorch", "pytorch_composed", "fused", "compiled", "serving", "serving_fused"]
-QUICK_KINDS = [kind for kind in kinds() if kind != "file"]
+QUICK_KINDS = [kind for kind in kinds() if kind not in ("file", "sub_layer_file")]
 
 
 def questions(seed: int) -> list[dict[str, Any]]:

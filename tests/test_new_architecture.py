@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from kraken_sim.models.config import TransformerConfig
 
 SHIPPED: Final = kinds()
-ANSWERING: Final = [kind for kind in SHIPPED if kind not in ("domino", "file")]
+ANSWERING: Final = [kind for kind in SHIPPED if kind not in ("domino", "file", "sub_layer_file")]
 """Those that run a single prompt."""
 LAYERS, WIDTH, TOKENS, DEVICES = 24, 2048, 512, 4
 QUESTION: dict[str, Any] = {
@@ -247,7 +247,11 @@ def test_explorations_try_it_too() -> None:
         ({"kind": "rarely", "every": "2"}, "architecture.every", "must be a whole number"),
         ({"kind": "rarely", "every": 0}, "architecture.every", "must be at least 1"),
         ({"kind": "rarely", "every": 5}, "architecture.every", "24 layers do not divide by it"),
-        ({"kind": "rarely", "ways": 2}, "architecture.ways", "is for kind kraken only, not for rarely"),
+        (
+            {"kind": "rarely", "ways": 2},
+            "architecture.ways",
+            "kind kraken or sub_layer_file only, not for rarely",
+        ),
         ({"kind": "kraken", "every": 2}, "architecture.every", "is for kind rarely only, not for kraken"),
         ({"kind": "rarly"}, "architecture.kind", "did you mean 'rarely'"),
     ],

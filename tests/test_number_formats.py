@@ -90,7 +90,7 @@ def test_one_scale_a_tensor_is_found_by_a_kernel_before() -> None:
     assert all(ops[place + 1].startswith("quantize") for place, name in enumerate(ops) if name.startswith("amax"))
 
 
-@pytest.mark.parametrize("kind", [record.kind for record in architectures() if record.kind != "file"])
+@pytest.mark.parametrize("kind", [record.kind for record in architectures() if record.is_complete])
 @pytest.mark.parametrize("kernels", ["pytorch", "compiled", "serving"])
 def test_every_layers_product_is_quantised_and_the_head_is_not(kind: str, kernels: str) -> None:
     program = prepared(

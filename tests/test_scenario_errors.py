@@ -40,7 +40,7 @@ patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
             "did you mean 'channels'",
         ),
         ({"architecture": {"kind": "krakn"}}, "architecture.kind", "one of standard.*did you mean 'kraken'"),
-        ({"architecture": {"kind": "standard", "ways": 2}}, "architecture.ways", "for kind kraken only"),
+        ({"architecture": {"kind": "standard", "ways": 2}}, "architecture.ways", "kraken or sub_layer_file only"),
         ({"model": {"preset": "7B"}}, "model.preset", "unknown preset; known are 125M"),
         ({"model": {"preset": "6.7B", "config": "x"}}, "model.config", "not both"),
         ({"model": {"preset": "6.7B", "model_type": "llama"}}, "model.model_type", "already says the family"),
@@ -149,7 +149,7 @@ def test_data_of_another_shape_is_an_input_error(data: object) -> None:
 
 
 def test_model_validate_says_what_is_wrong_too() -> None:
-    with pytest.raises(ValidationError, match="ways: is for kind kraken only"):
+    with pytest.raises(ValidationError, match="ways: is for kind kraken or sub_layer_file only"):
         Scenario.model_validate(changed(architecture={"kind": "standard", "ways": 2}))
 
 

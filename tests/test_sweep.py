@@ -119,7 +119,7 @@ def test_a_point_without_an_answer_is_a_row_with_its_error() -> None:
     kinds = {"kind": ["standard", "kraken"], "ways": [2]}
     records = sweep(asked(architecture=kinds, model={"preset": ["1.3B", "175B"]}, num_devices=2), jobs=1).records
     assert [record["error_kind"] for record in records] == ["input", None, "input", "infeasible"]
-    assert "architecture.ways: is for kind kraken only" in records[0]["error"]
+    assert "architecture.ways: is for kind kraken or sub_layer_file only" in records[0]["error"]
     assert "limiting number" in records[3]["error"]
     assert records[0]["ttft_s"] is None
     assert records[1]["ttft_s"] > 0.0

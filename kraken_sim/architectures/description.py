@@ -8,8 +8,8 @@
             - residual: {name: residual_attention, by: all_reduce_attention}
             ...
 
-A layer has one attention and one FFN, each shared by all devices as in the standard model; sub-layers with a width of
-their own (Kraken's) are for Python.
+A layer has one attention and one FFN, each shared by all devices as in the standard model, or in `each_block` those of
+sub-layers with a width of their own (Kraken's), several of which a device may have.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
-from pydantic import Field, StrictBool, StrictStr, ValidationError
+from pydantic import BeforeValidator, Field, StrictBool, StrictStr, ValidationError
 
 from kraken_sim.architectures import wiring as wired
 from kraken_sim.architectures.architecture import Size
-from kraken_sim.architectures.wiring_check import num_norms, wiring_problems
+from kraken_sim.architectures.wiring_check import has_sub_layers, num_norms, sub_layer_problems_of, wiring_problems
 from kraken_sim.errors import Problem, closest
 from kraken_sim.files.model import FileModel, Name, NotEmpty
 from kraken_sim.files.problems import as_printed, problems_of
@@ -42,6 +42,19 @@ class DescribedExchange(FileModel):
     share: Annotated[float, Field(strict=True, gt=0.0, le=1.0)] = Field(
         default=1.0, description="Share of the channels that take part.", examples=[0.5]
     )
+    over: wired.Over = Field(
+        default=wired.Over.GROUP,
+        description="Devices: that share a block, one of each block, or all.",
+        examples=["blocks"],
+    )
+
+
+def _said_by_name(value: object) -> object:
+    return {"name": value} if isinstance(value, str) else value
+
+
+NamedExchange = Annotated[DescribedExchange, BeforeValidator(_said_by_name)]
+"""A collective, or its name alone."""
 
 
 class _Named(FileModel):
@@ -58,14 +71,14 @@ class _Onto(FileModel):
 
 class _Residual(FileModel):
     name: Name = Field(description="What the sum is called.", examples=["residual_ffn"])
-    by: DescribedExchange | StrictStr | None = Field(
+    by: NamedExchange | None = Field(
         default=None, description="The collective before the sum.", examples=["all_reduce_ffn"]
     )
     norm_only: StrictBool = Field(default=False, description="Only the norm behind it reads the sum.")
 
 
 class _By(FileModel):
-    by: DescribedExchange | StrictStr = Field(description="The collective.", examples=["all_reduce_ffn"])
+    by: NamedExchange = Field(description="The collective.", examples=["all_reduce_ffn"])
 
 
 class _SendStream(_By):
@@ -78,6 +91,10 @@ class _Take(FileModel):
     layers_back: Annotated[int, Field(strict=True, ge=0, le=1)] = Field(
         default=0, description="1: that of the layer before.", examples=[1]
     )
+
+
+class _Receive(FileModel):
+    of: Name = Field(description="The collective of the streams that is waited for.", examples=["all_reduce"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +115,9 @@ _WORDS: Final = {
     "send": _Word(_By, lambda said, width: wired.Send(_exchange(said.by, width)), "by"),
     "send_stream": _Word(_SendStream, lambda said, width: wired.SendStream(_exchange(said.by, width), said.mean), "by"),
     "begin": _Word(_By, lambda said, width: wired.Begin(_exchange(said.by, width)), "by"),
+    "begin_stream": _Word(_By, lambda said, width: wired.BeginStream(_exchange(said.by, width)), "by"),
+    "receive": _Word(_Receive, lambda said, _: wired.Receive(said.of), "of"),
+    "concat": _Word(_By, lambda said, width: wired.Concat(_exchange(said.by, width)), "by"),
     "take": _Word(_Take, lambda said, _: wired.Take(said.name, said.of, said.layers_back)),
 }
 """The steps by their name in files; a definition."""
@@ -105,12 +125,13 @@ _WORDS: Final = {
 _PARTS: Final = ("part_0", "part_1")
 """Steps for one half of the tokens each; a definition."""
 
+_EACH_BLOCK: Final = "each_block"
+"""Steps for each sub-layer of a device; a definition."""
 
-def _exchange(said: DescribedExchange | str, width: int) -> wired.Exchange:
-    if isinstance(said, str):
-        return wired.Exchange(said)
+
+def _exchange(said: DescribedExchange, width: int) -> wired.Exchange:
     channels = None if said.share == 1.0 else max(1, int(said.share * width))
-    return wired.Exchange(said.name, kind=said.kind, channels=channels)
+    return wired.Exchange(said.name, said.over, said.kind, channels)
 
 
 def _residual(said: _Residual, width: int) -> wired.Residual:
@@ -139,6 +160,9 @@ class Description(FileModel):
         default=False, description="The residual of a device is that of its share of the tokens."
     )
     two_parts: StrictBool = Field(default=False, description="The tokens are cut in two: part_0 and part_1.")
+    ffn_factor: Annotated[float, Field(strict=True, gt=0.0, le=64.0)] | None = Field(
+        default=None, description="Of sub-layers: the FFN's width over theirs; default: the model's.", examples=[2.0]
+    )
     private_norms: Annotated[int, Field(strict=True, ge=0)] = Field(
         default=0, description="Norms of a layer whose weights each device has for itself.", examples=[1]
     )
@@ -160,6 +184,7 @@ def read_description(path: str) -> Description:
     if description is not None:
         wiring = _wiring(description, 1 << 10, problems)
         problems += [] if problems else [*wiring_problems(wiring), *_norm_problems(description, wiring)]
+        problems += [] if problems or not has_sub_layers(wiring) else sub_layer_problems_of(wiring)
     if problems or description is None:
         raise document.error(problems)
     return description
@@ -208,16 +233,16 @@ def _steps(said: list[Any], path: str, width: int, problems: list[Problem]) -> S
         place = f"{path}.{index}"
         key = item if isinstance(item, str) else next(iter(item)) if isinstance(item, dict) and len(item) == 1 else None
         value = item[key] if isinstance(item, dict) and key is not None else None
-        if key in _PARTS and isinstance(value, list):
+        if key in (*_PARTS, _EACH_BLOCK) and isinstance(value, list):
             inner = _steps(value, f"{place}.{key}", width, problems)
             plain = tuple(step for step in inner if isinstance(step, wired.BlockStep))
             if len(plain) < len(inner):
-                problems.append(Problem(place, "the steps of a part are those of its blocks"))
-            steps.append(wired.OfPart(_PARTS.index(key), plain))
+                problems.append(Problem(place, f"the steps of {key} are those of one block"))
+            steps.append(wired.EachBlock(plain) if key == _EACH_BLOCK else wired.OfPart(_PARTS.index(key), plain))
         elif key in _WORDS:
             steps += _step(str(key), value, place, width, problems)
         else:
-            known = [*_WORDS, *_PARTS]
+            known = [*_WORDS, _EACH_BLOCK, *_PARTS]
             guess = closest(key, known) if isinstance(key, str) else None
             message = f"a step is one of {', '.join(known)}"
             problems.append(Problem(place, message, as_printed(item), "norm: norm_attention", guess))

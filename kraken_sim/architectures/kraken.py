@@ -19,16 +19,14 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from pydantic import Field
-
-from kraken_sim.architectures.architecture import Architecture, DeviceCount, Question
+from kraken_sim.architectures.architecture import Architecture, Question
 from kraken_sim.architectures.lowering import lowered_by
 from kraken_sim.architectures.sub_layers import (
     ALONE,
     COLUMNS,
     FEED_FORWARD,
     GROUP_ATTENTION,
-    SubLayerFields,
+    WaysFields,
     count_problem,
     sub_layer_of,
     sub_layer_problems,
@@ -59,12 +57,8 @@ if TYPE_CHECKING:
     from kraken_sim.models.layout import Block
 
 
-class KrakenFields(SubLayerFields):
+class KrakenFields(WaysFields):
     """What a scenario may say of a Kraken: how many sub-layers, and the shape of one."""
-
-    ways: DeviceCount | None = Field(
-        default=None, description="Kraken: sub-layers a layer; default: num_devices.", examples=[2]
-    )
 
 
 KrakenQuestion = Question[KrakenFields]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from kraken_sim.architectures.caat_net import CAAT_NET
 from kraken_sim.architectures.desync import DESYNC
-from kraken_sim.architectures.from_file import FROM_FILE
+from kraken_sim.architectures.from_file import FROM_FILE, SUB_LAYER_FILE
 from kraken_sim.architectures.kraken import KRAKEN
 from kraken_sim.architectures.ladder import LADDER
 from kraken_sim.architectures.parallel import PARALLEL
@@ -112,6 +112,7 @@ for _record in (
     DOMINO,
     TOKEN_WEAVE,
     FROM_FILE,
+    SUB_LAYER_FILE,
 ):
     register(_record)
 

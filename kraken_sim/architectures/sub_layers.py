@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import Field
 
-from kraken_sim.architectures.architecture import ArchitectureFields, Question, Size, split_problems
+from kraken_sim.architectures.architecture import ArchitectureFields, DeviceCount, Question, Size, split_problems
 from kraken_sim.architectures.wiring import Attend, EachBlock, Exchange, FeedForward, Normalise, Residual
 from kraken_sim.errors import InputError, Problem
 from kraken_sim.models.hf import closest_divisor
@@ -42,6 +42,14 @@ class SubLayerFields(ArchitectureFields):
         description="Kraken, parallel_track: width of a sub-layer's FFN; default: twice its hidden_size, a track's as "
         "many times as the model's.",
         examples=[7168],
+    )
+
+
+class WaysFields(SubLayerFields):
+    """The same, with how many sub-layers a layer has."""
+
+    ways: DeviceCount | None = Field(
+        default=None, description="Kraken, sub_layer_file: sub-layers a layer; default: num_devices.", examples=[2]
     )
 
 

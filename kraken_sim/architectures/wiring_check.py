@@ -46,6 +46,21 @@ def wiring_problems(wiring: Wiring) -> Iterator[Problem]:
             yield Problem(place, "stands behind the last layer, where only what was sent may be taken or gathered")
 
 
+def has_sub_layers(wiring: Wiring) -> bool:
+    """Whether a layer has blocks of which a device may have several."""
+    return any(isinstance(step, wired.EachBlock) for part in wiring.layers for steps in part.period for step in steps)
+
+
+def sub_layer_problems_of(wiring: Wiring) -> Iterator[Problem]:
+    """What is wrong with the steps of sub-layers: those of one block stand in `each_block`."""
+    for run, part in enumerate(wiring.layers):
+        for index, steps in enumerate(part.period):
+            for number, step in enumerate(steps):
+                if isinstance(step, wired.BlockStep | wired.OfPart):
+                    message = "a device may have several sub-layers: what is done for one of them stands in each_block"
+                    yield Problem(f"layers.{run}.period.{index}.{number}", message, example="each_block: [...]")
+
+
 def num_norms(wiring: Wiring) -> int:
     """Norms of a layer, which all layers of a right wiring have alike."""
     return _counts(wiring.layers[0].period[0])[0]
@@ -69,6 +84,8 @@ class _Walk:
     under_way: dict[str, str] = field(default_factory=dict)
     """Where those were begun that nobody has taken."""
     taken: set[str] = field(default_factory=set)
+    streams: dict[str, str] = field(default_factory=dict)
+    """Where collectives of the streams were begun that nobody has received."""
     normed: bool = False
     made: str | None = None
     """Where the output was made that nothing was done with."""
@@ -93,7 +110,12 @@ class _Walk:
                 self.under_way[by.name] = place
             case wired.Take():
                 yield from self._take(place, step)
-            case wired.Receive():
+            case wired.BeginStream(by):
+                self.streams[by.name] = place
+            case wired.Receive(of):
+                if of not in self.streams:
+                    yield _waits_for_nothing(place, of, list(self.streams))
+                self.streams.pop(of, None)
                 self.made = place
 
     def _block(self, place: str, step: wired.Attend | wired.FeedForward) -> Iterator[Problem]:
@@ -131,6 +153,8 @@ class _Walk:
         """What the layer leaves behind."""
         if self.made is not None:
             yield Problem(self.made, "its output is never added to the residual")
+        for name, place in self.streams.items():
+            yield Problem(place, f"nobody receives {name} in this layer", example=f"receive: {name}")
         for name, place in self.under_way.items():
             if name not in later:
                 yield Problem(place, f"nobody waits for {name}", example=f"take: {{of: {name}, layers_back: 1}}")
@@ -168,8 +192,8 @@ def _places(path: str, steps: Steps, part: int | None = None) -> Iterator[Placed
         place = f"{path}.{index}"
         if isinstance(step, wired.OfPart):
             if step.part == part:
-                yield from ((f"{place}.steps.{number}", inner) for number, inner in enumerate(step.steps))
+                yield from ((f"{place}.part_{part}.{number}", inner) for number, inner in enumerate(step.steps))
         elif isinstance(step, wired.EachBlock):
-            yield from ((f"{place}.steps.{number}", inner) for number, inner in enumerate(step.steps))
+            yield from ((f"{place}.each_block.{number}", inner) for number, inner in enumerate(step.steps))
         elif part is None:
             yield place, step

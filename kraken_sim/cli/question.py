@@ -187,6 +187,7 @@ def given_changes(args: argparse.Namespace, document: YamlDocument | None = None
 
 def _fields(setting: Setting, value: Any, document: YamlDocument | None) -> Iterator[tuple[str, object]]:
     """The fields that an option says: mostly one."""
+    from kraken_sim.architectures.from_file import kind_of_file
     from kraken_sim.scenario.changes import value_of
 
     if isinstance(value, list):
@@ -204,7 +205,7 @@ def _fields(setting: Setting, value: Any, document: YamlDocument | None) -> Iter
         if value != kind:
             yield (
                 "architecture",
-                {"kind": "file", "path": value} if value.endswith((".yaml", ".yml")) else {"kind": value},
+                {"kind": kind_of_file(value), "path": value} if value.endswith((".yaml", ".yml")) else {"kind": value},
             )
     else:
         yield setting.path, value if setting.is_text else value_of(value, setting.option)
