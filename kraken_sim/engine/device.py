@@ -20,15 +20,18 @@ from typing import TYPE_CHECKING
 from kraken_sim.costs.contention import hbm_share
 from kraken_sim.engine.clock import set_timer, to_ps, to_s
 from kraken_sim.engine.collective import CollectiveKernel
-from kraken_sim.engine.resident import ComputeKernel, WaveCycle
+from kraken_sim.engine.resident import ComputeKernel, WaveCycle, launch_shape
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import simpy
 
     from kraken_sim.costs.contention import ContentionConstants
     from kraken_sim.costs.types import CollectiveCost, KernelCost
     from kraken_sim.engine.clock import Action, Clock
     from kraken_sim.engine.collective import JointCollective
+    from kraken_sim.engine.resident import LaunchShape
 
 
 @dataclass(slots=True)
@@ -39,6 +42,7 @@ class DeviceState:
     num_sms: int
     hbm_bandwidth_bytes_per_s: float
     contention: ContentionConstants
+    shapes: Mapping[int, LaunchShape]
     compute: list[ComputeKernel] = field(default_factory=list)
     collectives: list[CollectiveKernel] = field(default_factory=list)
     _num_launched: int = 0
@@ -52,8 +56,13 @@ class DeviceState:
         self._advance()
         self._num_launched += 1
         saturation = self.contention.memory_saturation_fraction
-        self.compute.append(ComputeKernel.create(cost, finished, self._num_launched, self.num_sms, saturation))
+        shape, number = self.shape_of(cost), self._num_launched
+        self.compute.append(ComputeKernel.create(cost, shape, finished, number, self.num_sms, saturation))
         self._settle()
+
+    def shape_of(self, cost: KernelCost) -> LaunchShape:
+        """How the kernel runs with the device to itself."""
+        return self.shapes.get(id(cost)) or launch_shape(cost, self.num_sms)
 
     def launch_collective(self, cost: CollectiveCost, joint: JointCollective) -> None:
         """Dispatch this rank's kernel of a collective; `joint.finished` succeeds at its end."""
@@ -95,9 +104,10 @@ class DeviceState:
         self._retire()
         if self.compute or self.collectives:
             joined = self._dispatch()
-            self._share()
             for kernel in joined:
                 kernel.joint.join(self, kernel)
+            if not joined or not joined[-1].joint.running:  # else what began has shared already
+                self._share()
 
     def _retire(self) -> None:
         """A nearly empty last wave that had the bandwidth to itself may end too early: its kernel then waits."""

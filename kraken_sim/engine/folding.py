@@ -29,7 +29,15 @@ from kraken_sim.engine.pieces import Window
 from kraken_sim.engine.resident import launch_shape
 from kraken_sim.engine.streams import launch_ps, node_gap_ps
 from kraken_sim.engine.timeline import Fold, Span, SpanKind, Timeline
-from kraken_sim.engine.windows import PointsWindow, SimulatedWindows, asked_at_least, simulate_window, timed
+from kraken_sim.engine.windows import (
+    PointsWindow,
+    SimulatedWindows,
+    asked_at_least,
+    queued_steps,
+    shapes_of,
+    simulate_window,
+    timed,
+)
 from kraken_sim.program.many import POINT, POINTS, where
 from kraken_sim.program.ops import Collective
 from kraken_sim.program.program import COMM_STREAM, MAIN_STREAM
@@ -325,7 +333,7 @@ class _Walk:
     def _timed(self, steps: tuple[Step, ...], later: list[int], ready: tuple[int, int], piece: Piece) -> Simulated:
         at_least = self.windows.asked_at_least.get(id(piece))
         if at_least is None:
-            at_least = self.windows.asked_at_least[id(piece)] = asked_at_least(steps, self.machine)
+            at_least = self.windows.asked_at_least[id(piece)] = asked_at_least(steps, shapes_of(steps, self.machine))
         return timed(later, at_least, lambda queued: self._simulated(steps, queued, ready, piece))
 
     def _simulated(
@@ -334,7 +342,9 @@ class _Walk:
         key = (id(piece), ready, tuple(later))
         result = self.windows.simulated.get(key)
         if result is None:
-            result = self.windows.simulated[key] = simulate_window(steps, later, ready, self.machine, eager=self.eager)
+            result = self.windows.simulated[key] = simulate_window(
+                queued_steps(steps), later, ready, self.machine, eager=self.eager
+            )
             self.num_events += result.num_events
         return result
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import simpy
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from kraken_sim.costs.types import CollectiveCost, KernelCost
     from kraken_sim.engine.clock import Clock
     from kraken_sim.engine.collective import LinkSpeeds
+    from kraken_sim.engine.resident import LaunchShape
     from kraken_sim.engine.streams import QueuedStep
     from kraken_sim.engine.timeline import Span
     from kraken_sim.hardware.device import LaunchCosts
@@ -42,6 +43,8 @@ class Machine:
     collective_cost: Callable[[Collective], CollectiveCost]
     link_speeds: LinkSpeeds | None = None
     """The pace that different collectives leave each other on the links they share; None: they share none."""
+    shapes: Mapping[int, LaunchShape] = field(default_factory=dict)
+    """Of costs that live as long as the machine, by their identity; others are worked out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +104,9 @@ def simulate_ranks(
 
     ranks = []
     for number in range(num_ranks):
-        device = DeviceState(env, machine.num_sms, machine.hbm_bandwidth_bytes_per_s, machine.contention)
+        device = DeviceState(
+            env, machine.num_sms, machine.hbm_bandwidth_bytes_per_s, machine.contention, machine.shapes
+        )
         rank = Rank(env, number, device, machine.launch, eager, alone, machine.kernel_cost, join)
         ranks.append(rank)
     for rank in ranks:
@@ -128,18 +133,17 @@ def _run_to_end(env: Clock, ranks: list[Rank]) -> int:
     """Take events until every stream has ended and return how many there were."""
     most_per_instant = EVENTS_PER_INSTANT * len(ranks)
     streams = [stream for rank in ranks for stream in rank.streams.values()]
-    num_events = first = 0
-    instant, step = env.now, env.step
+    num_events, look, instant, step = 0, most_per_instant, env.now, env.step
     try:
         for stream in streams:
             while not stream.ended:
                 step()
                 num_events += 1
-                if env.now != instant:
-                    instant, first = env.now, num_events
-                elif num_events - first > most_per_instant:
-                    message = f"the simulation stands still at {instant} ps after {num_events} events; waiting: "
-                    raise SimulationError(message + _waiting(ranks))
+                if num_events == look:
+                    if env.now == instant:
+                        message = f"the simulation stands still at {instant} ps after {num_events} events; waiting: "
+                        raise SimulationError(message + _waiting(ranks))
+                    instant, look = env.now, look + most_per_instant
     except simpy.core.EmptySchedule:
         raise SimulationError("the simulation cannot finish; waiting: " + _waiting(ranks)) from None
     return num_events

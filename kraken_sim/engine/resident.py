@@ -82,9 +82,10 @@ class ComputeKernel:
     """When it would end with the device to itself; -1 before its first CTA has started."""
 
     @classmethod
-    def create(cls, cost: KernelCost, finished: Action, order: int, num_sms: int, saturation: float) -> ComputeKernel:
+    def create(
+        cls, cost: KernelCost, shape: LaunchShape, finished: Action, order: int, num_sms: int, saturation: float
+    ) -> ComputeKernel:
         """Derive what limits a CTA, and which of them have less to do."""
-        shape = launch_shape(cost, num_sms)
         ctas, body_s = shape.ctas, shape.body_s
         memory_bound = cost.memory_s > cost.compute_s
         compute_fraction = min(1.0, max(cost.compute_s / body_s, saturation)) if memory_bound else 1.0

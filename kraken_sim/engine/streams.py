@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kraken_sim.costs.host import host_share
 from kraken_sim.engine.clock import set_timer, to_ps
-from kraken_sim.engine.resident import launch_shape
 from kraken_sim.engine.timeline import Span, SpanKind
 from kraken_sim.program.ops import Collective
 from kraken_sim.program.program import COMM_STREAM, MAIN_STREAM, Kernel, RecordEvent, WaitEvent
@@ -64,14 +63,6 @@ def node_gap_ps(costs: LaunchCosts, *, eager: bool) -> int:
     return to_ps(costs.eager_kernel_gap_s if eager else costs.graph_node_gap_s)
 
 
-class Enqueued(NamedTuple):
-    """A step in a stream's queue, the number of its launch, and the recording it makes or waits for."""
-
-    number: int
-    launch: QueuedStep
-    event: simpy.Event | None = None
-
-
 @dataclass(slots=True, eq=False)
 class RankStream:
     """Runs in order what the host enqueues; two kernels are a gap apart.
@@ -88,8 +79,9 @@ class RankStream:
     """Its next kernel starts no earlier."""
     left: int
     """Steps that it has still to take."""
-    items: deque[Enqueued] = field(default_factory=deque)
-    item: Enqueued | None = None
+    items: deque[int] = field(default_factory=deque)
+    """What is enqueued, by the numbers of their launches."""
+    item: QueuedStep | None = None
     """The kernel or wait that it is at."""
     end_ps: int = 0
     """The last step that it ran had ended."""
@@ -97,6 +89,8 @@ class RankStream:
     """It has run all of its steps."""
     _asleep: bool = False
     """Nothing was enqueued when it asked; the next step wakes it."""
+    _number: int = 0
+    """Of the launch of the step that it has taken last."""
     _begin_ps: int = 0
     """Its kernel or wait began."""
     _cost: Any = None
@@ -109,13 +103,13 @@ class RankStream:
         """What the stream is at, in words."""
         if self.item is None:
             return None
-        step, segment, iteration, _ = self.item.launch
+        step, segment, iteration, _ = self.item
         what = step.name if isinstance(step, Kernel) else f"event {step.event}"
         return f"{segment}[{iteration}] {what}"
 
-    def push(self, item: Enqueued) -> None:
+    def push(self, number: int) -> None:
         """Enqueue one step."""
-        self.items.append(item)
+        self.items.append(number)
         if self._asleep:
             self._asleep = False
             set_timer(self.rank.env, 0, self.take)
@@ -125,10 +119,11 @@ class RankStream:
         rank, items = self.rank, self.items
         env = rank.env
         while items:
-            item = items.popleft()
+            self._number = number = items.popleft()
             self.left -= 1
-            rank.asked_ps[item.number] = self.end_ps
-            step, event = item.launch.step, item.event
+            rank.asked_ps[number] = self.end_ps
+            item, event = rank.launches[number], rank.events[number]
+            step = item.step
             if isinstance(step, Kernel):
                 self.item = item
                 # Later even where it is now: the device may be in the midst of ending the kernel before it.
@@ -154,7 +149,7 @@ class RankStream:
         """What the stream waited for has completed."""
         now = self.rank.env.now
         if self.item is not None and now > self._begin_ps and self.number == MAIN_STREAM:
-            step = self.item.launch.step
+            step = self.item.step
             assert isinstance(step, WaitEvent)
             self._record(self.item, step.event, step.category, now, SpanKind.WAIT)
         self._not_before(event)
@@ -171,7 +166,7 @@ class RankStream:
         else:
             self._cost = rank.cost_of(op)
             if rank.runs_alone(self):
-                set_timer(rank.env, launch_shape(self._cost, rank.device.num_sms).alone_ps, self._finished)
+                set_timer(rank.env, rank.device.shape_of(self._cost).alone_ps, self._finished)
             else:
                 rank.device.launch(self._cost, self._finished)
 
@@ -195,7 +190,7 @@ class RankStream:
     @property
     def _kernel(self) -> Kernel:
         assert self.item is not None
-        step = self.item.launch.step
+        step = self.item.step
         assert isinstance(step, Kernel)
         return step
 
@@ -205,7 +200,7 @@ class RankStream:
 
     def _record(
         self,
-        item: Enqueued,
+        item: QueuedStep,
         name: str,
         category: Category,
         end_ps: int,
@@ -214,12 +209,12 @@ class RankStream:
         detail: str = "",
         op: Op | None = None,
     ) -> None:
-        _, segment, iteration, queued_ps = item.launch
+        _, segment, iteration, queued_ps = item
         span = Span(
             kind, name, category, self.rank.number, self.number, segment, iteration,
             self._begin_ps, end_ps, queued_ps, busy_s, detail, op,
         )  # fmt: skip
-        self.rank.spans.append((item.number, span))
+        self.rank.spans.append((self._number, span))
 
 
 @dataclass(slots=True, eq=False)
@@ -240,8 +235,10 @@ class Rank:
     asked_ps: list[int] = field(default_factory=list)
     """By launch, when its stream was ready to take it."""
     streams: dict[int, RankStream] = field(default_factory=dict)
-    _coming: deque[Enqueued] = field(default_factory=deque)
-    """What the host has still to enqueue."""
+    launches: Sequence[QueuedStep] = ()
+    events: list[simpy.Event | None] = field(default_factory=list)
+    """By launch, the recording that it makes or waits for."""
+    _num_enqueued: int = 0
 
     def start(self, launches: Sequence[QueuedStep], ready_ps: Mapping[int, int]) -> None:
         """Start the host and the streams.
@@ -256,33 +253,34 @@ class Rank:
             stream: RankStream(self, stream, gap_ps, edge_ps, ready_ps.get(stream, 0), left)
             for stream, left in ((MAIN_STREAM, len(launches) - on_side), (COMM_STREAM, on_side))
         }
-        self.asked_ps = [0] * len(launches)
-        self._coming.extend(self._items(launches))
+        self.launches, self.asked_ps = launches, [0] * len(launches)
+        self.events = self._recordings(launches)
         self._enqueue()
         for stream in self.streams.values():
             stream.take()
 
-    def _items(self, launches: Sequence[QueuedStep]) -> Iterator[Enqueued]:
-        """What the host enqueues, with the recordings that waits are for."""
+    def _recordings(self, launches: Sequence[QueuedStep]) -> list[simpy.Event | None]:
+        """What launches make, or wait for: a wait is for the last recording before it."""
         recordings: dict[str, simpy.Event] = {}
+        found: list[simpy.Event | None] = [None] * len(launches)
         for number, launch in enumerate(launches):
-            step, event = launch.step, None
+            step = launch.step
             if isinstance(step, RecordEvent):
-                event = recordings[step.event] = self.env.event()
+                found[number] = recordings[step.event] = self.env.event()
             elif isinstance(step, WaitEvent):
-                event = recordings.get(step.event)
-            yield Enqueued(number, launch, event)
+                found[number] = recordings.get(step.event)
+        return found
 
     def _enqueue(self, _: simpy.Event | None = None) -> None:
         """Every step whose time has come."""
-        coming, streams, now = self._coming, self.streams, self.env.now
-        while coming:
-            later_ps = coming[0].launch.queued_ps - now
-            if later_ps > 0:
-                set_timer(self.env, later_ps, self._enqueue)
+        launches, streams, now = self.launches, self.streams, self.env.now
+        for number in range(self._num_enqueued, len(launches)):
+            step, _segment, _iteration, queued_ps = launches[number]
+            if queued_ps > now:
+                self._num_enqueued = number
+                set_timer(self.env, queued_ps - now, self._enqueue)
                 return
-            item = coming.popleft()
-            streams[item.launch.step.stream].push(item)
+            streams[step.stream].push(number)
 
     def runs_alone(self, stream: RankStream) -> bool:
         """Whether the next kernel of a stream starts on an idle device and no other stream has anything to come."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from kraken_sim.engine.pieces import pieces_of
 from kraken_sim.engine.ranks import Simulated, simulate_ranks
-from kraken_sim.engine.resident import launch_shape
+from kraken_sim.engine.resident import LaunchShape, launch_shape
 from kraken_sim.engine.streams import QueuedStep
 from kraken_sim.program.many import is_many
 from kraken_sim.program.ops import Collective
@@ -18,7 +18,7 @@ from kraken_sim.program.points import ops_of_points
 from kraken_sim.program.program import COMM_STREAM, MAIN_STREAM, Kernel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from kraken_sim.costs.types import CollectiveCost, KernelCost
     from kraken_sim.engine.pieces import Piece
@@ -66,6 +66,8 @@ def timed(later: list[int], at_least: Sequence[int], simulated: Callable[[list[i
         at_least: by step, before when no stream asks for it.
         simulated: the window whose host enqueues its steps at given times.
     """
+    if not any(later):
+        return simulated(later)
     if any(queued > asked for queued, asked in zip(later, at_least, strict=True)):
         result = simulated(later)
         return result if _waited(result, later) else simulated([0] * len(later))
@@ -78,22 +80,29 @@ def _waited(result: Simulated, later: Sequence[int]) -> bool:
     return any(asked <= queued for asked, queued in zip(result.asked_ps[1:], later[1:], strict=True) if queued > 0)
 
 
-def asked_at_least(steps: Sequence[Step], machine: Machine) -> list[Sizes]:
+def shapes_of(steps: Sequence[Step], machine: Machine) -> dict[int, LaunchShape]:
+    """The shapes of the window's compute kernels, by the identity of their ops."""
+    ops = [step.op for step in steps if isinstance(step, Kernel) and not isinstance(step.op, Collective)]
+    return {id(op): launch_shape(machine.kernel_cost(op), machine.num_sms) for op in ops}
+
+
+def asked_at_least(steps: Sequence[Step], shapes: Mapping[int, LaunchShape]) -> list[Sizes]:
     """When the streams ask for the steps at the earliest, picoseconds: after the main stream's kernels before them."""
     asked_ps: Sizes = 0
     found = []
     for step in steps:
         found.append(asked_ps if step.stream == MAIN_STREAM else _UNKNOWN)
-        if isinstance(step, Kernel) and step.stream == MAIN_STREAM and not isinstance(step.op, Collective):
-            asked_ps = asked_ps + launch_shape(machine.kernel_cost(step.op), machine.num_sms).alone_ps
+        if isinstance(step, Kernel) and step.stream == MAIN_STREAM and id(step.op) in shapes:
+            asked_ps = asked_ps + shapes[id(step.op)].alone_ps
     return found
 
 
 def simulate_window(
-    steps: Sequence[Step], later: Sequence[int], ready: tuple[int, int], machine: Machine, *, eager: bool
+    launches: Sequence[QueuedStep], later: Sequence[int], ready: tuple[int, int], machine: Machine, *, eager: bool
 ) -> Simulated:
-    """A window by events; `ready` is when the first kernel of either stream may start."""
-    launches = [QueuedStep(step, "window", 0, queued) for step, queued in zip(steps, later, strict=True)]
+    """A window by events, enqueued `later`; `ready` is when the first kernel of either stream may start."""
+    if any(later):
+        launches = [launch._replace(queued_ps=queued) for launch, queued in zip(launches, later, strict=True)]
     starts = {MAIN_STREAM: ready[0], COMM_STREAM: ready[1]}
     return simulate_ranks(launches, machine, eager=eager, num_ranks=1, ready_ps=starts, alone=True)
 
@@ -111,10 +120,16 @@ class PointsWindow:
     def __init__(self, steps: Sequence[Step], machine: Machine, eager: bool, num: int) -> None:
         self._steps, self._eager, self._num = steps, eager, num
         self._own_steps = _steps_of_points(steps, num)
-        self._at_least = _by_point(asked_at_least(steps, machine), num)
         self._costs = {id(step.op): _rows(_cost_of(step, machine)) for step in steps if isinstance(step, Kernel)}
         self._point, self._reduces = 0, self._reduces_of_points()
-        self._machine = replace(machine, kernel_cost=self._kernel_cost, collective_cost=self._collective_cost)
+        shapes = shapes_of(steps, machine)
+        self._at_least = _by_point(asked_at_least(steps, shapes), num)
+        self._machine = replace(
+            machine,
+            kernel_cost=self._kernel_cost,
+            collective_cost=self._collective_cost,
+            shapes={id(cost): row for op, shape in shapes.items() for cost, row in self._by_cost(op, shape)},
+        )
         self._known: dict[tuple[object, ...], Simulated] = {}
         self._num_events = np.zeros(num, dtype=np.int64)
 
@@ -158,10 +173,16 @@ class PointsWindow:
             if isinstance(step, Kernel) and isinstance(step.op, Collective):
                 rows = self._costs[id(step.op)]
                 for own, cost in zip(self._own_steps, rows if len(rows) > 1 else rows * self._num, strict=True):
-                    kernel = own[number]
+                    kernel = own[number].step
                     assert isinstance(kernel, Kernel)
                     found[id(kernel.op)] = cost
         return found
+
+    def _by_cost(self, op: int, shape: LaunchShape) -> Iterator[tuple[KernelCost, LaunchShape]]:
+        """The shape of each point's cost of an op, by its identity."""
+        costs = self._costs[op]
+        columns = (np.broadcast_to(column, len(costs)).tolist() for column in shape)
+        return zip(costs, map(LaunchShape._make, zip(*columns, strict=True)), strict=True)
 
     def _kernel_cost(self, op: ComputeOp) -> KernelCost:
         rows: list[KernelCost] = self._costs[id(op)]
@@ -189,14 +210,20 @@ def _rows(cost: Any) -> list[Any]:
     return [type(cost)(*row) for row in zip(*columns, strict=True)]
 
 
-def _steps_of_points(steps: Sequence[Step], num: int) -> list[tuple[Step, ...]]:
+def queued_steps(steps: Sequence[Step]) -> list[QueuedStep]:
+    """A window's steps, enqueued when it begins."""
+    return [QueuedStep(step, "window", 0, 0) for step in steps]
+
+
+def _steps_of_points(steps: Sequence[Step], num: int) -> list[tuple[QueuedStep, ...]]:
     """The steps of every point: collectives are told from each other by their value, so they have plain numbers."""
-    columns: list[list[Step]] = []
-    for step in steps:
+    columns: list[list[QueuedStep]] = []
+    for queued, step in zip(queued_steps(steps), steps, strict=True):
         if isinstance(step, Kernel) and isinstance(step.op, Collective):
-            columns.append([replace(step, op=op) for op in ops_of_points(step.op)] or [step] * num)
+            own = [queued._replace(step=replace(step, op=op)) for op in ops_of_points(step.op)]
+            columns.append(own or [queued] * num)
         else:
-            columns.append([step] * num)
+            columns.append([queued] * num)
     return list(zip(*columns, strict=True))
 
 
