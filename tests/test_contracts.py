@@ -265,16 +265,6 @@ def test_every_target_of_make_that_guides_name_exists() -> None:
     subprocess.run(["make", "--dry-run", *sorted(targets)], cwd=ROOT, check=True, capture_output=True)
 
 
-def test_every_option_of_commands_that_guides_name_and_no_test_runs_is_one() -> None:
-    known = options_of(build_parser())
-    lines = commands_not_run("kraken-sim")
-    assert lines
-    for page, words in lines:
-        verb = " ".join(word for word in words.split()[:2] if word in known or f"{words.split()[0]} {word}" in known)
-        assert verb in known, (page, words)
-        assert set(re.findall(r"--[a-z-]+", words)) <= set(known[verb]), (page, words)
-
-
 @pytest.mark.parametrize("module", python_lines())
 def test_what_guides_run_with_python_exists_and_has_the_options_they_name(
     module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -368,10 +368,8 @@ def reason(rival: Rival) -> str:
     if rival.cache_remedy is not None:
         remedy = rival.cache_remedy
         gain, cache = base.latency_s / remedy.latency_s - 1.0, remedy.kv_cache_bytes / base.memory.kv_cache_bytes
-        text += (
-            f", and with {remedy.num_key_value_heads} key/value heads a sub-layer ({cache:.2g} times) "
-            f"it would be at {100.0 * gain:+.1f} %"
-        )
+        heads = f"{remedy.num_key_value_heads} key/value head{'s' if remedy.num_key_value_heads != 1 else ''}"
+        text += f", and with {heads} a sub-layer ({cache:.2g} times) it would be at {100.0 * gain:+.1f} %"
     return text
 
 

@@ -23,6 +23,15 @@ GLOSSARY: Final[Mapping[str, tuple[str, str]]] = {
         "A Transformer whose layers are narrow sub-layers side by side, one a GPU; its AllReduce runs beside "
         "the attention instead of between two kernels.",
     ),
+    "parallel": (
+        r"(?<!tensor )\bparallel\b",
+        "A Transformer whose attention and FFN stand beside each other, so that a layer has one AllReduce.",
+    ),
+    "Ladder": (
+        r"\bladder\b",
+        "A Transformer whose blocks read the stream without the block before them, whose AllReduce so runs beside "
+        "the next block.",
+    ),
     "at equal parameters": (
         r"equal parameters",
         "Compared with as many parameters as the standard model has: time is interpolated between the two "
@@ -96,6 +105,14 @@ GLOSSARY: Final[Mapping[str, tuple[str, str]]] = {
     "replica": (r"replica", "A copy of the model with GPUs of its own, which serves a share of the requests."),
 }
 """By word: how it is found in a text, whatever its case, and what it means."""
+
+
+def what_is(kind: str) -> str:
+    """A sentence on an architecture; nothing where the glossary does not have it."""
+    for word, (_, meaning) in GLOSSARY.items():
+        if word.casefold() == kind:
+            return f"What is {word}? {meaning}"
+    return ""
 
 
 def terms_in(text: str) -> list[tuple[str, str]]:

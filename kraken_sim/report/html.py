@@ -14,6 +14,7 @@ from kraken_sim.report.architectures import accounts_table, reasons
 from kraken_sim.report.architectures_html import gains_without_quality, quality_of_rivals
 from kraken_sim.report.figures import PART_NAMES
 from kraken_sim.report.gains_figure import gains_figure
+from kraken_sim.report.glossary import what_is
 from kraken_sim.report.headlines import capital, comparison_headline, prediction_headline, rival_told
 from kraken_sim.report.labels import prediction_labels
 from kraken_sim.report.page import Bullets, Details, Facts, Page, PageBlock, Plot, Section, TextTable
@@ -78,10 +79,17 @@ def prediction_page(
         kind="Comparison" if several else "Prediction",
         title=predictions[0].scenario.name,
         headline=comparison_headline(rivals, asked) if rivals else prediction_headline(predictions[0]),
-        sentences=[] if rivals else [sentence for p in predictions if (sentence := _summary(p, predictions[0]))],
+        sentences=_sentences(predictions, rivals, asked),
         sections=sections,
         warnings=[f"{name}: {words}" if several else words for name, words in _host_words(predictions)],
     )
+
+
+def _sentences(predictions: Sequence[Prediction], rivals: Sequence[Rival], asked: str) -> list[str]:
+    """What the architectures of the headline are, for who never heard of them."""
+    told = rival_told(rivals, asked)
+    kinds = [predictions[0].resolved.kind] if told is None else [told.kind, told.base.resolved.kind]
+    return [sentence for kind in kinds if (sentence := what_is(kind))]
 
 
 _ROOFLINE = (
@@ -96,11 +104,6 @@ def _rivals(predictions: Sequence[Prediction]) -> list[Rival]:
         found = Predictions()
         found.extend(predictions)
     return rivals_of(found)
-
-
-def _summary(prediction: Prediction, base: Prediction) -> str:
-    """How a prediction that no rival stands for compares with the first; of the first nothing."""
-    return "" if prediction is base else f"{prediction.resolved.kind}: {format_seconds(prediction.latency_s)}"
 
 
 def _host_words(predictions: Sequence[Prediction]) -> Iterator[tuple[str, str]]:
