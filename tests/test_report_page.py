@@ -129,7 +129,9 @@ def test_a_comparison_is_about_what_was_asked_and_names_the_fastest() -> None:
     assert "speed-up of kraken over standard" in asked.what
     rivals = {prediction.resolved.kind: prediction for prediction in predictions}
     gain = 100.0 * (rivals["standard"].latency_s / rivals["parallel"].latency_s - 1.0)
-    other = prediction_page(predictions, asked="parallel").headline
+    page = prediction_page(predictions, asked="parallel")
+    assert [sentence.partition(":")[0] for sentence in page.sentences] == ["Parallel", "Standard"]
+    other = page.headline
     assert other is not None
     assert other.figure == f"{gain:+.1f} %"
 

@@ -111,7 +111,7 @@ def what_is(kind: str) -> str:
     """A sentence on an architecture; nothing where the glossary does not have it."""
     for word, (_, meaning) in GLOSSARY.items():
         if word.casefold() == kind:
-            return f"What is {word}? {meaning}"
+            return f"{word[:1].upper()}{word[1:]}: {meaning[:1].lower()}{meaning[1:]}"
     return ""
 
 
