@@ -277,6 +277,20 @@ def test_a_keyboard_zooms_a_figure_and_hides_a_series(reader: Reader, pages: Pat
     assert reader.wrong == []
 
 
+TICKS = """() => { const chart = document.querySelector('.chart'), axis = chart._fullLayout.yaxis;
+  const said = [...chart.querySelectorAll('.ytick text')].map((tick) => tick.textContent);
+  return { type: axis.type, range: axis.range, said };
+}"""
+
+
+def test_a_logarithmic_axis_within_a_decade_says_whole_numbers(reader: Reader, pages: Path) -> None:
+    axis = reader.open(pages / "procure.html").evaluate(TICKS)
+    assert axis["type"] == "log"
+    low, high = (10.0**end for end in axis["range"])
+    assert len(axis["said"]) >= 3
+    assert all(low <= float(tick) <= high for tick in axis["said"])
+
+
 def test_a_hostile_name_is_text_on_the_page(reader: Reader, pages: Path) -> None:
     tab = reader.open(pages / "run.html")
     assert tab.locator("h1").text_content() == "<b>small</b> & kraken"

@@ -15,7 +15,15 @@ import pytest
 from docs.pictures import PICTURES
 from kraken_sim import compare, simulate
 from kraken_sim.cli import main
+from kraken_sim.explore.architectures import best_architecture
+from kraken_sim.explore.channels import ChannelAnswer, best_channels
+from kraken_sim.explore.degree import best_degree
+from kraken_sim.explore.interconnect import worthwhile_bandwidth
+from kraken_sim.explore.sensitivity import Decision
 from kraken_sim.explore.what_changes import answer_changes
+from kraken_sim.report.architectures_html import architectures_page
+from kraken_sim.report.explore_html import channels_page
+from kraken_sim.report.explore_machine_html import degree_page, interconnect_page
 from kraken_sim.report.figures import COLOURS, INK, PALETTE, figure_data
 from kraken_sim.report.html import prediction_page
 from kraken_sim.report.page import (
@@ -134,6 +142,44 @@ def test_a_comparison_is_about_what_was_asked_and_names_the_fastest() -> None:
     other = page.headline
     assert other is not None
     assert other.figure == f"{gain:+.1f} %"
+
+
+def test_a_page_of_several_questions_says_in_how_many_of_them_its_headline_holds() -> None:
+    questions = [{**QUESTION, "context_length": tokens, "architecture": {"kind": "kraken"}} for tokens in (64, 128)]
+    channels = [best_channels(question, [1, 4], perturb=False) for question in questions]
+    degrees = [best_degree(question, architectures=["kraken"], perturb=False) for question in questions]
+    links = [worthwhile_bandwidth(question, factors=[0.5, 1.0], perturb=False) for question in questions]
+    kinds = [best_architecture(question, architectures=["kraken"]) for question in questions]
+    gains = [100.0 * answer.own.speedup for answer in links]
+    figures = [page.headline.figure for page in (
+        channels_page(channels), interconnect_page(links), degree_page(degrees), architectures_page(kinds),
+    ) if page.headline is not None]  # fmt: skip
+    sure = sum(answer.advice != "default" for answer in channels)
+    assert figures == [
+        f"{sure} of 2",
+        f"{min(gains):+.1f} to {max(gains):+.1f} %",
+        degrees[0].best,
+        kinds[0].rivals[0].kind,
+    ]
+    assert {answer.best for answer in degrees} == {degrees[0].best}
+
+
+@pytest.mark.parametrize(("times", "figure", "words"), [
+    ({"default": 1.0, "8": 1.004}, "leave it", "own choice of channels is the best"),
+    ({"default": 1.0, "8": 0.999}, "leave it", "that at most 8 channels gain 0.1 % is not sure"),
+    ({"default": 1.0, "8": 0.5}, "+100.0 %", "NCCL_MAX_NCHANNELS=8"),
+])  # fmt: skip
+def test_the_headline_on_channels_is_the_advice(
+    times: dict[str, float], figure: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = best_channels({**QUESTION, "architecture": {"kind": "kraken"}}, [8], perturb=False)
+    gain = times["default"] / times["8"] - 1.0
+    monkeypatch.setattr(Decision, "latencies_s", property(lambda _: times))
+    monkeypatch.setattr(ChannelAnswer, "gain_interval", property(lambda _: (gain - 0.01, gain + 0.01)))
+    headline = channels_page([answer]).headline
+    assert headline is not None
+    assert headline.figure == figure
+    assert words in headline.what
 
 
 def test_what_changes_an_answer_is_asked_on_the_machine_of_the_answer() -> None:
