@@ -26,7 +26,9 @@ from kraken_sim.costs.power import (
     slowdown_from_rest,
     slowest_of,
 )
-from kraken_sim.predict.pricing import Pricing, clocked_share, load_of, slower
+from kraken_sim.costs.slower import clocked_share, slower
+from kraken_sim.predict.card_load import load_of
+from kraken_sim.predict.pricing import Pricing
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.program.formats import Quantization
 from kraken_sim.program.ops import DType, Gemm, Norm

@@ -12,7 +12,8 @@ from kraken_sim.calibration.sustained import SustainedSample
 from kraken_sim.costs.collectives.policy import CollectivePolicy, Library, Transport
 from kraken_sim.measurements.records.loads import SustainedRecord
 from kraken_sim.measurements.records.together import PairRecord
-from kraken_sim.predict.pricing import Pricing, arithmetic_format, load_of
+from kraken_sim.predict.card_load import arithmetic_format, load_of
+from kraken_sim.predict.pricing import Pricing
 from kraken_sim.program.ops import Gemm
 from kraken_sim.scenario.spec import Launch
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
+from kraken_sim.costs.slower import slower_collective
 from kraken_sim.files.meaning import means
 from kraken_sim.program.many import maths_for
 
@@ -91,16 +92,9 @@ def evicted(cost: CollectiveCost, streamed: Sizes, c: ContentionConstants) -> Co
     """
     gone = streamed * cost.polls_l2
     lap = maths_for(cost.link_bytes).minimum(1.0, LL_LAP_BYTES * cost.channels / cost.link_bytes)
-    factor = 1.0 + c.eviction_slowdown * gone * lap
-    always = 1.0 + c.eviction_slowdown * gone
-    return replace(
-        cost,
-        busy_s=cost.busy_s * factor,
-        latency_s=cost.latency_s * factor,
-        transfer_s=cost.transfer_s * factor,
-        memory_share=1.0 + (c.evicted_memory_share - 1.0) * gone,
-        evicted_pace=factor / always,
-    )
+    factor, always = 1.0 + c.eviction_slowdown * gone * lap, 1.0 + c.eviction_slowdown * gone
+    share = 1.0 + (c.evicted_memory_share - 1.0) * gone
+    return replace(slower_collective(cost, factor), memory_share=share, evicted_pace=factor / always)
 
 
 def hbm_share(wanted: float) -> float:

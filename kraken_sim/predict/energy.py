@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from kraken_sim.costs.power import clocked_w
 from kraken_sim.engine.timeline import SpanKind
-from kraken_sim.predict.pricing import collective_load_of, load_of
+from kraken_sim.predict.card_load import collective_load_of, load_of
 from kraken_sim.program.kernel_sets import CardLoad
 from kraken_sim.program.many import maths_for
 from kraken_sim.program.many import power as raised

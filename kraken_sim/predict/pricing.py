@@ -19,35 +19,24 @@ from kraken_sim.costs.gemm_constants import without_limit
 from kraken_sim.costs.links.sharing import interconnect_of
 from kraken_sim.costs.links.side_by_side import SideBySide
 from kraken_sim.costs.memory_bound import memory_bound_cost
-from kraken_sim.costs.power import (
-    Load,
-    clock_factor,
-    expected_slowest,
-    settled_clock,
-    slowdown,
-    slowdown_from_rest,
-    slowest_of,
-    tensor_s,
-)
-from kraken_sim.costs.types import KernelCost
+from kraken_sim.costs.power import expected_slowest, settled_clock, slowdown, slowdown_from_rest, slowest_of
+from kraken_sim.costs.slower import scaled, slower, slower_collective
 from kraken_sim.hardware.interconnect import InterconnectKind
+from kraken_sim.predict.card_load import StepSums, collective_load_of, load_of, streams
 from kraken_sim.predict.memo import Memo
 from kraken_sim.program.kernel_sets import CardLoad
-from kraken_sim.program.many import POINTS, apart, maths_for, part_of, stacked, where
+from kraken_sim.program.many import POINTS, apart, maths_for, part_of, stacked
 from kraken_sim.program.ops import Attention, Collective, Gemm
 from kraken_sim.program.points import groups_alike, num_points, ops_of_points
-from kraken_sim.program.program import MAIN_STREAM
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from kraken_sim.costs.power import PowerConstants
-    from kraken_sim.costs.types import CollectiveCost
-    from kraken_sim.hardware.device import Device
+    from kraken_sim.costs.types import CollectiveCost, KernelCost
     from kraken_sim.hardware.interconnect import Interconnect
     from kraken_sim.profiles.profile import HardwareProfile
     from kraken_sim.program.many import Sizes
-    from kraken_sim.program.ops import CollectiveKind, ComputeOp, DType
+    from kraken_sim.program.ops import CollectiveKind, ComputeOp
     from kraken_sim.program.program import Program
 
 
@@ -195,7 +184,7 @@ class Pricing:
         priced._streamed = not program.num_points and bool(streamed)
         if power is None:
             return priced
-        step = _Sums(self.profile.launch.graph_node_gap_s)
+        step = StepSums(self.profile.launch.graph_node_gap_s)
         for segment in program.segments:
             for kernel in segment.kernels:
                 op = kernel.op
@@ -260,107 +249,5 @@ class Pricing:
         return part_of(apart(lambda num_bytes: self._collective(replace(op, num_bytes=num_bytes)), sizes), place)
 
 
-@dataclass(slots=True)
-class _Sums:
-    """What a step's power follows from: its kernels, equal ones once with their number, and its time without them."""
-
-    gap_s: float
-    kernels: dict[int, tuple[ComputeOp, KernelCost, int]] = field(default_factory=dict)
-    collectives: list[tuple[CollectiveCost, int]] = field(default_factory=list)
-    compute_s: Sizes = 0.0
-    other_s: Sizes = 0.0
-
-    def add(self, op: ComputeOp, cost: KernelCost, repeat: int) -> None:
-        """One kernel."""
-        _, _, before = self.kernels.get(id(cost), (op, cost, 0))
-        self.kernels[id(cost)] = (op, cost, before + repeat)
-        self.compute_s = self.compute_s + repeat * cost.busy_s
-        self.other_s = self.other_s + repeat * self.gap_s
-
-    def add_collective(self, cost: CollectiveCost, repeat: int, stream: int) -> None:
-        """One collective, which takes the time of compute if it runs on its stream."""
-        self.collectives.append((cost, repeat))
-        if stream == MAIN_STREAM:
-            self.other_s = self.other_s + repeat * cost.busy_s
-
-
-def streams(program: Program, kernels: Mapping[int, KernelCost], l2_capacity_bytes: float) -> Sizes:
-    """Whether the kernels of a program, by the identity of their ops, stream more through L2 than it holds.
-
-    What a communicator's buffers had in L2 is then gone by the time that the same ones are used again: a call uses a
-    part of them, the next call the next part.
-    """
-    num_bytes: Sizes = 0.0
-    for segment in program.segments:
-        for kernel in segment.kernels:
-            if not isinstance(kernel.op, Collective):
-                num_bytes = num_bytes + segment.repeat * kernels[id(kernel.op)].hbm_bytes
-    return num_bytes > l2_capacity_bytes
-
-
 def _order(op: Collective) -> tuple[int, int, int, str, bool]:
     return op.num_bytes, op.num_devices, op.stride, op.kind, op.norm is None
-
-
-def arithmetic_format(op: ComputeOp) -> DType | None:
-    """The number format of a kernel's matrix products; None where it has none."""
-    if isinstance(op, Gemm):
-        return op.input_dtype
-    return op.dtype if isinstance(op, Attention) else None
-
-
-def load_of(op: ComputeOp, cost: KernelCost, device: Device, power: PowerConstants | None, repeat: int = 1) -> Load:
-    """What `repeat` such kernels mean to the card's power."""
-    dtype = arithmetic_format(op)
-    peak_s = tensor_s(cost.flops, dtype, device, power) if dtype is not None else 0.0
-    maths = maths_for(cost.busy_s)
-    share = maths.minimum(1.0, cost.ctas / device.num_sms) * maths.maximum(0.0, 1.0 - cost.fixed_s / cost.busy_s)
-    clocked = clocked_share(cost, device.hbm_bandwidth_bytes_per_s)
-    return Load(repeat * cost.busy_s, repeat * peak_s, repeat * cost.hbm_bytes, share, clocked)
-
-
-def collective_load_of(cost: CollectiveCost, num_sms: int, repeat: int = 1) -> Load:
-    """What `repeat` such collectives mean to the card's power."""
-    share = maths_for(cost.channels).minimum(1.0, cost.channels / num_sms)
-    return Load(repeat * cost.busy_s, 0.0, repeat * cost.hbm_bytes, share)
-
-
-def clocked_share(cost: KernelCost, hbm_bandwidth_bytes_per_s: float) -> Sizes:
-    """How far the kernel's time follows the SMs' clock: their and L2's time by itself over that and HBM's."""
-    maths = maths_for(cost.memory_s)
-    hbm_s = maths.minimum(cost.memory_s, cost.hbm_bytes / hbm_bandwidth_bytes_per_s)
-    clocked_s = maths.maximum(cost.compute_s, cost.memory_s - hbm_s)
-    total_s = clocked_s + hbm_s
-    some = total_s > 0.0
-    return where(some, clocked_s, 1.0) / where(some, total_s, 1.0)
-
-
-def slower(cost: KernelCost, factor: Sizes, hbm_bandwidth_bytes_per_s: float) -> KernelCost:
-    """The same kernel where arithmetic takes `factor` times as long; HBM keeps its pace."""
-    own = clock_factor(clocked_share(cost, hbm_bandwidth_bytes_per_s), factor)
-    return KernelCost(
-        cost.busy_s * own,
-        cost.ctas,
-        cost.ctas_per_sm,
-        cost.tiles,
-        cost.persistent,
-        cost.flops,
-        cost.hbm_bytes,
-        cost.fixed_s * own,
-        cost.compute_s * factor,
-        cost.memory_s,
-        cost.detail,
-    )
-
-
-def scaled(cost: KernelCost, factor: float) -> KernelCost:
-    """The same kernel taking `factor` times as long, whatever limits it."""
-    times = {name: factor * getattr(cost, name) for name in ("busy_s", "fixed_s", "compute_s", "memory_s")}
-    return replace(cost, **times)
-
-
-def slower_collective(cost: CollectiveCost, factor: float) -> CollectiveCost:
-    """The same collective taking `factor` times as long, start-up and transfer alike."""
-    return replace(
-        cost, busy_s=cost.busy_s * factor, latency_s=cost.latency_s * factor, transfer_s=cost.transfer_s * factor
-    )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import plotly.graph_objects as go
 
 from kraken_sim.engine.timeline import SpanKind
-from kraken_sim.predict.pricing import arithmetic_format
+from kraken_sim.predict.card_load import arithmetic_format
 from kraken_sim.program.ops import Collective
 from kraken_sim.program.program import MAIN_STREAM
 from kraken_sim.report.figures import (
