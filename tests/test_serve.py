@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -246,3 +247,18 @@ def test_the_command_writes_a_page_and_json(tmp_path: Path, capsys: pytest.Captu
     assert "is kept" in capsys.readouterr().out
     assert "The queue over time" in page.read_text()
     assert json.loads(data.read_text())["sla"]["kept"] is True
+
+
+def test_long_commands_say_how_far_they_are_and_quiet_ones_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("kraken_sim.cli.progress.LINE_EVERY_S", 0.0)
+    monkeypatch.setattr("kraken_sim.serving.fleet.TOLD_EVERY", 100)
+    command = ["serve", "chat_service", "--set", "traffic.num_requests=300", "--set", "replicas=1"]
+    command += ["--set", "traffic.requests_per_s=2", "--set", "scheduler.max_num_seqs=16"]
+    assert main([*command, "--quiet"]) == 0
+    assert capsys.readouterr().err == ""
+    assert main(command) == 0
+    said = capsys.readouterr().err
+    for what in ("as many as can be served", "steps at the low end", "steps at the high end", "as asked"):
+        assert re.search(rf"\d+ of [\d,]+ requests, {what}", said)

@@ -73,7 +73,7 @@ def _explore_channels(args: argparse.Namespace) -> None:
     if args.measured is not None:
         _explore_measured_channels(args, chosen)
         return
-    answers = [best_channels(scenario) for scenario in _scenarios(args, overlapping()[0])]
+    answers = [best_channels(scenario) for scenario in _each(args, _scenarios(args, overlapping()[0]))]
 
     def page() -> Page:
         from kraken_sim.report.explore_html import channels_page
@@ -118,7 +118,7 @@ def _explore_degree(args: argparse.Namespace) -> None:
 
     chosen = selected(args)
     named = architectures_named(args.architectures)
-    answers = [best_degree(scenario, architectures=named) for scenario in _scenarios(args, BASELINE)]
+    answers = [best_degree(scenario, architectures=named) for scenario in _each(args, _scenarios(args, BASELINE))]
 
     def page() -> Page:
         from kraken_sim.report.explore_machine_html import degree_page
@@ -139,7 +139,7 @@ def _explore_architecture(args: argparse.Namespace) -> None:
 
     chosen = selected(args)
     named = () if args.architectures == "all" else architectures_named(args.architectures)
-    answers = [best_architecture(scenario, architectures=named) for scenario in _scenarios(args, BASELINE)]
+    answers = [best_architecture(scenario, architectures=named) for scenario in _each(args, _scenarios(args, BASELINE))]
 
     def page() -> Page:
         from kraken_sim.report.architectures_html import architectures_page
@@ -159,7 +159,7 @@ def _explore_interconnect(args: argparse.Namespace) -> None:
 
     chosen = selected(args)
     scenarios = _scenarios(args, "kraken")
-    answers = [worthwhile_bandwidth(scenario, args.worth / 100.0) for scenario in scenarios]
+    answers = [worthwhile_bandwidth(scenario, args.worth / 100.0) for scenario in _each(args, scenarios)]
 
     def page() -> Page:
         from kraken_sim.report.explore_machine_html import interconnect_page
@@ -223,6 +223,16 @@ def _rows(answers: Sequence[Answer], chosen: RowChoice) -> Iterator[dict[str, An
         }
         for row in chosen.of_records(records):
             yield asked | records[row]
+
+
+def _each(args: argparse.Namespace, scenarios: Sequence[Scenario]) -> Iterator[Scenario]:
+    """One after the other; where that takes long, says now and then how many are answered."""
+    from kraken_sim.cli.progress import ProgressLines
+
+    lines = ProgressLines("questions", quiet=args.quiet)
+    for done, scenario in enumerate(scenarios):
+        lines(done, len(scenarios))
+        yield scenario
 
 
 def _scenarios(args: argparse.Namespace, kind: str) -> list[Scenario]:

@@ -25,11 +25,12 @@ def add_arguments(parser: Parser) -> None:
 
 def _procure(args: argparse.Namespace) -> None:
     """Ranks the candidates of a request's file."""
+    from kraken_sim.cli.progress import ProgressLines
     from kraken_sim.explore.procure.candidates import procure as rank
     from kraken_sim.explore.procure.request import load_procure_request
     from kraken_sim.report.procure import procure_report
 
-    result = rank(load_procure_request(asked_request(args)))
+    result = rank(load_procure_request(asked_request(args)), ProgressLines("candidates", quiet=args.quiet))
 
     def page() -> Page:
         from kraken_sim.report.procure_html import procure_page

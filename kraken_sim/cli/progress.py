@@ -17,18 +17,26 @@ LINE_EVERY_S: Final = 10.0
 
 
 class ProgressLines:
-    """Says so many of so many, how fast and how long the rest takes; with `last` also when all is done."""
+    """Says so many of so many, how fast and how long the rest takes.
 
-    def __init__(self, what: str, *, last: bool = False) -> None:
-        self._what, self._last = what, last
+    With `last` also when all is done; if `quiet` nothing.
+    """
+
+    def __init__(self, what: str, *, last: bool = False, quiet: bool = False) -> None:
+        self._what, self._last, self._quiet = what, last, quiet
         self._began = self._said = time.monotonic()
 
     def __call__(self, done: int, total: int, found: int = 0) -> None:
         """Says it where the last line is old enough; `found` of them were done before."""
         now = time.monotonic()
+        if self._quiet:
+            return
         if now - self._said < LINE_EVERY_S and not (self._last and done >= total):
             return
         self._said = now
+        if done <= found:
+            note(f"{done:,} of {total:,} {self._what}")
+            return
         rate = max(1e-9, (done - found) / max(1e-9, now - self._began))
         note(f"{done:,} of {total:,} {self._what}, {rate:,.0f} a second, {(total - done) / rate:,.0f} s left")
 

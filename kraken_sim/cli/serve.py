@@ -25,11 +25,17 @@ def add_arguments(parser: Parser) -> None:
 
 def _serve(args: argparse.Namespace) -> None:
     """Simulates a service's requests."""
+    from kraken_sim.cli.progress import ProgressLines
     from kraken_sim.report.serving import serve_report
     from kraken_sim.serving.answer import serve
     from kraken_sim.serving.request import load_serve_request
 
-    answer = serve(load_serve_request(asked_request(args)))
+    lines: dict[str, ProgressLines] = {}
+
+    def progress(what: str, done: int, total: int) -> None:
+        lines.setdefault(what, ProgressLines(f"requests, {what}", quiet=args.quiet))(done, total)
+
+    answer = serve(load_serve_request(asked_request(args)), progress)
 
     def page() -> Page:
         from kraken_sim.report.serving_html import serve_page

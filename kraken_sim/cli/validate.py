@@ -35,7 +35,7 @@ def _validate(args: argparse.Namespace) -> None:
 
     host = None if args.host is None else HostSpec(file=args.host)
     measurements = measurement_file(args.measurements)
-    result = validate_passes(measurements, args.hardware, host, ProgressLines("passes"))
+    result = validate_passes(measurements, args.hardware, host, ProgressLines("passes", quiet=args.quiet))
 
     def page() -> Page:
         from kraken_sim.report.validation_html import validation_page

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from kraken_sim.profiles.profile import HardwareProfile
     from kraken_sim.scenario.request_file import RequestSource
-    from kraken_sim.serving.fleet import Served
+    from kraken_sim.serving.fleet import Served, Tell
     from kraken_sim.serving.memory import ReplicaMemory
     from kraken_sim.serving.request import ServeRequest
     from kraken_sim.serving.sla import Sla
@@ -239,11 +239,14 @@ def kept_share(served: Served, sla: Sla) -> float:
     return float(good.mean())
 
 
-def serve(request: ServeRequest | RequestSource) -> ServeAnswer:
+def serve(
+    request: ServeRequest | RequestSource, progress: Callable[[str, int, int], None] | None = None
+) -> ServeAnswer:
     """Simulates the requests of a request's traffic.
 
     Args:
         request: a request, a mapping of its shape, the path of a file or the name of one that ships.
+        progress: called now and then with what is simulated, the requests answered so far, and all of them.
 
     Raises:
         InputError: the request is wrong.
@@ -256,19 +259,23 @@ def serve(request: ServeRequest | RequestSource) -> ServeAnswer:
         raise InputError(problems)
     service, requests = ServiceSimulator(request), request.traffic.requests()
     service.check(requests)
-    capacity = service.capacity_per_s(requests)
+
+    def told(what: str) -> Tell | None:
+        return None if progress is None else partial(progress, what)
+
+    capacity = service.capacity_per_s(requests, tell=told("as many as can be served"))
     rate = request.traffic.requests_per_s
     if rate is not None and rate > EDGE * capacity:
         message = f"{rate:g} requests/s are more than {_replicas(request)} can take: the queue grows without end"
         raise InfeasibleError(message, f"stable limit {capacity:.3g} requests/s")
     part = requests.part(MOST_BOTH_ENDS)
-    ends = service.serve(part, End.LOW), service.serve(part, End.HIGH)
+    low, high = (service.serve(part, end, tell=told(f"steps at the {end} end")) for end in (End.LOW, End.HIGH))
     return ServeAnswer(
         request,
         service.profile,
         service.memory,
-        service.serve(requests),
-        ends,
+        service.serve(requests, tell=told("as asked")),
+        (low, high),
         capacity,
         service.num_devices,
         service.idle_w,

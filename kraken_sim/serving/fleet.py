@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from simpy import Environment, Resource
+from simpy.core import EmptySchedule
 
 from kraken_sim.serving.plan import Sequence
 from kraken_sim.serving.replica import Replica, StepRecord
@@ -27,6 +29,12 @@ if TYPE_CHECKING:
     from kraken_sim.serving.replica import Account, Samples
     from kraken_sim.serving.steps import StepTimes
 
+
+TOLD_EVERY: Final = 20_000
+"""Events after which it is told how many requests are answered, some tenths of a second; a choice of ours."""
+
+Tell = Callable[[int, int], None]
+"""Who is told of how far a simulation is: requests that are answered, and all of them."""
 
 Done = Callable[[Sequence, float], None]
 """Who is told of a sequence that finishes, and when."""
@@ -101,9 +109,13 @@ def serve_requests(
     handover: Handover | None = None,
     *,
     record: bool = False,
+    tell: Tell | None = None,
 ) -> Served:
-    """Simulates the requests on the replicas of a pool; with `prefill` these only decode what that pool hands over."""
-    return _Fleet(requests, pool, routing, prefill, handover, record).run()
+    """Simulates the requests on the replicas of a pool; with `prefill` these only decode what that pool hands over.
+
+    `tell` is called now and then with how many of how many requests are answered.
+    """
+    return _Fleet(requests, pool, routing, prefill, handover, record, tell).run()
 
 
 @dataclass(slots=True)
@@ -146,6 +158,7 @@ class _Fleet:
     prefill: ReplicaPool | None
     handover: Handover | None
     record: bool
+    tell: Tell | None = None
     env: Environment = field(default_factory=Environment)
     front: _Group = field(init=False)
     back: _Group = field(init=False)
@@ -153,10 +166,11 @@ class _Fleet:
     def run(self) -> Served:
         number = len(self.requests.arrival_s)
         first, finish = np.zeros(number), np.zeros(number)
-        preemptions = 0
+        preemptions = answered = 0
 
         def finished(sequence: Sequence, now: float) -> None:
-            nonlocal preemptions
+            nonlocal preemptions, answered
+            answered += 1
             first[sequence.index], finish[sequence.index] = sequence.first_token_s, now
             preemptions += sequence.preemptions
 
@@ -169,7 +183,7 @@ class _Fleet:
         for replica in replicas:
             replica.start()
         self.env.process(self._arrive(self.front))
-        self.env.run()
+        self._until_all_is_done(lambda: answered)
         for replica in replicas:
             if replica.failure is not None:
                 raise replica.failure
@@ -183,6 +197,15 @@ class _Fleet:
             len(before),
             tuple(tuple(replica.record or ()) for replica in replicas),
         )
+
+    def _until_all_is_done(self, answered: Callable[[], int]) -> None:
+        """Takes every event, and tells now and then."""
+        with suppress(EmptySchedule):
+            while True:
+                for _ in range(TOLD_EVERY):
+                    self.env.step()
+                if self.tell is not None:
+                    self.tell(answered(), len(self.requests.arrival_s))
 
     def _group(self, pool: ReplicaPool, done: Many[Done]) -> _Group:
         group = _Group(self.routing, [0] * pool.count)

@@ -21,6 +21,7 @@ from kraken_sim.units import format_seconds
 if TYPE_CHECKING:
     from kraken_sim.profiles.profile import HardwareProfile
     from kraken_sim.scenario.spec import Scenario
+    from kraken_sim.serving.fleet import Tell
     from kraken_sim.serving.memory import ReplicaMemory
     from kraken_sim.serving.request import ServeRequest
 
@@ -108,19 +109,23 @@ class ServiceSimulator:
         prefill: int | None = None,
         *,
         record: bool = False,
+        tell: Tell | None = None,
     ) -> Served:
-        """Simulates requests that `check` has let pass; `replicas` and those of `prefill` instead of the request's."""
+        """Simulates requests that `check` has let pass; `replicas` and those of `prefill` instead of the request's.
+
+        `tell` is called now and then with how many of how many are answered.
+        """
         request, steps = self.request, self.steps(end)
         swap_s = self.memory.token_bytes / request.scheduler.host_link
         pool = ReplicaPool(steps, self.rules(), replicas or request.replicas, swap_s)
         if request.prefill is None:
-            return serve_requests(requests, pool, request.routing, record=record)
+            return serve_requests(requests, pool, request.routing, record=record, tell=tell)
         apart = request.prefill
         before = ReplicaPool(steps, self.rules(prefill_only=True), prefill or apart.replicas)
         link = Handover(apart.latency, self.memory.token_bytes / apart.link)
-        return serve_requests(requests, pool, request.routing, before, link, record=record)
+        return serve_requests(requests, pool, request.routing, before, link, record=record, tell=tell)
 
-    def capacity_per_s(self, requests: Requests, end: End = End.MIDDLE) -> float:
+    def capacity_per_s(self, requests: Requests, end: End = End.MIDDLE, tell: Tell | None = None) -> float:
         """What the service takes of such requests a second where there are always more: its stable limit.
 
         Of many replicas alike `MOST_AT_ONCE` are simulated, the others take as much.
@@ -136,7 +141,7 @@ class ServiceSimulator:
         count = (replicas + (front or 0)) * max(BURST, ROUNDS * self.request.scheduler.max_num_seqs)
         lengths = (np.resize(values, count) for values in (requests.prompt_tokens, requests.output_tokens))
         burst = Requests(np.zeros(count), *lengths)
-        ends = np.sort(self.serve(burst, end, replicas, front).finish_s)
+        ends = np.sort(self.serve(burst, end, replicas, front, tell=tell).finish_s)
         first, last = len(ends) // 5, len(ends) - 1 - len(ends) // 5
         if last <= first or ends[last] <= ends[first]:
             return times * len(ends) / float(ends[-1])

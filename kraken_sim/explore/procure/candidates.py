@@ -27,6 +27,8 @@ from kraken_sim.profiles.what_if import with_bandwidth_factor
 from kraken_sim.units import format_seconds
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from kraken_sim.explore.procure.request import WhatIfSpec
     from kraken_sim.explore.procure.specs import CandidateSpec, WorkloadSpec
     from kraken_sim.profiles.profile import HardwareProfile
@@ -249,11 +251,12 @@ class Procurement(Answer):
         return rows
 
 
-def procure(request: ProcureRequest | RequestSource) -> Procurement:
+def procure(request: ProcureRequest | RequestSource, progress: Callable[[int, int], None] | None = None) -> Procurement:
     """Ranks the candidates of a request.
 
     Args:
         request: a request, a mapping of its shape, the path of a file or the name of one that ships.
+        progress: called with how many candidates of how many were tried, those of the what-ifs too.
 
     Raises:
         InputError: the request is wrong.
@@ -263,7 +266,13 @@ def procure(request: ProcureRequest | RequestSource) -> Procurement:
         request = load_procure_request(request)
     check_is(request, ProcureRequest, "request", 'load_procure_request("request.yaml")')
     check_request(request)
-    base = _outcome(request, None)
+    total = (1 + len(request.what_if)) * len(request.choices)
+
+    def outcome(number: int, what_if: WhatIfSpec | None) -> Outcome:
+        before = number * len(request.choices)
+        return _outcome(request, what_if, lambda tried: progress(before + tried, total) if progress else None)
+
+    base = outcome(0, None)
     if not base.offers:
         if all(rejection.is_input for rejection in base.rejected):
             # Nothing was too slow or too small: what was asked cannot be built anywhere.
@@ -273,7 +282,7 @@ def procure(request: ProcureRequest | RequestSource) -> Procurement:
         if base.sla.tpot_s is not None:
             limit += f", TPOT {1e3 * base.sla.tpot_s:g} ms"
         raise InfeasibleError(f"no candidate meets the SLA ({reasons}){_nearest_words(base)}", limit)
-    return Procurement(request, base, tuple(_outcome(request, what_if) for what_if in request.what_if))
+    return Procurement(request, base, tuple(outcome(*numbered) for numbered in enumerate(request.what_if, start=1)))
 
 
 def _nearest_words(outcome: Outcome) -> str:
@@ -291,10 +300,11 @@ def _nearest_words(outcome: Outcome) -> str:
     return f"; nearest is a TTFT of {ttft} with a TPOT of {tpot}, which {rejection.candidate} keeps at a light load"
 
 
-def _outcome(request: ProcureRequest, what_if: WhatIfSpec | None) -> Outcome:
+def _outcome(request: ProcureRequest, what_if: WhatIfSpec | None, tell: Callable[[int], None]) -> Outcome:
     sla = request.sla.resolve()
     offers, rejected = [], []
-    for candidate in request.choices:
+    for tried, candidate in enumerate(request.choices):
+        tell(tried)
         workloads = [_changed(on_candidate(workload, candidate), what_if) for workload in request.workloads]
         found, reasons = _offers(request, sla, workloads, candidate, what_if)
         if found:
