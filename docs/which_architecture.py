@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from kraken_sim import simulate
 from kraken_sim.errors import InfeasibleError, InputError
 from kraken_sim.explore.architectures import ArchitectureAnswer, Rival, best_architecture
+from kraken_sim.explore.sensitivity import speedup_interval
 from kraken_sim.files.strict_yaml import read_yaml
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ MACHINES: Final = (
     ("B200 x 8, NVLink 5", "b200-sxm-x8", 8),
     ("H100 2 x 8, two nodes", "h100-sxm-2x8", 16),
 )
+NUMBERS: Final = (2, 4, 8)
 SIZES: Final = ("8B", "32B", "70B")
 STEPS: Final = (
     ("prefill", {"phase": "prefill", "batch_size": 1, "context_length": 2048}),
@@ -89,20 +91,43 @@ def gains_table(found: Iterable[tuple[str, str, str, ArchitectureAnswer]]) -> It
 def survival_table(model: dict[str, Any]) -> Iterator[str]:
     """What is left of each gain where the standard model's AllReduces are better ones; decode on eight H100."""
     asked = question("h100-sxm-x8", 8, model, STEPS[1][1])
-    kinds = ("parallel", "kraken", "ladder")
+    kinds = tuple(kind for kind in SHOWN if kind != "token_weave")
     yield f"| AllReduces of all | standard | {' | '.join(f'`{kind}`' for kind in kinds)} |"
     yield "| --- | ---: |" + " ---: |" * len(kinds)
     for name, runtime in COMMUNICATION:
         try:
-            times = [
-                simulate({**asked, "runtime": runtime, "architecture": {"kind": kind}}).latency_s
-                for kind in ("standard", *kinds)
-            ]
+            base, *others = (
+                simulate({**asked, "runtime": runtime, "architecture": {"kind": kind}}) for kind in ("standard", *kinds)
+            )
         except (InputError, InfeasibleError) as error:
             sys.stderr.write(f"{name}: {error}\n")
             continue
-        cells = " | ".join(f"{100.0 * (times[0] / time - 1.0):+.0f} %" for time in times[1:])
-        yield f"| {name} | {1e3 * times[0]:.3g} ms | {cells} |"
+        cells = []
+        for prediction in others:
+            low, high = speedup_interval(base, prediction)
+            gain = 100.0 * (base.latency_s / prediction.latency_s - 1.0)
+            cells.append(f"{gain:+.0f} ± {50.0 * (high - low):.0f}")
+        yield f"| {name} | {1e3 * base.latency_s:.3g} ms | {' | '.join(cells)} |"
+
+
+def best_table() -> Iterator[str]:
+    """The fastest architecture at equal parameters on two, four and eight GPUs of a machine, with its gain."""
+    yield f"| step, machine | model | {' | '.join(f'{number} GPUs' for number in NUMBERS)} |"
+    yield "| --- | --- |" + " --- |" * len(NUMBERS)
+    within = [(machine.replace(" x 8", ""), hardware) for machine, hardware, devices in MACHINES if devices == 8]
+    for (step_name, step), (machine, hardware), (size, model) in product(
+        STEPS, within, zip(SIZES, models(), strict=True)
+    ):
+        cells = [_best(question(hardware, number, model, step)) for number in NUMBERS]
+        yield f"| {step_name}, {machine} | {size} | {' | '.join(cells)} |"
+
+
+def _best(asked: dict[str, Any]) -> str:
+    try:
+        best = best_architecture(asked, architectures=SHOWN).rivals[0]
+    except InfeasibleError:
+        return "does not fit"
+    return f"`{best.kind}` {cell(best)}"
 
 
 def drawing(found: list[tuple[str, str, str, ArchitectureAnswer]]) -> str:
@@ -145,7 +170,7 @@ def main() -> None:
     """Draws the picture and prints the tables."""
     found = list(answers())
     DRAWING.write_text(drawing([item for item in found if item[2] == "70B"]), encoding="utf-8")
-    for line in (*gains_table(found), "", *survival_table(models()[-1])):
+    for line in (*gains_table(found), "", *best_table(), "", *survival_table(models()[-1])):
         sys.stdout.write(f"{line}\n")
 
 
