@@ -26,6 +26,7 @@ from kraken_sim.explore.procure.queueing import ServiceClass, in_time_probabilit
 from kraken_sim.explore.procure.request import ProcureRequest, load_procure_request
 from kraken_sim.explore.procure.sla import TpotStatus, judge_tpot
 from kraken_sim.report.procure import caveat_sentences
+from kraken_sim.report.procure_html import procure_page
 from kraken_sim.serving.sla import MLPERF_PRESETS
 
 EXAMPLE = Path(__file__).parent.parent / "scenarios" / "assistant_purchase.yaml"
@@ -322,6 +323,12 @@ def test_a_limit_within_the_interval_of_a_step_is_neither_met_nor_missed() -> No
     assert judge_tpot(None, step).status is TpotStatus.NOT_ASKED
 
 
+def why(result: Procurement) -> str:
+    headline = procure_page(result).headline
+    assert headline is not None
+    return headline.why
+
+
 def test_who_may_be_as_cheap_within_the_intervals_is_a_contender() -> None:
     def offers(*prices: float) -> Procurement:
         candidates = [
@@ -332,6 +339,13 @@ def test_who_may_be_as_cheap_within_the_intervals_is_a_contender() -> None:
 
     assert offers(8.0, 8.001).contenders == ["at 8.001"]
     assert offers(8.0, 80.0).contenders == []
+    assert why(offers(8.0, 8.001)) == (
+        "The cheapest of 2 that meet the SLA: the next, at 8.001, costs as much; within the intervals at 8.001 may be "
+        "as cheap."
+    )
+    apart = "The cheapest of 2 that meet the SLA: the next, at 80, costs 900 % more, and no interval reaches that far."
+    assert why(offers(8.0, 80.0)) == apart
+    assert "at 8.001, at 8.002, at 8.003 and 1 more may be" in why(offers(8.0, 8.001, 8.002, 8.003, 8.004))
     best = offers(8.0).best
     low, high = best.cost_range
     assert high is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import plotly.graph_objects as go
 
@@ -20,6 +20,13 @@ from kraken_sim.report.procure import (
 
 if TYPE_CHECKING:
     from kraken_sim.explore.procure.candidates import Offer, Outcome, Procurement
+
+
+SAME_COST: Final = 0.005
+"""Share of a cost from which a headline says a difference, which it rounds to per cents."""
+
+MOST_NAMED: Final = 3
+"""Candidates that a headline names; a choice of ours."""
 
 
 def procure_page(result: Procurement) -> Page:
@@ -56,11 +63,15 @@ def _why(result: Procurement) -> str:
         rivals = len(result.request.choices) - 1
         return f"None of the {rivals} others meets the SLA." if rivals else "There is no other candidate."
     best, second = offers[:2]
-    more = percent(second.cost_per_million_tokens / best.cost_per_million_tokens - 1.0, 0)
-    text = f"The cheapest of {len(offers)} that meet the SLA: the next, {second.candidate.name}, costs {more} more"
-    if result.contenders:
-        return f"{text}, but within the intervals {', '.join(result.contenders)} may be as cheap."
-    return f"{text}, and no interval reaches that far."
+    more = second.cost_per_million_tokens / best.cost_per_million_tokens - 1.0
+    costs = f"costs {percent(more, 0)} more" if more >= SAME_COST else "costs as much"
+    text = f"The cheapest of {len(offers)} that meet the SLA: the next, {second.candidate.name}, {costs}"
+    named = result.contenders[:MOST_NAMED]
+    if not named:
+        return f"{text}, and no interval reaches that far."
+    others = len(result.contenders) - len(named)
+    listed = f"{', '.join(named)} and {others} more" if others else " and ".join(", ".join(named).rsplit(", ", 1))
+    return f"{text}; within the intervals {listed} may be as cheap."
 
 
 def cost_figure(result: Procurement) -> Any:
