@@ -12,7 +12,8 @@ import yaml
 from kraken_sim import search_designs
 from kraken_sim.cli import main
 from kraken_sim.errors import InputError
-from kraken_sim.explore.design import bounded, search
+from kraken_sim.explore.design import bounded, evaluate, search
+from kraken_sim.explore.design.batches import search_recipe
 from kraken_sim.explore.design.request import DesignRequest
 from kraken_sim.explore.sweep import runners
 
@@ -30,7 +31,7 @@ def request(**changes: Any) -> DesignRequest:
 
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search, "BATCH", 3)
+    monkeypatch.setattr(evaluate, "BATCH", 3)
     monkeypatch.setattr(bounded, "SIMULATED_TOGETHER", 3)
     monkeypatch.setattr(bounded, "TOGETHER", 3)
 
@@ -63,7 +64,7 @@ def test_a_search_that_was_killed_goes_on_and_ends_as_any_other(
         computed.append(given)
         return answer(*given)
 
-    for module, name in ((search, "answer_designs"), (bounded, "answer_bounds")):
+    for module, name in ((evaluate, "answer_designs"), (bounded, "answer_bounds")):
         monkeypatch.setattr(module, name, partial(noted, getattr(module, name)))
     resumed = search_designs(asked, out=out)
     assert resumed.as_dict() == whole.as_dict()
@@ -99,6 +100,19 @@ def test_unfinished_results_of_another_search_are_kept_apart(tmp_path: Path) -> 
     with pytest.raises(InputError, match="results of another search"):
         search_designs(request(budget=1.2e9), out=out)
     assert search_designs(request(), out=out).best.latency_s > 0.0
+
+
+def test_a_changed_file_of_an_architecture_or_a_host_is_another_search(tmp_path: Path) -> None:
+    layers, host = tmp_path / "layers.yaml", tmp_path / "host.yaml"
+    for path in (layers, host):
+        path.write_text("before: 1\n", encoding="utf-8")
+    base = {**BASE, "architecture": {"kind": "file", "path": str(layers)}, "runtime": {"host": str(host)}}
+    found = {search_recipe(request(base=base)).fingerprint}
+    for path in (layers, host):
+        path.write_text("after: 2\n", encoding="utf-8")
+        found.add(search_recipe(request(base=base)).fingerprint)
+    assert len(found) == 3
+    assert search_recipe(request(base=base)).fingerprint in found
 
 
 def test_the_command_takes_what_sweeps_take(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -93,6 +93,23 @@ def test_a_changed_config_given_as_a_folder_is_another_sweep(tmp_path: Path) -> 
     assert load_plan(file).fingerprint != before
 
 
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"architecture": {"kind": "file", "path": "own.yaml"}},
+        {"architecture": [{"kind": "file", "path": "own.yaml"}, {"kind": "standard"}]},
+        {"runtime": {"host": "own.yaml"}},
+        {"runtime": {"host": {"file": "own.yaml"}}},
+    ],
+)
+def test_a_changed_file_of_an_architecture_or_a_host_is_another_sweep(named: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text("before: 1\n", encoding="utf-8")
+    file = written(tmp_path, **named)
+    before = load_plan(file).fingerprint
+    (tmp_path / "own.yaml").write_text("after: 2\n", encoding="utf-8")
+    assert load_plan(file).fingerprint != before
+
+
 def test_files_of_one_name_in_two_folders_are_told_apart(tmp_path: Path) -> None:
     config_in(tmp_path / "a")
     second = config_in(tmp_path / "b", num_hidden_layers=8)

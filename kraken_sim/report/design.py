@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from kraken_sim.explore.design.search import Evaluated, SearchResult
+    from kraken_sim.explore.design.evaluate import Evaluated
+    from kraken_sim.explore.design.search import SearchResult
 
 MOST_ROWS: Final = 20
 """Designs that a table shows at most."""

@@ -16,7 +16,8 @@ from kraken_sim.units import format_seconds
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kraken_sim.explore.design.search import Evaluated, SearchResult
+    from kraken_sim.explore.design.evaluate import Evaluated
+    from kraken_sim.explore.design.search import SearchResult
 
 _AXES: Final = {
     Objective.TTFT: ("TTFT, ms", 1e3),

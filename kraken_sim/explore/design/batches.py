@@ -12,6 +12,7 @@ import json
 import os
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import joblib
@@ -26,7 +27,6 @@ from kraken_sim.predict.pipeline import Predictor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
 
     from kraken_sim.architectures.architecture import Architecture
     from kraken_sim.explore.design.request import DesignRequest
@@ -49,11 +49,15 @@ class SearchRecipe:
 def search_recipe(request: DesignRequest) -> SearchRecipe:
     """The recipe of a request; its fingerprint is the same for the same request, software and content of files."""
     machines = [path for name in request.search.hardware or (request.base.hardware,) for path in machine_files(name)]
-    configs = [] if request.base.model.config is None else [config_file(request.base.model.config)]
+    base, host = request.base, request.base.runtime.host
+    named = (getattr(base.architecture, "path", None), None if host is None else host.file)
+    others = [*(Path(path) for path in named if path is not None)]
+    if base.model.config is not None:
+        others.append(config_file(base.model.config))
     content = {
         "request": request.model_dump(mode="json", warnings=False),
         "software": software(),
-        "files": [digest(path) for path in (*machines, *configs) if os.path.isfile(path)],
+        "files": [digest(path) for path in (*machines, *others) if os.path.isfile(path)],
         "architectures": [(record.kind, source_of(record)) for record in added()],
     }
     text = json.dumps(content, sort_keys=True, default=str)

@@ -22,7 +22,7 @@ from kraken_sim.profiles.load import is_path, profile_files
 from kraken_sim.scenario.spec import section_fields
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from kraken_sim.architectures.architecture import Architecture
     from kraken_sim.files.strict_yaml import YamlDocument
@@ -115,7 +115,7 @@ class Plan:
         A file that is missing or no YAML has none here; the points that need it say so.
         """
         digests = {}
-        for field, files_of in (("hardware", machine_files), ("model.config", _config_files)):
+        for field, files_of in _FILES.items():
             for value in self._values_of(field):
                 path = value if field == "hardware" and not is_path(value) else str(Path(self.folder or "", value))
                 digests[f"{field} {value}"] = [digest(file) for file in files_of(path) if os.path.isfile(file)]
@@ -145,6 +145,20 @@ def machine_files(name_or_path: str) -> tuple[Path, ...]:
 
 def _config_files(path: str) -> tuple[Path, ...]:
     return (config_file(path),)
+
+
+def _one_file(path: str) -> tuple[Path, ...]:
+    return (Path(path),)
+
+
+_FILES: Final[Mapping[str, Callable[[str], tuple[Path, ...]]]] = {
+    "hardware": machine_files,
+    "model.config": _config_files,
+    "architecture.path": _one_file,
+    "runtime.host": _one_file,
+    "runtime.host.file": _one_file,
+}
+"""Fields of a scenario that name files, and the files that they are read from."""
 
 
 def plan_of(data: object, folder: Path | None = None) -> Plan:
