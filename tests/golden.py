@@ -72,6 +72,10 @@ COLLECTIVES: list[dict[str, Any]] = [
     {"library": "custom", "selection": "tensorrt_llm_legacy"},
 ]
 ARCHITECTURES: list[dict[str, Any]] = [{"kind": "standard"}, {"kind": "parallel"}, {"kind": "kraken"}]
+RIVALS = (
+    *("ladder", "desync", "parallel_track", "sync_point_drop", "caat_net", "sequence_parallel", "domino"),
+    "token_weave",
+)
 
 
 def scenarios() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -112,6 +116,27 @@ def scenarios() -> Iterator[tuple[str, dict[str, Any]]]:
     for launch, architecture in product(("graph", "eager"), ARCHITECTURES):
         asked = {**base, "hardware": "h200-sxm-x2", "architecture": architecture, "runtime": {"launch": launch}}
         yield f"exact {launch} {architecture['kind']}", {**asked, "exact": True}
+    yield from rivals()
+
+
+def rivals() -> Iterator[tuple[str, dict[str, Any]]]:
+    """The other architectures, with collectives that run on into the next layer among them."""
+    steps = (("prefill", "graph", 2, 1024), ("decode", "graph", 16, 2048), ("prefill", "eager", 4, 300))
+    sets = cycle(("serving", "pytorch", "compiled"))
+    for hardware, kind, (phase, launch, batch, length) in product(
+        ("h100-sxm-x8", "l40s-x8", "h100-sxm-2x8", "h200-sxm-x2"), RIVALS, steps
+    ):
+        data = {
+            "hardware": hardware,
+            "model": LLAMA,
+            "architecture": {"kind": kind},
+            "phase": phase,
+            "batch_size": batch,
+            "context_length": length,
+            "dtype": "bfloat16",
+            "runtime": {"launch": launch, "kernels": next(sets)},
+        }
+        yield f"{hardware} {phase} {launch} {kind} of {batch} x {length}", data
 
 
 def end_ps(data: dict[str, Any]) -> str:
