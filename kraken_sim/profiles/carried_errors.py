@@ -80,7 +80,7 @@ NEAR_ERROR: Final = 0.1
 COMMON_WEIGHT: Final = 1.5
 """What an error counts that all products of a step have in common, the clock that the card holds, beside one that each
 has of its own: an interval takes errors for a tenth common, which leaves two thirds of them over the four products of a
-layer; fitted to such layers."""
+layer; assumed of all steps."""
 
 _KINDS: Final = "memory_bound.kernels."
 
