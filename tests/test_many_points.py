@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import random
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ import numpy as np
 
 from kraken_sim.architectures.registry import kinds
 from kraken_sim.errors import InfeasibleError, InputError
+from kraken_sim.files.garbage import COLLECT_AFTER, collecting_seldom
 from kraken_sim.predict.many import LEAST_TOGETHER
 from kraken_sim.predict.pipeline import Predictor
 from kraken_sim.scenario.spec import Scenario, scenario_from
@@ -145,3 +147,16 @@ def test_a_bug_at_many_points_leaves_each_its_own_answer(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(Predictor, "predict", broken)
     assert Predictor().predict_many(scenarios).answers == expected
+
+
+def test_garbage_is_looked_for_seldom_while_points_are_answered_and_as_before_afterwards() -> None:
+    own = gc.get_threshold()
+    try:
+        for first, within in ((700, COLLECT_AFTER), (2 * COLLECT_AFTER, 2 * COLLECT_AFTER), (0, 0)):
+            gc.set_threshold(first, 10, 10)
+            with contextlib.suppress(InputError), collecting_seldom():
+                assert gc.get_threshold()[0] == within
+                raise InputError.single("", "whatever happens")
+            assert gc.get_threshold() == (first, 10, 10)
+    finally:
+        gc.set_threshold(*own)

@@ -6,21 +6,20 @@ what was asked. Only the module of the verb that is used is loaded, and its hand
 
 from __future__ import annotations
 
-import gc
 import os
 import shlex
 import sys
-from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 from kraken_sim.cli import process
 from kraken_sim.cli.parser import Parser
 from kraken_sim.cli.streams import Terminated, finish, prepare, put, say, terminable
+from kraken_sim.files.garbage import collecting_seldom
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
 VERBS: Final[Mapping[str, str]] = {
     "run": "predict one scenario",
@@ -45,10 +44,6 @@ VERBS: Final[Mapping[str, str]] = {
 
 RESUMED: Final = ("sweep",)
 """Commands that keep what they have done when they are stopped."""
-
-_COLLECT_AFTER: Final = 50_000
-"""New objects after which Python looks for garbage, a choice of ours: at its own 700 a cold `run` spends a tenth of its
-time looking through modules that it has just loaded."""
 
 
 def build_parser(verbs: Collection[str] = tuple(VERBS)) -> Parser:
@@ -77,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     prepare()
     try:
-        with terminable(), _collecting_seldom():
+        with terminable(), collecting_seldom():
             return _run(arguments)
     except KeyboardInterrupt as stop:
         resumes = any(argument in RESUMED for argument in arguments[:1])
@@ -85,16 +80,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         terminated = isinstance(stop, Terminated)
         say(f"{'terminated' if terminated else 'interrupted'}: no file is half written; {how}")
         return 143 if terminated else 130
-
-
-@contextmanager
-def _collecting_seldom() -> Iterator[None]:
-    before = gc.get_threshold()
-    gc.set_threshold(_COLLECT_AFTER, *before[1:])
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
 
 
 def _run(arguments: Sequence[str]) -> int:

@@ -14,6 +14,7 @@ import numpy as np
 
 from kraken_sim.architectures.registry import architecture
 from kraken_sim.architectures.workload import Phase
+from kraken_sim.files.garbage import collecting_seldom
 from kraken_sim.predict.columns import prediction_columns
 from kraken_sim.predict.records import Records
 from kraken_sim.program.many import DividedError
@@ -55,9 +56,10 @@ class ManyAnswers:
 def answers_of(predict: Predict, scenarios: Sequence[Scenario]) -> ManyAnswers:
     """See `Predictor.predict_many`, whose `predict` answers one scenario, or one of many points."""
     answers: list[Any] = [None] * len(scenarios)
-    for group in _alike(scenarios):
-        for start in range(0, len(group), MOST_TOGETHER):
-            _answer(predict, scenarios, group[start : start + MOST_TOGETHER], answers)
+    with collecting_seldom():
+        for group in _alike(scenarios):
+            for start in range(0, len(group), MOST_TOGETHER):
+                _answer(predict, scenarios, group[start : start + MOST_TOGETHER], answers)
     return ManyAnswers(answers)
 
 
