@@ -198,6 +198,30 @@ def test_a_folder_that_no_sweep_made_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in parts.iterdir()] == ["thesis.tex"]
 
 
+@pytest.mark.parametrize("name", ["lock", "sweep.json", "0000000.part", "0000001.tmp", "whole.tmp"])
+@pytest.mark.parametrize("kind", ["link to a file", "link to a device", "pipe", "folder"])
+def test_what_is_no_regular_file_among_the_parts_is_neither_read_nor_written(
+    tmp_path: Path, name: str, kind: str
+) -> None:
+    plan, out, theirs = load_plan(written(tmp_path)), tmp_path / "r.parquet", tmp_path / "theirs"
+    theirs.write_text("theirs", encoding="utf-8")
+    with opened(out, plan) as store:
+        store.add(0, b"results")
+    place = store.parts / name
+    place.unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(place)
+    elif kind == "folder":
+        place.mkdir()
+    else:
+        place.symlink_to(theirs if kind == "link to a file" else "/dev/zero")
+    with pytest.raises(InputError, match=f"a folder with '{name}', which is no regular file and of no sweep"):
+        run_to_file(plan, out, jobs=1)
+    assert theirs.read_text(encoding="utf-8") == "theirs"
+    if name.endswith(".part"):
+        assert store.read(0) is None
+
+
 def test_a_folder_in_which_another_version_did_nothing_yet_is_taken_over(tmp_path: Path) -> None:
     plan, out = load_plan(written(tmp_path)), tmp_path / "r.parquet"
     older = json.dumps({"sweep": "of an older version", "name": "s"})

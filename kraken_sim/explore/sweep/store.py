@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kraken_sim.errors import InputError
-from kraken_sim.explore.sweep.parts import sealed, unsealed
+from kraken_sim.explore.sweep.parts import content_of, sealed, unsealed
 from kraken_sim.explore.sweep.rows import result_columns
 from kraken_sim.files.ours import check_replaceable
 from kraken_sim.files.whole import move_into_place, sync, write_whole
@@ -160,11 +160,8 @@ class Store:
 
     def read(self, chunk: int) -> bytes | None:
         """The results of one chunk; None where there are none, or not as they were written."""
-        try:
-            content = self.part(chunk).read_bytes()
-        except OSError:
-            return None
-        return unsealed(content, self.plan.fingerprint, chunk)
+        content = content_of(self.part(chunk))
+        return None if content is None else unsealed(content, self.plan.fingerprint, chunk)
 
     def add(self, chunk: int, data: bytes) -> None:
         """Keep the results of one chunk; whatever happens afterwards they are not lost.
@@ -252,7 +249,9 @@ def opened(out: Path, plan: Kept, *, force: bool = False) -> Iterator[Store]:
     try:
         store.parts.mkdir(parents=True, exist_ok=True)
         _check_parts(store)
-        lock = (store.parts / LOCK).open("w")
+        # Nothing is cut off of a file that somebody has linked there.
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+        lock = os.fdopen(os.open(store.parts / LOCK, flags, 0o666), "w")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "no file can have such a name"
         raise InputError.single("--out", f"cannot be written: {reason}", str(out)[:100]) from None
@@ -273,8 +272,15 @@ def _check_parts(store: Store) -> None:
     """The folder of the parts is this sweep's, or nothing is in it that anybody would miss.
 
     Raises:
-        InputError: it has results of another sweep, or nobody knows whose they are.
+        InputError: it has results of another sweep, nobody knows whose they are, or what has their names is no file.
     """
+    ours = (LOCK, store.label.name)
+    with os.scandir(store.parts) as entries:
+        names = [entry for entry in entries if entry.name in ours or entry.name.endswith((".part", ".tmp"))]
+        strange = [entry.name for entry in names if not entry.is_file(follow_symlinks=False)]
+    if strange:
+        message = f"is a folder with {min(strange)!r}, which is no regular file and of no {store.plan.what}"
+        raise InputError.single("--out", message, str(store.parts), "another --out, or move the folder")
     is_ours = _read_label(store.label) == store.plan.fingerprint
     others = {path.name for path in store.parts.iterdir()} - {
         LOCK,
@@ -293,8 +299,8 @@ def _check_parts(store: Store) -> None:
 
 def _read_label(label: Path) -> str | None:
     try:
-        found = json.loads(label.read_text(encoding="utf-8")).get("sweep")
-    except (OSError, ValueError, AttributeError):
+        found = json.loads(content_of(label) or b"").get("sweep")
+    except (ValueError, AttributeError, RecursionError):
         return None
     return found if isinstance(found, str) else None
 
