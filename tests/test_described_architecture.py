@@ -217,6 +217,21 @@ def test_what_is_wrong_is_named_at_its_line(tmp_path: Path, before: str, after: 
     assert re.search(words, found), found
 
 
+@pytest.mark.parametrize(
+    ("by", "words"),
+    [
+        ("{name: a, share: 5}", r"residual\.by\.share: line 3: must be at most 1\.0"),
+        ("{nme: a}", r"residual\.by\.nme: line 3: unknown field; .*did you mean 'name'"),
+        ("5", r"residual\.by: line 3: must be a mapping of fields"),
+    ],
+)
+def test_a_field_of_two_forms_is_read_as_the_one_that_was_meant(tmp_path: Path, by: str, words: str) -> None:
+    path = write(tmp_path, GPT_J.replace("by: all_reduce", f"by: {by}"))
+    with pytest.raises(InputError, match=words) as raised:
+        simulate(asked(path))
+    assert all("Described" not in problem.path and "str" not in problem.path for problem in raised.value.problems)
+
+
 def test_a_sum_that_nobody_takes_is_named(tmp_path: Path) -> None:
     text = LADDER.replace("        - take: {of: all_reduce_ffn, name: residual_ffn, layers_back: 1}\n", "")
     text = text.replace("  - take: {of: all_reduce_ffn, name: residual_ffn}\n", "")

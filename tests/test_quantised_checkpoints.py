@@ -70,6 +70,7 @@ def test_formats_that_are_measured_are_read(stored: dict[str, Any], format_: Inp
         ({"quant_method": "mxfp4"}, "weights of MXFP4"),
         ({"quant_method": "exl9"}, "quantised weights of this method are not supported.*exl9"),
         ({"bits": 4}, "quantised weights of this method"),
+        ([], "must be a mapping of fields"),
         ({"quant_method": "fp8", "weight_block_size": [64, 64]}, "other blocks of weights than 128 x 128"),
         ({"quant_method": "fp8", "weight_block_size": 5}, "other blocks of weights"),
         ({"quant_method": "fp8", "activation_scheme": "none"}, "must be static or dynamic"),

@@ -49,7 +49,7 @@ def checkpoint_format(config: object, path: str) -> InputFormat | Problem | None
         config: its content.
         path: its dotted path, for error messages.
     """
-    if not config:
+    if config is None or config == {}:
         return None
     if not isinstance(config, Mapping):
         return Problem(path, "must be a mapping of fields", str(config)[:60])
