@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from process_support import ENOUGH_S, family_of, wait_for
 
+from kraken_sim.cli import main
+
 MEASURED = Path(__file__).parent.parent / "validation" / "measurements" / "h200-sxm-x2-quick.jsonl"
 
 
@@ -78,6 +80,29 @@ STOPPED = (
     "threading.Thread(target=stop, daemon=True).start()\nsys.exit(main(sys.argv[2:]))"
 )
 """A command that is stopped while it reads or computes, wherever it happens to be; but not before it hears signals."""
+
+
+@pytest.mark.parametrize(
+    ("command", "goes_on"),
+    [
+        ("sweep s.yaml", True),
+        ("explore design s.yaml --out x.parquet", True),
+        ("explore design s.yaml --out=x.parquet", True),
+        ("explore design s.yaml", False),
+        ("explore degree s.yaml", False),
+        ("serve s.yaml", False),
+        ("", False),
+    ],
+)
+def test_what_is_said_of_a_stopped_command_is_what_it_does(
+    command: str, goes_on: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("kraken_sim.cli._run", stop)
+    assert main(command.split()) == 130
+    assert ("the same command goes on" in capsys.readouterr().err) is goes_on
 
 
 @pytest.mark.parametrize(

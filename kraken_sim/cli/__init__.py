@@ -42,10 +42,6 @@ VERBS: Final[Mapping[str, str]] = {
 """Modules of this package, in the order of `--help`, each with its line there."""
 
 
-RESUMED: Final = ("sweep",)
-"""Commands that keep what they have done when they are stopped."""
-
-
 def build_parser(verbs: Collection[str] = tuple(VERBS)) -> Parser:
     """Every command, and the options of `verbs`; a test freezes them, because others script against them."""
     parser = Parser(
@@ -75,11 +71,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         with terminable(), collecting_seldom():
             return _run(arguments)
     except KeyboardInterrupt as stop:
-        resumes = any(argument in RESUMED for argument in arguments[:1])
-        how = "what is done is kept, and the same command goes on" if resumes else "the same command starts again"
+        how = "the same command starts again"
+        if _goes_on(arguments):
+            how = "what is done is kept, and the same command goes on"
         terminated = isinstance(stop, Terminated)
         say(f"{'terminated' if terminated else 'interrupted'}: no file is half written; {how}")
         return 143 if terminated else 130
+
+
+def _goes_on(arguments: Sequence[str]) -> bool:
+    """Whether a command keeps what it has done when it is stopped: sweeps, and searches that write a file."""
+    if list(arguments[:2]) == ["explore", "design"]:
+        return any(argument.split("=")[0] == "--out" for argument in arguments)
+    return list(arguments[:1]) == ["sweep"]
 
 
 def _run(arguments: Sequence[str]) -> int:
