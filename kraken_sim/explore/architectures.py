@@ -369,7 +369,8 @@ def reason(rival: Rival) -> str:
         remedy = rival.cache_remedy
         gain, cache = base.latency_s / remedy.latency_s - 1.0, remedy.kv_cache_bytes / base.memory.kv_cache_bytes
         heads = f"{remedy.num_key_value_heads} key/value head{'s' if remedy.num_key_value_heads != 1 else ''}"
-        text += f", and with {heads} a sub-layer ({cache:.2g} times) it would be at {100.0 * gain:+.1f} %"
+        size = f"as large as {BASELINE}'s" if f"{cache:.2g}" == "1" else f"{cache:.2g} times as large"
+        text += f"; with {heads} a sub-layer it would be {size}, and the speed-up {100.0 * gain:+.1f} %"
     return text
 
 
