@@ -9,7 +9,7 @@ import pytest
 
 from kraken_sim.measurements.schema import read_measurements
 from kraken_sim.validate.passes import validate_passes
-from validation.waterfall import CAUSES, HARDWARE, MEASUREMENTS, cells, markdown, rows
+from validation.waterfall import CAUSES, HARDWARE, MEASUREMENTS, cells, main, markdown, rows
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def found(folder: Path) -> list[Row]:
-    return rows((FILE,), folder)
+    return rows([folder / f"{FILE}.jsonl"])
 
 
 def test_the_last_row_is_the_prediction(found: list[Row], folder: Path) -> None:
@@ -52,3 +52,20 @@ def test_the_table_adds_up(found: list[Row]) -> None:
     for before, bias, line in zip(biases, biases[1:], lines[1:], strict=False):
         assert float(line[3]) == pytest.approx(bias - before, abs=0.11)
     assert "| + contention | pairs of kernels and AllReduces |" in markdown([("two H200", found)])
+
+
+def test_passes_of_one_s_own_are_held_against_one_s_own_machine(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "waterfall.md"
+    asked = ["--passes", str(folder / f"{FILE}.jsonl"), "--hardware", "h200-sxm-x8", "--markdown", str(page)]
+    assert main(asked) == 0
+    assert "passes on h200-sxm-x8" in capsys.readouterr().out
+    assert page.read_text(encoding="utf-8").count("| + ") == len(CAUSES)
+
+
+def test_files_without_passes_and_machines_that_nobody_knows_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--passes", str(MEASUREMENTS / "h200-sxm-x1-bursts.jsonl")]) == 2
+    assert "no passes from CUDA graphs" in capsys.readouterr().err
+    assert main(["--passes", str(MEASUREMENTS / f"{FILE}.jsonl"), "--hardware", "h201"]) == 2
+    assert "h201" in capsys.readouterr().err

@@ -1,10 +1,11 @@
 """From kernels alone to a pass, cause by cause: what each adds, and how right the sum is.
 
-    python -m validation.waterfall [--markdown FILE]
+    python -m validation.waterfall [--passes FILE ... --hardware PROFILE] [--markdown FILE]
 
 Whole passes from CUDA graphs that were measured and never fitted. The first row adds kernels up as they are alone: at
 the boost clock, back to back, their operands in L2, with overlap that costs neither side. Each further row adds one
-cause, with the profile's constants, that a microbenchmark of its own tells; the last row is the prediction.
+cause, with the profile's constants, that a microbenchmark of its own tells; the last row is the prediction. Without
+files of one's own (`validation.measure --suite passes`) they are those of two H200 and of one.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from unittest.mock import patch
 from rich.console import Console
 from rich.table import Table
 
+from kraken_sim.errors import InputError, KrakenSimError
+from kraken_sim.files.whole import write_whole
 from kraken_sim.measurements.records.passes import PassRecord
 from kraken_sim.measurements.schema import read_measurements
 from kraken_sim.predict import pipeline
@@ -38,11 +41,11 @@ if TYPE_CHECKING:
 
 MEASUREMENTS: Final = Path(__file__).parent / "measurements"
 HARDWARE: Final = "h200-sxm-x2"
-GROUPS: Final = (
-    ("two H200", ("h200-sxm-x2-passes",)),
-    ("one H200", ("h200-sxm-x1-passes", "h200-sxm-x1-llama-passes", "h200-sxm-x1-llama-passes-2")),
-)
-"""Passes by the machine they ran on: its name, and its files."""
+GROUPS: Final = {
+    "two H200": ("h200-sxm-x2-passes",),
+    "one H200": ("h200-sxm-x1-passes", "h200-sxm-x1-llama-passes", "h200-sxm-x1-llama-passes-2"),
+}
+"""The files that are committed, by the machine they were measured on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,27 +97,30 @@ class Row:
     errors: tuple[float, ...]
 
 
-def rows(files: Sequence[str], folder: Path = MEASUREMENTS) -> list[Row]:
-    """The rows of one group of passes, from kernels alone to the prediction.
+def rows(files: Sequence[Path], hardware: str = HARDWARE) -> list[Row]:
+    """The rows of one group of passes on a machine, from kernels alone to the prediction.
 
     Raises:
-        InputError: a file is missing or broken.
+        InputError: a file is missing or broken, or none holds a pass from a CUDA graph; the machine is unknown.
     """
-    passes = [one for file in files for one in _passes(folder / f"{file}.jsonl")]
-    full = load_profile(HARDWARE)
+    full = load_profile(hardware)
+    passes = [one for file in files for one in _passes(file, hardware)]
+    if not passes:
+        message = "hold no passes from CUDA graphs"
+        raise InputError.single("--passes", message, ", ".join(map(str, files)), "passes.jsonl")
     found = [Row("kernels alone", "each kernel in a chain of its like", _errors(passes, full, 0))]
     return found + [
         Row(cause.name, cause.told_by, _errors(passes, full, number)) for number, cause in enumerate(CAUSES, start=1)
     ]
 
 
-def _passes(path: Path) -> list[tuple[Scenario, float]]:
+def _passes(path: Path, hardware: str) -> list[tuple[Scenario, float]]:
     file = read_measurements(path)
     found = []
     for record in file.select(PassRecord):
         condition = file.header.conditions.get(record.condition)
         if record.launch is Launch.GRAPH and condition is not None:
-            found.append((scenario_of_pass(record, condition, HARDWARE), record.time_s.median))
+            found.append((scenario_of_pass(record, condition, hardware), record.time_s.median))
     return found
 
 
@@ -167,10 +173,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Print the tables, and write them with `--markdown`."""
     parser = argparse.ArgumentParser(prog="validation.waterfall", description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the tables as markdown")
+    parser.add_argument("--passes", nargs="+", type=Path, default=[], metavar="FILE", help="passes that were measured")
+    parser.add_argument("--hardware", default=HARDWARE, metavar="PROFILE", help="the machine they ran on")
     arguments = parser.parse_args(argv)
-    groups = [(name, rows(files)) for name, files in GROUPS]
-    if arguments.markdown is not None:
-        arguments.markdown.write_text(markdown(groups), encoding="utf-8")
+    committed = {name: [MEASUREMENTS / f"{file}.jsonl" for file in files] for name, files in GROUPS.items()}
+    wanted = {arguments.hardware: arguments.passes} if arguments.passes else committed
+    try:
+        groups = [(name, rows(files, arguments.hardware)) for name, files in wanted.items()]
+        if arguments.markdown is not None:
+            write_whole(arguments.markdown, markdown(groups).encode())
+    except KrakenSimError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     for name, found in groups:
         shown = Table(title=f"{len(found[0].errors)} passes on {name}")
