@@ -11,13 +11,25 @@ from kraken_sim.costs.types import CollectiveCost, KernelCost
 from kraken_sim.engine.simulation import Machine
 from kraken_sim.hardware.device import LaunchCosts
 from kraken_sim.program.ops import Collective, CollectiveKind, ComputeOp, Copy
-from kraken_sim.program.program import Category, Kernel, Program, Segment, Step
+from kraken_sim.program.program import (
+    COMM_STREAM,
+    MAIN_STREAM,
+    Category,
+    Kernel,
+    Program,
+    RecordEvent,
+    Segment,
+    Step,
+    WaitEvent,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 US = 1e-6
 NUM_SMS = 100
+FORK = (RecordEvent("fork", MAIN_STREAM), WaitEvent("fork", COMM_STREAM))
+JOIN = (RecordEvent("join", COMM_STREAM), WaitEvent("join", MAIN_STREAM))
 LAUNCH = LaunchCosts(
     eager_kernel_s=5 * US,
     eager_collective_s=15 * US,

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from engine_support import (
+    FORK,
+    JOIN,
     LAUNCH,
     NO_INTERFERENCE,
     NUM_SMS,
@@ -27,17 +29,15 @@ from kraken_sim.engine.resident import launch_shape
 from kraken_sim.engine.simulation import run
 from kraken_sim.engine.timeline import SpanKind
 from kraken_sim.errors import SimulationError
-from kraken_sim.program.program import COMM_STREAM, MAIN_STREAM, RecordEvent, WaitEvent
+from kraken_sim.program.program import COMM_STREAM
 
 if TYPE_CHECKING:
     from kraken_sim.costs.contention import ContentionConstants
     from kraken_sim.costs.types import CollectiveCost, KernelCost
 
 SHORT = kernel_cost(1 * US, ctas=1)
-FORK = (RecordEvent("fork", MAIN_STREAM), WaitEvent("fork", COMM_STREAM))
 AFTER = (compute(9),)
 """A short kernel before the one under test, so that the collective is dispatched first."""
-JOIN = (RecordEvent("join", COMM_STREAM), WaitEvent("join", MAIN_STREAM))
 
 
 def test_a_chain_of_kernels_lasts_the_launch_plus_kernels_plus_gaps() -> None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from engine_support import (
+    FORK,
+    JOIN,
     NO_INTERFERENCE,
     US,
     collective,
@@ -27,14 +29,12 @@ from kraken_sim.predict.pipeline import Predictor
 from kraken_sim.predict.pricing import Pricing
 from kraken_sim.profiles.load import load_profile
 from kraken_sim.program.ops import Collective, CollectiveKind
-from kraken_sim.program.program import COMM_STREAM, MAIN_STREAM, RecordEvent, WaitEvent
+from kraken_sim.program.program import COMM_STREAM
 from kraken_sim.scenario.spec import Scenario
 
 if TYPE_CHECKING:
     from kraken_sim.costs.types import CollectiveCost
 
-FORK = (RecordEvent("fork", MAIN_STREAM), WaitEvent("fork", COMM_STREAM))
-JOIN = (RecordEvent("join", COMM_STREAM), WaitEvent("join", MAIN_STREAM))
 PAIR = load_profile("h200-sxm-x2")
 SLOWDOWN = PAIR.contention.eviction_slowdown
 

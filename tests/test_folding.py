@@ -9,6 +9,8 @@ from unittest.mock import patch
 
 import pytest
 from engine_support import (
+    FORK,
+    JOIN,
     LAUNCH,
     NO_GAPS,
     NO_INTERFERENCE,
@@ -33,7 +35,7 @@ from kraken_sim.engine.pieces import Window, pieces_of
 from kraken_sim.engine.simulation import run
 from kraken_sim.engine.windows import SimulatedWindows
 from kraken_sim.predict.what_if import with_host_times
-from kraken_sim.program.program import COMM_STREAM, MAIN_STREAM, Program, RecordEvent, Segment, WaitEvent
+from kraken_sim.program.program import COMM_STREAM, MAIN_STREAM, Program, Segment, WaitEvent
 
 if TYPE_CHECKING:
     from kraken_sim.costs.contention import ContentionConstants
@@ -42,9 +44,6 @@ if TYPE_CHECKING:
     from kraken_sim.engine.timeline import Timeline
     from kraken_sim.hardware.device import LaunchCosts
     from kraken_sim.program.program import Step
-
-FORK = (RecordEvent("fork", MAIN_STREAM), WaitEvent("fork", COMM_STREAM))
-JOIN = (RecordEvent("join", COMM_STREAM), WaitEvent("join", MAIN_STREAM))
 
 
 @st.composite

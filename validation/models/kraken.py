@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from kraken_sim.errors import InputError
 from kraken_sim.program.kernel_sets import RULES
+from validation.models.block import Block
 from validation.models.communication import (
     SideStreamSum,
     exchange,
@@ -31,7 +32,7 @@ from validation.models.communication import (
     sum_partials,
 )
 from validation.models.decoder import Decoder, Placement
-from validation.models.layers import STD, Block, Linear, Step, to_all_shards
+from validation.models.layers import STD, Linear, Step, to_all_shards
 from validation.models.quantized import quantized_or_plain
 from validation.models.sharding import check_shapes
 

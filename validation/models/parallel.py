@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
+from validation.models.attention import SelfAttention
 from validation.models.communication import Group, sum_partials
 from validation.models.decoder import StackedDecoder
-from validation.models.layers import FeedForward, Norm, SelfAttention, Step, to_all_shards
+from validation.models.layers import FeedForward, Norm, Step, to_all_shards
 from validation.models.quantized import quantizer_of
 
 if TYPE_CHECKING:

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from validation.models.block import Block
 from validation.models.communication import Group, sum_partials
 from validation.models.decoder import StackedDecoder
-from validation.models.layers import Block, Step, to_all_shards
+from validation.models.layers import Step, to_all_shards
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -17,6 +17,7 @@ from kraken_sim.architectures.wiring import Over
 from kraken_sim.errors import InputError
 from kraken_sim.program.kernel_sets import RULES
 from kraken_sim.program.ops import CollectiveKind
+from validation.models.block import Block
 from validation.models.communication import (
     Group,
     SideStreamSum,
@@ -30,7 +31,7 @@ from validation.models.communication import (
     sum_partials,
 )
 from validation.models.decoder import Decoder, Placement
-from validation.models.layers import STD, Block, Step
+from validation.models.layers import STD, Step
 from validation.models.parts import Part, filled, parts_of
 from validation.models.sharding import check_shapes
 

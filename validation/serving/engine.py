@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from validation.models.attention import SelfAttention
     from validation.models.decoder import StackedDecoder
-    from validation.models.layers import SelfAttention
 
 
 @dataclass(frozen=True, slots=True)
