@@ -86,9 +86,9 @@ def evicted(cost: CollectiveCost, streamed: Sizes, c: ContentionConstants) -> Co
     """A collective in a program whose kernels stream more than L2 holds, where `streamed`; 0 and 1 or an array of them.
 
     What it polls is then in HBM when it begins, and in L2 after its first lap over its buffers. While kernels run
-    beside it they push it out again from lap to lap. Of LL AllReduces on two H200 those that outlast the GEMMs beside
-    them take 34 to 50 % longer through one channel or two, and 0 to 4 % beside attention, norms and copies, whose
-    operands L2 holds.
+    beside it they push it out again from lap to lap. Measured on two H200, with waits for SMs: LL AllReduces through
+    one channel or two that outlast the GEMMs beside them take 34 to 66 % longer, at most 4 us beside attention, norms
+    and copies, whose operands L2 holds.
     """
     gone = streamed * cost.polls_l2
     lap = maths_for(cost.link_bytes).minimum(1.0, LL_LAP_BYTES * cost.channels / cost.link_bytes)
